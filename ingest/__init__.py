@@ -1,0 +1,1 @@
+"""Survey files in, one clean Parquet data set of spectra out."""

@@ -1,0 +1,97 @@
+"""The three ways things go wrong, and the one line a user sees.
+
+A bad object becomes a quarantine row (`BadObjectError`); a user's mistake ends with exit code 2 (`UsageError`); a
+bad environment or a failed job ends with exit code 1 (`JobError`). None of them shows a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+
+class UsageError(Exception):
+    """The command or its arguments are wrong: one line that names the thing and the mend. Exit code 2."""
+
+
+class JobError(Exception):
+    """The job cannot go on or has failed: one line that names the thing and the mend. Exit code 1."""
+
+
+class BadObjectError(Exception):
+    """One object cannot be used; the job goes on and the object goes to quarantine with this reason.
+
+    Attributes:
+        reason: one line, without the file's name.
+        layout: the layout recognised before the failure, if any.
+        selected_out: True for what is whole but not an object to learn from (a sky fibre); not counted as bad.
+    """
+
+    def __init__(self, reason: str, *, layout: str | None = None, selected_out: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.layout = layout
+        self.selected_out = selected_out
+
+    def __reduce__(self) -> tuple[Callable[..., BadObjectError], tuple[str, str | None, bool]]:
+        """Keep the attributes on the way back from a worker process."""
+        return _bad_object, (self.reason, self.layout, self.selected_out)
+
+
+def _bad_object(reason: str, layout: str | None, selected_out: bool) -> BadObjectError:
+    return BadObjectError(reason, layout=layout, selected_out=selected_out)
+
+
+_ENVIRONMENT = {
+    errno.ENOSPC: "the disk is full; free some space or choose another OUT, then run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another OUT, then run again",
+    errno.EROFS: "the file system is read-only; choose another OUT",
+    errno.EACCES: "no permission; choose another OUT or mend the permissions",
+    errno.EPERM: "no permission; choose another OUT or mend the permissions",
+}
+
+
+def is_environment(error: BaseException) -> bool:
+    """Whether `error` is the machine's fault (disk full, no permission) rather than one object's."""
+    return isinstance(error, OSError) and error.errno in _ENVIRONMENT
+
+
+def one_line(error: OSError) -> str:
+    """A one-line message for an operating-system error: what, where, and the mend where we know one."""
+    mend = _ENVIRONMENT.get(error.errno or 0)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{mend or error.strerror or error}"
+
+
+def run_app(app: typer.Typer) -> NoReturn:
+    """Run a command-line application with the project's error rules.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. `SPECSHARDS_DEBUG=1` shows tracebacks.
+    """
+    if os.environ.get("SPECSHARDS_DEBUG"):
+        app()
+        sys.exit(0)
+    try:
+        app()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except UsageError as error:
+        code = _say(error, 2)
+    except JobError as error:
+        code = _say(error, 1)
+    except OSError as error:
+        code = _say(one_line(error), 1)
+    except KeyboardInterrupt:
+        code = _say("interrupted: what is finished is kept; run the same command again to go on", 130)
+    sys.exit(code)
+
+
+def _say(message: object, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

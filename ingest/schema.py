@@ -1,0 +1,198 @@
+"""The spectra Parquet contract, schema version 1: one row is one spectrum.
+
+Column names are those of MultimodalUniverse (HATS v1.5), so that its Parquet reads here without conversion and
+ours opens in anything made for it. `docs/spectra-parquet.md` describes every column for readers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+PROGRAM_VERSION = "0.1.0"
+CLASSES = ("STAR", "GALAXY", "QSO")
+HEALPIX_ORDER = 29
+
+FloatArray = npt.NDArray[np.float32]
+WavelengthArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+_LABELS = ("z", "z_err", "teff", "teff_err", "logg", "logg_err", "feh", "feh_err")
+_SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
+
+
+def _required_list(value_type: pa.DataType) -> pa.DataType:
+    # Required (non-null) elements decode in two thirds of the time of nullable ones.
+    return pa.list_(pa.field("element", value_type, nullable=False))
+
+
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+SPECTRUM_TYPE = pa.struct(
+    [
+        pa.field("flux", _required_list(pa.float32()), nullable=False),
+        pa.field("ivar", _required_list(pa.float32()), nullable=False),
+        pa.field("lambda", _required_list(pa.float32()), nullable=False),
+        pa.field("mask", _required_list(pa.bool_()), nullable=False),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        pa.field("object_id", pa.string(), nullable=False),
+        pa.field("survey", _DICTIONARY, nullable=False),
+        pa.field("release", _DICTIONARY),
+        pa.field("ra", pa.float64(), nullable=False),
+        pa.field("dec", pa.float64(), nullable=False),
+        pa.field("_healpix_29", pa.int64(), nullable=False),
+        pa.field("spectrum", SPECTRUM_TYPE, nullable=False),
+        pa.field("wave_coeff0", pa.float64()),
+        pa.field("wave_coeff1", pa.float64()),
+        pa.field("class", _DICTIONARY),
+        pa.field("subclass", _DICTIONARY),
+        pa.field("zwarning", pa.int32()),
+        *(pa.field(name, pa.float32()) for name in _LABELS),
+        pa.field("sn_median", pa.float32()),
+        *(pa.field(name, pa.float32()) for name in _SURVEY_SN),
+        pa.field("layout", _DICTIONARY),
+        pa.field("label_source", _DICTIONARY),
+        pa.field("source_file", pa.string(), nullable=False),
+    ]
+)
+
+#: Labels that a catalogue may give, beside `class` and `subclass`.
+NUMERIC_LABELS = (*_LABELS, "zwarning")
+SURVEY_SN = _SURVEY_SN
+
+
+@dataclass(slots=True)
+class Spectrum:
+    """One spectrum between a survey file and a Parquet row.
+
+    Attributes:
+        flux, ivar: float32 `(N,)`, the survey's flux unit and its inverse square; ivar 0 means no information.
+        wavelength: float32 `(N,)`, Angstrom, vacuum, observed frame, heliocentric, increasing.
+        mask: bool `(N,)`, True = bad.
+        wave_coeff0, wave_coeff1: log10(wavelength) = coeff0 + coeff1 * i, where that holds, else None.
+        labels: any of `class`, `subclass`, `z`, ... (None or absent = missing).
+        survey_sn: the survey's own signal-to-noise values under their own names.
+        label_source: where the labels came from: `header`, `table` (HDU 2) or `catalogue`.
+    """
+
+    object_id: str
+    survey: str
+    release: str | None
+    ra: float
+    dec: float
+    flux: FloatArray
+    ivar: FloatArray
+    wavelength: FloatArray
+    mask: BoolArray
+    layout: str
+    source_file: str
+    wave_coeff0: float | None = None
+    wave_coeff1: float | None = None
+    label_source: str | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
+    survey_sn: dict[str, float | None] = field(default_factory=dict)
+
+    def good(self) -> BoolArray:
+        """Pixels that carry information: bool `(N,)`."""
+        return ~self.mask & (self.ivar > 0) & np.isfinite(self.flux)
+
+    def sn_median(self) -> float | None:
+        """Median over the good pixels of flux x sqrt(ivar), the same for every survey; None without any."""
+        good = self.good()
+        if not good.any():
+            return None
+        return float(np.median(self.flux[good] * np.sqrt(self.ivar[good])))
+
+
+def healpix_29(ra: npt.ArrayLike, dec: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Nested HEALPix index at order 29 of positions in degrees (ICRS): int64, the shape of the input."""
+    from astropy import units as u
+    from astropy_healpix import HEALPix
+
+    grid = HEALPix(nside=2**HEALPIX_ORDER, order="nested")
+    lon, lat = np.asarray(ra, dtype=np.float64) * u.deg, np.asarray(dec, dtype=np.float64) * u.deg
+    return np.asarray(grid.lonlat_to_healpix(lon, lat), dtype=np.int64)
+
+
+def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
+    """An Arrow table of `SCHEMA` with one row a spectrum, in order."""
+    columns: dict[str, pa.Array] = {
+        "object_id": pa.array([s.object_id for s in spectra], pa.string()),
+        "ra": pa.array([s.ra for s in spectra], pa.float64()),
+        "dec": pa.array([s.dec for s in spectra], pa.float64()),
+        "_healpix_29": pa.array(healpix_29([s.ra for s in spectra], [s.dec for s in spectra]), pa.int64()),
+        "spectrum": _spectrum_column(spectra),
+        "sn_median": pa.array([s.sn_median() for s in spectra], pa.float32()),
+        "source_file": pa.array([s.source_file for s in spectra], pa.string()),
+    }
+    for name in ("survey", "release", "layout", "label_source"):
+        columns[name] = pa.array([getattr(s, name) for s in spectra], pa.string()).cast(_DICTIONARY)
+    for name in ("wave_coeff0", "wave_coeff1"):
+        columns[name] = pa.array([getattr(s, name) for s in spectra], pa.float64())
+    for name in ("class", "subclass"):
+        columns[name] = pa.array([s.labels.get(name) for s in spectra], pa.string()).cast(_DICTIONARY)
+    columns["zwarning"] = pa.array([s.labels.get("zwarning") for s in spectra], pa.int32())
+    for name in _LABELS:
+        columns[name] = pa.array([s.labels.get(name) for s in spectra], pa.float32())
+    for name in _SURVEY_SN:
+        columns[name] = pa.array([s.survey_sn.get(name) for s in spectra], pa.float32())
+    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _spectrum_column(spectra: Sequence[Spectrum]) -> pa.StructArray:
+    lengths = [len(s.flux) for s in spectra]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    children = []
+    for struct_field, attribute in zip(SPECTRUM_TYPE, ("flux", "ivar", "wavelength", "mask"), strict=True):
+        parts = [getattr(s, attribute) for s in spectra]
+        values = pa.array(np.concatenate(parts) if parts else [], struct_field.type.value_type)
+        children.append(pa.ListArray.from_arrays(offsets, values, type=struct_field.type))
+    return pa.StructArray.from_arrays(children, fields=list(SPECTRUM_TYPE))
+
+
+def write_parquet(table: pa.Table, path: Path, config: Mapping[str, Any], row_group_rows: int = 256) -> None:
+    """Write `table` under a temporary name, fsync it, rename it to `path`.
+
+    BYTE_STREAM_SPLIT + zstd packs float spectra best. The file metadata carries the schema version, the program
+    version and `config` as JSON.
+    """
+    metadata = {
+        "specshards.schema_version": str(SCHEMA_VERSION),
+        "specshards.program_version": PROGRAM_VERSION,
+        "specshards.config": json.dumps(config, sort_keys=True),
+    }
+    table = table.replace_schema_metadata(metadata)
+    floats = ["spectrum.flux.list.element", "spectrum.ivar.list.element", "spectrum.lambda.list.element"]
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(
+        table,
+        temporary,
+        compression="zstd",
+        use_dictionary=[f.name for f in SCHEMA if pa.types.is_dictionary(f.type)],
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        row_group_size=row_group_rows,
+        write_statistics=["ra", "dec", "_healpix_29"],
+    )
+    publish(temporary, path)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Make a finished file durable under its final name: fsync, then rename (atomic on one file system)."""
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, final)

@@ -1,0 +1,137 @@
+"""LAMOST low-resolution spectra: two image layouts (DR1 to DR8) and the table layout (DR9 and later).
+
+Sources: the LAMOST data-release descriptions of the FITS format, and the files themselves; what differs between
+them is listed in `docs/layouts.md`. Wavelengths are vacuum and heliocentric in all of them; `CTYPE1 = 'LINEAR'`
+is wrong, the grid is log10.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from ingest.errors import BadObjectError
+from ingest.schema import Spectrum
+from ingest.surveys.common import (
+    MOCK_ORIGIN,
+    checked,
+    class_label,
+    grid_from,
+    log_grid,
+    native,
+    number,
+    position,
+    text,
+)
+
+IMAGE = "lamost-image"  # PRIMARY (5, N): flux, ivar, wavelength, and_mask, or_mask
+IMAGE_DR1 = "lamost-image-dr1"  # the same shape, but row 2 is a continuum-divided flux, not wavelength
+TABLE = "lamost-table"  # HDU 1 COADD, one row of vector columns
+LAYOUTS = (TABLE, IMAGE, IMAGE_DR1)
+
+_COLUMNS = {"FLUX", "IVAR", "WAVELENGTH", "ANDMASK"}
+
+
+def recognise(hdus: Any) -> str | None:
+    """The LAMOST layout of an open FITS file, or None."""
+    primary = hdus[0]
+    shape = primary.shape
+    if len(shape) == 2 and shape[0] == 5 and shape[1] > 1:
+        rows = re.findall(r"[a-z]+", str(primary.header.get("EXTEN0", "")).lower())
+        if rows[:2] == ["flux", "inverse"]:
+            return IMAGE if rows[2:3] == ["wavelength"] else IMAGE_DR1
+        return None
+    for hdu in hdus[1:2]:
+        names = {name.upper() for name in getattr(getattr(hdu, "columns", None), "names", None) or ()}
+        # Every column is one vector in one row; SDSS has the same kind of names with one row a pixel.
+        if names >= _COLUMNS and hdu.header.get("NAXIS2") == 1:
+            return TABLE
+    return None
+
+
+def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
+    """Read one LAMOST spectrum.
+
+    Raises:
+        BadObjectError: nothing usable in it.
+    """
+    header = hdus[0].header
+    if layout == TABLE:
+        row = hdus[1].data[0]
+        flux, ivar, wave, and_mask = (row[name] for name in ("FLUX", "IVAR", "WAVELENGTH", "ANDMASK"))
+    else:
+        flux, ivar, wave, and_mask = hdus[0].data[:4]
+    flux, ivar = native(flux, np.float32), native(ivar, np.float32)
+    if layout == IMAGE_DR1:
+        coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
+        if coeff0 is None or coeff1 is None or coeff1 <= 0:
+            raise BadObjectError("no COEFF0 and COEFF1: this layout has no other wavelengths", layout=layout)
+        wave = grid_from(coeff0, coeff1, len(flux))
+    wavelength = native(wave, np.float32)
+    # Any of LAMOST's six mask bits (bad CCD, profile, sky, trace, no data) condemns a pixel.
+    mask = ~(native(and_mask, np.float64) == 0)
+    if not len(flux) == len(ivar) == len(wavelength) == len(mask):
+        raise BadObjectError(
+            f"inconsistent lengths: flux {len(flux)}, ivar {len(ivar)}, wavelength {len(wavelength)}, "
+            f"mask {len(mask)}",
+            layout=layout,
+        )
+    grid = log_grid(header, wavelength)
+    ra, dec = position(header.get("RA"), header.get("DEC"))
+    is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
+    return checked(
+        Spectrum(
+            object_id=object_id(header),
+            survey="mock-lamost" if is_mock else "lamost",
+            release=_release(header, layout),
+            ra=ra,
+            dec=dec,
+            flux=flux,
+            ivar=ivar,
+            wavelength=wavelength,
+            mask=mask,
+            layout=layout,
+            source_file=source_file,
+            wave_coeff0=grid[0],
+            wave_coeff1=grid[1],
+            label_source="header",
+            labels=_labels(header),
+            survey_sn={f"snr{band}": _sn(header, band) for band in "ugriz"},
+        )
+    )
+
+
+def object_id(header: Any) -> str:
+    """OBSID as text; where a file has none, or an overflowed negative one, the pointing that it stands for."""
+    obsid = number(header.get("OBSID"))
+    if obsid is not None and obsid > 0:
+        return str(int(header["OBSID"]))
+    parts = [text(header.get(key)) for key in ("LMJD", "PLANID", "SPID", "FIBERID")]
+    if None in parts:
+        raise BadObjectError("no OBSID, and no LMJD, PLANID, SPID and FIBERID to stand in for it")
+    lmjd, planid, spid, fiberid = parts
+    return f"{lmjd}-{planid}-{int(str(spid)):02d}-{int(str(fiberid)):03d}"
+
+
+def _release(header: Any, layout: str) -> str | None:
+    version = text(header.get("DATA_V"))
+    if version is not None:
+        return version.upper().replace("LAMOST", "").strip().lower() or None
+    return "dr1" if layout == IMAGE_DR1 else None
+
+
+def _labels(header: Any) -> dict[str, Any]:
+    z = number(header.get("Z"))
+    return {
+        "class": class_label(header.get("CLASS")),
+        "subclass": text(header.get("SUBCLASS")) if class_label(header.get("CLASS")) else None,
+        "z": z,
+        "z_err": None if z is None else number(header.get("Z_ERR")),
+    }
+
+
+def _sn(header: Any, band: str) -> float | None:
+    value = header.get(f"SNR{band.upper()}", header.get(f"SN_{band.upper()}"))
+    return number(value)

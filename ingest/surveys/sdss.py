@@ -1,0 +1,142 @@
+"""SDSS, BOSS and eBOSS `spec` and `spec-lite` files, in either case, with or without extension names.
+
+Source: the SDSS data model of `spec-PLATE-MJD-FIBER.fits`. HDU 1 holds the co-added spectrum with one row a pixel,
+HDU 2 one row of the redshift catalogue. Columns are matched by name without regard to case and HDUs by position,
+because pipeline versions v5_10 and v5_13 wrote upper case without EXTNAME.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ingest.errors import BadObjectError
+from ingest.schema import Spectrum
+from ingest.surveys.common import (
+    MOCK_ORIGIN,
+    checked,
+    class_label,
+    log_grid,
+    native,
+    number,
+    position,
+    text,
+)
+
+LITE = "sdss-spec-lite"  # 4 HDUs
+FULL = "sdss-spec"  # the individual exposures follow
+LAYOUTS = (LITE, FULL)
+
+_COLUMNS = {"flux", "loglam", "ivar", "and_mask"}
+
+# Bits of the SDSS SPPIXMASK that condemn a pixel in every exposure: FULLREJECT, NOSKY, BRIGHTSKY, NODATA,
+# COMBINEREJ, BADFLUXFACTOR, BADSKYCHI, REDMONSTER. Bits 0 to 15 describe the whole fibre (MANYBADCOLUMNS, BADFLAT
+# cover half or all of good spectra in real files), the rest are warnings; the pipeline already lowers ivar for them.
+_BAD_BITS = sum(1 << bit for bit in (18, 22, 23, 24, 25, 26, 27, 28))
+_ZWARNING_SKY, _ZWARNING_UNPLUGGED, _ZWARNING_NODATA = 1 << 0, 1 << 7, 1 << 9
+
+
+def recognise(hdus: Any) -> str | None:
+    """The SDSS layout of an open FITS file, or None."""
+    if len(hdus) < 3 or hdus[0].header.get("NAXIS", 0) != 0:
+        return None
+    if not _names(hdus[1]).keys() >= _COLUMNS or not _names(hdus[2]).keys() >= {"class", "z"}:
+        return None
+    return LITE if len(hdus) <= 4 else FULL
+
+
+def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
+    """Read one SDSS spectrum and its labels from HDU 2.
+
+    Raises:
+        BadObjectError: nothing usable in it, or a sky fibre (`selected_out`).
+    """
+    header, pixels, names = hdus[0].header, hdus[1].data, _names(hdus[1])
+    if pixels is None or len(pixels) == 0:
+        raise BadObjectError("HDU 1 has no pixels", layout=layout)
+    row = _Row(hdus[2])
+    zwarning = int(row.get("zwarning") or 0)
+    target = text(row.get("targettype")) or ""
+    if target.upper() == "SKY" or zwarning & _ZWARNING_SKY:
+        raise BadObjectError("sky fibre: its class and z mean nothing", layout=layout, selected_out=True)
+    if zwarning & (_ZWARNING_UNPLUGGED | _ZWARNING_NODATA):
+        raise BadObjectError("unplugged fibre or no data (ZWARNING)", layout=layout, selected_out=True)
+    wave = 10.0 ** native(pixels[names["loglam"]], np.float64)
+    wavelength = wave.astype(np.float32)
+    and_mask = native(pixels[names["and_mask"]], np.int64)
+    grid = log_grid(header, wave)
+    ra, dec = position(row.get("plug_ra", header.get("PLUG_RA")), row.get("plug_dec", header.get("PLUG_DEC")))
+    is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
+    return checked(
+        Spectrum(
+            object_id=_object_id(row),
+            survey="mock-sdss" if is_mock else "sdss",
+            release=text(row.get("run2d")) or text(header.get("RUN2D")),
+            ra=ra,
+            dec=dec,
+            flux=native(pixels[names["flux"]], np.float32),
+            ivar=native(pixels[names["ivar"]], np.float32),
+            wavelength=wavelength,
+            mask=(and_mask & _BAD_BITS) != 0,
+            layout=layout,
+            source_file=source_file,
+            wave_coeff0=grid[0],
+            wave_coeff1=grid[1],
+            label_source="table",
+            labels=_labels(row, zwarning),
+            survey_sn={"sn_median_all": number(row.get("sn_median_all", row.get("sn_median")))},
+        )
+    )
+
+
+class _Row:
+    """The one row of HDU 2, by lower-case column name."""
+
+    def __init__(self, hdu: Any) -> None:
+        if hdu.data is None or len(hdu.data) != 1:
+            raise BadObjectError("HDU 2 does not hold one row of labels")
+        self._row, self._names = hdu.data[0], _names(hdu)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self._names:
+            return default
+        value = self._row[self._names[name]]
+        # SN_MEDIAN is a vector over ugriz in some versions; the scalar columns are what is asked for here.
+        return default if np.ndim(value) else value
+
+
+def _names(hdu: Any) -> dict[str, str]:
+    columns = getattr(hdu, "columns", None)
+    return {name.lower(): name for name in (columns.names if columns is not None else ())}
+
+
+def _object_id(row: _Row) -> str:
+    # specObjID passes int64 and is kept as text or as a scaled unsigned column, never as a float.
+    identifier = text(row.get("specobjid")) or text(row.get("specobj_id"))
+    if identifier is not None and identifier.isdigit() and int(identifier) > 0:
+        return identifier
+    parts = [number(row.get(key)) for key in ("plate", "mjd", "fiberid")]
+    if None in parts:
+        catalogid = text(row.get("catalogid"))
+        if catalogid is None:
+            raise BadObjectError("no SPECOBJID, and no PLATE, MJD and FIBERID to stand in for it")
+        return catalogid
+    return "-".join(str(int(part)) for part in parts if part is not None)
+
+
+def _labels(row: _Row, zwarning: int) -> dict[str, Any]:
+    z = number(row.get("z"))
+    label = class_label(row.get("class"))
+    return {
+        "class": label,
+        "subclass": text(row.get("subclass")) if label else None,
+        "z": z,
+        # A negative error is the pipeline's way to say that the fit failed.
+        "z_err": None if z is None else _positive(number(row.get("z_err"))),
+        "zwarning": zwarning,
+    }
+
+
+def _positive(value: float | None) -> float | None:
+    return value if value is not None and value > 0 else None
