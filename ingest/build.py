@@ -122,8 +122,11 @@ class _Task:
     out: str
 
 
-def find_files(data: str) -> tuple[Path, list[str]]:
+def find_files(data: str, name: str = "DATA") -> tuple[Path, list[str]]:
     """The survey files below a folder, matching a glob, or the one file: their root, and sorted paths below it.
+
+    Args:
+        name: how the user calls this argument, for the message.
 
     Raises:
         UsageError: nothing there, or nothing with the name of a FITS file.
@@ -137,9 +140,9 @@ def find_files(data: str) -> tuple[Path, list[str]]:
         found = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207
         root = Path(os.path.commonpath([p.parent for p in found])) if found else path
     else:
-        raise UsageError(f"DATA={data}: no such file or folder")
+        raise UsageError(f"{name}={data}: no such file or folder")
     if not found:
-        raise UsageError(f"DATA={data}: no spectra there; expected files named *{', *'.join(SUFFIXES)}")
+        raise UsageError(f"{name}={data}: no spectra there; expected files named *{', *'.join(SUFFIXES)}")
     return root, sorted(p.relative_to(root).as_posix() for p in found)
 
 
@@ -210,7 +213,8 @@ def ingest_part(task: _Task) -> PartResult:
     labels = None if task.catalogue is None else catalog.open_catalogue(Path(task.catalogue))
     spectra: list[Spectrum] = []
     quarantine: list[dict[str, Any]] = []
-    matched, unmatched = 0, []
+    matched = 0
+    unmatched: list[str] = []
     for name in task.files:
         try:
             spectrum = read_file(Path(task.root) / name, task.config.survey, source_file=name)

@@ -1,0 +1,100 @@
+# specshards: one command from survey spectra to image shards, one from shards to a model.
+# Every target first makes .venv where it is missing or older than what it is made from.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+SURVEY   ?= lamost
+DATA     ?=
+CATALOG  ?=
+IMAGE    ?= map2d
+ENCODING ?= png
+PRESET   ?=
+N        ?=
+WORKERS  ?=
+SCHEDULER ?=
+FORCE    ?=
+TASK     ?= classify
+SHARDS   ?= data/lamost/shards/map2d
+BACKBONE ?= facebook/dino-vitb16
+EPOCHS   ?=
+MODEL    ?= runs/$(TASK)
+INPUT    ?=
+ARGS     ?=
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+STAMP  := $(VENV)/.made
+# OUT is the spectra's folder for `shards` and the run's folder for `train`.
+shards: OUT ?= data/$(SURVEY)
+train:  OUT ?= runs/$(TASK)
+
+# `$(call flag,--name,value)` passes an option only where it has a value.
+flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
+common = $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) $(if $(FORCE),--force)
+
+.PHONY: help shards train evaluate predict bench test lint format clean distclean
+
+help:  ## Say what the targets do
+	@echo "specshards: astronomical spectra to image shards to a vision transformer"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make shards SURVEY=lamost|sdss [DATA=folder|glob] [CATALOG=labels.csv|.fits] [IMAGE=map2d|simple|overlap]"
+	@echo "              [ENCODING=png|jpeg] [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [SCHEDULER=tcp://...] [FORCE=1]"
+	@echo "  make train TASK=classify|redshift [SHARDS=folder,folder] [BACKBONE=facebook/dino-vitb16|folder|tiny]"
+	@echo "              [EPOCHS=n] [OUT=runs/TASK]"
+	@echo "  make evaluate MODEL=runs/classify"
+	@echo "  make predict  MODEL=runs/classify INPUT=file.fits|folder [OUT=predictions.csv|.parquet]"
+	@echo
+	@echo "  Without DATA, 'make shards' makes a mock survey in the real file layouts and runs the same job on it."
+	@echo "  More options: ARGS='--help' on shards, train, evaluate and predict."
+
+shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
+	@$(PYTHON) -m ingest build --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
+	    $(call flag,--catalog,$(CATALOG)) $(call flag,--n,$(N)) $(common)
+	@$(PYTHON) -m shards build --spectra '$(OUT)/spectra' --out '$(OUT)/shards/$(IMAGE)' \
+	    --image '$(IMAGE)' --encoding '$(ENCODING)' $(call flag,--preset,$(PRESET)) $(common) $(ARGS)
+
+train: $(STAMP)  ## Shards -> fine-tuned vision transformer in OUT
+	@$(PYTHON) -m train fit --task '$(TASK)' --shards '$(SHARDS)' --backbone '$(BACKBONE)' --out '$(OUT)' \
+	    $(call flag,--epochs,$(EPOCHS)) $(ARGS)
+
+evaluate: $(STAMP)  ## Metrics, tables and figures of MODEL on val and test
+	@$(PYTHON) -m train evaluate --model '$(MODEL)' $(ARGS)
+
+predict: $(STAMP)  ## MODEL's predictions for INPUT as Parquet or CSV
+	@$(PYTHON) -m train predict --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
+
+bench: $(STAMP)  ## Time the renderers, encoders, shard writer and loaders; JSON and tables
+	@$(PYTHON) -m benchmarks $(ARGS)
+
+test: $(STAMP)  ## Lint, types and tests
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(PYTHON) -m pytest $(ARGS)
+
+format: $(STAMP)  ## Format the code and mend what ruff can
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+clean:  ## Remove caches and benchmark scratch; data/, runs/ and .venv stay
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info benchmarks/results/local
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove .venv too; data/ and runs/ stay
+	@rm -rf $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "making $(VENV): Python packages at the versions of constraints.txt (some minutes the first time)"
+	@python=; for p in python3 python3.13 python3.12 python3.11; do \
+	    if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null; then python=$$p; break; fi; \
+	done; \
+	[ -n "$$python" ] || { echo "error: no Python 3.11 or newer found; install one (apt install python3)" >&2; exit 1; }; \
+	rm -rf $(VENV); \
+	$$python -m venv $(VENV) || { echo "error: '$$python -m venv' failed; on Debian: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)

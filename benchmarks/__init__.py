@@ -1,0 +1,1 @@
+"""Measurements: interleaved, medians with spread, as JSON records and a table."""

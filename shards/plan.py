@@ -1,0 +1,75 @@
+"""What goes where, decided before anything is written: split by sky position, order by a seeded permutation.
+
+A task is one shard number. It reads its own row groups, each of them once, and writes that number for every split;
+nothing about it depends on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
+from shards.format import FORMAT_VERSION, ShardConfig
+from shards.spectra import RowGroup, SpectraFolder
+
+#: A small data set is cut into about this many tasks, so that a few workers have something to share.
+_MIN_TASKS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Row groups per shard number, and the fingerprint of everything that decides the output's bytes."""
+
+    tasks: tuple[tuple[RowGroup, ...], ...]
+    fingerprint: str
+
+
+def make_plan(source: SpectraFolder, config: ShardConfig) -> Plan:
+    """Permute the row groups of the whole input and cut them into tasks of about `samples_per_shard` rows."""
+    order = np.random.default_rng([config.seed, 0]).permutation(len(source.groups))
+    target = min(config.samples_per_shard, max(1, -(-source.rows // _MIN_TASKS)))
+    tasks: list[list[RowGroup]] = [[]]
+    rows = 0
+    for index in order:
+        group = source.groups[index]
+        if tasks[-1] and rows + group.rows > target:
+            tasks.append([])
+            rows = 0
+        tasks[-1].append(group)
+        rows += group.rows
+    identity = [config.to_dict(), source.fingerprint, FORMAT_VERSION, SCHEMA_VERSION, PROGRAM_VERSION]
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return Plan(tuple(map(tuple, tasks)), fingerprint)
+
+
+def assign_splits(healpix_29: npt.NDArray[np.int64], config: ShardConfig) -> npt.NDArray[np.int8]:
+    """The split of each object, as a position in `SPLITS`: int8, the shape of the input.
+
+    A split belongs to a cell of the sky, not to an object, so that repeated visits of a star, and the same star in
+    two surveys, fall together (but for stars within an arcsecond of a cell's border).
+    """
+    order = int(config.split_nside).bit_length() - 1
+    cell = healpix_29 >> (2 * (HEALPIX_ORDER - order))
+    fraction = _hash(cell.astype(np.uint64), config.seed) / 2.0**64
+    edges = np.cumsum(config.split)[:-1]
+    return np.asarray(np.searchsorted(edges, fraction, side="right"), dtype=np.int8)
+
+
+def row_order(config: ShardConfig, shard: int, rows: int) -> npt.NDArray[np.int64]:
+    """The seeded order of the rows within one shard."""
+    return np.random.default_rng([config.seed, 1, shard]).permutation(rows)
+
+
+def _hash(values: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
+    """splitmix64 (Steele, Lea & Flood 2014) of values and seed: the same everywhere, unlike `hash()`."""
+    with np.errstate(over="ignore"):
+        x = values + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return x.astype(np.float64)

@@ -1,0 +1,1 @@
+"""Shards in; fine-tuned vision transformers, predictions and reports out. Stands on `shards`, knows no flux."""

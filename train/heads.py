@@ -1,0 +1,133 @@
+"""What a model's last layer says about one number: a histogram, a Gaussian or a point, on a scaled axis.
+
+A head knows nothing of units: `train.tasks` maps a label to the axis and back.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ingest.errors import UsageError
+
+#: Standard deviations at which a predicted distribution is quoted: its 16th, 50th and 84th percentile.
+QUANTILES = (0.16, 0.5, 0.84)
+_SMOOTHING = 0.75  # width of the HL-Gauss target in bins (Farebrother et al. 2024)
+_MARGIN = 3  # empty bins at each end, four widths of the target: the edges of the range are not pulled inwards
+
+
+class Head(Protocol):
+    """A distribution over a scaled axis.
+
+    `size` is the number of logits. Shapes: logits float32 `(B, size)`, targets float32 `(B,)`.
+    """
+
+    size: int
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every sample, float32 `(B,)`."""
+        ...
+
+    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every sample, float32 `(B,)` each; NaN where a head has no width."""
+        ...
+
+    def quantiles(self, logits: Tensor) -> Tensor:
+        """Values at `QUANTILES`, float32 `(B, 3)`; NaN where a head has no width."""
+        ...
+
+
+class HistogramHead:
+    """A histogram over `[low, high]` of the axis; the target is a Gaussian of 0.75 bins around the label (HL-Gauss).
+
+    Labels outside the range count as its ends.
+    """
+
+    def __init__(self, low: float, high: float, bins: int) -> None:
+        self.size = bins
+        self.low, self.high = low, high
+        self.width = (high - low) / (bins - 2 * _MARGIN)
+        self.edges = (torch.arange(bins + 1, dtype=torch.float64) - _MARGIN) * self.width + low
+        self.centres = (self.edges[1:] + self.edges[:-1]) / 2
+
+    def target(self, target: Tensor) -> Tensor:
+        """Probability of every bin: float32 `(B, bins)`, rows sum to 1."""
+        edges = self.edges.to(device=target.device, dtype=target.dtype)
+        scale = 1 / (math.sqrt(2) * _SMOOTHING * self.width)
+        cdf = torch.erf((edges - target.clamp(self.low, self.high)[:, None]) * scale)
+        return (cdf[:, 1:] - cdf[:, :-1]) / (cdf[:, -1:] - cdf[:, :1])
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy between the two histograms."""
+        return -(self.target(target) * F.log_softmax(logits, dim=1)).sum(dim=1)
+
+    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Expectation and standard deviation of the histogram (which holds the target's own 0.75 bins)."""
+        centres = self.centres.to(device=logits.device, dtype=logits.dtype)
+        p = logits.softmax(dim=1)
+        mean = p @ centres
+        return mean, ((p * (centres - mean[:, None]) ** 2).sum(dim=1)).sqrt()
+
+    def quantiles(self, logits: Tensor) -> Tensor:
+        """By linear interpolation inside the bins."""
+        edges = self.edges.to(device=logits.device, dtype=logits.dtype)
+        cdf = F.pad(logits.softmax(dim=1).cumsum(dim=1), (1, 0))
+        q = torch.tensor(QUANTILES, device=logits.device, dtype=logits.dtype).expand(len(logits), -1).contiguous()
+        right = torch.searchsorted(cdf.contiguous(), q).clamp(1, self.size)
+        below, above = cdf.gather(1, right - 1), cdf.gather(1, right)
+        share = ((q - below) / (above - below).clamp_min(1e-12)).clamp(0, 1)
+        return edges[right - 1] + share * self.width
+
+
+class GaussianHead:
+    """Mean and log variance on the axis; negative log likelihood."""
+
+    size = 2
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Negative log likelihood without its constant."""
+        log_variance = logits[:, 1].clamp(-14, 14)
+        return 0.5 * (log_variance + (logits[:, 0] - target) ** 2 * (-log_variance).exp())
+
+    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """As predicted."""
+        return logits[:, 0], (0.5 * logits[:, 1].clamp(-14, 14)).exp()
+
+    def quantiles(self, logits: Tensor) -> Tensor:
+        """Of the Gaussian."""
+        mean, std = self.moments(logits)
+        steps = torch.special.ndtri(torch.tensor(QUANTILES, dtype=torch.float64)).to(logits)
+        return mean[:, None] + std[:, None] * steps
+
+
+class PointHead:
+    """One number by mean squared error: the paper's choice. It says nothing of its own uncertainty."""
+
+    size = 1
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Squared error."""
+        return (logits[:, 0] - target) ** 2
+
+    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The point, and NaN."""
+        return logits[:, 0], torch.full_like(logits[:, 0], float("nan"))
+
+    def quantiles(self, logits: Tensor) -> Tensor:
+        """NaN."""
+        return logits.new_full((len(logits), len(QUANTILES)), float("nan"))
+
+
+def make_head(name: str, low: float, high: float, bins: int) -> Head:
+    """A head by its name in `train.config.HEADS`, over `[low, high]` of the axis."""
+    if name == "histogram":
+        return HistogramHead(low, high, bins)
+    if name == "gaussian":
+        return GaussianHead()
+    if name == "mse":
+        return PointHead()
+    raise UsageError(f"unknown head {name}: choose histogram, gaussian or mse")
