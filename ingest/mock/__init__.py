@@ -2,9 +2,9 @@
 
     result = write(MockConfig("lamost", n_files=2000), Path("mock"))
 
-writes the files, a `mock_catalogue.csv` of true labels, and `mock.json` last, which lists every file written and
-marks the folder as complete. Stars, galaxies and quasars, second visits of some objects, a few damaged files: what
-the real job must cope with. Headers say ORIGIN 'specshards mock'.
+writes the files, a `mock_catalogue.csv` of true labels, and `mock.json` last, which lists every file written
+and marks the folder as complete. Stars, galaxies and quasars, second visits of some objects, a few damaged
+files: what the real job must cope with. Headers say ORIGIN 'specshards mock'.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
+from tqdm import tqdm
+
+from ingest.errors import UsageError
 from ingest.mock import lamost, sdss
+from ingest.mock.fitsbytes import BLOCK
 from ingest.mock.lines import Array
 from ingest.mock.plan import DAMAGES, Entry, MockConfig, observe, plan
 
-__all__ = ["CATALOGUE", "DAMAGES", "VERSION", "Entry", "MockConfig", "MockResult", "Truth", "plan", "truth", "write"]
+__all__ = [
+    "CATALOGUE", "DAMAGES", "VERSION", "Entry", "MockConfig", "MockResult", "Truth", "plan", "truth", "write",
+    "write_with_progress",
+]  # fmt: skip
 
 VERSION = 1
 """Raised whenever the same config would give other files."""
@@ -34,6 +42,7 @@ CATALOGUE = "mock_catalogue.csv"
 
 _MARKER = "mock.json"
 _UNFINISHED = "mock.partial.json"  # the marker's content while files are still being written
+_WHAT = "specshards mock survey, not observations"
 _CHUNK = 25
 
 Row = dict[str, object]
@@ -41,7 +50,8 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class MockResult:
-    """The folder, its catalogue, how many files it holds in all, and how many of those are damaged on purpose."""
+    """The folder, its catalogue, how many files it holds in all, and how many of those are damaged on
+    purpose."""
 
     folder: Path
     catalogue: Path
@@ -53,8 +63,9 @@ class MockResult:
 class Truth:
     """What is known about one file: its plan, true labels, and its spectrum before any noise.
 
-    `class_` STAR, GALAXY, QSO or SKY; `teff` K, `logg` and `feh` dex, NaN unless a star; `ra`, `dec` degrees of
-    this visit; `wave` (N,) vacuum Angstrom; `flux` (N,) noiseless, in the unit and scale of the file's flux.
+    `class_` STAR, GALAXY, QSO or SKY; `teff` K, `logg` and `feh` dex, NaN unless a star; `ra`, `dec` degrees
+    of this visit; `wave` (N,) vacuum Angstrom; `flux` (N,) noiseless, in the unit and scale of the file's
+    flux.
     """
 
     entry: Entry
@@ -71,7 +82,8 @@ class Truth:
 
 
 def truth(config: MockConfig, index: int) -> Truth:
-    """The truth behind file `index` (0 ... n_files - 1) of a mock survey; a damaged file's as if it were whole.
+    """The truth behind file `index` (0 ... n_files - 1) of a mock survey; a damaged file's as if it were
+    whole.
 
     Raises IndexError for an index outside.
     """
@@ -94,20 +106,20 @@ def write(
 ) -> MockResult:
     """Write the mock survey into `folder`, or leave it as it is when it already holds this very survey.
 
-    The bytes depend on `config` alone. A mock survey of another config in the folder is removed first, file by file
-    from its own list; an interrupted one of the same config is continued. `workers` processes (all cores when None;
-    1 means this process); `progress` is called with the number of files done so far.
+    The bytes depend on `config` alone. A mock survey of another config in the folder is removed first, file
+    by file from its own list; an interrupted one of the same config is written over. `workers` processes (all
+    cores when None; 1 means this process); `progress` is called with the number of files done so far.
 
-    Raises FileExistsError when a file of someone else is in the way, ValueError when the folder's `mock.json` cannot
-    be read, OSError when the disk is full or closed to us.
+    Raises FileExistsError when a file of someone else is in the way, ValueError when the folder's `mock.json`
+    cannot be read, OSError when the disk is full or closed to us.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     entries = plan(config)
     n_damaged = sum(entry.damage is not None for entry in entries)
     result = MockResult(folder, folder / CATALOGUE, len(entries), n_damaged)
-    names = sorted(entry.name for entry in entries) + [CATALOGUE]
-    wanted = {"what": "specshards mock survey, not observations", "version": VERSION, "config": config.as_dict()}
+    names = [*sorted(entry.name for entry in entries), CATALOGUE]
+    wanted: Row = {"what": _WHAT, "version": VERSION, "config": config.as_dict()}
     marker, unfinished = folder / _MARKER, folder / _UNFINISHED
 
     kept = _recorded(marker)
@@ -127,7 +139,7 @@ def write(
             path.unlink()
     foreign = next((name for name in names if name not in ours and (folder / name).exists()), None)
     if foreign is not None:
-        raise FileExistsError(f"{folder / foreign} exists and is no file of this mock survey; choose another folder")
+        raise FileExistsError(f"{folder / foreign} is in the way of the mock survey; choose another folder")
 
     _replace(unfinished, json.dumps(wanted | {"files": names}, indent=1).encode() + b"\n")
     marker.unlink(missing_ok=True)
@@ -135,6 +147,19 @@ def write(
     _replace(result.catalogue, _catalogue(config, rows))
     unfinished.replace(marker)
     return result
+
+
+def write_with_progress(config: MockConfig, folder: Path, workers: int | None = None) -> MockResult:
+    """`write` with a progress line on a terminal, and errors a user can mend as UsageError."""
+    with tqdm(total=config.n_files, desc=f"mock {config.survey}", unit="file", disable=None) as line:
+        try:
+            return write(config, folder, workers, lambda done: _advance(line, done))
+        except (ValueError, FileExistsError) as error:
+            raise UsageError(str(error)) from error
+
+
+def _advance(line: tqdm[NoReturn], done: int) -> None:
+    line.update(done - line.n)
 
 
 def _write_all(
@@ -194,7 +219,7 @@ def _write_chunk(config: MockConfig, folder: Path, indices: range) -> list[Row |
 def _damaged(content: bytes, damage: str | None) -> bytes:
     """The harm done to a finished file; the other kinds of damage are done where the spectrum is laid out."""
     if damage == "truncated":
-        return content[: int(0.4 * len(content))]
+        return content[: int(0.4 * len(content)) // BLOCK * BLOCK + BLOCK // 3]
     if damage == "empty":
         return b""
     if damage == "text":
@@ -234,7 +259,7 @@ def _recorded(path: Path) -> Row | None:
     except ValueError:
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("files"), list):
-        raise ValueError(f"{path} is not readable as the list of a mock survey; move it away or choose another folder")
+        raise ValueError(f"{path} is no list of a mock survey; move it away or choose another folder")
     return record
 
 

@@ -1,6 +1,7 @@
 """FITS written by hand: header cards, padding, one image or binary table, as bytes.
 
-Astropy builds a LAMOST file in some 15 ms, this in well under one. The tests read everything back with astropy.
+Astropy builds a LAMOST file in some 15 ms, this in well under one. The tests read everything back with
+astropy.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy.typing as npt
 BLOCK = 2880
 
 Card = tuple[str, object, str]
-"""Key, value (bool, int, str, or a `Number`), comment. Key COMMENT: only the comment counts; key '': a blank card."""
+"""Key, value (bool, int, str, or a `Number`), comment. Key COMMENT: only the comment counts; key '': a blank
+card."""
 
 
 class Number(str):
@@ -88,7 +90,7 @@ def table(rows: npt.NDArray[np.void], extname: str | None, comments: Iterable[st
         ("BITPIX", 8, "array data type"),
         ("NAXIS", 2, "number of array dimensions"),
         ("NAXIS1", out.dtype.itemsize, "length of dimension 1"),
-        ("NAXIS2", out.shape[0], "length of dimension 2"),
+        ("NAXIS2", len(out), "length of dimension 2"),
         ("PCOUNT", 0, "number of group parameters"),
         ("GCOUNT", 1, "number of groups"),
         ("TFIELDS", len(stored), "number of table fields"),

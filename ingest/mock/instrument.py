@@ -1,7 +1,7 @@
 """What the two surveys' spectrographs do to light: throughput, sky, noise, bad pixels, masks.
 
-Noise is photon noise of object and sky plus read noise, both divided by the throughput; every sigma that is drawn
-from is the sigma that `ivar` states, so chi-square per pixel against the noiseless spectrum is one.
+Noise is photon noise of object and sky plus read noise, both divided by the throughput; every sigma that is
+drawn from is the sigma that `ivar` states, so chi-square per pixel against the noiseless spectrum is one.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _THROUGHPUT: Final[dict[str, tuple[tuple[float, float], ...]]] = {
 class Exposure:
     """One observed spectrum; every array (N,), float64 or bool.
 
-    `flux` = `truth` + noise (+ cosmic rays), in the survey's flux unit; `ivar` in 1/flux^2, 0 where nothing was
-    measured; `sky` in the same unit; `hit` cosmic rays, `bright` strong sky lines, `rejected` lost in some but not
-    all sub-exposures.
+    `flux` = `truth` + noise (+ cosmic rays), in the survey's flux unit; `ivar` in 1/flux^2, 0 where nothing
+    was measured; `sky` in the same unit; `hit` cosmic rays, `bright` strong sky lines, `rejected` lost in
+    some but not all sub-exposures.
     """
 
     coeff0: float
@@ -64,7 +64,7 @@ class Exposure:
 @lru_cache(maxsize=2)
 def _site(survey: str) -> tuple[Array, Array, Array]:
     """Wavelength, throughput and sky brightness on the grid that holds every grid of a survey."""
-    wave = 10.0 ** (LOG_STEP * np.arange(_FIRST, _LAST))
+    wave: Array = np.asarray(10.0 ** (LOG_STEP * np.arange(_FIRST, _LAST)))
     knots = np.array(_THROUGHPUT[survey], dtype=np.float64)
     throughput = np.interp(wave, knots[:, 0], knots[:, 1])
     for low, high, lost in lines.TELLURIC_BANDS:
@@ -79,12 +79,14 @@ def _site(survey: str) -> tuple[Array, Array, Array]:
 
 
 def grid(coeff0: float, size: int) -> Array:
-    """Wavelengths (size,) in Angstrom of a log grid whose first pixel is at 10^coeff0 (a multiple of 1e-4)."""
+    """Wavelengths (size,) in Angstrom of a log grid whose first pixel is at 10^coeff0 (a multiple of
+    1e-4)."""
     return np.asarray(10.0 ** (LOG_STEP * (round(coeff0 / LOG_STEP) + np.arange(size))))
 
 
 def calibration(survey: str, wave: Array, rng: np.random.Generator) -> Array:
-    """Smooth error (N,) of the flux calibration of one visit: a tilt, a bend, and a ripple at LAMOST's dichroic."""
+    """Smooth error (N,) of the flux calibration of one visit: a tilt, a bend, and a ripple at LAMOST's
+    dichroic."""
     x = (wave - 6500.0) / 3000.0
     size = 0.08 if survey == "lamost" else 0.02
     tilt, bend = rng.normal(0.0, size, 2)

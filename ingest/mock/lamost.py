@@ -48,7 +48,8 @@ def band_sn(visit: Visit) -> dict[str, float]:
 
 
 def _cards(visit: Visit, first: list[Card], snr: dict[str, float], has_norm: bool) -> list[Card]:
-    """The primary header, keys and order as in the releases; `first` are the mandatory cards of the layout."""
+    """The primary header, keys and order as in the releases; `first` are the mandatory cards of the
+    layout."""
     entry, target = visit.entry, visit.source
     old = entry.layout == "dr1"
     stem = entry.name.rsplit("/", 1)[-1].split(".fits")[0]
@@ -120,7 +121,8 @@ def _cards(visit: Visit, first: list[Card], snr: dict[str, float], has_norm: boo
     ]
     for band, value in snr.items():
         shown = min(value, 99.0) if old else value
-        cards.append((f"SN_{band}" if old else f"SNR{band}", Number(f"{shown:.2f}"), f"SNR of {band.lower()} filter"))
+        key = f"SN_{band}" if old else f"SNR{band}"
+        cards.append((key, Number(f"{shown:.2f}"), f"SNR of {band.lower()} filter"))
     return cards
 
 
@@ -174,7 +176,8 @@ def build(visit: Visit) -> tuple[bytes, dict[str, object] | None]:
         first += [("BITPIX", -32, ""), ("NAXIS", 0 if empty else 2, "Number of array dimensions")]
         first += [*([] if empty else axes), ("EXTEND", True, "")]
         head = header(_cards(visit, first, snr, False))
-        data = b"" if empty else padded(np.stack([flux, ivar, third, andmask, ormask]).astype(">f4").tobytes())
+        rows = np.stack([flux, ivar, third, andmask, ormask]).astype(">f4")
+        data = b"" if empty else padded(rows.tobytes())
     content = head + data
     if entry.name.endswith(".gz"):
         content = gzip.compress(content, 1, mtime=0)

@@ -1,9 +1,9 @@
 """Rest wavelengths of spectral lines and sky lines, in Angstrom.
 
 Sources: emission lines of galaxies from the SDSS line table (classic.sdss.org/dr6/algorithms/linestable.html,
-vacuum); quasar lines from Vanden Berk et al. 2001 (AJ 122, 549, table 2: laboratory wavelengths in vacuum, and
-equivalent widths and profile widths rounded from there); stellar lines from the NIST Atomic Spectra Database
-(air); TiO and CaH band heads from Kirkpatrick et al. 1991 (ApJS 77, 417, air); night-sky lines from
+vacuum); quasar lines from Vanden Berk et al. 2001 (AJ 122, 549, table 2: laboratory wavelengths in vacuum,
+and equivalent widths and profile widths rounded from there); stellar lines from the NIST Atomic Spectra
+Database (air); TiO and CaH band heads from Kirkpatrick et al. 1991 (ApJS 77, 417, air); night-sky lines from
 Osterbrock et al. 1996 (PASP 108, 277, air). Strengths of stellar lines are relative optical depths chosen by
 eye against real spectra: good enough to train a pipeline, not to measure abundances.
 """
@@ -20,7 +20,8 @@ H_ALPHA = 6564.61
 
 
 def air_to_vacuum(wave: Array | float) -> Array:
-    """Vacuum wavelength for an air wavelength, both in Angstrom and of any shape (Ciddor 1996; above 2000 A)."""
+    """Vacuum wavelength for an air wavelength, both in Angstrom and of any shape (Ciddor 1996; above 2000
+    A)."""
     air = np.asarray(wave, dtype=np.float64)
     s2 = (1e4 / air) ** 2
     return air * (1.0 + 5.792105e-2 / (238.0185 - s2) + 1.67917e-3 / (57.362 - s2))
@@ -72,7 +73,8 @@ QUASAR_EMISSION: tuple[tuple[str, float, float, float, bool], ...] = (
     ("[NII]", 6585.27, 3.0, 5.0, False),
 )
 
-# Iron emission of quasars as smooth blends (Vestergaard & Wilkes 2001; Boroson & Green 1992): centre, sigma, height
+# Iron emission of quasars as smooth blends (after Vestergaard & Wilkes 2001, Boroson & Green 1992): centre and
+# sigma in Angstrom, height over the continuum
 QUASAR_IRON: tuple[tuple[float, float, float], ...] = (
     (2080.0, 60.0, 0.06),
     (2490.0, 90.0, 0.16),
@@ -121,7 +123,7 @@ STELLAR_AIR: dict[str, tuple[tuple[float, float], ...]] = {
     ),
 }  # fmt: skip
 
-# Molecular bands, air: blue edge, red edge, relative optical depth. Degraded to the red unless `flat`.
+# Molecular bands, air: blue edge, red edge, relative optical depth.
 TIO_BANDS: tuple[tuple[float, float, float], ...] = (
     (4584.0, 4750.0, 0.4), (4761.0, 4940.0, 0.8), (4954.0, 5160.0, 1.0), (5167.0, 5400.0, 1.1),
     (5448.0, 5590.0, 0.7), (5598.0, 5750.0, 0.5), (5847.0, 6050.0, 0.9), (6158.0, 6400.0, 1.0),

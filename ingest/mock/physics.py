@@ -1,9 +1,10 @@
 """Noiseless spectra of stars, galaxies and quasars from a handful of physical parameters.
 
 Flux is per unit wavelength, scaled to a median near one; wavelengths are vacuum Angstrom. The stars are black
-bodies with line opacity on top, the galaxies sums of such stars with emission lines, the quasars power laws with
-broad lines and a Lyman-alpha forest. That is cruder than a model atmosphere, but lines sit where they should and
-their strengths move with temperature, gravity and metallicity the way they should, so a label can be learned.
+bodies with line opacity on top, the galaxies sums of such stars with emission lines, the quasars power laws
+with broad lines and a Lyman-alpha forest. That is cruder than a model atmosphere, but lines sit where they
+should and their strengths move with temperature, gravity and metallicity the way they should, so a label can
+be learned.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ LIGHT_SPEED = 299792.458
 """km/s."""
 
 _STEP = 5e-5
+_CORE = 0.08  # light left in the core of the strongest lines
 _KMS_PER_STEP = LIGHT_SPEED * np.log(10.0) * _STEP
-_LOG_REST = 3.33 + _STEP * np.arange(14400)
-_REST = 10.0**_LOG_REST
+_LOG_REST: Array = np.asarray(3.33 + _STEP * np.arange(14400))
+_REST: Array = np.asarray(10.0**_LOG_REST)
 _FOREST_LOG = 3.50 + 1e-4 * np.arange(3200)
 
 
@@ -53,7 +55,8 @@ class Galaxy:
 
 @dataclass(frozen=True)
 class Quasar:
-    """Power-law index in wavelength, scale factors of line strength and line width, iron strength, forest seed."""
+    """Power-law index in wavelength, scale factors of line strength and line width, iron strength, forest
+    seed."""
 
     slope: float
     strength: float
@@ -70,7 +73,8 @@ def planck(wave: Array, teff: float) -> Array:
 
 
 def extinction(wave: Array, ebv: float) -> Array:
-    """Transmission of dust with colour excess `ebv` (mag) at `wave` (Angstrom): R_V = 3.1, a power law of 1.2."""
+    """Transmission of dust with colour excess `ebv` (mag) at `wave` (Angstrom): R_V = 3.1, a power law of
+    1.2."""
     transmission: Array = 10.0 ** (-0.4 * 3.1 * ebv * (5500.0 / wave) ** 1.2)
     return transmission
 
@@ -85,7 +89,8 @@ def _window(low: float, high: float) -> slice:
 
 
 def _opacity(table: tuple[tuple[float, float], ...], sigma: float, damping: float = 0.0) -> Array:
-    """Optical depth of lines (air wavelength, depth): Gaussian of `sigma` km/s, or Lorentzian of `damping` km/s."""
+    """Optical depth of lines (air wavelength, depth): Gaussian of `sigma` km/s, or Lorentzian of `damping`
+    km/s."""
     tau = np.zeros_like(_REST)
     for air, depth in table:
         centre = float(air_to_vacuum(air))
@@ -135,10 +140,11 @@ def _templates() -> dict[str, Array]:
 
 
 def _hydrogen(teff: float, logg: float) -> Array:
-    """Optical depth of the Balmer and Paschen lines: strongest near 9300 K, broadened by pressure in dwarfs."""
+    """Optical depth of the Balmer and Paschen lines: strongest near 9300 K, broadened by pressure in
+    dwarfs."""
     bell = float(np.exp(-0.5 * (np.log(teff / 9300.0) / 0.24) ** 2))
-    depth = 0.14 + 2.1 * bell
-    width = 1.0 + 4.0 * bell * 10.0 ** (0.2 * (logg - 4.0))
+    depth = 0.3 * float(np.clip((teff - 3500.0) / 2000.0, 0.1, 1.0)) + 0.65 * bell
+    width = 1.2 + 5.5 * bell * 10.0 ** (0.2 * (logg - 4.0))
     tau = np.zeros_like(_REST)
     for lower, last, share in ((2, 18, 1.0), (3, 18, 0.3 * bell)):
         for upper in range(lower + 1, last + 1):
@@ -164,28 +170,29 @@ def star_rest(star: Star) -> Array:
     molecules = float(np.clip((4200.0 - t) / 500.0, 0.0, 3.0) ** 1.2)
     bell_jump = float(np.exp(-0.5 * (np.log(t / 9300.0) / 0.25) ** 2))
     strength = {
-        "metals": 0.85 * cool * sun**2.2 * 10.0 ** (0.45 * m),
+        "metals": 0.85 * cool * min(sun**2.2, 2.0) * 10.0 ** (0.45 * m),
         "blanket": 0.38 * cool * sun**3.0 * 10.0 ** (0.35 * m),
         "CaHK": 6.0 * cool * sun**2 * 10.0 ** (0.5 * m),
         "CaI": min(0.35 * sun**6 * 10.0 ** (0.5 * m + 0.1 * g), 8.0) * cool,
-        "MgB": 0.65 * cool * sun**4.5 * 10.0 ** (0.45 * m + 0.15 * g),
-        "NaD": 0.45 * cool * sun**4.5 * 10.0 ** (0.5 * m + 0.2 * g),
-        "KI": 0.15 * cool * sun**5.5 * 10.0 ** (0.5 * m + 0.15 * g),
+        "MgB": 0.65 * cool * min(sun**4.5, 3.5) * 10.0 ** (0.45 * m + 0.15 * g),
+        "NaD": 0.45 * cool * min(sun**4.5, 3.5) * 10.0 ** (0.5 * m + 0.2 * g),
+        "KI": 0.1 * cool * min(sun**5.5, 5.0) * 10.0 ** (0.5 * m + 0.15 * g),
         "CaT": 0.95 * float(_sigmoid((9500.0 - t) / 800.0)) * sun**0.8 * 10.0 ** (0.35 * m - 0.12 * g),
         "CH": 0.55 * bell_ch * 10.0 ** (0.4 * m),
         "CN": 0.28 * bell_cn * 10.0 ** (0.6 * m - 0.12 * g),
         "MgH": 0.25 * float(np.exp(-0.5 * ((t - 4300.0) / 450.0) ** 2)) * 10.0 ** (0.3 * m + 0.25 * g),
-        "TiO": 0.75 * molecules * 10.0 ** (0.25 * m),
+        "TiO": 0.45 * molecules * 10.0 ** (0.25 * m),
         "CaH": 0.5 * molecules * 10.0 ** (0.2 * m + 0.25 * g),
         "HeI": 0.5 * float(_sigmoid((t - 11500.0) / 500.0)),
     }
     templates = _templates()
     tau = _hydrogen(t, star.logg)
     for name, value in strength.items():
-        if value > 1e-3:
+        if value > 1e-3 and name != "blanket":
             tau += value * templates[name]
     jump = 10.0 ** (-0.45 * bell_jump * _sigmoid((3690.0 - _REST) / 12.0))
-    flux: Array = planck(_REST, t) * jump * np.exp(-tau)
+    blanket = np.exp(-strength["blanket"] * templates["blanket"])
+    flux: Array = planck(_REST, t) * jump * blanket * (_CORE + (1.0 - _CORE) * np.exp(-tau))
     return flux
 
 
@@ -206,14 +213,14 @@ def _population(young: bool, feh: float) -> Array:
 def observe(flux: Array, z: float, wave: Array, sigma: float) -> Array:
     """A spectrum on the internal rest grid, smoothed, redshifted and sampled.
 
-    `flux` (14400,) from `star_rest` or a sum of such; `wave` (N,) observed vacuum Angstrom; `sigma` the Gaussian
-    width in km/s of everything that broadens lines. Returns (N,).
+    `flux` (14400,) from `star_rest` or a sum of such; `wave` (N,) observed vacuum Angstrom; `sigma` the
+    Gaussian width in km/s of everything that broadens lines. Returns (N,).
     """
     spread = sigma / _KMS_PER_STEP
     reach = int(4.0 * spread) + 1
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / spread) ** 2)
     smooth = np.convolve(flux, kernel / kernel.sum(), mode="same")
-    return np.interp(np.log10(wave) - np.log10(1.0 + z), _LOG_REST, smooth)
+    return np.asarray(np.interp(np.log10(wave) - np.log10(1.0 + z), _LOG_REST, smooth))
 
 
 def _gaussian_line(total: Array, wave: Array, centre: float, sigma: float, area: float) -> None:
@@ -223,12 +230,14 @@ def _gaussian_line(total: Array, wave: Array, centre: float, sigma: float, area:
 
 
 def star_flux(star: Star, z: float, wave: Array, lsf: float) -> Array:
-    """Observed flux of a star; `z` its radial velocity over c, `wave` (N,) Angstrom, `lsf` km/s. Returns (N,)."""
+    """Observed flux of a star; `z` its radial velocity over c, `wave` (N,) Angstrom, `lsf` km/s. Returns
+    (N,)."""
     return observe(star_rest(star), z, wave, float(np.hypot(lsf, 25.0)))
 
 
 def galaxy_flux(galaxy: Galaxy, z: float, wave: Array, lsf: float) -> Array:
-    """Observed flux of a galaxy at redshift `z`: stars with a 4000 A break, then emission lines. Returns (N,).
+    """Observed flux of a galaxy at redshift `z`: stars with a 4000 A break, then emission lines. Returns
+    (N,).
 
     `wave` (N,) observed vacuum Angstrom; `lsf` the instrument's Gaussian width in km/s.
     """
@@ -243,7 +252,8 @@ def galaxy_flux(galaxy: Galaxy, z: float, wave: Array, lsf: float) -> Array:
     level = float(np.interp(np.log10(lines.H_ALPHA), _LOG_REST, rest)) / (1.0 + z)
     halpha = galaxy.halpha_width * (1.0 + z) * level * (1.0 + z)  # observed line flux
     hbeta = halpha / 3.3
-    oiii, nii, sii = hbeta * galaxy.excitation, halpha * galaxy.nitrogen, 0.13 * halpha * (1.0 + galaxy.nitrogen)
+    oiii, nii = hbeta * galaxy.excitation, halpha * galaxy.nitrogen
+    sii = 0.13 * halpha * (1.0 + galaxy.nitrogen)
     oii = 2.2 * hbeta / (1.0 + 0.8 * galaxy.nitrogen)
     area = {
         "[OII]a": 0.45 * oii, "[OII]b": 0.55 * oii, "[NeIII]": 0.08 * oiii, "Hdelta": 0.22 * hbeta,
@@ -257,10 +267,12 @@ def galaxy_flux(galaxy: Galaxy, z: float, wave: Array, lsf: float) -> Array:
 
 
 def forest(z: float, seed: int, wave: Array) -> Array:
-    """Transmission (N,) of the intergalactic medium before a quasar at `z`, at observed `wave` (N,), Angstrom.
+    """Transmission (N,) of the intergalactic medium before a quasar at `z`, at observed `wave` (N,),
+    Angstrom.
 
-    Mean optical depth after Faucher-Giguere et al. 2008 (ApJ 681, 831): 0.0018 (1+z)^3.92; around it a log-normal
-    field. The field depends on `seed` and on wavelength alone, so a second visit sees the same clouds.
+    Mean optical depth after Faucher-Giguere et al. 2008 (ApJ 681, 831): 0.0018 (1+z)^3.92; around it a
+    log-normal field. The field depends on `seed` and on wavelength alone, so a second visit sees the same
+    clouds.
     """
     observed = 10.0**_FOREST_LOG
     field = np.random.default_rng(seed).standard_normal(_FOREST_LOG.size)
@@ -272,11 +284,12 @@ def forest(z: float, seed: int, wave: Array) -> Array:
         absorber = observed / line
         tau += np.where(absorber < 1.0 + z, share * 0.0018 * absorber**3.92 * clouds, 0.0)
     tau += np.where(observed < 911.75 * (1.0 + z), 1.2 + 0.3 * (911.75 * (1.0 + z) / observed - 1.0), 0.0)
-    return np.interp(np.log10(wave), _FOREST_LOG, np.exp(-tau))
+    return np.asarray(np.interp(np.log10(wave), _FOREST_LOG, np.exp(-tau)))
 
 
 def quasar_flux(quasar: Quasar, z: float, wave: Array, lsf: float) -> Array:
-    """Observed flux of a quasar at redshift `z`: power law, iron, lines, forest. Returns (N,), median near one.
+    """Observed flux of a quasar at redshift `z`: power law, iron, lines, forest. Returns (N,), median near
+    one.
 
     `wave` (N,) observed vacuum Angstrom; `lsf` the instrument's Gaussian width in km/s, for the narrow lines.
     """

@@ -1,7 +1,7 @@
 """What a mock survey consists of: which file holds which object, seen when, in which layout, and what truth.
 
-Everything follows from the config. A file's content depends on (seed, survey, object) and (seed, survey, file)
-alone, so files can be written in any order by any number of processes and come out the same.
+Everything follows from the config. A file's content depends on (seed, survey, object) and (seed, survey,
+file) alone, so files can be written in any order by any number of processes and come out the same.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ LAYOUT_SHARES: Final[dict[str, dict[str, float]]] = {
     "lamost": {"table": 0.70, "image.gz": 0.12, "image": 0.08, "dr1": 0.10},
     "sdss": {"specobj": 0.35, "specobj-boss": 0.15, "spall": 0.25, "upper": 0.25},
 }
-"""LAMOST: one-row table (DR9 on), image of five rows (gzipped or not), image of the DR1 era. SDSS: SPECOBJ with
-string ids (SDSS and BOSS spectrographs), SPALL with uint64 ids, and unnamed HDUs with upper-case columns."""
+"""LAMOST: one-row table (DR9 on), image of five rows (gzipped or not), image of the DR1 era. SDSS: SPECOBJ
+with string ids (SDSS and BOSS spectrographs), SPALL with uint64 ids, and unnamed HDUs with upper-case
+columns."""
 
 DAMAGES: Final = ("truncated", "empty", "primary only", "all NaN", "no ivar", "text")
 
@@ -41,9 +42,9 @@ _PER_PLAN = 400
 class MockConfig:
     """What to write.
 
-    `survey` "lamost" or "sdss"; `n_files` counts every file, damaged ones too; `damaged_fraction` of all files
-    (at least three when it is above zero and `n_files` is 50 or more); `repeat_fraction` of the objects have a
-    second visit. Raises ValueError, one line, for a value out of range.
+    `survey` "lamost" or "sdss"; `n_files` counts every file, damaged ones too; `damaged_fraction` of all
+    files (at least three when it is above zero and `n_files` is 50 or more); `repeat_fraction` of the objects
+    have a second visit. Raises ValueError, one line, for a value out of range.
     """
 
     survey: str
@@ -53,6 +54,7 @@ class MockConfig:
     repeat_fraction: float = 0.1
 
     def __post_init__(self) -> None:
+        """Check the fields."""
         if self.survey not in SURVEYS:
             raise ValueError(f"survey must be one of {', '.join(SURVEYS)}, not {self.survey!r}")
         if not 1 <= self.n_files <= 1_000_000:
@@ -70,9 +72,11 @@ class MockConfig:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: `kind` is the true class (or SKY), `damage` None or one of `DAMAGES`, `name` its path in the folder.
+    """One file: `kind` is the true class (or SKY), `damage` None or one of `DAMAGES`, `name` its path in the
+    folder.
 
-    `visit` is 1 or 2; the two visits of an object share `object_index`. `plate` counts observing plans from 1.
+    `visit` is 1 or 2; the two visits of an object share `object_index`. `plate` counts observing plans from
+    1.
     """
 
     index: int
@@ -90,7 +94,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """An object of the mock sky with its true labels: RA, Dec in degrees (ICRS), K, dex, dex; NaN = not a star.
+    """An object of the mock sky with its true labels: RA, Dec in degrees (ICRS), K, dex, dex; NaN = not a
+    star.
 
     `subclass` as a survey would name it, "" for none; `z` redshift; `sn` typical signal-to-noise of a visit.
     """
@@ -110,7 +115,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Visit:
-    """One observation: entry, object, position as measured in this visit (degrees), S/N aimed at, what came out.
+    """One observation: entry, object, position as measured in this visit (degrees), S/N aimed at, what came
+    out.
 
     `z` and `z_err` are what the mock pipeline measured; `known` is False where it found no class.
     """
@@ -135,7 +141,7 @@ def _deal(shares: Mapping[str, float], count: int, rng: np.random.Generator) -> 
     """`count` names in random order, their numbers as near the shares as whole numbers allow."""
     edges = np.cumsum(list(shares.values())) / sum(shares.values())
     dealt = np.searchsorted(edges, (np.arange(count) + 0.5) / max(count, 1))
-    return np.array(list(shares))[rng.permutation(dealt)]
+    return np.asarray(np.array(list(shares))[rng.permutation(dealt)])
 
 
 @lru_cache(maxsize=8)
@@ -154,7 +160,8 @@ def plan(config: MockConfig) -> tuple[Entry, ...]:
     order = rng.permutation(n_objects)
     damages = {int(o): DAMAGES[i % len(DAMAGES)] for i, o in enumerate(order[:n_damaged])}
     repeats = rng.permutation(order[n_damaged:])[:n_repeat]
-    first_repeat_slot = -(-n_objects // _PER_PLAN) * _PER_PLAN  # second visits go on plates, and nights, of their own
+    # Second visits go on plates, and nights, of their own.
+    first_repeat_slot = -(-n_objects // _PER_PLAN) * _PER_PLAN
     entries = []
     for index in range(n):
         first = index < n_objects
@@ -171,20 +178,23 @@ def _entry(
 ) -> Entry:
     plate, place = slot // _PER_PLAN + 1, slot % _PER_PLAN
     if survey == "lamost":
-        spectrograph, fibre, mjd = 1 + place // 25, 1 + 10 * (place % 25) + plate % 10, 55862 + 11 * (plate - 1)
+        mjd = 55862 + 11 * (plate - 1)
+        spectrograph, fibre = 1 + place // 25, 1 + 10 * (place % 25) + plate % 10
         suffix = "" if damage == "text" or layout in ("image", "dr1") else ".gz"
         stem = f"MOCK{plate:04d}/spec-{mjd}-MOCK{plate:04d}_sp{spectrograph:02d}-{fibre:03d}"
         name = f"{stem}.fits{suffix}"
     else:
-        spectrograph, fibre, mjd = 1 + place // 200, 1 + place, 55555 + 7 * (plate - 1)
+        mjd = 55555 + 7 * (plate - 1)
+        spectrograph, fibre = 1 + place // 200, 1 + place
         name = f"mock-{9000 + plate}/spec-{9000 + plate}-{mjd}-{fibre:04d}.fits"
     return Entry(index, target, visit, kind, layout, damage, plate, spectrograph, fibre, mjd, name)
 
 
-_TYPES = (  # effective temperature of dwarfs (Pecaut & Mamajek 2013), number of the type: 10 for B0, 20 for A0 ...
-    (3100, 64.0), (3250, 63.0), (3430, 62.0), (3650, 61.0), (3850, 60.0), (4050, 57.0), (4440, 55.0), (4840, 53.0),
-    (5270, 50.0), (5660, 45.0), (5770, 42.0), (5930, 40.0), (6550, 35.0), (7220, 30.0), (8080, 25.0), (9700, 20.0),
-    (10700, 19.0), (12500, 18.0),
+# Effective temperature of dwarfs (Pecaut & Mamajek 2013) and number of the type: 10 for B0, 20 for A0 ...
+_TYPES = (
+    (3100, 64.0), (3250, 63.0), (3430, 62.0), (3650, 61.0), (3850, 60.0), (4050, 57.0), (4440, 55.0),
+    (4840, 53.0), (5270, 50.0), (5660, 45.0), (5770, 42.0), (5930, 40.0), (6550, 35.0), (7220, 30.0),
+    (8080, 25.0), (9700, 20.0), (10700, 19.0), (12500, 18.0),
 )  # fmt: skip
 
 
@@ -239,8 +249,8 @@ def _draw_galaxy(rng: np.random.Generator) -> tuple[Galaxy, str]:
 def _draw_quasar(rng: np.random.Generator) -> tuple[Quasar, str]:
     slope = float(np.clip(rng.normal(-1.5, 0.35), -2.4, -0.2))
     forest_seed = int(rng.integers(2**31))
-    quasar = Quasar(slope, rng.lognormal(0.0, 0.25), rng.lognormal(-0.15, 0.25), rng.lognormal(0.0, 0.4), forest_seed)
-    return quasar, "BROADLINE"
+    strength, width, iron = (float(value) for value in rng.lognormal((0.0, -0.15, 0.0), (0.25, 0.25, 0.4)))
+    return Quasar(slope, strength, width, iron, forest_seed), "BROADLINE"
 
 
 def source(config: MockConfig, entry: Entry) -> Source:
@@ -313,9 +323,6 @@ def observe(config: MockConfig, entry: Entry) -> Visit:
     exposure = expose(config.survey, coeff0, shape, scale, sn, rng)
     z_err = {"STAR": 2e-5, "GALAXY": 5e-5, "QSO": 4e-4, "SKY": 0.9}[target.kind]
     z_err *= (1.0 + 10.0 / sn) * float(rng.uniform(0.8, 1.25))
-    if target.kind == "SKY":
-        z = float(rng.uniform(0.0, 7.0))
-    else:
-        z = target.z + z_err * float(rng.normal())
+    z = float(rng.uniform(0.0, 7.0)) if target.kind == "SKY" else float(rng.normal(target.z, z_err))
     known = config.survey != "lamost" or rng.random() >= 0.01
     return Visit(entry, target, float(ra), float(dec), sn, z, z_err, known, exposure, rng)

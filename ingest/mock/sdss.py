@@ -14,7 +14,7 @@ from ingest.mock.plan import Entry, Visit
 CATALOGUE = ("specobjid", "class", "subclass", "z", "teff", "logg", "feh", "ra", "dec")
 
 # Bits of and_mask and or_mask (SDSS spectroscopic bitmask SPPIXMASK).
-FULLREJECT, PARTIALREJECT, NOSKY, BRIGHTSKY, NODATA, COMBINEREJ = (1 << bit for bit in (18, 19, 22, 23, 24, 25))
+FULLREJECT, PARTIALREJECT, NOSKY, BRIGHTSKY, NODATA, COMBINEREJ = (1 << b for b in (18, 19, 22, 23, 24, 25))
 
 _RUN2D = {"specobj": "26", "specobj-boss": "v5_7_0", "spall": "v5_13_2", "upper": "v5_13_0"}
 _SKY, _SMALL_DELTA_CHI2, _NEGATIVE_MODEL = 1, 4, 8  # bits of ZWARNING
@@ -28,7 +28,8 @@ def _run2d_number(run2d: str) -> int:
 
 
 def specobjid(entry: Entry) -> int:
-    """SDSS's 64-bit id: plate, fibre, MJD - 50000 and RUN2D in bits 50, 38, 24, 10. Unsigned: it passes int64."""
+    """SDSS's 64-bit id: plate, fibre, MJD - 50000 and RUN2D in bits 50, 38, 24, 10. Unsigned: it passes
+    int64."""
     run2d = _run2d_number(_RUN2D[entry.layout])
     return (9000 + entry.plate) << 50 | entry.fibre << 38 | (entry.mjd - 50000) << 24 | run2d << 10
 
@@ -70,14 +71,17 @@ def _primary(visit: Visit) -> bytes:
 
 def _coadd(visit: Visit) -> bytes:
     entry, e, rng = visit.entry, visit.exposure, visit.rng
-    names = ("flux", "loglam", "ivar", "and_mask", "or_mask", "wdisp", "sky", "model")
+    names = ["flux", "loglam", "ivar", "and_mask", "or_mask", "wdisp", "sky", "model"]
     if entry.layout == "upper":
-        names = tuple(name.upper() for name in names)
+        names = [name.upper() for name in names]
     types = ("f4", "f4", "f4", "i4", "i4", "f4", "f4", "f4")
     size = e.flux.size
     lost = e.ivar == 0
-    and_mask = np.where(e.hit, FULLREJECT, 0) | np.where(lost & ~e.hit, NODATA, 0) | np.where(e.bright, BRIGHTSKY, 0)
-    or_mask = and_mask | np.where(e.rejected, PARTIALREJECT | COMBINEREJ, 0)
+    and_mask = np.zeros(size, dtype=np.int32)
+    for pixels, bit in ((e.hit, FULLREJECT), (lost & ~e.hit, NODATA), (e.bright, BRIGHTSKY)):
+        and_mask[pixels] |= bit
+    or_mask = and_mask.copy()
+    or_mask[e.rejected] |= PARTIALREJECT | COMBINEREJ
     if entry.kind == "SKY" or rng.random() < 0.3:
         edge = int(rng.integers(5, 60))
         and_mask[:edge] |= NOSKY
@@ -116,10 +120,9 @@ def _labels(visit: Visit) -> bytes:
         if kind != "STAR" and rng.random() < 0.5:
             z = float(rng.uniform(0.0, 5.0))  # a catastrophic redshift, flagged as such
     sn = median_sn(e.flux, e.ivar)
-    # Noise-free truth is in the catalogue; the ELODIE columns hold a fit, or 0.0 = missing, as in the real files.
+    # Truth is in the catalogue; the ELODIE columns hold a fit, or 0.0 = missing, as in the real files.
     fitted = kind == "STAR" and rng.random() < 0.8
-    noise = rng.normal(size=3) * (60.0, 0.1, 0.06)
-    elodie = (target.teff, target.logg, target.feh) + noise if fitted else (0.0, 0.0, 0.0)
+    elodie = rng.normal((target.teff, target.logg, target.feh), (60.0, 0.1, 0.06)) if fitted else np.zeros(3)
     text = legacy or entry.layout == "spall"  # upper-case files have strings just as long as their content
     wide = {"CLASS": 6, "SUBCLASS": 21, "OBJTYPE": 16, "RUN2D": 7, "PROGRAMNAME": 23}
 
@@ -149,7 +152,7 @@ def _labels(visit: Visit) -> bytes:
         "Z_ERR": ("f4", visit.z_err),
         "ZWARNING": ("i4", warning),
         "SN_MEDIAN_ALL": ("f4", sn),
-        "Z_NOQSO": ("f4", 0.0 if legacy and entry.layout == "specobj" else z),
+        "Z_NOQSO": ("f4", 0.0 if entry.layout == "specobj" else z),
         "ELODIE_TEFF": ("f4", elodie[0]),
         "ELODIE_LOGG": ("f4", elodie[1]),
         "ELODIE_FEH": ("f4", elodie[2]),

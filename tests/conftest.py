@@ -1,0 +1,55 @@
+"""Shared fixtures: the folder of real survey files, and spectra made on the spot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingest.schema import Spectrum, to_table, write_parquet
+
+ROOT = Path(__file__).parent.parent
+REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real survey files; tests that need it skip where it is absent."""
+    if not (REAL / "lamost").is_dir():
+        pytest.skip(f"no real survey files in {REAL}; set SPECSHARDS_REAL_DATA to their folder")
+    return REAL
+
+
+def make_spectrum(
+    index: int, rng: np.random.Generator, *, n: int = 3909, survey: str = "mock-lamost", **changes: object
+) -> Spectrum:
+    """A smooth spectrum with an absorption line whose depth depends on its class."""
+    wavelength = (10.0 ** (3.5682 + 1e-4 * np.arange(n))).astype(np.float32)
+    code = index % 3
+    flux = 100 + (code - 1) * 40 * (wavelength - 6000) / 3000 - 30 * np.exp(-0.5 * ((wavelength - 5500) / 40) ** 2)
+    flux = (flux + rng.normal(0, 2, n)).astype(np.float32)
+    values = {
+        "object_id": str(1000 + index), "survey": survey, "release": "mock", "ra": float(rng.uniform(0, 360)),
+        "dec": float(np.degrees(np.arcsin(rng.uniform(-0.1, 0.9)))), "flux": flux,
+        "ivar": np.full(n, 0.25, np.float32), "wavelength": wavelength, "mask": np.zeros(n, bool),
+        "layout": "lamost-table", "source_file": f"spec-{index:05d}.fits", "wave_coeff0": 3.5682, "wave_coeff1": 1e-4,
+        "labels": {"class": ("STAR", "GALAXY", "QSO")[code], "z": 0.1 * code + 1e-3 * (index % 50)},
+        "label_source": "header",
+    }  # fmt: skip
+    return Spectrum(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def spectra_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 spectra in two Parquet files of small row groups, among them 3 that cannot be drawn."""
+    folder = tmp_path_factory.mktemp("spectra")
+    rng = np.random.default_rng(7)
+    spectra = [make_spectrum(i, rng) for i in range(300)]
+    for index in (5, 120, 299):
+        spectra[index].mask[:] = True
+    for part, start in enumerate((0, 160)):
+        chunk = spectra[start : 160 if part == 0 else 300]
+        write_parquet(to_table(chunk), folder / f"part-{part:05d}.parquet", {"test": 1}, row_group_rows=20)
+    return folder
