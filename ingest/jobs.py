@@ -142,7 +142,7 @@ def _client(engine: Engine, n_tasks: int) -> Iterator[Any]:
         LocalCluster(
             n_workers=min(engine.workers, n_tasks),
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
         ) as cluster,
         Client(cluster) as client,

@@ -18,7 +18,7 @@ from shards.format import FORMAT_VERSION, ShardConfig
 from shards.spectra import RowGroup, SpectraFolder
 
 #: A small data set is cut into about this many tasks, so that a few workers have something to share.
-_MIN_TASKS = 8
+_MIN_TASKS = 4
 
 
 @dataclass(frozen=True)

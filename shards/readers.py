@@ -243,7 +243,8 @@ class PlainReader:
         try:
             image = decode(view[offset : offset + size], self._config.encoding, self._config.gray)
         except ValueError as error:
-            raise JobError(f"{self._config.tars[tar]}: {name} at byte {offset}: {error}; make the shards again") from None
+            place = f"{self._config.tars[tar]}: {name} at byte {offset}"
+            raise JobError(f"{place}: {error}; run `make shards` again: it mends damaged shards") from None
         start = entry["npy"][0] + NPY_HEADER_BYTES
         return image, np.frombuffer(view[start : start + 8 * self._config.labels], "<f8")
 

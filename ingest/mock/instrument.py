@@ -95,7 +95,12 @@ def calibration(survey: str, wave: Array, rng: np.random.Generator) -> Array:
 
 
 def expose(
-    survey: str, coeff0: float, shape: Array, scale: float, sn: float, rng: np.random.Generator
+    survey: str,
+    coeff0: float,
+    shape: Array,
+    scale: float,
+    sn: float,
+    rng: np.random.Generator,
 ) -> Exposure:
     """Observe a noiseless spectrum.
 
@@ -134,9 +139,9 @@ def expose(
     flux[zeroed] = 0.0
     rejected = hit | bad | (rng.random(size) < 0.004)
     ivar = np.where(bad, 0.0, 1.0 / (sigma * scale) ** 2)
-    return Exposure(
-        coeff0, wave, shape * scale, flux * scale, ivar, faint * sky * scale, hit, sky > 8.0, rejected
-    )
+    bright = sky > 8.0
+    sky = faint * sky * scale
+    return Exposure(coeff0, wave, shape * scale, flux * scale, ivar, sky, hit, bright, rejected)
 
 
 def median_sn(flux: Array, ivar: Array) -> float:

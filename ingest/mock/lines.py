@@ -73,8 +73,8 @@ QUASAR_EMISSION: tuple[tuple[str, float, float, float, bool], ...] = (
     ("[NII]", 6585.27, 3.0, 5.0, False),
 )
 
-# Iron emission of quasars as smooth blends (after Vestergaard & Wilkes 2001, Boroson & Green 1992): centre and
-# sigma in Angstrom, height over the continuum
+# Iron emission of quasars as smooth blends (after Vestergaard & Wilkes 2001, Boroson & Green 1992): centre
+# and sigma in Angstrom, height over the continuum
 QUASAR_IRON: tuple[tuple[float, float, float], ...] = (
     (2080.0, 60.0, 0.06),
     (2490.0, 90.0, 0.16),

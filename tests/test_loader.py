@@ -1,0 +1,173 @@
+"""The loader's promises: exactly once, equal batches per rank, exact resume, the same pixels from every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ingest.errors import JobError, UsageError
+from ingest.jobs import Engine
+from render import ImageConfig, renderer
+from shards import loader
+from shards.build import build
+from shards.format import ShardConfig
+from shards.pictures import pictures
+from shards.readers import dali_is_here
+from shards.spectra import SpectraFolder, iter_blocks
+
+BACKENDS = [
+    pytest.param("dali", marks=pytest.mark.skipif(not dali_is_here(), reason="NVIDIA DALI exists for Linux only")),
+    "plain",
+]
+
+
+@pytest.fixture(scope="module")
+def folders(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    out = tmp_path_factory.mktemp("loader")
+    for image in ("map2d", "simple", "overlap"):
+        config = ShardConfig(image=ImageConfig(image=image), samples_per_shard=60)
+        build(config, spectra_folder, out / image, engine=Engine(workers=0))
+    jpeg = ShardConfig(encoding="jpeg", samples_per_shard=60)
+    build(jpeg, spectra_folder, out / "jpeg", engine=Engine(workers=0))
+    return {path.name: path for path in out.iterdir()}
+
+
+def keys_of(batches) -> list[str]:
+    return [key for batch in batches for key, valid in zip(batch["key"], batch["valid"], strict=True) if valid]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_every_sample_exactly_once_an_epoch(folders, backend: str, shuffle: bool, world_size: int) -> None:
+    ranks = [
+        loader.open(folders["map2d"], "train", 16, rank=r, world_size=world_size, backend=backend, shuffle=shuffle)
+        for r in range(world_size)
+    ]
+    everything = sorted(ranks[0].sidecar(["class"])["key"].to_pylist())
+    for _ in range(3):
+        epochs = [list(rank) for rank in ranks]
+        assert len({len(epoch) for epoch in epochs}) == 1 and len(epochs[0]) == len(ranks[0])
+        assert sorted(key for epoch in epochs for key in keys_of(epoch)) == everything
+        assert all(batch["pixel_values"].shape == (16, 3, 224, 224) for epoch in epochs for batch in epoch)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_epochs_differ_when_shuffled_and_a_seed_repeats_them(folders, backend: str) -> None:
+    def epochs(seed: int) -> list[list[str]]:
+        with loader.open(folders["map2d"], "train", 16, seed=seed, backend=backend) as batches:
+            return [keys_of(batches) for _ in range(2)]
+
+    first, second = epochs(0)
+    assert first != second and epochs(0) == [first, second] and epochs(1)[0] != first
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("after", [0, 1, 5, "epoch"])
+def test_a_saved_state_goes_on_with_the_very_next_batch(folders, backend: str, after: int | str) -> None:
+    running = loader.open(folders["map2d"], "train", 16, backend=backend)
+    count = len(running) if after == "epoch" else int(after)
+    iterator = iter(running)
+    for _ in range(count):
+        next(iterator)
+    if after == "epoch":
+        assert next(iterator, None) is None
+    state = running.state_dict()
+    rest = [batch["key"] for batch in (iterator if after != "epoch" else running)] + [b["key"] for b in running]
+    resumed = loader.open(folders["map2d"], "train", 16, backend=backend)
+    resumed.load_state_dict(state)
+    assert [b["key"] for b in resumed] + [b["key"] for b in resumed] == rest
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_foreign_state_is_refused(folders, backend: str) -> None:
+    state = loader.open(folders["map2d"], "train", 16, backend=backend).state_dict()
+    for other in ({"batch_size": 8}, {"seed": 1}, {"world_size": 2}):
+        target = loader.open(folders["map2d"], "train", **{"batch_size": 16, "backend": backend, **other})
+        with pytest.raises(UsageError, match="fingerprint"):
+            target.load_state_dict(state)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("image", ["map2d", "simple", "overlap", "jpeg"])
+def test_pixels_and_labels_are_those_of_the_renderer(folders, spectra_folder: Path, backend: str, image: str) -> None:
+    drawer = renderer(ImageConfig(image="map2d" if image == "jpeg" else image))
+    expected, labels = {}, {}
+    for group, block in iter_blocks(SpectraFolder.scan(spectra_folder)):
+        for i in range(len(block)):
+            if group.first_row + i not in (5, 120, 299):
+                key = f"0/{group.first_row + i:010d}"
+                expected[key] = drawer.expand(drawer.codes(*block.arrays(i)).copy())
+                labels[key] = block.labels[i]
+    count = 0
+    for batch in loader.open(folders[image], "val", 8, backend=backend):
+        for i, key in enumerate(batch["key"]):
+            picture = batch["pixel_values"][i].permute(1, 2, 0).numpy()
+            if image == "jpeg":
+                assert np.abs(picture.astype(int) - expected[key]).mean() < 4
+            else:
+                np.testing.assert_array_equal(picture, expected[key])
+            vector = np.array([values[i] for values in batch["labels"].values()])
+            np.testing.assert_array_equal(vector, labels[key])
+            count += bool(batch["valid"][i])
+    assert count == loader.open(folders[image], "val", 8, backend=backend).samples
+
+
+@pytest.mark.parametrize("image", ["map2d", "simple", "overlap"])
+def test_torch_expands_codes_as_numba_does(image: str) -> None:
+    drawer = renderer(ImageConfig(image=image))
+    codes = np.random.default_rng(0).integers(0, 256, (5, *drawer.code_shape), dtype=np.uint8)
+    there = loader.expand_on_device(torch.from_numpy(codes), drawer).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(there, drawer.expand_batch(codes))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_several_data_sets_in_one_epoch(folders, spectra_folder: Path, tmp_path: Path, backend: str) -> None:
+    build(ShardConfig(samples_per_shard=100), spectra_folder, tmp_path / "b", engine=Engine(workers=0))
+    both = loader.open([folders["map2d"], tmp_path / "b"], "train", 32, backend=backend)
+    keys = keys_of(both)
+    assert len(keys) == len(set(keys)) == both.samples
+    assert sorted(keys) == sorted(both.sidecar()["key"].to_pylist())
+    assert {key.split("/")[0] for key in keys[:32]} == {"0", "1"}
+
+
+def test_data_sets_that_do_not_fit_are_refused(folders, spectra_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="image configuration"):
+        loader.open([folders["map2d"], folders["simple"]], "train", 8)
+    build(ShardConfig(seed=3), spectra_folder, tmp_path / "b", engine=Engine(workers=0))
+    with pytest.raises(UsageError, match="splits the sky otherwise"):
+        loader.open([folders["map2d"], tmp_path / "b"], "train", 8)
+    with pytest.raises(UsageError, match="unknown split"):
+        loader.open(folders["map2d"], "validation", 8)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_damaged_shards_are_named(folders, spectra_folder: Path, tmp_path: Path, backend: str) -> None:
+    out = tmp_path / "b"
+    build(ShardConfig(), spectra_folder, out, engine=Engine(workers=0))
+    tar = sorted((out / "train").glob("*.tar"))[0]
+    content = tar.read_bytes()
+    tar.write_bytes(content[:-512])
+    with pytest.raises(JobError, match=tar.name):
+        loader.open(out, "train", 8, backend=backend)
+    broken = bytearray(content)
+    broken[512:700] = bytes(188)
+    tar.write_bytes(broken)
+    with pytest.raises(JobError, match="make shards"):
+        list(loader.open(out, "train", 8, backend=backend))
+
+
+def test_pictures_of_a_folder_account_for_every_object(spectra_folder: Path) -> None:
+    batches = list(pictures(spectra_folder, ImageConfig(), 64))
+    assert sum(len(b.rows) for b in batches) == 297 and sum(len(b.quarantine) for b in batches) == 3
+    assert all(b.pixel_values.shape == (len(b.rows), 224, 224, 3) for b in batches)
+
+
+def test_pictures_of_real_files_equal_those_of_the_shards(real_data: Path) -> None:
+    inputs = real_data / "lamost" / "dr1"
+    batches = list(pictures(inputs, ImageConfig(), 32))
+    assert sum(len(b.rows) for b in batches) == 59
+    assert {row["survey"] for b in batches for row in b.rows} == {"lamost"}
