@@ -269,6 +269,6 @@ def expand_on_device(codes: torch.Tensor, drawer: Renderer) -> torch.Tensor:
     cells = lut[codes.long()].permute(0, 3, 1, 2)
     block, pad, size = drawer.block, drawer.pad, drawer.config.size
     cells = cells.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3)
-    picture = lut[0][None, :, None, None].expand(len(codes), 3, size, size).clone()
+    picture = lut[drawer.empty][None, :, None, None].expand(len(codes), 3, size, size).clone()
     picture[:, :, pad : pad + cells.shape[2], pad : pad + cells.shape[3]] = cells
     return picture

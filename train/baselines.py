@@ -53,7 +53,7 @@ class Baselines:
     def predict(self, surveys: Sequence[str]) -> dict[str, FloatArray]:
         """Answers float `(N,)` of both baselines for objects of these surveys; an unknown survey gets the constant."""
         return {
-            "majority": np.full(len(surveys), self.constant),
+            "constant": np.full(len(surveys), self.constant),
             "survey_only": np.array([self.by_survey.get(s, self.constant) for s in surveys], dtype=np.float64),
         }
 

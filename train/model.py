@@ -108,13 +108,14 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
     `layer_decay`, the embeddings the least.
     """
     depths = {name: _depth(name) for name, _ in model.named_parameters()}
-    top = max(depths.values()) + 1
+    layers = max(depths.values())
+    top = layers + 1
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     head = {id(parameter) for parameter in _head_parameters(model)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        depth = top if id(parameter) in head else depths[name]
+        depth = top if id(parameter) in head else layers if depths[name] < 0 else depths[name]
         decays = parameter.ndim > 1 and not re.search(r"(position|pos)_embed|cls_token|mask_token", name)
         group = groups.setdefault(
             (depth, decays),
@@ -125,9 +126,9 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
 
 
 def _depth(name: str) -> int:
-    """0 for embeddings, 1 + i for layer i; what follows the layers (a norm) counts with the embeddings."""
+    """0 for embeddings, 1 + i for layer i, -1 for what stands outside the layers (the last norm)."""
     found = re.search(r"\.(?:layers?|blocks?)\.(\d+)\.", name)
-    return 1 + int(found.group(1)) if found else 0
+    return 1 + int(found.group(1)) if found else 0 if "embed" in name else -1
 
 
 def _tiny(image_size: int, head_size: int) -> Any:
@@ -157,7 +158,7 @@ def _pretrained(backbone: str, head_size: int) -> tuple[Any, Sequence[float], Se
     try:
         network, info = AutoModelForImageClassification.from_pretrained(
             backbone, num_labels=head_size, ignore_mismatched_sizes=True, output_loading_info=True,
-            local_files_only=cached, use_safetensors=None, dtype=torch.float32,
+            local_files_only=cached, dtype=torch.float32,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"BACKBONE={backbone}: not a usable image model ({_first_line(error)}); {_WAYS_OUT}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -150,7 +150,7 @@ class Regression:
         """Scale by the statistics of the train split."""
         label, transform = _REGRESSIONS[name]
         if stats.max - stats.min <= 0:
-            warnings.warn(f"every {label} of the train split is {stats.min:g}: there is nothing to learn", stacklevel=2)
+            _warn(f"every {label} of the train split is {stats.min:g}: there is nothing to learn")
         std = stats.std if stats.std > 0 else 1.0
         slope = 1 / (1 + stats.mean) if transform == "log1p" else 1.0
         high = stats.max if stats.max > stats.min else stats.min + std
@@ -243,10 +243,7 @@ def make_task(config: TrainConfig, manifests: Sequence[Manifest]) -> Task:
     present = {name for manifest in manifests for name, n in manifest.class_counts("train").items() if n}
     present -= {"unlabelled"}
     if len(present) == 1:
-        warnings.warn(
-            f"{where}: every labelled object of the train split is a {present.pop()}: there is nothing to tell apart",
-            stacklevel=2,
-        )
+        _warn(f"{where}: every labelled object of the train split is a {present.pop()}: there is nothing to tell apart")
     return Classification(manifests[0].classes)
 
 
@@ -260,3 +257,7 @@ def task_from_dict(content: Mapping[str, Any]) -> Task:
     if content["name"] == "classify":
         return Classification(tuple(content["classes"]))
     return Regression(**content)
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)

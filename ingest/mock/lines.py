@@ -48,8 +48,8 @@ GALAXY_EMISSION: dict[str, float] = {
 # Quasar emission: name, vacuum wavelength, rest equivalent width, rest Gaussian sigma (both Angstrom), broad?
 QUASAR_EMISSION: tuple[tuple[str, float, float, float, bool], ...] = (
     ("OVI", 1033.82, 9.6, 7.8, True),
-    ("Lyalpha", 1215.67, 75.0, 15.0, True),
-    ("Lyalpha core", 1215.67, 18.0, 4.0, True),
+    ("Lyalpha", 1215.67, 50.0, 15.0, True),
+    ("Lyalpha core", 1215.67, 9.0, 4.0, True),
     ("NV", 1240.14, 10.0, 7.0, True),
     ("OI", 1304.35, 2.0, 5.5, True),
     ("CII", 1335.30, 0.8, 4.0, True),
@@ -127,8 +127,8 @@ STELLAR_AIR: dict[str, tuple[tuple[float, float], ...]] = {
 TIO_BANDS: tuple[tuple[float, float, float], ...] = (
     (4584.0, 4750.0, 0.4), (4761.0, 4940.0, 0.8), (4954.0, 5160.0, 1.0), (5167.0, 5400.0, 1.1),
     (5448.0, 5590.0, 0.7), (5598.0, 5750.0, 0.5), (5847.0, 6050.0, 0.9), (6158.0, 6400.0, 1.0),
-    (6651.0, 6900.0, 0.7), (7053.0, 7320.0, 1.2), (7589.0, 7750.0, 0.6), (8206.0, 8420.0, 0.4),
-    (8432.0, 8600.0, 0.6), (8859.0, 9060.0, 0.5),
+    (6651.0, 6900.0, 0.7), (7053.0, 7320.0, 1.2), (7589.0, 7750.0, 0.3), (8206.0, 8420.0, 0.2),
+    (8432.0, 8600.0, 0.3), (8859.0, 9060.0, 0.25),
 )  # fmt: skip
 CAH_BANDS: tuple[tuple[float, float, float], ...] = ((6382.0, 6420.0, 0.4), (6750.0, 7050.0, 0.4))
 CH_BANDS: tuple[tuple[float, float, float], ...] = ((4286.0, 4315.0, 1.0),)

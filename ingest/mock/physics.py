@@ -143,7 +143,7 @@ def _hydrogen(teff: float, logg: float) -> Array:
     """Optical depth of the Balmer and Paschen lines: strongest near 9300 K, broadened by pressure in
     dwarfs."""
     bell = float(np.exp(-0.5 * (np.log(teff / 9300.0) / 0.24) ** 2))
-    depth = 0.3 * float(np.clip((teff - 3500.0) / 2000.0, 0.1, 1.0)) + 0.65 * bell
+    depth = 0.4 * float(np.clip((teff - 3500.0) / 2000.0, 0.1, 1.0)) + 0.65 * bell
     width = 1.2 + 5.5 * bell * 10.0 ** (0.2 * (logg - 4.0))
     tau = np.zeros_like(_REST)
     for lower, last, share in ((2, 18, 1.0), (3, 18, 0.3 * bell)):
@@ -171,7 +171,7 @@ def star_rest(star: Star) -> Array:
     bell_jump = float(np.exp(-0.5 * (np.log(t / 9300.0) / 0.25) ** 2))
     strength = {
         "metals": 0.85 * cool * min(sun**2.2, 2.0) * 10.0 ** (0.45 * m),
-        "blanket": 0.38 * cool * sun**3.0 * 10.0 ** (0.35 * m),
+        "blanket": 0.38 * cool * min(sun**3, 2.2) * 10.0 ** (0.35 * m),
         "CaHK": 6.0 * cool * sun**2 * 10.0 ** (0.5 * m),
         "CaI": min(0.35 * sun**6 * 10.0 ** (0.5 * m + 0.1 * g), 8.0) * cool,
         "MgB": 0.65 * cool * min(sun**4.5, 3.5) * 10.0 ** (0.45 * m + 0.15 * g),

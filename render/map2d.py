@@ -1,0 +1,132 @@
+"""`map2d`: flux values row by row into square cells of a colour map (Spectromer, A&A 709, A122)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, prange
+
+from render.config import ImageConfig, RenderError
+from render.prepare import fill_gaps, limits, prepare
+
+Codes = npt.NDArray[np.uint8]
+
+
+@lru_cache
+def colour_table(name: str) -> Codes:
+    """The 256 colours of a matplotlib colour map: uint8 `(256, 3)`."""
+    import matplotlib as mpl
+
+    return np.ascontiguousarray(mpl.colormaps[name](np.arange(256), bytes=True)[:, :3])
+
+
+class Map2d:
+    """Flux value i of the window stands in cell i, counted along rows of `size // block` cells from the top left.
+
+    Codes and colours equal matplotlib's `Normalize` and colour map for float32 flux bit for bit. Bad pixels are
+    filled by a straight line between good neighbours. Cells past the spectrum's end, and the strip that whole blocks
+    leave free at the right and at the bottom, show flux 0 for fixed limits, as the paper's code does, and the lowest
+    colour for limits of the spectrum's own.
+    """
+
+    def __init__(self, config: ImageConfig) -> None:
+        self.config = config
+        self.cells = config.size // config.block
+        self.code_shape: tuple[int, ...] = (self.cells, self.cells)
+        self.block, self.pad = config.block, 0
+        self.lut: Codes | None = colour_table(config.colormap)
+        self.empty = 0
+        if config.limits == "fixed":
+            zero = np.zeros(1, np.float32)
+            code = np.empty(1, np.uint8)
+            _quantise(zero, np.float32(config.flux_min), np.float32(config.flux_max), code, 0)
+            self.empty = int(code[0])
+
+    def codes(
+        self,
+        flux: npt.NDArray[Any],
+        ivar: npt.NDArray[Any] | None,
+        wavelength: npt.NDArray[Any],
+        mask: npt.NDArray[Any] | None,
+        out: Codes | None = None,
+    ) -> Codes:
+        """Positions in the colour table: uint8 `(cells, cells)`, into `out` where it is given.
+
+        Raises:
+            RenderError: nothing to draw, or more pixels than cells.
+        """
+        values, _, good = prepare(flux, ivar, wavelength, mask, self.config.window)
+        if len(values) > self.cells**2:
+            raise RenderError(
+                f"{len(values)} pixels do not fit {self.cells} x {self.cells} cells; use a smaller block or a larger size"
+            )
+        if self.config.limits == "fixed":
+            low, high = np.float32(self.config.flux_min), np.float32(self.config.flux_max)
+        else:
+            low, high = limits(values, good)
+        values = values.copy()
+        fill_gaps(values, good)
+        out = np.empty(self.code_shape, np.uint8) if out is None else out
+        _quantise(values, low, high, out.reshape(-1), self.empty)
+        return out
+
+    def expand(self, codes: Codes) -> Codes:
+        """The picture of one code array: uint8 `(size, size, 3)`, RGB."""
+        return self.expand_batch(codes[None])[0]
+
+    def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
+        """Pictures of B code arrays: uint8 `(B, size, size, 3)`, RGB, into `out` where it is given."""
+        size = self.config.size
+        out = np.empty((len(codes), size, size, 3), np.uint8) if out is None else out
+        expand = _expand_one if len(codes) == 1 else _expand_many
+        expand(np.ascontiguousarray(codes), self.lut, self.block, self.empty, out)
+        return out
+
+
+@njit(nogil=True, cache=True)
+def _quantise(flux, low, high, out, empty):  # type: ignore[no-untyped-def]
+    """Codes of flux, then `empty`. float32 throughout: that is how matplotlib normalises float32 data."""
+    span = high - low
+    for i in range(len(flux)):
+        if span <= 0:
+            out[i] = 0  # constant flux: matplotlib maps it to the lowest colour
+            continue
+        level = (flux[i] - low) / span * np.float32(256)
+        if level < 0:
+            out[i] = 0
+        elif level >= 256:
+            out[i] = 255
+        else:
+            out[i] = np.uint8(level)
+    for i in range(len(flux), len(out)):
+        out[i] = empty
+
+
+def _expand(codes, table, block, empty, out):  # type: ignore[no-untyped-def]
+    batch, rows, columns = codes.shape
+    size = out.shape[1]
+    for b in prange(batch):
+        picture = out[b].reshape(size, size * 3)
+        for r in range(rows):
+            line = picture[r * block]
+            for c in range(columns):
+                code = codes[b, r, c]
+                at = c * block * 3
+                for _ in range(block):
+                    line[at], line[at + 1], line[at + 2] = table[code, 0], table[code, 1], table[code, 2]
+                    at += 3
+            for x in range(columns * block, size):
+                line[3 * x], line[3 * x + 1], line[3 * x + 2] = table[empty, 0], table[empty, 1], table[empty, 2]
+            for k in range(1, block):
+                picture[r * block + k] = line
+        for y in range(rows * block, size):
+            for x in range(size):
+                picture[y, 3 * x], picture[y, 3 * x + 1] = table[empty, 0], table[empty, 1]
+                picture[y, 3 * x + 2] = table[empty, 2]
+
+
+_expand_one = njit(nogil=True, cache=True)(_expand)
+_expand_many = njit(nogil=True, cache=True, parallel=True)(_expand)

@@ -1,0 +1,121 @@
+"""Checkpoints of a run under way: written whole or not at all, read back without pickle's powers.
+
+    <run>/checkpoints/step-00001200-0003/model.safetensors     weights
+                                         optimizer.pt          read with weights_only=True
+                                         rank-0.pt             random states and loader position of each process
+                                         state.json            where the loop stands
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ingest.errors import JobError
+
+CHECKPOINTS = "checkpoints"
+
+
+class Stateful(Protocol):
+    """What can save and restore its position: the loader."""
+
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
+
+def latest(run: Path) -> Path | None:
+    """The newest finished checkpoint of a run folder."""
+    found = sorted((run / CHECKPOINTS).glob("step-*[0-9]"))
+    return found[-1] if found else None
+
+
+def save(
+    run: Path,
+    state: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Stateful,
+    accelerator: Any,
+) -> None:
+    """Write `step-<step>-<epochs validated>`, unless it is there, and remove older ones.
+
+    Every process calls it; the folder is shared by all.
+
+    Args:
+        state: JSON-able, with `step` and `epoch`.
+    """
+    final = run / CHECKPOINTS / f"step-{state['step']:08d}-{state['epoch']:04d}"
+    if final.is_dir():
+        return
+    folder = final.with_suffix(".tmp")
+    if accelerator.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    mine = {"torch": torch.get_rng_state(), "loader": loader.state_dict()}
+    if torch.cuda.is_available():
+        mine["cuda"] = torch.cuda.get_rng_state()
+    torch.save(mine, folder / f"rank-{accelerator.process_index}.pt")
+    if accelerator.is_main_process:
+        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        for file in folder.iterdir():
+            _sync(file)
+        os.replace(folder, final)
+        _sync(final.parent)
+        for old in (run / CHECKPOINTS).iterdir():
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def restore(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Stateful, rank: int
+) -> dict[str, Any]:
+    """Put everything back as `save` found it, and return its `state`.
+
+    Raises:
+        JobError: the checkpoint is damaged. UsageError: it is of other data (from the loader).
+    """
+    try:
+        model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu"))
+        mine = torch.load(checkpoint / f"rank-{rank}.pt", weights_only=True, map_location="cpu")
+        state = json.loads((checkpoint / "state.json").read_text())
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise JobError(
+            f"{checkpoint}: damaged ({reason}); remove that folder, or start afresh with --resume never"
+        ) from error
+    loader.load_state_dict(mine["loader"])
+    torch.set_rng_state(mine["torch"])
+    if "cuda" in mine and torch.cuda.is_available():
+        torch.cuda.set_rng_state(mine["cuda"])
+    return state
+
+
+def remove(run: Path) -> None:
+    """Remove all checkpoints of a run."""
+    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

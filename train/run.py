@@ -1,0 +1,183 @@
+"""A run folder: the best model so far, the card beside it, and the record of the run.
+
+    <run>/config.json, model.safetensors, preprocessor_config.json    opens with `from_pretrained`
+    <run>/specshards.json                                              task, scaling, classes, image, data, baselines
+    <run>/run.json                                                     configuration, data, history, status
+    <run>/checkpoints/                                                 only while the run is not complete
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ingest.errors import JobError, UsageError
+from ingest.schema import publish
+from shards.format import Manifest
+from train import checkpoint
+from train.baselines import Baselines
+from train.config import TrainConfig
+from train.model import SpectrumModel, load
+from train.tasks import Task, task_from_dict
+
+CARD, RUN, METRICS, REPORT = "specshards.json", "run.json", "metrics.json", "report.md"
+_MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Card:
+    """`specshards.json`: what a model needs to be used and judged.
+
+    Attributes:
+        image: of the pictures that it was trained on (`render.ImageConfig` content).
+        data: folder, fingerprint and surveys of every data set.
+        mock: True when any of the training data are mock.
+        model: sha256 of the weights.
+        best: epoch, metric and value on validation.
+    """
+
+    task: Task
+    config: TrainConfig
+    image: dict[str, Any]
+    data: tuple[dict[str, Any], ...]
+    mock: bool
+    baselines: Baselines
+    model: str = ""
+    best: dict[str, Any] | None = None
+
+    def dumps(self) -> str:
+        """The JSON text."""
+        content = {
+            "task": self.task.to_dict(), "config": self.config.to_dict(), "image": self.image, "data": self.data,
+            "mock": self.mock, "baselines": self.baselines.to_dict(), "model": self.model, "best": self.best,
+        }  # fmt: skip
+        return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def loads(cls, text: str) -> Card:
+        """The inverse of `dumps`. Raises ValueError, KeyError or TypeError for anything else."""
+        content = json.loads(text)
+        return cls(
+            task=task_from_dict(content["task"]), config=TrainConfig.from_dict(content["config"]),
+            image=content["image"], data=tuple(content["data"]), mock=content["mock"],
+            baselines=Baselines.from_dict(content["baselines"]), model=content["model"], best=content["best"],
+        )  # fmt: skip
+
+
+def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[dict[str, Any], ...]:
+    """What the data of a run are, JSON-able."""
+    return tuple(
+        {"folder": folder, "fingerprint": manifest.fingerprint(), "surveys": list(manifest.surveys)}
+        for folder, manifest in zip(folders, manifests, strict=True)
+    )
+
+
+def save_model(run: Path, model: SpectrumModel, card: Card, best: dict[str, Any]) -> Card:
+    """Replace the model of a run folder; the card comes last and carries the weights' checksum."""
+
+    temporary = run / ".model.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save(temporary)
+    with (temporary / "model.safetensors").open("rb") as file:
+        card = replace(card, model=hashlib.file_digest(file, "sha256").hexdigest(), best=best)
+    for name in _MODEL_FILES:
+        publish(temporary / name, run / name)
+    shutil.rmtree(temporary)
+    write_text(run / CARD, card.dumps())
+    return card
+
+
+def open_model(run: Path) -> tuple[Card, SpectrumModel]:
+    """The model of a run folder and its card.
+
+    Raises:
+        UsageError: no such folder, or not one that `train fit` wrote. JobError: damaged.
+    """
+    if not run.is_dir():
+        raise UsageError(f"MODEL={run}: no such folder; name the OUT of a `make train`")
+    if not (run / CARD).is_file():
+        state = "its run has not finished an epoch" if (run / RUN).is_file() else "not the OUT of a `make train`"
+        raise UsageError(f"MODEL={run}: no {CARD} there: {state}")
+    try:
+        card = Card.loads((run / CARD).read_text())
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{run / CARD}: not a card of this program ({error}); train the model again") from error
+    weights = run / "model.safetensors"
+    if not weights.is_file():
+        raise JobError(f"{weights}: missing; train the model again")
+    with weights.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != card.model:
+            raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); train the model again")
+    return card, load(run)
+
+
+def claim(run: Path, config: TrainConfig, data: Sequence[Mapping[str, Any]], resume: str) -> dict[str, Any]:
+    """The record of the run to do in this folder: a new one, or the unfinished or complete one that is there.
+
+    Args:
+        resume: `auto` goes on with what is there; `never` replaces it.
+
+    Raises:
+        UsageError: the folder holds a run of another configuration or data, or something else.
+    """
+    wanted = {"config": config.to_dict(), "data": [dict(record) for record in data]}
+    path = run / RUN
+    if resume == "never":
+        clear(run)
+    elif path.is_file():
+        try:
+            record = json.loads(path.read_text())
+            differences = _differences(record, wanted)
+        except (ValueError, KeyError, TypeError) as error:
+            raise JobError(f"{path}: not readable ({error}); choose another OUT or --resume never") from error
+        if differences:
+            raise UsageError(
+                f"OUT={run} holds another run ({'; '.join(differences)}); choose another OUT, "
+                "or --resume never to replace it"
+            )
+        return record
+    elif run.is_dir() and any(run.iterdir()):
+        raise UsageError(f"OUT={run}: is not empty and not a run; choose another OUT")
+    run.mkdir(parents=True, exist_ok=True)
+    record = {**wanted, "status": "running", "history": []}
+    write_record(run, record)
+    return record
+
+
+def write_record(run: Path, record: Mapping[str, Any]) -> None:
+    """Write `run.json`."""
+    write_text(run / RUN, json.dumps(record, indent=1) + "\n")
+
+
+def clear(run: Path) -> None:
+    """Remove what a run wrote, and nothing else."""
+    checkpoint.remove(run)
+    for name in (RUN, CARD, METRICS, REPORT, *_MODEL_FILES):
+        (run / name).unlink(missing_ok=True)
+    for figure in run.glob("figure_*.png"):
+        figure.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    publish(temporary, path)
+
+
+def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What differs, in words; the folders' names do not matter where their content is the same."""
+    theirs, ours = there["config"], asked["config"]
+    found = [f"{k} {theirs.get(k)} there, {v} asked" for k, v in ours.items() if k != "shards" and theirs.get(k) != v]
+    if [d["fingerprint"] for d in there["data"]] != [d["fingerprint"] for d in asked["data"]]:
+        folders = [" + ".join(d["folder"] for d in record["data"]) for record in (there, asked)]
+        found.append(
+            f"shards {folders[0]} there, {folders[1]} asked" if folders[0] != folders[1]
+            else f"the shards in {folders[0]} have changed"
+        )  # fmt: skip
+    return found
