@@ -27,9 +27,7 @@ def _rooms() -> None:
 @app.command()
 def build(
     survey: Annotated[str, typer.Option(help="Whose files these are: lamost or sdss.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder for spectra/*.parquet and ingest/ (quarantine, summary).")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder for spectra/*.parquet and ingest/ (quarantine, summary).")],
     data: Annotated[
         str | None, typer.Option(help="Folder, glob or file of spectra. Without it a mock survey is made.")
     ] = None,
@@ -41,18 +39,10 @@ def build(
         typer.Option(help="Number of files: of the mock survey (2000), or a random choice of DATA."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the file order, the choice and the mock survey.")] = 0,
-    workers: Annotated[
-        int | None, typer.Option(help="Local processes; 0 for none. Default: all cores.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Dask scheduler address or file, for a cluster.")
-    ] = None,
-    max_bad_fraction: Annotated[
-        float, typer.Option(help="Fail when more than this share of files is bad.")
-    ] = 0.05,
-    force: Annotated[
-        bool, typer.Option(help="Replace what another input or configuration left in OUT.")
-    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Local processes; 0 for none. Default: all cores.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler address or file, for a cluster.")] = None,
+    max_bad_fraction: Annotated[float, typer.Option(help="Fail when more than this share of files is bad.")] = 0.05,
+    force: Annotated[bool, typer.Option(help="Replace what another input or configuration left in OUT.")] = False,
 ) -> None:
     """Read survey files into OUT/spectra/*.parquet; a rerun goes on where the last one stopped."""
     from ingest.build import IngestConfig, build

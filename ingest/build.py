@@ -260,9 +260,7 @@ def write_quarantine(rows: Sequence[dict[str, Any]], path: Path) -> None:
     publish(temporary, path)
 
 
-def _tasks(
-    config: IngestConfig, root: Path, files: Sequence[str], catalogue: Path | None, out: Path
-) -> list[_Task]:
+def _tasks(config: IngestConfig, root: Path, files: Sequence[str], catalogue: Path | None, out: Path) -> list[_Task]:
     base = hashlib.sha256(json.dumps([asdict(config), SCHEMA_VERSION, PROGRAM_VERSION]).encode())
     if catalogue is not None:
         base.update(catalogue.read_bytes())
@@ -345,9 +343,7 @@ def _judge(summary: Summary, expected: int, data: str, ledger: Path, max_bad_fra
         )
     bad = summary.quarantined - summary.selected_out
     if summary.samples == 0:
-        raise JobError(
-            f"DATA={data}: no usable {summary.survey} spectrum; reasons in {ledger}/quarantine.parquet"
-        )
+        raise JobError(f"DATA={data}: no usable {summary.survey} spectrum; reasons in {ledger}/quarantine.parquet")
     if bad > max_bad_fraction * summary.files:
         raise JobError(
             f"DATA={data}: {bad} of {summary.files} files are bad, more than --max-bad-fraction "

@@ -36,7 +36,7 @@ def prepare(path: Path, survey: str, folder: Path) -> Path:
     Raises:
         UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats.
     """
-    raw = _read(path)
+    raw = _read(path, KEYS[survey])
     names = {_ALIASES.get(name.lower(), name.lower()): name for name in raw.column_names}
     key = next((names[k] for k in KEYS[survey] if k in names), None)
     if key is None:
@@ -46,9 +46,7 @@ def prepare(path: Path, survey: str, folder: Path) -> Path:
         )
     wanted = [label for label in ("class", "subclass", *NUMERIC_LABELS) if label in names]
     if not wanted:
-        raise UsageError(
-            f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}"
-        )
+        raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
     keys = _key_text(raw[key])
     table = pa.table({"key": keys, **{label: raw[names[label]].combine_chunks() for label in wanted}})
     table = table.filter(pc.is_valid(table["key"])).sort_by("key").combine_chunks()
@@ -62,33 +60,38 @@ def prepare(path: Path, survey: str, folder: Path) -> Path:
     return final
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, keys: tuple[str, ...]) -> pa.Table:
     name = path.name.lower()
     if not path.is_file():
         raise UsageError(f"{path}: no such catalogue; give CATALOG a CSV, FITS or Parquet file")
     try:
         if name.endswith((".csv", ".csv.gz", ".txt", ".tsv")):
-            return _read_csv(path)
+            return _read_csv(path, keys)
         if name.endswith((".fits", ".fit", ".fits.gz")):
             return _read_fits(path)
         if name.endswith(".parquet"):
             return pq.read_table(path)
-    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+    except Exception as error:
         if is_environment(error):
             raise
+        # Whatever a table reader raises for a file that is no table, the file is what the user must mend.
         raise UsageError(f"{path}: not a readable table: {' '.join(str(error).split())[:200]}") from error
     raise UsageError(f"{path}: unknown kind of catalogue; give a .csv, .fits or .parquet file")
 
 
-def _read_csv(path: Path) -> pa.Table:
+def _read_csv(path: Path, keys: tuple[str, ...]) -> pa.Table:
     with pa.input_stream(str(path), compression="detect") as stream:
-        head = stream.read(65536).split(b"\n", 1)[0]
+        head = stream.read(65536).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
     # LAMOST publishes its catalogues as "CSV" with vertical bars.
-    delimiter = max((",", "|", "\t", ";"), key=lambda mark: head.count(mark.encode()))
+    delimiter = max((",", "|", "\t", ";"), key=head.count)
     return pa_csv.read_csv(
         path,
         parse_options=pa_csv.ParseOptions(delimiter=delimiter),
-        convert_options=pa_csv.ConvertOptions(strings_can_be_null=True),
+        convert_options=pa_csv.ConvertOptions(
+            strings_can_be_null=True,
+            # A specObjID can pass int64; inference would take it for a float and round it.
+            column_types={name: pa.string() for name in head.split(delimiter) if name.strip().lower() in keys},
+        ),
     )
 
 

@@ -76,9 +76,7 @@ def _local(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterato
         yield index, function(task)
 
 
-def _dask(
-    function: Callable[[Task], Result], tasks: Sequence[Task], engine: Engine
-) -> Iterator[tuple[int, Result]]:
+def _dask(function: Callable[[Task], Result], tasks: Sequence[Task], engine: Engine) -> Iterator[tuple[int, Result]]:
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 

@@ -42,7 +42,7 @@ class Map2d:
         if config.limits == "fixed":
             zero = np.zeros(1, np.float32)
             code = np.empty(1, np.uint8)
-            _quantise(zero, np.float32(config.flux_min), np.float32(config.flux_max), code, 0)
+            _quantise(zero, config.flux_min, config.flux_max, code, 0)
             self.empty = int(code[0])
 
     def codes(
@@ -61,10 +61,10 @@ class Map2d:
         values, _, good = prepare(flux, ivar, wavelength, mask, self.config.window)
         if len(values) > self.cells**2:
             raise RenderError(
-                f"{len(values)} pixels do not fit {self.cells} x {self.cells} cells; use a smaller block or a larger size"
+                f"{len(values)} pixels do not fit {self.cells} x {self.cells} cells; take a smaller block"
             )
         if self.config.limits == "fixed":
-            low, high = np.float32(self.config.flux_min), np.float32(self.config.flux_max)
+            low, high = self.config.flux_min, self.config.flux_max
         else:
             low, high = limits(values, good)
         values = values.copy()
@@ -88,13 +88,18 @@ class Map2d:
 
 @njit(nogil=True, cache=True)
 def _quantise(flux, low, high, out, empty):  # type: ignore[no-untyped-def]
-    """Codes of flux, then `empty`. float32 throughout: that is how matplotlib normalises float32 data."""
+    """Codes of flux, then `empty`.
+
+    float64 limits and results rounded to float32 after each step: so matplotlib normalises float32 data, and any
+    other rounding moves about one code in a million.
+    """
     span = high - low
     for i in range(len(flux)):
         if span <= 0:
             out[i] = 0  # constant flux: matplotlib maps it to the lowest colour
             continue
-        level = (flux[i] - low) / span * np.float32(256)
+        above = np.float64(np.float32(flux[i] - low))
+        level = np.float32(above / span) * np.float32(256)
         if level < 0:
             out[i] = 0
         elif level >= 256:

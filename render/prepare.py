@@ -49,11 +49,11 @@ def prepare(
         raise RenderError("all pixels masked, without information (ivar = 0) or not finite")
     if not np.isfinite(wavelength).all():
         raise RenderError("wavelengths are not finite")
-    if len(wavelength) and wavelength[0] > wavelength[-1]:
-        flux, wavelength, good = flux[::-1], wavelength[::-1], good[::-1]
-    if len(wavelength) and wavelength.min() <= 0:
+    if wavelength.min() <= 0:
         real = wavelength > 0
         flux, wavelength, good = flux[real], wavelength[real], good[real]
+    if len(wavelength) and wavelength[0] > wavelength[-1]:
+        flux, wavelength, good = flux[::-1], wavelength[::-1], good[::-1]
     if not _increasing(wavelength):
         raise RenderError("wavelengths are neither increasing nor decreasing")
     first, end = np.searchsorted(wavelength, window[0], "left"), np.searchsorted(wavelength, window[1], "right")

@@ -201,7 +201,7 @@ def _write_split(task: _Task, split: str, samples: Sequence[_Sample], blocks: Se
         "unlabelled" if np.isnan(code) else CLASSES[int(code)] for code in (s.labels[0] for s in samples)
     )
     return ShardRecord(
-        split, name, len(samples), tar.bytes, tar.sha256, tar.index_sha256, sidecar, dict(sorted(classes.items())),
+        split, name, len(samples), tar.size, tar.sha256, tar.index_sha256, sidecar, dict(sorted(classes.items())),
     )  # fmt: skip
 
 
@@ -247,7 +247,9 @@ def _claim(out: Path, plan: Plan, config: ShardConfig, force: bool) -> None:
     if claim.exists():
         theirs = json.loads(claim.read_text())
         if theirs["fingerprint"] != plan.fingerprint and not force:
-            changed = [k for k, v in config.to_dict().items() if theirs["config"].get(k) != v] or ["the input spectra"]
+            changed = [k for k, v in config.to_dict().items() if theirs["config"].get(k) != v] or [
+                "the input spectra"
+            ]
             raise UsageError(
                 f"{out}: holds shards made otherwise ({', '.join(changed)} changed); "
                 "choose another OUT, or FORCE=1 to replace them"
@@ -332,7 +334,8 @@ def _summary(manifest: Manifest, out: Path) -> str:
     total = sum(shard.bytes for shard in manifest.shards)
     lines.append(
         f"{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} quarantined; "
-        f"{len(manifest.shards)} shards, {total / 1e6:.1f} MB, {total / max(1, manifest.samples()):,.0f} bytes a sample"
+        f"{len(manifest.shards)} shards, {total / 1e6:.1f} MB, "
+        f"{total / max(1, manifest.samples()):,.0f} bytes a sample"
     )
     lines.append(f"{'MOCK data: ' if manifest.mock else ''}{out}/{MANIFEST}")
     return "\n".join(lines)

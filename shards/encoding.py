@@ -55,7 +55,9 @@ def encode_jpeg(image: Codes, quality: int) -> bytes:
 
     4:2:0 would halve the colour's resolution: of a map's codes it leaves 14% exact.
     """
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444")
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444"
+    )
 
 
 def decode(payload: bytes, encoding: str, gray: bool) -> Codes:

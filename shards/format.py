@@ -1,10 +1,10 @@
 """The shard format, version 1: sample, label vector, manifest. `docs/shard-format.md` says it for other readers.
 
-    <folder>/manifest.json                     written last; a folder without it is not finished
-    <folder>/<split>/<split>-000000.tar        samples: <key>.<png|jpg> then <key>.npy
-    <folder>/<split>/<split>-000000.idx        DALI index v1.2
-    <folder>/<split>/<split>-000000.parquet    one row per sample, in the tar's order
-    <folder>/quarantine.parquet                one row per object that gave no sample
+<folder>/manifest.json                     written last; a folder without it is not finished
+<folder>/<split>/<split>-000000.tar        samples: <key>.<png|jpg> then <key>.npy
+<folder>/<split>/<split>-000000.idx        DALI index v1.2
+<folder>/<split>/<split>-000000.parquet    one row per sample, in the tar's order
+<folder>/quarantine.parquet                one row per object that gave no sample
 """
 
 from __future__ import annotations
@@ -204,9 +204,13 @@ class Manifest:
             content = json.loads(path.read_text())
             version = content["format_version"]
             if version > FORMAT_VERSION:
-                raise JobError(f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it")
+                raise JobError(
+                    f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it"
+                )
             stats = {
-                name: LabelStats(**{k: float("nan") if v is None else v for k, v in values.items()})
+                name: LabelStats(
+                    values.pop("count"), **{k: float("nan") if v is None else v for k, v in values.items()}
+                )
                 for name, values in content.pop("label_stats").items()
             }
             shards = tuple(ShardRecord(**record) for record in content.pop("shards"))

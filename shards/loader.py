@@ -1,8 +1,8 @@
 """The loader: batches of pictures and labels from one data set or several, exactly once per epoch.
 
-    for batch in loader.open("data/lamost/shards/map2d", "train", batch_size=64):
-        batch["pixel_values"]     # uint8 (B, 3, S, S)
-        batch["labels"]["z"]      # float64 (B,), NaN = missing
+for batch in loader.open("data/lamost/shards/map2d", "train", batch_size=64):
+    batch["pixel_values"]     # uint8 (B, 3, S, S)
+    batch["labels"]["z"]      # float64 (B,), NaN = missing
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class Loader:
         self._names = first.labels
         self._survey_column = first.labels.index("survey")
         self._survey_maps = [
-            np.array([self.surveys.index(name) for name in manifest.surveys], np.float64) for manifest in self.manifests
+            np.array([self.surveys.index(name) for name in manifest.surveys], np.float64)
+            for manifest in self.manifests
         ]
         encoding = first.config.encoding
         self._expand = _Expander(renderer(first.config.image), encoding, device)
@@ -240,7 +241,9 @@ def _agreed(folders: Sequence[Path], manifests: Sequence[Manifest]) -> Manifest:
         if (manifest.config.seed, manifest.config.split, manifest.config.split_nside) != (
             first.config.seed, first.config.split, first.config.split_nside,
         ):  # fmt: skip
-            raise UsageError(f"{folder}: splits the sky otherwise than {folders[0]}; make both with one seed and split")
+            raise UsageError(
+                f"{folder}: splits the sky otherwise than {folders[0]}; make both with one seed and split"
+            )
     return first
 
 

@@ -1,4 +1,4 @@
-"""Pictures straight from survey files or spectra Parquet, for prediction: drawn as the shards were, nothing written."""
+"""Pictures straight from survey files or spectra Parquet, for prediction: drawn as shards are, nothing written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The two ways to read a split's samples in batches: NVIDIA DALI, and index + mmap + threads without it.
 
-Both give the same stored arrays and labels, every sample exactly once per epoch over all ranks, and the same number of
-batches on every rank; the last ones are filled up by repeating a sample, and say so. They differ in the order when
+Both give the same stored arrays and labels, every sample exactly once per epoch over all ranks, and the same number
+of batches on every rank; the last ones are filled up by repeating a sample, and say so. They differ in the order when
 shuffling: DALI shuffles through a buffer, the plain reader over the whole split.
 """
 
@@ -71,7 +71,8 @@ class ReaderConfig:
     def batches(self) -> int:
         """Batches per epoch: the same on every rank, enough for the fullest one."""
         fullest = max(
-            self.total * (r + 1) // self.world_size - self.total * r // self.world_size for r in range(self.world_size)
+            self.total * (r + 1) // self.world_size - self.total * r // self.world_size
+            for r in range(self.world_size)
         )
         return -(-fullest // self.batch_size)
 
@@ -119,7 +120,8 @@ class DaliReader:
 
         @pipeline_def(enable_checkpointing=True)
         def pipeline() -> Any:
-            image, vector = fn.readers.webdataset(
+            # Typed as a list of outputs only for some ways of calling.
+            outputs: Any = fn.readers.webdataset(
                 paths=[str(path) for path in config.tars],
                 index_paths=[str(path.with_suffix(".idx")) for path in config.tars],
                 ext=[ENCODINGS[config.encoding], "npy"],
@@ -133,15 +135,17 @@ class DaliReader:
                 pad_last_batch=True,
                 name="samples",
             )
+            image, vector = outputs
             source = fn.get_property(vector, key="source_info")
             # nvJPEG decodes on the GPU; PNG has no decoder there and moves as small code arrays instead.
             on_gpu = gpu and config.encoding == "jpeg"
+            # At 224 x 224 nvJPEG's default leaves Huffman decoding to the CPU even in "mixed".
+            options: dict[str, Any] = {"hybrid_huffman_threshold": 0} if on_gpu else {}
             pixels = fn.decoders.image(
                 image,
                 device="mixed" if on_gpu else "cpu",
                 output_type=types.GRAY if config.gray else types.RGB,
-                # At 224 x 224 the default leaves Huffman decoding to the CPU even in "mixed".
-                **({"hybrid_huffman_threshold": 0} if on_gpu else {}),
+                **options,
             )
             values = fn.slice(vector, NPY_HEADER_BYTES, 8 * config.labels, axes=[0])
             return (
@@ -167,7 +171,7 @@ class DaliReader:
             import torch
 
             # The pipeline reuses its buffers at the next run.
-            pixels: Any = torch.from_dlpack(images.as_tensor()).clone()
+            pixels: Any = torch.utils.dlpack.from_dlpack(images.as_tensor()).clone()
         else:
             pixels = np.array(images.as_tensor())
         if self._config.gray:

@@ -61,7 +61,9 @@ class SpectraFolder:
         folder = where.parent if where.is_file() else where
         files = [where] if where.is_file() else sorted(folder.glob("*.parquet"))
         if not files:
-            raise UsageError(f"{where}: no spectra Parquet there; run `make shards` or `python -m ingest build` first")
+            raise UsageError(
+                f"{where}: no spectra Parquet there; run `make shards` or `python -m ingest build` first"
+            )
         groups: list[RowGroup] = []
         surveys: set[str] = set()
         digest = hashlib.sha256()
@@ -140,7 +142,9 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         parquet = pq.ParquetFile(path)
     except pa.ArrowException as error:
-        raise JobError(f"{path}: not a Parquet file ({' '.join(str(error).split())[:120]}); ingest it again") from error
+        raise JobError(
+            f"{path}: not a Parquet file ({' '.join(str(error).split())[:120]}); ingest it again"
+        ) from error
     version = (parquet.schema_arrow.metadata or {}).get(b"specshards.schema_version", str(SCHEMA_VERSION).encode())
     if int(version) > SCHEMA_VERSION:
         raise JobError(f"{path}: spectra schema {int(version)}, this program reads up to {SCHEMA_VERSION}; update it")

@@ -64,7 +64,7 @@ class TarWriter:
         return len(self._lines)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes written so far."""
         return self._offset
 

@@ -116,7 +116,9 @@ def test_the_account_adds_up_and_labels_come_from_the_catalogue(real_data: Path,
     rows = {line.split(",")[0]: line.split(",") for line in catalogue.read_text().splitlines()[1:]}
     for row in table.select(["object_id", "teff", "z", "class", "label_source"]).to_pylist():
         theirs = rows[row["object_id"]]
-        assert row["teff"] == pytest.approx(float(theirs[4])) and row["z"] == pytest.approx(float(theirs[9]), abs=1e-7)
+        assert row["teff"] == pytest.approx(float(theirs[4])) and row["z"] == pytest.approx(
+            float(theirs[9]), abs=1e-7
+        )
         assert row["class"] == theirs[1] and row["label_source"] == "catalogue"
 
 

@@ -23,7 +23,16 @@ from ingest.schema import healpix_29, to_table, write_parquet
 from render import ImageConfig, renderer
 from shards.build import build
 from shards.encoding import decode, encode_jpeg, encode_png
-from shards.format import LABELS, NPY_HEADER_BYTES, SPLITS, LabelStats, Manifest, ShardConfig, combine_stats, label_npy
+from shards.format import (
+    LABELS,
+    NPY_HEADER_BYTES,
+    SPLITS,
+    LabelStats,
+    Manifest,
+    ShardConfig,
+    combine_stats,
+    label_npy,
+)
 from shards.plan import assign_splits
 from shards.spectra import SpectraFolder, iter_blocks
 from tests.conftest import make_spectrum
@@ -63,7 +72,9 @@ def test_every_object_is_a_sample_or_a_quarantine_row(shard_folder: Path) -> Non
     assert manifest.mock and sum(manifest.class_counts("train").values()) == manifest.samples("train")
 
 
-def test_webdataset_reads_pictures_and_labels_that_match_the_sidecar(shard_folder: Path, spectra_folder: Path) -> None:
+def test_webdataset_reads_pictures_and_labels_that_match_the_sidecar(
+    shard_folder: Path, spectra_folder: Path
+) -> None:
     source = SpectraFolder.scan(spectra_folder)
     drawer = renderer(ImageConfig())
     codes = {}
@@ -90,7 +101,9 @@ def test_webdataset_reads_pictures_and_labels_that_match_the_sidecar(shard_folde
     assert seen == 297
 
 
-def test_bytes_do_not_depend_on_workers_or_interruption(spectra_folder: Path, shard_folder: Path, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_workers_or_interruption(
+    spectra_folder: Path, shard_folder: Path, tmp_path: Path
+) -> None:
     config = ShardConfig(samples_per_shard=60)
     build(config, spectra_folder, tmp_path / "two", engine=Engine(workers=2))
     assert tree(tmp_path / "two") == tree(shard_folder)
@@ -195,9 +208,7 @@ def test_manifest_round_trip_and_newer_version(shard_folder: Path, tmp_path: Pat
 
 @given(st.lists(hnp.arrays(np.float64, st.integers(0, 20), elements=st.floats(-1e3, 1e3)), min_size=1, max_size=5))
 def test_statistics_of_parts_combine_to_those_of_the_whole(parts: list[np.ndarray]) -> None:
-    stats = [
-        LabelStats(len(p), p.mean(), p.std(), p.min(), p.max()) if len(p) else combine_stats([]) for p in parts
-    ]
+    stats = [LabelStats(len(p), p.mean(), p.std(), p.min(), p.max()) if len(p) else combine_stats([]) for p in parts]
     whole, combined = np.concatenate(parts), combine_stats(stats)
     assert combined.count == len(whole)
     if len(whole):

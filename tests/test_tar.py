@@ -31,7 +31,7 @@ def test_tarfile_reads_back_what_was_written(tmp_path_factory: pytest.TempPathFa
         payloads = [tar.extractfile(m).read() for m in members]
     assert payloads == [payload for sample in samples for payload in sample]
     assert all((m.mtime, m.uid, m.gid, m.mode, m.uname) == (0, 0, 0, 0o644, "") for m in members)
-    assert path.stat().st_size == writer.bytes
+    assert path.stat().st_size == writer.size
     raw = path.read_bytes()
     for sample, entry in zip(samples, read_index(path.with_suffix(".idx")), strict=True):
         for payload, extension in zip(sample, ("png", "npy"), strict=True):

@@ -26,19 +26,26 @@ def fit(
     shards: Annotated[str, typer.Option(help="Shard folder, or several with commas: trained on together.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: model, metrics.json, report.md.")],
     backbone: Annotated[
-        str, typer.Option(help="A model's name on the hub, a folder of one, or tiny: small, from scratch, no download.")
+        str,
+        typer.Option(help="A model's name on the hub, a folder of one, or tiny: small, from scratch, no download."),
     ] = "facebook/dino-vitb16",
-    epochs: Annotated[int, typer.Option(help="Passes over the train split.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Passes over the train split.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Images a step and process.")] = 64,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate [1e-3 for tiny, 1e-4 otherwise].")] = None,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.05,
-    layer_decay: Annotated[float, typer.Option(help="Learning rate of a layer relative to the one above; 1: off.")] = 1.0,
+    layer_decay: Annotated[
+        float, typer.Option(help="Learning rate of a layer relative to the one above; 1: off.")
+    ] = 1.0,
     warmup: Annotated[float, typer.Option(help="Share of the steps over which the learning rate rises.")] = 0.05,
-    head: Annotated[str, typer.Option(help="Regression predicts a histogram, a gaussian or a point (mse).")] = "histogram",
+    head: Annotated[
+        str, typer.Option(help="Regression predicts a histogram, a gaussian or a point (mse).")
+    ] = "histogram",
     bins: Annotated[int, typer.Option(help="Of the histogram.")] = 128,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
     seed: Annotated[int, typer.Option(help="Of the new weights and the order.")] = 0,
-    compile: Annotated[bool, typer.Option(help="Use torch.compile: slower to start, faster to run on a GPU.")] = False,
+    compile: Annotated[
+        bool, typer.Option(help="Use torch.compile: slower to start, faster to run on a GPU.")
+    ] = False,
     resume: Annotated[
         str, typer.Option(help="auto: go on with the unfinished run in OUT. never: replace what a run left there.")
     ] = "auto",
@@ -66,7 +73,9 @@ def fit(
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Option(help="Folder of a trained run.")],
-    shards: Annotated[str | None, typer.Option(help="Score on these shards instead of those of the training.")] = None,
+    shards: Annotated[
+        str | None, typer.Option(help="Score on these shards instead of those of the training.")
+    ] = None,
     splits: Annotated[str, typer.Option(help="Which splits, with commas.")] = "val,test",
     batch_size: Annotated[int | None, typer.Option(help="Default: as in training.")] = None,
     device: Annotated[str, _DEVICE] = "auto",
@@ -86,7 +95,9 @@ def evaluate(
 def predict(
     model: Annotated[Path, typer.Option(help="Folder of a trained run.")],
     input: Annotated[Path, typer.Option(help="FITS file, folder or glob of them, or spectra Parquet.")],
-    out: Annotated[Path | None, typer.Option(help="Table to write: .parquet or .csv [MODEL/predictions.parquet].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write: .parquet or .csv [MODEL/predictions.parquet].")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
     device: Annotated[str, _DEVICE] = "auto",
 ) -> None:

@@ -51,7 +51,7 @@ class Baselines:
         )
 
     def predict(self, surveys: Sequence[str]) -> dict[str, FloatArray]:
-        """Answers float `(N,)` of both baselines for objects of these surveys; an unknown survey gets the constant."""
+        """Answers float `(N,)` of both baselines for objects of these surveys; unknown surveys get the constant."""
         return {
             "constant": np.full(len(surveys), self.constant),
             "survey_only": np.array([self.by_survey.get(s, self.constant) for s in surveys], dtype=np.float64),

@@ -1,9 +1,9 @@
 """Checkpoints of a run under way: written whole or not at all, read back without pickle's powers.
 
-    <run>/checkpoints/step-00001200-0003/model.safetensors     weights
-                                         optimizer.pt          read with weights_only=True
-                                         rank-0.pt             random states and loader position of each process
-                                         state.json            where the loop stands
+<run>/checkpoints/step-00001200-0003/model.safetensors     weights
+                                     optimizer.pt          read with weights_only=True
+                                     rank-0.pt             random states and loader position of each process
+                                     state.json            where the loop stands
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class TrainConfig:
     task: str
     shards: tuple[str, ...]
     backbone: str = "facebook/dino-vitb16"
-    epochs: int = 5
+    epochs: int = 10
     batch_size: int = 64
     lr: float | None = None
     weight_decay: float = 0.05

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ingest.schema import CLASSES
-from train.metrics import classification
+from train.metrics import FloatArray, classification
 from train.scoring import Scored
 from train.tasks import Classification, Task
 
@@ -42,9 +42,7 @@ def _confusion(axes: Axes, confusion: list[list[int]], classes: tuple[str, ...])
     axes.set_yticklabels(classes)
 
 
-def _against(
-    axes: Axes, true: np.ndarray, point: np.ndarray, classes: np.ndarray, task: Task  # type: ignore[type-arg]
-) -> None:
+def _against(axes: Axes, true: FloatArray, point: FloatArray, classes: FloatArray, task: Task) -> None:
     groups = [(name, classes == i, _COLOURS[name]) for i, name in enumerate(CLASSES)]
     groups.append(("no class", np.isnan(classes), "#666666"))
     for name, rows, colour in groups:

@@ -17,6 +17,7 @@ from ingest.errors import UsageError
 #: Standard deviations at which a predicted distribution is quoted: its 16th, 50th and 84th percentile.
 QUANTILES = (0.16, 0.5, 0.84)
 _SMOOTHING = 0.75  # width of the HL-Gauss target in bins (Farebrother et al. 2024)
+_PEAK = 4  # bins to each side that belong to a peak: the target's smoothing is over within three
 _MARGIN = 3  # empty bins at each end, four widths of the target: the edges of the range are not pulled inwards
 
 
@@ -32,8 +33,12 @@ class Head(Protocol):
         """Loss of every sample, float32 `(B,)`."""
         ...
 
-    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every sample, float32 `(B,)` each; NaN where a head has no width."""
+    def point(self, logits: Tensor, *, mode: bool) -> Tensor:
+        """The best single answer, float `(B,)`; `mode`: of the likeliest peak alone, not the mean over all peaks."""
+        ...
+
+    def std(self, logits: Tensor) -> Tensor:
+        """Standard deviation of the whole distribution, float `(B,)`; NaN where a head has no width."""
         ...
 
     def quantiles(self, logits: Tensor) -> Tensor:
@@ -65,12 +70,20 @@ class HistogramHead:
         """Cross-entropy between the two histograms."""
         return -(self.target(target) * F.log_softmax(logits, dim=1)).sum(dim=1)
 
-    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Expectation and standard deviation of the histogram (which holds the target's own 0.75 bins)."""
+    def point(self, logits: Tensor, *, mode: bool) -> Tensor:
+        """Expectation over the histogram, or over the `_PEAK` bins to each side of the likeliest one."""
         centres = self.centres.to(device=logits.device, dtype=logits.dtype)
         p = logits.softmax(dim=1)
-        mean = p @ centres
-        return mean, ((p * (centres - mean[:, None]) ** 2).sum(dim=1)).sqrt()
+        if mode:
+            distance = torch.arange(self.size, device=logits.device) - p.argmax(dim=1, keepdim=True)
+            p = p * (distance.abs() <= _PEAK)
+        return (p @ centres) / p.sum(dim=1)
+
+    def std(self, logits: Tensor) -> Tensor:
+        """Of the whole histogram, which holds the target's own 0.75 bins."""
+        centres = self.centres.to(device=logits.device, dtype=logits.dtype)
+        p = logits.softmax(dim=1)
+        return (p * (centres - (p @ centres)[:, None]) ** 2).sum(dim=1).sqrt()
 
     def quantiles(self, logits: Tensor) -> Tensor:
         """By linear interpolation inside the bins."""
@@ -93,15 +106,18 @@ class GaussianHead:
         log_variance = logits[:, 1].clamp(-14, 14)
         return 0.5 * (log_variance + (logits[:, 0] - target) ** 2 * (-log_variance).exp())
 
-    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def point(self, logits: Tensor, *, mode: bool) -> Tensor:
+        """The mean."""
+        return logits[:, 0]
+
+    def std(self, logits: Tensor) -> Tensor:
         """As predicted."""
-        return logits[:, 0], (0.5 * logits[:, 1].clamp(-14, 14)).exp()
+        return (0.5 * logits[:, 1].clamp(-14, 14)).exp()
 
     def quantiles(self, logits: Tensor) -> Tensor:
         """Of the Gaussian."""
-        mean, std = self.moments(logits)
         steps = torch.special.ndtri(torch.tensor(QUANTILES, dtype=torch.float64)).to(logits)
-        return mean[:, None] + std[:, None] * steps
+        return logits[:, :1] + self.std(logits)[:, None] * steps
 
 
 class PointHead:
@@ -113,9 +129,13 @@ class PointHead:
         """Squared error."""
         return (logits[:, 0] - target) ** 2
 
-    def moments(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The point, and NaN."""
-        return logits[:, 0], torch.full_like(logits[:, 0], float("nan"))
+    def point(self, logits: Tensor, *, mode: bool) -> Tensor:
+        """As predicted."""
+        return logits[:, 0]
+
+    def std(self, logits: Tensor) -> Tensor:
+        """NaN."""
+        return torch.full_like(logits[:, 0], float("nan"))
 
     def quantiles(self, logits: Tensor) -> Tensor:
         """NaN."""

@@ -63,7 +63,7 @@ def fit(
     """Train, keep the best epoch by validation, write its model, `metrics.json` and report to `out`.
 
     Args:
-        resume: `auto` goes on with an unfinished run of the same configuration and data in `out`; `never` replaces it.
+        resume: `auto` goes on with an unfinished run of the same configuration and data; `never` replaces it.
         threads, backend: of the loader.
         checkpoint_minutes: between checkpoints inside an epoch; there is one after every epoch anyhow.
 
@@ -176,7 +176,9 @@ class _Trainer:
             logits = self.model(batch["pixel_values"])
         total, count = masked_loss(self.task, logits, batch["labels"][self.task.label], batch["valid"])
         # Processes average their gradients, so each one's sum is divided by the mean count, not by its own.
-        mean_count = self.accelerator.reduce(count.float(), reduction="mean").clamp_min(1 / self.accelerator.num_processes)
+        mean_count = self.accelerator.reduce(count.float(), reduction="mean").clamp_min(
+            1 / self.accelerator.num_processes
+        )
         loss = total / mean_count
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -234,7 +236,8 @@ class _Trainer:
         if stop:
             self.line.close()
             self.accelerator.print(
-                f"stopped after step {self.progress.step} of {self.steps}; the same command goes on from there", flush=True
+                f"stopped after step {self.progress.step} of {self.steps}; the same command goes on from there",
+                flush=True,
             )
             raise KeyboardInterrupt
 
@@ -271,8 +274,8 @@ class _Trainer:
     def bar(self) -> tqdm[Any]:
         size = self.config.batch_size * self.accelerator.num_processes
         return tqdm(
-            total=self.steps * size, initial=self.progress.step * size, unit="img", desc=self.task.name, smoothing=0.1,
-            disable=not self.accelerator.is_main_process, file=sys.stderr,
+            total=self.steps * size, initial=self.progress.step * size, unit="img", desc=self.task.name,
+            smoothing=0.1, disable=not self.accelerator.is_main_process, file=sys.stderr,
             mininterval=0.3 if sys.stderr.isatty() else 10.0,
         )  # fmt: skip
 

@@ -56,13 +56,13 @@ def regression(
 
     Args:
         true, predicted: float `(N,)`, finite.
-        redshift: also the ones of dz = (predicted - true)/(1 + true): `nmad`, `outliers` (share of |dz| > 0.15) and
-            `non_catastrophic` (share of |dz| c below the class's limit, over objects with a class).
+        redshift: also those of dz = (predicted - true)/(1 + true): `mean_abs_dz`, `nmad`, `outliers` (share of
+            |dz| > 0.15) and `non_catastrophic` (share of |dz| c below the class's limit, over objects with a class).
         classes: positions in `class_names`, NaN = missing.
 
     Returns:
-        `count`, `r2`, `mae`, `rmse`, `bias` (median of predicted - true) and, for redshift, the three above. Undefined
-        numbers are NaN.
+        `count`, `r2`, `mae`, `rmse`, `bias` (median of predicted - true) and, for redshift, the four above.
+        Undefined numbers are NaN.
     """
     n = len(true)
     result: dict[str, Any] = {"count": n}
@@ -74,6 +74,7 @@ def regression(
     result["bias"] = float(np.median(error)) if n else float("nan")
     if redshift:
         dz = error / (1 + true)
+        result["mean_abs_dz"] = _mean(np.abs(dz))
         result["nmad"] = nmad(dz)
         result["outliers"] = _mean(np.abs(dz) > OUTLIER)
         limits = np.full(n, np.nan)

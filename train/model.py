@@ -29,6 +29,9 @@ class SpectrumModel(nn.Module):
         mean, std: of the backbone's own normalisation, on the 0 to 1 scale.
     """
 
+    _scale: Tensor
+    _shift: Tensor
+
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network
@@ -68,7 +71,7 @@ def build(backbone: str, head_size: int, image_size: int, names: Sequence[str] |
     """
     _quiet()
     if backbone == TINY:
-        network, mean, std = _tiny(image_size, head_size), (0.5,) * 3, (0.5,) * 3
+        network, mean, std = _tiny(image_size, head_size)
     else:
         network, mean, std = _pretrained(backbone, head_size)
         _fit_image_size(network, backbone, image_size)
@@ -131,19 +134,20 @@ def _depth(name: str) -> int:
     return 1 + int(found.group(1)) if found else 0 if "embed" in name else -1
 
 
-def _tiny(image_size: int, head_size: int) -> Any:
+def _tiny(image_size: int, head_size: int) -> tuple[Any, Sequence[float], Sequence[float]]:
     """A vision transformer that learns on a CPU in minutes."""
     from transformers import ViTConfig, ViTForImageClassification
 
     patch = next((p for p in (32, 28, 16, 14, 10, 8) if image_size % p == 0), None)
     if patch is None:
         raise UsageError(f"BACKBONE=tiny: pictures of {image_size} pixels do not divide into patches; use SIZE=224")
-    return ViTForImageClassification(
+    network = ViTForImageClassification(
         ViTConfig(
             hidden_size=96, num_hidden_layers=4, num_attention_heads=3, intermediate_size=192, hidden_act="gelu",
             image_size=image_size, patch_size=patch, num_labels=head_size,
         )
     )  # fmt: skip
+    return network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 def _pretrained(backbone: str, head_size: int) -> tuple[Any, Sequence[float], Sequence[float]]:
@@ -152,7 +156,7 @@ def _pretrained(backbone: str, head_size: int) -> tuple[Any, Sequence[float], Se
     local = Path(backbone).is_dir()
     if local and not (Path(backbone) / "config.json").is_file():
         raise UsageError(f"BACKBONE={backbone}: no config.json there; name the folder of a transformers model")
-    if not local and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", backbone) or backbone.startswith((".", "/", "~")):
+    if (not local and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", backbone)) or backbone.startswith((".", "/", "~")):
         raise UsageError(f"BACKBONE={backbone}: no such folder; {_WAYS_OUT}")
     cached = local or _fetch(backbone)
     try:
@@ -161,19 +165,23 @@ def _pretrained(backbone: str, head_size: int) -> tuple[Any, Sequence[float], Se
             local_files_only=cached, dtype=torch.float32,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"BACKBONE={backbone}: not a usable image model ({_first_line(error)}); {_WAYS_OUT}") from error
+        raise UsageError(
+            f"BACKBONE={backbone}: not a usable image model ({_first_line(error)}); {_WAYS_OUT}"
+        ) from error
     head = {name for name, p in network.named_parameters() if any(p is q for q in _head_parameters(network))}
-    lost = sorted({*info["missing_keys"], *(k[0] if isinstance(k, tuple) else k for k in info["mismatched_keys"])} - head)
+    lost = sorted(
+        {*info["missing_keys"], *(k[0] if isinstance(k, tuple) else k for k in info["mismatched_keys"])} - head
+    )
     if lost:
         raise UsageError(
-            f"BACKBONE={backbone}: {len(lost)} weights are missing from it, {lost[0]} first; it would start from noise. "
+            f"BACKBONE={backbone}: {len(lost)} weights are missing from it, {lost[0]} first. "
             "Give a whole model, or BACKBONE=tiny to start from scratch"
         )
     return network, *_normalisation(backbone)
 
 
 def _fetch(backbone: str) -> bool:
-    """Whether the model lies in the local cache. If not, the hub must answer within seconds: no minutes of retries."""
+    """Whether the model lies in the local cache. If not, the hub must answer within seconds."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -187,7 +195,9 @@ def _fetch(backbone: str) -> bool:
     except RepositoryNotFoundError as error:
         raise UsageError(f"BACKBONE={backbone}: neither a folder nor a model on the hub; {_WAYS_OUT}") from error
     except Exception as error:  # the hub client's errors depend on its HTTP library
-        raise JobError(f"BACKBONE={backbone}: the model hub cannot be reached ({_first_line(error)}); {_WAYS_OUT}") from error
+        raise JobError(
+            f"BACKBONE={backbone}: the model hub cannot be reached ({_first_line(error)}); {_WAYS_OUT}"
+        ) from error
     return False
 
 
@@ -217,7 +227,7 @@ def _fit_image_size(network: Any, backbone: str, size: int) -> None:
             f"make shards with SIZE={size // patch * patch} or {(size // patch + 1) * patch}"
         )
     if size != _image_size(network):
-        embeddings = getattr(getattr(network, network.base_model_prefix, None), "embeddings", None)
+        embeddings: Any = getattr(getattr(network, network.base_model_prefix, None), "embeddings", None)
         positions = getattr(embeddings, "position_embeddings", None)
         if isinstance(positions, nn.Parameter) and isinstance(patch, int):
             embeddings.position_embeddings = nn.Parameter(_resample(positions.detach(), size // patch))

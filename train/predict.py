@@ -30,7 +30,7 @@ _QUARANTINE = {"file": pa.string(), "row": pa.int64(), "stage": pa.string(), "re
 def predict(
     run: Path, inputs: Path, *, out: Path | None = None, batch_size: int = 64, device: str = "auto"
 ) -> pa.Table:
-    """Predict every object of `inputs` and write `out`; what cannot be read or drawn goes to `<out>_quarantine.parquet`.
+    """Predict every object of `inputs` and write `out`; what cannot be drawn goes to `<out>_quarantine.parquet`.
 
     Args:
         run: folder of a trained model.

@@ -10,7 +10,7 @@ from train.tasks import Classification
 
 _COLUMNS = {
     "classify": {"count": "objects", "accuracy": "accuracy", "macro_f1": "macro F1"},
-    "redshift": {"count": "objects", "nmad": "NMAD", "outliers": "|dz|>0.15", "non_catastrophic": "non-catastrophic",
+    "redshift": {"count": "objects", "mean_abs_dz": "mean |dz|", "nmad": "NMAD", "outliers": "|dz|>0.15", "non_catastrophic": "non-catastrophic",
                  "r2": "R2", "mae": "MAE"},
 }  # fmt: skip
 _REGRESSION = {"count": "objects", "r2": "R2", "mae": "MAE", "rmse": "RMSE", "bias": "bias"}
@@ -40,13 +40,17 @@ def markdown(content: Mapping[str, Any], card: Card) -> str:
     parts = [f"# {card.task.name}: {card.config.backbone}"]
     if content["mock"]:
         parts.append("**MOCK data.** A simulator made these spectra; the numbers say nothing of real ones.")
-    data = "\n".join(f"- `{d['folder']}` ({', '.join(d['surveys'])}), {d['fingerprint'][:12]}" for d in content["data"])
+    data = "\n".join(
+        f"- `{d['folder']}` ({', '.join(d['surveys'])}), {d['fingerprint'][:12]}" for d in content["data"]
+    )
     trained = ", ".join(f"{name} {n:,}" for name, n in card.baselines.counts.items())
     parts.append(f"Model `{card.model[:12]}`, best epoch {(card.best or {}).get('epoch')}. Scored on\n\n{data}")
     parts.append(f"Labelled train objects: {trained}.")
     for split, scores in content["splits"].items():
         parts += _split(split, scores, card)
-    parts.append("## Configuration\n\n" + _table([["", ""], *([k, f"`{v}`"] for k, v in card.config.to_dict().items())]))
+    parts.append(
+        "## Configuration\n\n" + _table([["", ""], *([k, f"`{v}`"] for k, v in card.config.to_dict().items())])
+    )
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,9 +1,9 @@
 """A run folder: the best model so far, the card beside it, and the record of the run.
 
-    <run>/config.json, model.safetensors, preprocessor_config.json    opens with `from_pretrained`
-    <run>/specshards.json                                              task, scaling, classes, image, data, baselines
-    <run>/run.json                                                     configuration, data, history, status
-    <run>/checkpoints/                                                 only while the run is not complete
+<run>/config.json, model.safetensors, preprocessor_config.json    opens with `from_pretrained`
+<run>/specshards.json                                              task, scaling, classes, image, data, baselines
+<run>/run.json                                                     configuration, data, history, status
+<run>/checkpoints/                                                 only while the run is not complete
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from train.baselines import Baselines
 from train.metrics import FloatArray
 from train.tasks import Task, masked_loss
 
-
 _SN_BINS = {
     "below 2": (-np.inf, 2.0), "2 to 5": (2.0, 5.0), "5 to 10": (5.0, 10.0), "10 to 20": (10.0, 20.0),
     "20 and more": (20.0, np.inf),
@@ -50,7 +49,9 @@ def make_accelerator(device: str = "auto") -> Accelerator:
     """
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device != "auto" and not here.get(device):
-        raise UsageError(f"device {device}: not on this machine; choose auto or {' or '.join(k for k in here if here[k])}")
+        raise UsageError(
+            f"device {device}: not on this machine; choose auto or {' or '.join(k for k in here if here[k])}"
+        )
     bf16 = device in ("auto", "cuda") and here["cuda"] and torch.cuda.is_bf16_supported()
     return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device == "cpu")
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from astropy.utils.exceptions import AstropyUserWarning
+
 from ingest.errors import BadObjectError, UsageError, is_environment
 from ingest.schema import Spectrum
 from ingest.surveys import lamost, sdss
@@ -60,6 +62,8 @@ def read_file(path: Path, survey: str | None = None, source_file: str | None = N
         return _read(path, survey, source_file or str(path))
     except BadObjectError:
         raise
+    except AstropyUserWarning as error:
+        raise BadObjectError("file cut short: fewer bytes than its headers promise") from error
     except Exception as error:
         if is_environment(error):
             raise

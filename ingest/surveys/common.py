@@ -51,9 +51,7 @@ def class_label(value: Any) -> str | None:
     return result if result in CLASSES else None
 
 
-def log_grid(
-    header: Mapping[str, Any], wavelength: WavelengthArray
-) -> tuple[float, float] | tuple[None, None]:
+def log_grid(header: Mapping[str, Any], wavelength: WavelengthArray) -> tuple[float, float] | tuple[None, None]:
     """COEFF0, COEFF1 of the header where they do describe `wavelength` to 1 part in 1e6, else None, None."""
     coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
     if coeff0 is None or coeff1 is None or coeff1 <= 0:

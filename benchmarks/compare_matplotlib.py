@@ -1,0 +1,137 @@
+"""Our pictures beside matplotlib's drawing of the same: one PNG to look at, and how alike they are.
+
+python -m benchmarks.compare_matplotlib --data FOLDER --out compare.png
+python -m benchmarks.compare_matplotlib --readme docs/images/three-images.png     # from a made-up spectrum
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from benchmarks.matplotlib_reference import Spectrum, draw
+from ingest.build import find_files
+from ingest.errors import BadObjectError, UsageError, run_app
+from ingest.surveys import read_file
+from render import IMAGES, ImageConfig, renderer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def read_spectra(data: Path, count: int, seed: int = 0) -> list[Spectrum]:
+    """`count` spectra of a folder, a seeded random choice."""
+    root, files = find_files(str(data))
+    spectra: list[Spectrum] = []
+    for index in np.random.default_rng(seed).permutation(len(files)):
+        try:
+            s = read_file(root / files[index])
+        except BadObjectError:
+            continue
+        spectra.append((s.flux, s.ivar, s.wavelength, s.mask))
+        if len(spectra) == count:
+            break
+    return spectra
+
+
+def likeness(spectra: list[Spectrum], image: str) -> dict[str, float]:
+    """Correlation and mean absolute difference (gray levels) between our pictures and matplotlib's."""
+    drawer = renderer(ImageConfig(image=image))
+    correlations, differences = [], []
+    for spectrum in spectra:
+        ours = drawer.expand(drawer.codes(*spectrum)).astype(float)
+        theirs = draw(spectrum, drawer.config).astype(float)
+        correlations.append(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1])
+        differences.append(np.abs(ours - theirs).mean())
+    return {
+        "spectra": len(spectra), "median_correlation": float(np.median(correlations)),
+        "lowest_correlation": float(np.min(correlations)), "mean_absolute_difference": float(np.mean(differences)),
+    }  # fmt: skip
+
+
+def contact_sheet(spectra: list[Spectrum], out: Path) -> None:
+    """One row a spectrum: each image type, ours at the left and matplotlib's at the right of it."""
+    import cv2
+
+    gap, label = 6, 22
+    side = 224
+    width = 2 * len(IMAGES) * (side + gap)
+    sheet = np.full((label + len(spectra) * (side + gap), width, 3), 200, np.uint8)
+    for column, image in enumerate(IMAGES):
+        drawer = renderer(ImageConfig(image=image))
+        for half, who in enumerate(("ours", "matplotlib")):
+            x = (2 * column + half) * (side + gap)
+            cv2.putText(
+                sheet, f"{image}: {who}", (x + 4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA
+            )
+            for row, spectrum in enumerate(spectra):
+                y = label + row * (side + gap)
+                if half:
+                    picture = draw(spectrum, drawer.config)
+                else:
+                    picture = drawer.expand(drawer.codes(*spectrum))
+                sheet[y : y + side, x : x + side] = picture
+    cv2.imwrite(str(out), sheet[..., ::-1])
+
+
+def made_up_galaxy() -> Spectrum:
+    """A star-forming galaxy at z = 0.08 with noise and a dead stretch: for the README, nobody's data."""
+    rng = np.random.default_rng(3)
+    wavelength = (10.0 ** (3.5682 + 1e-4 * np.arange(3909))).astype(np.float32)
+    rest = wavelength / 1.08
+    flux = 60 * (rest / 5500) ** -0.6 * (0.775 + 0.225 * np.tanh((rest.astype(float) - 4000) / 50))
+    for centre, height, sigma in (
+        (3728.5, 70, 4.0), (3934.8, -22, 7.0), (3969.6, -20, 7.0), (4862.7, 38, 4.0), (4960.3, 35, 4.0),
+        (5008.2, 100, 4.0), (5176.6, -12, 14.0), (5895.6, -14, 7.0), (6564.6, 150, 4.5), (6585.3, 48, 4.5),
+        (6718.3, 26, 4.0), (6732.7, 22, 4.0),
+    ):  # fmt: skip
+        flux = flux + height * np.exp(-0.5 * ((rest - centre) / sigma) ** 2)
+    noise = 2.2 + 6 * np.clip((wavelength - 8200) / 900, 0, None)
+    flux = (flux + rng.normal(0, noise)).astype(np.float32)
+    mask = np.zeros(len(flux), np.bool_)
+    return flux, (1 / noise**2).astype(np.float32), wavelength, mask
+
+
+def three_images(out: Path) -> None:
+    """The three images of one made-up spectrum side by side, with their names."""
+    import cv2
+
+    side, gap, label = 224, 16, 26
+    sheet = np.full((side + label, 3 * side + 2 * gap, 3), 255, np.uint8)
+    for column, image in enumerate(IMAGES):
+        x = column * (side + gap)
+        drawer = renderer(ImageConfig(image=image))
+        sheet[label:, x : x + side] = drawer.expand(drawer.codes(*made_up_galaxy()))
+        cv2.putText(sheet, image, (x + 2, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (60, 60, 60), 1, cv2.LINE_AA)
+        sheet[label, x : x + side] = sheet[-1, x : x + side] = 190
+        sheet[label:, x] = sheet[label:, x + side - 1] = 190
+    out.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(out), sheet[..., ::-1])
+
+
+@app.command()
+def main(
+    data: Annotated[Path | None, typer.Option(help="Folder of survey files.")] = None,
+    out: Annotated[Path, typer.Option(help="The PNG.")] = Path("compare.png"),
+    count: Annotated[int, typer.Option(help="Spectra in the PNG.")] = 10,
+    compare: Annotated[int, typer.Option(help="Spectra in the figures of likeness.")] = 200,
+    readme: Annotated[Path | None, typer.Option(help="Only make the README's picture, there.")] = None,
+) -> None:
+    """Draw real spectra with both, side by side, and print how alike the pictures are."""
+    if readme is not None:
+        three_images(readme)
+        return
+    if data is None:
+        raise UsageError("give --data, a folder of survey files, or --readme, a PNG")
+    spectra = read_spectra(data, compare)
+    contact_sheet(spectra[:count], out)
+    for image in IMAGES:
+        print(image, json.dumps(likeness(spectra, image)))
+    print(out)
+
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,69 @@
+"""The paper's pictures drawn by matplotlib itself: the reference that the kernels are compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from render import ImageConfig
+from render.simple import line_of
+
+Picture = npt.NDArray[np.uint8]
+Spectrum = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]
+
+
+def draw(spectrum: Spectrum, config: ImageConfig) -> Picture:
+    """`spectrum` as `config` says, by matplotlib: uint8 `(size, size, 3)`, RGB."""
+    if config.image == "map2d":
+        return _map2d(spectrum, config)
+    x, y = line_of(*spectrum, config)
+    if config.image == "simple":
+        return _lines([(x, y, "black")], config, 1.0)
+    thirds = [(x >= third / 3) & (x < (third + 1) / 3) for third in range(3)]
+    thirds[2] |= x == 1
+    lines = [
+        (3 * x[k] - i, y[k], colour)
+        for i, (k, colour) in enumerate(zip(thirds, ("red", "green", "blue"), strict=True))
+    ]
+    return _lines(lines, config, config.alpha)
+
+
+def _lines(
+    lines: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], str]], config: ImageConfig, alpha: float
+) -> Picture:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(config.size / 100, config.size / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(1, 0)
+    for x, y, colour in lines:
+        axes.plot(x, y, color=colour, linewidth=config.line_width * 72 / 100, alpha=alpha)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _map2d(spectrum: Spectrum, config: ImageConfig) -> Picture:
+    """Normalize, colour map and nearest blocks, written out with numpy and matplotlib's own classes."""
+    import matplotlib as mpl
+    from matplotlib.colors import Normalize
+
+    flux, ivar, wavelength, mask = spectrum
+    inside = (wavelength >= config.window[0]) & (wavelength <= config.window[1])
+    flux, good = flux[inside], (~mask & (ivar > 0) & np.isfinite(flux))[inside]
+    pixels = np.arange(len(flux))
+    filled = np.interp(pixels, pixels[good], flux[good].astype(np.float64)).astype(np.float32)
+    if config.limits == "fixed":
+        norm, blank = Normalize(config.flux_min, config.flux_max), np.float32(0)
+    else:
+        norm, blank = Normalize(flux[good].min(), flux[good].max()), flux[good].min()
+    cells = config.size // config.block
+    grid = np.full(cells * cells, blank, np.float32)
+    grid[: len(filled)] = filled
+    picture = np.full((config.size, config.size), blank, np.float32)
+    side = cells * config.block
+    picture[:side, :side] = np.kron(grid.reshape(cells, cells), np.ones((config.block, config.block), np.float32))
+    return np.asarray(mpl.colormaps[config.colormap](norm(picture), bytes=True))[..., :3]

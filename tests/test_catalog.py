@@ -1,0 +1,81 @@
+"""Joining label tables: every format, ids beyond int64, missing values, and one-line refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import Table
+
+from ingest.catalog import Catalogue, check_matches, prepare
+from ingest.errors import JobError, UsageError
+from tests.conftest import make_spectrum
+
+BIG = 11537156405737052160  # a real specObjID beyond int64
+
+
+@pytest.mark.parametrize("kind", ["csv", "bar.csv", "fits", "fits-text", "parquet"])
+def test_ids_beyond_int64_survive_every_format(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"labels.{kind.partition('-')[0]}"
+    ids, z = [BIG, 299492975510054912], [0.25, 0.5]
+    if kind.endswith("csv"):
+        mark = "|" if kind == "bar.csv" else ","
+        rows = [f"SPECOBJID{mark}Z{mark}CLASS", *(f"{i}{mark}{v}{mark}QSO   " for i, v in zip(ids, z, strict=True))]
+        path.write_text("\n".join(rows) + "\n")
+    elif kind.startswith("fits"):
+        column = np.array([f"{i:>22}" for i in ids]) if kind == "fits-text" else np.array(ids, np.uint64)
+        Table({"SPECOBJID": column, "Z": z, "CLASS": ["QSO", "QSO"]}).write(path)
+    else:
+        pq.write_table(pa.table({"specobjid": pa.array(ids, pa.uint64()), "z": z, "class": ["QSO", "QSO"]}), path)
+    catalogue = Catalogue(prepare(path, "sdss", tmp_path / "out"))
+    assert catalogue.lookup(str(BIG)) == {"class": "QSO", "z": 0.25}
+    assert catalogue.lookup(str(BIG + 2048)) is None
+
+
+def test_missing_values_do_not_overwrite_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("obsid,class,teff,logg,z\n1007,STAR,-9999,4.5,\n")
+    catalogue = Catalogue(prepare(path, "lamost", tmp_path))
+    spectrum = make_spectrum(7, np.random.default_rng(0))
+    before = dict(spectrum.labels)
+    assert catalogue.apply(spectrum)
+    assert spectrum.labels == {**before, "class": "STAR", "logg": 4.5} and spectrum.label_source == "catalogue"
+    other = make_spectrum(8, np.random.default_rng(0))
+    assert not catalogue.apply(other) and other.label_source == "header"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,z\n1,0\n", "no key column for lamost: expected obsid, found id, z"),
+        ("obsid,x\n1,0\n", "no label column"),
+        ("obsid,z\n1,0\n2,0\n1,0\n", "obsid repeats in 1 rows .such as 1"),
+        ("", "not a readable table"),
+    ],
+)
+def test_useless_catalogues_are_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        prepare(path, "lamost", tmp_path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such catalogue"):
+        prepare(tmp_path / "labels.csv", "lamost", tmp_path)
+    (tmp_path / "labels.xlsx").write_bytes(b"")
+    with pytest.raises(UsageError, match="unknown kind of catalogue"):
+        prepare(tmp_path / "labels.xlsx", "lamost", tmp_path)
+    (tmp_path / "labels.fits").write_bytes(b"not FITS")
+    with pytest.raises(UsageError, match=r"labels\.fits: not a readable table"):
+        prepare(tmp_path / "labels.fits", "lamost", tmp_path)
+
+
+def test_a_join_that_matches_under_half_is_an_error() -> None:
+    check_matches(50, 100, Path("c.csv"), [])
+    with pytest.raises(JobError, match="only 49 of 100"):
+        check_matches(49, 100, Path("c.csv"), ["1", "2"])

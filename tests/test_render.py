@@ -1,0 +1,198 @@
+"""The kernels against matplotlib and numpy, and what must hold for any spectrum whatever."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from benchmarks.compare_matplotlib import likeness, made_up_galaxy, read_spectra
+from benchmarks.matplotlib_reference import draw
+from render import IMAGES, ImageConfig, RenderError, renderer
+from render.lines import coverage
+
+
+@pytest.fixture(scope="module")
+def real_spectra(real_data: Path):
+    return read_spectra(real_data, 200)
+
+
+@pytest.mark.parametrize("config", [ImageConfig(), ImageConfig.paper("map2d"), ImageConfig(block=2, size=160)])
+def test_map2d_equals_matplotlib_bit_for_bit(real_spectra, config: ImageConfig) -> None:
+    drawer = renderer(config)
+    for spectrum in real_spectra:
+        np.testing.assert_array_equal(drawer.expand(drawer.codes(*spectrum)), draw(spectrum, config))
+
+
+def test_map2d_of_a_made_up_spectrum_equals_matplotlib_bit_for_bit() -> None:
+    flux, ivar, wavelength, mask = made_up_galaxy()
+    mask[100:150] = mask[2000] = mask[:3] = mask[-4:] = True
+    for config in (ImageConfig(), ImageConfig.paper("map2d")):
+        drawer = renderer(config)
+        spectrum = (flux, ivar, wavelength, mask)
+        np.testing.assert_array_equal(drawer.expand(drawer.codes(*spectrum)), draw(spectrum, config))
+
+
+def test_a_level_on_the_border_of_two_codes_rounds_as_float32() -> None:
+    # Found in a real spectrum: 208.99999 in float64 arithmetic, 209 where matplotlib rounds to float32.
+    flux = np.array([0.0, 9770.401, 11967.573], np.float32)
+    codes = renderer(ImageConfig()).codes(flux, None, np.array([5000.0, 5001.0, 5002.0]), None)
+    assert codes.ravel()[:3].tolist() == [0, 209, 255]
+
+
+@pytest.mark.parametrize("image", ["simple", "overlap"])
+def test_line_pictures_look_like_those_of_agg(real_spectra, image: str) -> None:
+    result = likeness(real_spectra, image)
+    assert result["median_correlation"] > 0.99 and result["lowest_correlation"] > 0.95
+
+
+def test_line_of_a_made_up_spectrum_looks_like_that_of_agg() -> None:
+    for image in ("simple", "overlap"):
+        assert likeness([made_up_galaxy()], image)["lowest_correlation"] > 0.98
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.05, 3), st.floats(5, 59)), min_size=2, max_size=12),
+    st.floats(0.3, 3),
+)
+def test_ink_equals_length_times_width(steps: list[tuple[float, float]], width: float) -> None:
+    x = 5 + np.cumsum([dx for dx, _ in steps])
+    y = np.array([value for _, value in steps])
+    out = np.empty((64, 64), np.float32)
+    coverage(x, y, width, out)
+    area = width * np.hypot(np.diff(x), np.diff(y)).sum()
+    # Four cuts a pixel see each rectangle to a quarter pixel of its width at either end.
+    assert out.sum() == pytest.approx(area, rel=0.05, abs=2.0 * len(x))
+    assert out.min() > -1e-3
+
+
+spectra = st.builds(
+    lambda flux, masked, dead, start, step: (
+        flux, np.where(dead[: len(flux)], 0, 1).astype(np.float32),
+        (start + step * np.arange(len(flux))).astype(np.float32), masked[: len(flux)],
+    ),  # fmt: skip
+    hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
+    hnp.arrays(np.bool_, 60), hnp.arrays(np.bool_, 60), st.floats(3000, 9000), st.floats(-50, 50).filter(lambda s: abs(s) > 0.1),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(spectra, st.sampled_from(IMAGES))
+def test_any_spectrum_gives_a_picture_or_a_reason(spectrum, image: str) -> None:
+    drawer = renderer(ImageConfig(image=image))
+    try:
+        codes = drawer.codes(*spectrum)
+    except RenderError as error:
+        assert "\n" not in str(error) and len(str(error)) > 10
+        return
+    assert codes.shape == drawer.code_shape and codes.dtype == np.uint8
+    assert drawer.expand(codes).shape == (224, 224, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spectra, st.sampled_from(IMAGES), st.floats(-1e3, 1e3))
+def test_bad_pixels_cannot_change_the_picture(spectrum, image: str, value: float) -> None:
+    flux, ivar, wavelength, mask = spectrum
+    drawer = renderer(ImageConfig(image=image))
+    try:
+        before = drawer.codes(flux, ivar, wavelength, mask)
+    except RenderError:
+        assume(False)
+    bad = mask | (ivar <= 0) | ~np.isfinite(flux)
+    changed = np.where(bad, np.float32(value), flux)
+    np.testing.assert_array_equal(drawer.codes(changed, ivar, wavelength, bad), before)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_unit_of_flux_does_not_matter(image: str) -> None:
+    flux, ivar, wavelength, mask = made_up_galaxy()
+    drawer = renderer(ImageConfig(image=image))
+    expected = drawer.codes(flux, ivar, wavelength, mask)
+    np.testing.assert_array_equal(drawer.codes(flux * 1024, ivar, wavelength, mask), expected)
+    backwards = drawer.codes(flux[::-1], ivar[::-1], wavelength[::-1], mask[::-1])
+    np.testing.assert_array_equal(backwards, expected)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_padding_and_a_constant_flux(image: str) -> None:
+    flux, ivar, wavelength, mask = made_up_galaxy()
+    drawer = renderer(ImageConfig(image=image))
+    padded = drawer.codes(
+        np.append(flux, [0, 0]),
+        np.append(ivar, [0, 0]),
+        np.append(wavelength, [-1, -1]),
+        np.append(mask, [True, True]),
+    )
+    np.testing.assert_array_equal(padded, drawer.codes(flux, ivar, wavelength, mask))
+    level = drawer.codes(np.full(3909, 7, np.float32), ivar, wavelength, mask)
+    if image == "map2d":
+        assert not level.any()
+    else:
+        rows = np.flatnonzero((level.reshape(224, -1) < 255).any(axis=1))
+        assert rows.min() >= 111 and rows.max() <= 112
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask": np.ones(3909, bool)}, "all pixels masked"),
+        ({"wavelength": np.arange(3000, dtype=float)}, "lengths differ: flux 3909, wavelength 3000"),
+        ({"wavelength": np.full(3909, np.nan)}, "wavelengths are not finite"),
+        ({"wavelength": np.full(3909, 5000.0)}, "neither increasing nor decreasing"),
+        ({"wavelength": np.linspace(11000, 12000, 3909)}, "fewer than two good pixels between 3536.7 and 10413.6 A"),
+    ],
+)
+def test_what_cannot_be_drawn_says_why(changes, message: str) -> None:
+    values = dict(zip(("flux", "ivar", "wavelength", "mask"), made_up_galaxy(), strict=True))
+    for image in IMAGES:
+        with pytest.raises(RenderError, match=message):
+            renderer(ImageConfig(image=image)).codes(**{**values, **changes})
+
+
+def test_no_pixel_is_dropped_silently() -> None:
+    n = 20_000
+    spectrum = (np.arange(n, dtype=np.float32), None, np.linspace(3600, 10000, n), None)
+    with pytest.raises(RenderError, match="20000 pixels do not fit 74 x 74 cells"):
+        renderer(ImageConfig()).codes(*spectrum)
+    assert renderer(ImageConfig(block=1)).codes(*spectrum).max() == 255
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_batches_equal_single_pictures_and_renderers_travel(image: str) -> None:
+    drawer = pickle.loads(pickle.dumps(renderer(ImageConfig(image=image))))
+    codes = np.random.default_rng(0).integers(0, 256, (7, *drawer.code_shape), dtype=np.uint8)
+    batch = drawer.expand_batch(codes)
+    np.testing.assert_array_equal(batch, np.stack([drawer.expand(c) for c in codes]))
+    out = np.empty_like(batch)
+    assert drawer.expand_batch(codes, out=out) is out
+    np.testing.assert_array_equal(out, batch)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": "map3d"}, "unknown IMAGE=map3d: choose simple, overlap, map2d"),
+        ({"limits": "auto"}, "limits=auto"),
+        ({"size": 2}, "size=2"),
+        ({"block": 300}, "block=300"),
+        ({"window": (9000.0, 4000.0)}, "two increasing wavelengths"),
+        ({"flux_min": 200.0}, "must lie below"),
+        ({"line_width": 0.0}, "line_width"),
+    ],
+)
+def test_impossible_configurations_are_named(changes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImageConfig(**changes)
+
+
+def test_configuration_round_trip() -> None:
+    config = ImageConfig.paper("map2d")
+    assert ImageConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="unknown image option colour"):
+        ImageConfig.from_dict({**config.to_dict(), "colour": 1})
