@@ -69,11 +69,8 @@ def contact_sheet(spectra: list[Spectrum], out: Path) -> None:
             )
             for row, spectrum in enumerate(spectra):
                 y = label + row * (side + gap)
-                if half:
-                    picture = draw(spectrum, drawer.config)
-                else:
-                    picture = drawer.expand(drawer.codes(*spectrum))
-                sheet[y : y + side, x : x + side] = picture
+                ours = drawer.expand(drawer.codes(*spectrum))
+                sheet[y : y + side, x : x + side] = draw(spectrum, drawer.config) if half else ours
     cv2.imwrite(str(out), sheet[..., ::-1])
 
 

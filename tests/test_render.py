@@ -72,14 +72,20 @@ def test_ink_equals_length_times_width(steps: list[tuple[float, float]], width: 
     assert out.min() > -1e-3
 
 
+def assemble(flux: np.ndarray, masked: np.ndarray, dead: np.ndarray, start: float, step: float):
+    n = len(flux)
+    wavelength = (start + step * np.arange(n)).astype(np.float32)
+    return flux, np.where(dead[:n], 0, 1).astype(np.float32), wavelength, masked[:n]
+
+
 spectra = st.builds(
-    lambda flux, masked, dead, start, step: (
-        flux, np.where(dead[: len(flux)], 0, 1).astype(np.float32),
-        (start + step * np.arange(len(flux))).astype(np.float32), masked[: len(flux)],
-    ),  # fmt: skip
+    assemble,
     hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
-    hnp.arrays(np.bool_, 60), hnp.arrays(np.bool_, 60), st.floats(3000, 9000), st.floats(-50, 50).filter(lambda s: abs(s) > 0.1),
-)  # fmt: skip
+    hnp.arrays(np.bool_, 60),
+    hnp.arrays(np.bool_, 60),
+    st.floats(3000, 9000),
+    st.floats(-50, 50).filter(lambda s: abs(s) > 0.1),
+)
 
 
 @settings(max_examples=150, deadline=None)

@@ -94,7 +94,7 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Option(help="Folder of a trained run.")],
-    input: Annotated[Path, typer.Option(help="FITS file, folder or glob of them, or spectra Parquet.")],
+    input: Annotated[str, typer.Option(help="FITS file, folder or glob of them, or spectra Parquet.")],
     out: Annotated[
         Path | None, typer.Option(help="Table to write: .parquet or .csv [MODEL/predictions.parquet].")
     ] = None,
@@ -104,7 +104,9 @@ def predict(
     """Predict class probabilities or a value with its uncertainty for every spectrum of the input."""
     from train.predict import predict as run
 
-    run(model, input, out=out, batch_size=batch_size, device=device)
+    if not input.strip():
+        raise UsageError("no INPUT given: name a FITS file, a folder or glob of them, or spectra Parquet")
+    run(model, Path(input), out=out, batch_size=batch_size, device=device)
 
 
 def _folders(text: str) -> tuple[str, ...]:

@@ -183,7 +183,7 @@ def _pretrained(backbone: str, head_size: int) -> tuple[Any, Sequence[float], Se
 def _fetch(backbone: str) -> bool:
     """Whether the model lies in the local cache. If not, the hub must answer within seconds."""
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
     weights = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
     cached = [isinstance(try_to_load_from_cache(backbone, name), str) for name in ("config.json", *weights)]
@@ -194,6 +194,8 @@ def _fetch(backbone: str) -> bool:
         HfApi().model_info(backbone, timeout=_HUB_SECONDS)
     except RepositoryNotFoundError as error:
         raise UsageError(f"BACKBONE={backbone}: neither a folder nor a model on the hub; {_WAYS_OUT}") from error
+    except OfflineModeIsEnabled as error:
+        raise JobError(f"BACKBONE={backbone}: not in the cache, and HF_HUB_OFFLINE is set; {_WAYS_OUT}") from error
     except Exception as error:  # the hub client's errors depend on its HTTP library
         raise JobError(
             f"BACKBONE={backbone}: the model hub cannot be reached ({_first_line(error)}); {_WAYS_OUT}"

@@ -53,7 +53,7 @@ def predict(
     network = accelerator.prepare(model.to(accelerator.device)).eval()
     parts: list[pa.Table] = []
     quarantine: list[dict[str, Any]] = []
-    with tqdm(unit="obj", desc="predict", file=sys.stderr, mininterval=0.3) as bar, torch.inference_mode():
+    with tqdm(unit="obj", desc="predict", file=sys.stderr, delay=1) as bar, torch.inference_mode():
         for batch in pictures(inputs, ImageConfig.from_dict(card.image), batch_size):
             quarantine += batch.quarantine
             if not batch.rows:

@@ -10,9 +10,16 @@ from train.tasks import Classification
 
 _COLUMNS = {
     "classify": {"count": "objects", "accuracy": "accuracy", "macro_f1": "macro F1"},
-    "redshift": {"count": "objects", "mean_abs_dz": "mean |dz|", "nmad": "NMAD", "outliers": "|dz|>0.15", "non_catastrophic": "non-catastrophic",
-                 "r2": "R2", "mae": "MAE"},
-}  # fmt: skip
+    "redshift": {
+        "count": "objects",
+        "mean_abs_dz": "mean |dz|",
+        "nmad": "NMAD",
+        "outliers": "|dz|>0.15",
+        "non_catastrophic": "non-catastrophic",
+        "r2": "R2",
+        "mae": "MAE",
+    },
+}
 _REGRESSION = {"count": "objects", "r2": "R2", "mae": "MAE", "rmse": "RMSE", "bias": "bias"}
 _GROUPS = {"by_survey": "By survey", "by_class": "By class", "by_sn": "By median S/N per pixel"}
 

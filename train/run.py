@@ -123,7 +123,7 @@ def claim(run: Path, config: TrainConfig, data: Sequence[Mapping[str, Any]], res
         resume: `auto` goes on with what is there; `never` replaces it.
 
     Raises:
-        UsageError: the folder holds a run of another configuration or data, or something else.
+        UsageError: the folder holds a run of another configuration or data that has saved something, or other files.
     """
     wanted = {"config": config.to_dict(), "data": [dict(record) for record in data]}
     path = run / RUN
@@ -135,12 +135,14 @@ def claim(run: Path, config: TrainConfig, data: Sequence[Mapping[str, Any]], res
             differences = _differences(record, wanted)
         except (ValueError, KeyError, TypeError) as error:
             raise JobError(f"{path}: not readable ({error}); choose another OUT or --resume never") from error
-        if differences:
+        empty = not record["history"] and checkpoint.latest(run) is None
+        if differences and not empty:
             raise UsageError(
                 f"OUT={run} holds another run ({'; '.join(differences)}); choose another OUT, "
                 "or --resume never to replace it"
             )
-        return record
+        if not differences:
+            return record
     elif run.is_dir() and any(run.iterdir()):
         raise UsageError(f"OUT={run}: is not empty and not a run; choose another OUT")
     run.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def score(
             with accelerator.autocast():
                 answer = model(batch["pixel_values"])
             loss_sum, n = masked_loss(task, answer, batch["labels"][task.label], batch["valid"])
-            total, count = total + loss_sum.double().cpu(), count + int(n)
+            total, count = total + loss_sum.cpu().double(), count + int(n)
             logits.append(answer.float().cpu())
             labels.append(torch.stack([batch["labels"][name].double().cpu() for name in LABELS], dim=1))
             valid.append(batch["valid"].cpu())

@@ -110,7 +110,7 @@ class Classification:
 
     def decode(self, logits: Tensor) -> dict[str, FloatArray]:
         """`point`: position of the likeliest class; `p_<class>`: probabilities that add up to 1."""
-        probabilities = logits.double().softmax(dim=1).cpu().numpy()
+        probabilities = logits.cpu().double().softmax(dim=1).numpy()
         columns = {f"p_{name}": probabilities[:, i] for i, name in enumerate(self.classes)}
         return {"point": probabilities.argmax(axis=1).astype(np.float64), **columns}
 
@@ -198,10 +198,10 @@ class Regression:
     def decode(self, logits: Tensor) -> dict[str, FloatArray]:
         """`point`; `<label>_std`; `<label>_q16`, `_q50`, `_q84`; in the label's unit.
 
-        A redshift that mistakes one line for another is one of several: its point is that of the likeliest peak, where
-        the mean would lie between them. The others' point is the mean.
+        A line mistaken for another gives a redshift several likely values: its point is that of the likeliest peak,
+        where the mean would lie between them. The others' point is the mean.
         """
-        logits = logits.double().cpu()
+        logits = logits.cpu().double()
         point = self.physical(self._head.point(logits, mode=self.name == "redshift"))
         std = self._head.std(logits)
         slope = self.scale * (1 + point if self.transform == "log1p" else torch.ones_like(point))

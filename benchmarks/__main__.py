@@ -1,0 +1,156 @@
+"""`python -m benchmarks` (`make bench`): the road from spectrum to batch, stage by stage, beside the usual ways."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from benchmarks.records import Record, interleave, save, table
+from ingest.errors import UsageError, run_app
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+GROUPS = ("render", "encode", "load", "train")
+
+
+def render_records(rounds: int) -> list[Record]:
+    """Drawing one spectrum: our kernels on one core, and matplotlib."""
+    from benchmarks.compare_matplotlib import made_up_galaxy
+    from benchmarks.matplotlib_reference import draw
+    from render import IMAGES, ImageConfig, renderer
+
+    spectrum = made_up_galaxy()
+    records = []
+    for image in IMAGES:
+        drawer = renderer(ImageConfig(image=image))
+        codes = np.stack([drawer.codes(*spectrum)] * 64)
+        rgb = drawer.expand_batch(codes)
+
+        def ours(drawer=drawer, out=codes[0].copy()) -> int:  # type: ignore[no-untyped-def]
+            for _ in range(200):
+                drawer.codes(*spectrum, out=out)
+            return 200
+
+        def expand(drawer=drawer, codes=codes, rgb=rgb) -> int:  # type: ignore[no-untyped-def]
+            drawer.expand_batch(codes, out=rgb)
+            return len(codes)
+
+        def matplotlib(config=drawer.config) -> int:  # type: ignore[no-untyped-def]
+            for _ in range(3):
+                draw(spectrum, config)
+            return 3
+
+        contenders = {
+            f"{image} codes": ours,
+            f"{image} expand, batch of 64": expand,
+            f"{image} {'Normalize and colour map, numpy blocks' if image == 'map2d' else 'matplotlib'}": matplotlib,
+        }
+        records += interleave(f"render {image}", contenders, rounds)
+    return records
+
+
+def encode_records(rounds: int) -> list[Record]:
+    """Bytes of one picture: our PNG against OpenCV's, and JPEG of the full picture."""
+    import cv2
+
+    from benchmarks.compare_matplotlib import made_up_galaxy
+    from render import ImageConfig, renderer
+    from shards.encoding import encode_jpeg, encode_png
+
+    drawer = renderer(ImageConfig())
+    codes = drawer.codes(*made_up_galaxy())
+    rgb = drawer.expand(codes)
+
+    def timed(encode: Callable[[], bytes]) -> Callable[[], int]:
+        def work() -> int:
+            for _ in range(100):
+                encode()
+            return 100
+
+        return work
+
+    contenders = {
+        "PNG of codes": lambda: encode_png(codes),
+        "PNG of codes, OpenCV": lambda: cv2.imencode(".png", codes)[1].tobytes(),
+        "JPEG 4:4:4 of RGB": lambda: encode_jpeg(rgb, 95),
+        "PNG of RGB, OpenCV": lambda: cv2.imencode(".png", rgb)[1].tobytes(),
+    }
+    records = interleave("encode map2d", {name: timed(call) for name, call in contenders.items()}, rounds)
+    return [Record(r.group, f"{r.name} ({len(contenders[r.name]()):,} B)", r.seconds) for r in records]
+
+
+def load_records(rounds: int, scratch: Path, objects: int) -> list[Record]:
+    """One epoch of batches of 64 as RGB tensors: DALI, the plain reader, and webdataset + PIL."""
+    import webdataset as wds
+
+    from ingest.build import IngestConfig
+    from ingest.build import build as ingest
+    from ingest.mock import MockConfig, write
+    from shards import loader
+    from shards.build import build
+    from shards.format import Manifest, ShardConfig
+    from shards.readers import dali_is_here
+
+    mock = write(MockConfig(survey="lamost", n_files=objects), scratch / "mock")
+    ingest(IngestConfig("lamost"), str(mock.folder), scratch)
+    contenders: dict[str, Callable[[], int]] = {}
+    for encoding in ("png", "jpeg"):
+        folder = scratch / encoding
+        build(ShardConfig(encoding=encoding), scratch / "spectra", folder)
+        for backend in ("dali", "plain") if dali_is_here() else ("plain",):
+            batches = loader.open(folder, "train", 64, backend=backend)
+
+            def epoch(batches=batches) -> int:  # type: ignore[no-untyped-def]
+                for _ in batches:
+                    pass
+                return batches.samples
+
+            contenders[f"{backend}, {encoding}"] = epoch
+        shards = Manifest.load(folder).split("train")
+        tars = [str(record.path(folder)) for record in shards]
+
+        def peer(tars=tars, count=sum(record.samples for record in shards)) -> int:  # type: ignore[no-untyped-def]
+            for _ in wds.WebDataset(tars, shardshuffle=False).decode("rgb8").batched(64):
+                pass
+            return count
+
+        contenders[f"webdataset + PIL, {encoding} (not expanded)"] = peer
+    return interleave("load map2d", contenders, rounds)
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/bench.json"),
+    only: Annotated[str, typer.Option(help=f"Some of {', '.join(GROUPS)}, with commas.")] = ",".join(GROUPS),
+    objects: Annotated[int, typer.Option(help="Mock objects for the loaders.")] = 2000,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 5,
+) -> None:
+    """Time every stage, interleaved; print a table and write the records as JSON."""
+    groups = only.split(",")
+    unknown = sorted(set(groups) - set(GROUPS))
+    if unknown:
+        raise UsageError(f"unknown group {', '.join(unknown)}: choose {', '.join(GROUPS)}")
+    records: list[Record] = []
+    if "render" in groups:
+        records += render_records(rounds)
+    if "encode" in groups:
+        records += encode_records(rounds)
+    with tempfile.TemporaryDirectory() as scratch:
+        if "load" in groups:
+            records += load_records(rounds, Path(scratch), objects)
+    save(records, out, " ".join(["python -m benchmarks", *sys.argv[1:]]))
+    print(table(records))
+    print(out)
+    if "train" in groups:
+        from benchmarks import train
+
+        train.main(out.with_name("train.json"))
+
+
+if __name__ == "__main__":
+    run_app(app)

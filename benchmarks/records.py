@@ -1,0 +1,95 @@
+"""What a measurement leaves: typed records, the machine they hold for, JSON and a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = ("numpy", "numba", "torch", "nvidia-dali-cuda120", "opencv-python-headless", "simplejpeg", "isal", "pyarrow",
+             "webdataset", "transformers", "matplotlib")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """One contender's timings: seconds per object of every round; the first, warming round is not among them."""
+
+    group: str
+    name: str
+    seconds: tuple[float, ...]
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        """Median seconds per object."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the numbers hold."""
+
+    cpu: str
+    cores: int
+    system: str
+    python: str
+    packages: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine and these versions."""
+        cpu = platform.processor()
+        try:
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+        except OSError:
+            pass
+        packages = {}
+        for name in _PACKAGES:
+            try:
+                packages[name] = version(name)
+            except ModuleNotFoundError:
+                packages[name] = "absent"
+        return cls(cpu, len(os.sched_getaffinity(0)), platform.platform(), platform.python_version(), packages)
+
+
+def interleave(group: str, contenders: dict[str, Callable[[], int]], rounds: int = 5) -> list[Record]:
+    """Time contenders in turn, A B C A B C, so that a drift of the machine's speed hits all alike.
+
+    Args:
+        contenders: name -> a call that works through some objects and returns how many.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, work in contenders.items():
+            start = time.perf_counter()
+            count = work()
+            if number:
+                seconds[name].append((time.perf_counter() - start) / count)
+    return [Record(group, name, tuple(values)) for name, values in seconds.items()]
+
+
+def table(records: Sequence[Record]) -> str:
+    """A Markdown table; ratios are to the first record of each group."""
+    lines = ["| | median us/object | lowest to highest | objects/s | ratio |", "|---|---|---|---|---|"]
+    first: dict[str, float] = {}
+    for r in records:
+        base = first.setdefault(r.group, r.median)
+        spread = f"{1e6 * min(r.seconds):,.0f} to {1e6 * max(r.seconds):,.0f}"
+        lines.append(
+            f"| {r.group}: {r.name} | {1e6 * r.median:,.1f} | {spread} | {1 / r.median:,.0f} | {r.median / base:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def save(records: Sequence[Record], out: Path, command: str) -> None:
+    """Write the records with the machine's description as JSON."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content = {"command": command, "machine": asdict(Machine.here()), "records": [asdict(r) for r in records]}
+    out.write_text(json.dumps(content, indent=1) + "\n")
