@@ -33,7 +33,6 @@ train:  OUT ?= runs/$(TASK)
 
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
-common = $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) $(if $(FORCE),--force)
 
 .PHONY: help shards train evaluate predict bench test lint format clean distclean
 
@@ -53,10 +52,10 @@ help:  ## Say what the targets do
 	@echo "  More options: ARGS='--help' on shards, train, evaluate and predict."
 
 shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
-	@$(PYTHON) -m ingest build --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
-	    $(call flag,--catalog,$(CATALOG)) $(call flag,--n,$(N)) $(common)
-	@$(PYTHON) -m shards build --spectra '$(OUT)/spectra' --out '$(OUT)/shards/$(IMAGE)' \
-	    --image '$(IMAGE)' --encoding '$(ENCODING)' $(call flag,--preset,$(PRESET)) $(common) $(ARGS)
+	@$(PYTHON) -m shards make --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
+	    $(call flag,--catalog,$(CATALOG)) $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
+	    $(call flag,--preset,$(PRESET)) $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) \
+	    $(if $(FORCE),--force) $(ARGS)
 
 train: $(STAMP)  ## Shards -> fine-tuned vision transformer in OUT
 	@$(PYTHON) -m train fit --task '$(TASK)' --shards '$(SHARDS)' --backbone '$(BACKBONE)' --out '$(OUT)' \

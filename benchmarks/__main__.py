@@ -45,7 +45,7 @@ def render_records(rounds: int) -> list[Record]:
                 draw(spectrum, config)
             return 3
 
-        contenders = {
+        contenders: dict[str, Callable[[], int]] = {
             f"{image} codes": ours,
             f"{image} expand, batch of 64": expand,
             f"{image} {'Normalize and colour map, numpy blocks' if image == 'map2d' else 'matplotlib'}": matplotlib,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import typer
 
 from benchmarks.matplotlib_reference import Spectrum, draw
@@ -88,7 +89,7 @@ def made_up_galaxy() -> Spectrum:
         flux = flux + height * np.exp(-0.5 * ((rest - centre) / sigma) ** 2)
     noise = 2.2 + 6 * np.clip((wavelength - 8200) / 900, 0, None)
     flux = (flux + rng.normal(0, noise)).astype(np.float32)
-    mask = np.zeros(len(flux), np.bool_)
+    mask: npt.NDArray[np.bool_] = np.zeros(len(flux), np.bool_)
     return flux, (1 / noise**2).astype(np.float32), wavelength, mask
 
 

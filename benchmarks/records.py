@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = ("numpy", "numba", "torch", "nvidia-dali-cuda120", "opencv-python-headless", "simplejpeg", "isal", "pyarrow",
-             "webdataset", "transformers", "matplotlib")  # fmt: skip
+_PACKAGES = ("numpy", "numba", "torch", "nvidia-dali-cuda120", "opencv-python-headless", "simplejpeg", "isal",
+             "pyarrow", "webdataset", "transformers", "matplotlib")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,8 @@ def table(records: Sequence[Record]) -> str:
     for r in records:
         base = first.setdefault(r.group, r.median)
         spread = f"{1e6 * min(r.seconds):,.0f} to {1e6 * max(r.seconds):,.0f}"
-        lines.append(
-            f"| {r.group}: {r.name} | {1e6 * r.median:,.1f} | {spread} | {1 / r.median:,.0f} | {r.median / base:.2f} |"
-        )
+        numbers = f"{1e6 * r.median:,.1f} | {spread} | {1 / r.median:,.0f} | {r.median / base:.2f}"
+        lines.append(f"| {r.group}: {r.name} | {numbers} |")
     return "\n".join(lines)
 
 

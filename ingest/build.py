@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest import catalog
-from ingest.errors import BadObjectError, JobError, UsageError
+from ingest.errors import BadObjectError, JobError, UsageError, make_folder
 from ingest.jobs import Engine, run_tasks
 from ingest.schema import PROGRAM_VERSION, SCHEMA_VERSION, Spectrum, publish, to_table, write_parquet
 from ingest.surveys import SUFFIXES, read_file, reader
@@ -175,9 +175,9 @@ def build(
     chosen = [files[i] for i in order]
     ledger, spectra = out / "ingest", out / "spectra"
     for folder in (ledger, spectra):
-        folder.mkdir(parents=True, exist_ok=True)
-    _claim(ledger, config, root, catalogue, force)
+        make_folder(folder)
     prepared = None if catalogue is None else catalog.prepare(catalogue, config.survey, ledger)
+    _claim(ledger, config, root, catalogue, force)
     tasks = _tasks(config, root, chosen, prepared, out)
     _drop_stale(spectra, ledger, len(tasks))
     done = {task.part: record for task in tasks if (record := _kept(task)) is not None}

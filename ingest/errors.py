@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -59,6 +60,15 @@ _ENVIRONMENT = {
 def is_environment(error: BaseException) -> bool:
     """Whether `error` is the machine's fault (disk full, no permission) rather than one object's."""
     return isinstance(error, OSError) and error.errno in _ENVIRONMENT
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for output and its parents; JobError names the folder and the mend where that fails."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        mend = _ENVIRONMENT.get(error.errno or 0, f"cannot be made a folder ({error.strerror}); choose another OUT")
+        raise JobError(f"{path}: {mend}") from error
 
 
 def one_line(error: OSError) -> str:

@@ -36,6 +36,11 @@ class Engine:
             raise UsageError(f"WORKERS={self.workers}: give 0 (this process) or a number of processes")
 
 
+def engine_of(workers: int | None, scheduler: str | None) -> Engine:
+    """The engine that a command's options ask for; all cores unless told."""
+    return Engine(scheduler=scheduler) if workers is None else Engine(workers, scheduler)
+
+
 def run_tasks(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],

@@ -1,14 +1,17 @@
-"""`python -m shards`: spectra Parquet to tar shards of images."""
+"""`python -m shards`: spectra to tar shards of images."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ingest import options
 from ingest.errors import UsageError, run_app
-from ingest.jobs import Engine
+from ingest.jobs import engine_of
+from shards.format import ShardConfig
 
 app = typer.Typer(
     help="Spectra Parquet in, verified tar shards of images out, with labels, index and manifest.",
@@ -17,45 +20,83 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_Image = Annotated[str, typer.Option(help="simple, overlap or map2d.")]
+_Encoding = Annotated[str, typer.Option(help="png (lossless, compact) or jpeg (full size, 4:4:4).")]
+_Preset = Annotated[str, typer.Option(help="default, or paper for the published choices.")]
+_Size = Annotated[int | None, typer.Option(help="Side of the picture in pixels (224).")]
+_SamplesPerShard = Annotated[int, typer.Option(help="Samples aimed at in one tar.")]
 
-@app.callback()
-def _rooms() -> None:
-    """Keep `build` a named command while it is the only one."""
+
+@app.command("make")
+def make_survey(
+    survey: options.Survey,
+    out: Annotated[Path, typer.Option(help="Folder for spectra/, ingest/ and shards/IMAGE/.")],
+    data: options.Data = None,
+    catalog: options.Catalog = None,
+    n: options.Number = None,
+    image: _Image = "map2d",
+    encoding: _Encoding = "png",
+    preset: _Preset = "default",
+    size: _Size = None,
+    samples_per_shard: _SamplesPerShard = 8192,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    max_bad_fraction: options.MaxBadFraction = 0.05,
+    force: options.Force = False,
+) -> None:
+    """From survey files (or a mock survey) to shards: `ingest build`, then `shards build`. This is `make shards`."""
+    from ingest.survey import ingest_survey
+    from shards.build import build
+
+    config = _config(image, encoding, preset, size, samples_per_shard, seed)
+    engine = engine_of(workers, scheduler)
+    ingest_survey(
+        survey, out, data=data, catalogue=catalog, n=n, seed=seed, engine=engine,
+        max_bad_fraction=max_bad_fraction, force=force,
+    )  # fmt: skip
+    shards = out / "shards" / image
+    build(config, out / "spectra", shards, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
 
 
 @app.command()
 def build(
     spectra: Annotated[Path, typer.Option(help="Folder of spectra Parquet.")],
     out: Annotated[Path, typer.Option(help="Folder of the shards; manifest.json appears in it last.")],
-    image: Annotated[str, typer.Option(help="simple, overlap or map2d.")] = "map2d",
-    encoding: Annotated[str, typer.Option(help="png (lossless, compact) or jpeg (full size, 4:4:4).")] = "png",
-    preset: Annotated[str, typer.Option(help="default, or paper for the published choices.")] = "default",
-    size: Annotated[int | None, typer.Option(help="Side of the picture in pixels (224).")] = None,
-    samples_per_shard: Annotated[int, typer.Option(help="Samples aimed at in one tar.")] = 8192,
-    seed: Annotated[int, typer.Option(help="Of the split and of the order.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Local processes; 0 for none. Default: all cores.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler address or file, for a cluster.")] = None,
-    max_bad_fraction: Annotated[float, typer.Option(help="Fail when more than this share cannot be drawn.")] = 0.05,
-    force: Annotated[bool, typer.Option(help="Replace what another input or configuration left in OUT.")] = False,
+    image: _Image = "map2d",
+    encoding: _Encoding = "png",
+    preset: _Preset = "default",
+    size: _Size = None,
+    samples_per_shard: _SamplesPerShard = 8192,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    max_bad_fraction: options.MaxBadFraction = 0.05,
+    force: options.Force = False,
 ) -> None:
     """Draw every spectrum and write OUT/<split>/*.tar; a rerun goes on where the last one stopped."""
-    from dataclasses import replace
-
-    from render import ImageConfig
     from shards.build import build
-    from shards.format import ShardConfig
 
+    config = _config(image, encoding, preset, size, samples_per_shard, seed)
+    engine = engine_of(workers, scheduler)
+    build(config, spectra, out, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
+
+
+def _config(
+    image: str, encoding: str, preset: str, size: int | None, samples_per_shard: int, seed: int
+) -> ShardConfig:
+    """The options as one checked configuration, before anything is read."""
+    from render import ImageConfig
+
+    if preset not in ("default", "paper"):
+        raise UsageError(f"unknown PRESET={preset}: choose default or paper")
     try:
-        if preset not in ("default", "paper"):
-            raise UsageError(f"unknown preset {preset}: choose default or paper")
         picture = ImageConfig.paper(image) if preset == "paper" else ImageConfig(image=image)
         if size is not None:
             picture = replace(picture, size=size)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    config = ShardConfig(image=picture, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed)
-    engine = Engine(scheduler=scheduler) if workers is None else Engine(workers, scheduler)
-    build(config, spectra, out, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
+    return ShardConfig(image=picture, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed)
 
 
 if __name__ == "__main__":

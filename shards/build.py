@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.build import quarantine_row, write_quarantine
-from ingest.errors import JobError, UsageError
+from ingest.errors import JobError, UsageError, make_folder
 from ingest.jobs import Engine, run_tasks
 from ingest.schema import CLASSES
 from render import RenderError, renderer
@@ -260,7 +260,7 @@ def _claim(out: Path, plan: Plan, config: ShardConfig, force: bool) -> None:
         raise UsageError(f"{out}: is not empty and not a shard folder; choose another OUT")
     # A manifest stands for a finished folder; from here to the end of the job this one is not.
     (out / MANIFEST).unlink(missing_ok=True)
-    claim.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(claim.parent)
     content = {"fingerprint": plan.fingerprint, "config": config.to_dict()}
     write_durably(claim, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 

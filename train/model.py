@@ -156,7 +156,7 @@ def _pretrained(backbone: str, head_size: int) -> tuple[Any, Sequence[float], Se
     local = Path(backbone).is_dir()
     if local and not (Path(backbone) / "config.json").is_file():
         raise UsageError(f"BACKBONE={backbone}: no config.json there; name the folder of a transformers model")
-    if (not local and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", backbone)) or backbone.startswith((".", "/", "~")):
+    if not local and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", backbone):
         raise UsageError(f"BACKBONE={backbone}: no such folder; {_WAYS_OUT}")
     cached = local or _fetch(backbone)
     try:

@@ -1,0 +1,171 @@
+"""Losses that never see a missing label, heads that give back what they were told, scalings that invert."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.errors import UsageError
+from render import ImageConfig
+from shards.format import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
+from train.config import HEADS, TrainConfig
+from train.heads import GaussianHead, HistogramHead, PointHead
+from train.tasks import Classification, Regression, Task, make_task, masked_loss, task_from_dict
+
+STATS = LabelStats(count=1000, mean=0.4, std=0.6, min=-0.002, max=4.5)
+
+
+def redshift(head: str = "histogram") -> Regression:
+    return Regression.fit("redshift", STATS, head, 128)
+
+
+TASKS: list[Task] = [Classification(("STAR", "GALAXY", "QSO")), *(redshift(head) for head in HEADS)]
+
+
+def manifest(stats: dict[str, LabelStats] | None = None, classes: dict[str, int] | None = None) -> Manifest:
+    empty = combine_stats([])
+    shard = ShardRecord("train", "train/train-000000.tar", 1, 1, "", "", "", classes or {"STAR": 5, "QSO": 2})
+    return Manifest(
+        config=ShardConfig(image=ImageConfig()), input_fingerprint="", objects=1, quarantined=0,
+        classes=("STAR", "GALAXY", "QSO"), surveys=("mock",), shards=(shard,), mock=True,
+        label_stats={name: (stats or {}).get(name, empty) for name in LABELS},
+    )  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 12), st.sampled_from(TASKS))
+def test_only_labelled_samples_that_are_not_padding_count(data: st.DataObject, n: int, task: Task) -> None:
+    known = torch.tensor(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    valid = torch.tensor(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    logits = torch.tensor(rng.normal(size=(n, task.head_size)), dtype=torch.float32, requires_grad=True)
+    label = torch.tensor(rng.integers(0, 3, n), dtype=torch.float64)
+    masked = torch.where(known, label, float("nan"))
+    total, count = masked_loss(task, logits, masked, valid)
+    total.backward()
+    counts = known & valid
+    assert int(count) == int(counts.sum())
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
+    assert (logits.grad[~counts] == 0).all()
+    expected = task.sample_loss(logits.detach()[counts], label[counts].float()).sum()
+    torch.testing.assert_close(total.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_without_labels_has_a_zero_loss_and_a_gradient() -> None:
+    logits = torch.randn(4, 3, requires_grad=True)
+    total, count = masked_loss(TASKS[0], logits, torch.full((4,), torch.nan), torch.ones(4, dtype=torch.bool))
+    total.backward()
+    assert float(total.detach()) == 0 and int(count) == 0 and (logits.grad == 0).all()
+
+
+@settings(deadline=None)
+@given(st.floats(-1, 3), st.sampled_from([32, 128, 300]), st.booleans())
+def test_a_histogram_gives_back_the_value_it_was_told(value: float, bins: int, mode: bool) -> None:
+    head = HistogramHead(-1, 3, bins)
+    target = head.target(torch.tensor([value], dtype=torch.float64))
+    assert float(target.sum()) == pytest.approx(1)
+    logits = target.clamp_min(1e-30).log()
+    assert float(head.point(logits, mode=mode)) == pytest.approx(value, abs=0.02 * head.width)
+    q16, q50, q84 = head.quantiles(logits)[0].tolist()
+    assert q16 < q50 < q84 and q50 == pytest.approx(value, abs=0.1 * head.width)
+    assert (q84 - q16) / 2 == pytest.approx(0.8 * head.width, rel=0.2)
+    assert float(head.std(logits)) == pytest.approx(math.hypot(0.75, 12**-0.5) * head.width, rel=0.02)
+
+
+def test_the_mode_is_not_drawn_towards_another_peak() -> None:
+    head = HistogramHead(0, 1, 128)
+    two = 0.7 * head.target(torch.tensor([0.2])) + 0.3 * head.target(torch.tensor([0.9]))
+    logits = two.clamp_min(1e-30).log()
+    assert float(head.point(logits, mode=True)) == pytest.approx(0.2, abs=1e-3)
+    assert float(head.point(logits, mode=False)) == pytest.approx(0.41, abs=1e-3)
+
+
+def test_labels_outside_the_train_range_count_as_its_ends() -> None:
+    head = HistogramHead(0, 1, 64)
+    assert torch.equal(head.target(torch.tensor([7.0])), head.target(torch.tensor([1.0])))
+
+
+def test_gaussian_and_point_heads_against_torch() -> None:
+    logits, target = torch.randn(50, 2), torch.randn(50)
+    theirs = torch.nn.functional.gaussian_nll_loss(logits[:, 0], target, logits[:, 1].exp(), reduction="none", eps=0)
+    torch.testing.assert_close(GaussianHead().loss(logits, target), theirs)
+    torch.testing.assert_close(PointHead().loss(logits[:, :1], target), (logits[:, 0] - target) ** 2)
+    assert torch.isnan(PointHead().std(logits[:, :1])).all()
+    q16, q50, q84 = GaussianHead().quantiles(torch.zeros(1, 2))[0].tolist()
+    assert (q16, q50, q84) == pytest.approx((-0.9945, 0, 0.9945), abs=1e-3)
+
+
+@settings(deadline=None)
+@given(st.floats(-0.5, 9), st.sampled_from(["redshift", "teff"]))
+def test_scaling_inverts(value: float, name: str) -> None:
+    task = Regression.fit(name, STATS, "mse", 128)
+    label = torch.tensor([value], dtype=torch.float64)
+    assert float(task.physical(task.scaled(label))) == pytest.approx(value, abs=1e-9)
+
+
+def test_redshift_is_scaled_so_that_an_error_on_the_axis_is_dz() -> None:
+    task = redshift()
+    for z in (0.0, 0.5, 3.0):
+        near = torch.tensor([z, z + 1e-4 * (1 + z)], dtype=torch.float64)
+        assert float(task.scaled(near).diff()) * task.scale == pytest.approx(1e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_decoded_columns_are_in_the_labels_unit(head: str) -> None:
+    task = redshift(head)
+    truth = torch.tensor([0.1, 1.0, 3.3], dtype=torch.float64)
+    axis = task.scaled(truth)
+    logits = {
+        "histogram": lambda: task._head.target(axis).clamp_min(1e-30).log(),  # type: ignore[attr-defined]
+        "gaussian": lambda: torch.stack([axis, torch.full((3,), -8.0)], dim=1),
+        "mse": lambda: axis[:, None],
+    }[head]()
+    columns = task.decode(logits)
+    assert set(columns) == {"point", "z_std", "z_q16", "z_q50", "z_q84"}
+    np.testing.assert_allclose(columns["point"], truth, atol=1e-3)
+    if head == "mse":
+        assert np.isnan(columns["z_std"]).all()
+    else:
+        assert (columns["z_q16"] < columns["point"]).all() and (columns["point"] < columns["z_q84"]).all()
+        np.testing.assert_allclose((columns["z_q84"] - columns["z_q16"]) / 2, columns["z_std"], rtol=0.25)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_survives_its_record(task: Task) -> None:
+    assert task_from_dict(task.to_dict()) == task
+
+
+def test_an_unknown_task_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="unknown TASK=foo: choose classify, redshift"):
+        make_task(TrainConfig(task="foo", shards=("there",)), [manifest()])
+
+
+def test_a_task_without_labels_names_the_shards() -> None:
+    with pytest.raises(UsageError, match="some/shards: no object of the train split has a teff"):
+        make_task(TrainConfig(task="teff", shards=("some/shards",)), [manifest()])
+
+
+def test_one_class_alone_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
+    stats = {"class": LabelStats(5, 0, 0, 0, 0)}
+    make_task(TrainConfig(task="classify", shards=("s",)), [manifest(stats, {"STAR": 5, "unlabelled": 3})])
+    assert "every labelled object of the train split is a STAR" in capsys.readouterr().err
+
+
+def test_statistics_of_several_data_sets_are_combined() -> None:
+    one, two = LabelStats(10, 0.0, 0.1, -0.1, 0.2), LabelStats(30, 2.0, 0.5, 1.0, 5.0)
+    task = make_task(TrainConfig(task="redshift", shards=("a", "b")), [manifest({"z": one}), manifest({"z": two})])
+    assert isinstance(task, Regression) and (task.low, task.high) == (-0.1, 5.0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"lr": -1.0}, {"head": "spline"}, {"layer_decay": 0.0}, {"shards": ()}, {"warmup": 1.0}]
+)
+def test_a_wrong_configuration_is_a_usage_error(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        replace(TrainConfig(task="classify", shards=("s",)), **wrong)  # type: ignore[arg-type]
