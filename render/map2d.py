@@ -1,76 +1,137 @@
-"""map2d: flux values row by row in coloured cells, one spectral pixel a cell."""
+"""`map2d`: flux values row by row into square cells of a colour map (Spectromer, A&A 709, A122)."""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba import njit, prange
 
-from render.base import U8, Renderer
-from render.config import ImageConfig
-from render.prepare import RenderError, fill_bad, prepare
+from render.config import ImageConfig, RenderError
+from render.prepare import fill_gaps, limits, prepare
+
+Codes = npt.NDArray[np.uint8]
 
 
-class Map2d(Renderer):
-    """The first pixel in the window is the top left cell, the next one is to its right.
+@lru_cache
+def colour_table(name: str) -> Codes:
+    """The 256 colours of a matplotlib colour map: uint8 `(256, 3)`."""
+    import matplotlib as mpl
 
-    Codes are indices into the colour map, computed as matplotlib's Normalize and Colormap do for float32 flux: the
-    pictures are the same bit for bit. Cells beyond the last pixel, and the border, have code 0; so has the whole of
-    a spectrum of constant flux under `minmax`. Bad pixels are interpolated, so every value keeps its place.
+    return np.ascontiguousarray(mpl.colormaps[name](np.arange(256), bytes=True)[:, :3])
+
+
+class Map2d:
+    """Flux value i of the window stands in cell i, counted along rows of `size // block` cells from the top left.
+
+    Codes and colours equal matplotlib's `Normalize` and colour map for float32 flux bit for bit. Bad pixels are
+    filled by a straight line between good neighbours. Cells past the spectrum's end, and the strip that whole blocks
+    leave free at the right and at the bottom, show flux 0 for fixed limits, as the paper's code does, and the lowest
+    colour for limits of the spectrum's own.
     """
 
     def __init__(self, config: ImageConfig) -> None:
-        super().__init__(config)
-        cells = config.size // config.block
-        self.block = config.block
-        self.pad = (config.size - cells * config.block) // 2
-        self.code_shape = (cells, cells)
+        self.config = config
+        self.cells = config.size // config.block
+        self.code_shape: tuple[int, ...] = (self.cells, self.cells)
+        self.block, self.pad = config.block, 0
+        self.lut: Codes | None = colour_table(config.colormap)
+        self.empty = 0
+        if config.limits == "fixed":
+            zero = np.zeros(1, np.float32)
+            code = np.empty(1, np.uint8)
+            _quantise(zero, config.flux_min, config.flux_max, code, 0)
+            self.empty = int(code[0])
 
-    @property
-    def lut(self) -> U8:
-        """Colour table, uint8 (256, 3)."""
-        return color_table(self.config.colormap)
-
-    def _draw(
+    def codes(
         self,
-        flux: npt.ArrayLike,
-        ivar: npt.ArrayLike | None,
-        wavelength: npt.ArrayLike,
-        mask: npt.ArrayLike | None,
-        out: U8,
-    ) -> None:
-        spectrum = prepare(flux, ivar, wavelength, mask, self.config.window)
-        if len(spectrum.flux) > out.size:
-            side = self.code_shape[0]
-            hint = "use a smaller block" if self.block > 1 else "use a larger size"
-            raise RenderError(f"{len(spectrum.flux)} pixels do not fit {side} x {side} cells; {hint}")
-        low, high = spectrum.low, spectrum.high
+        flux: npt.NDArray[Any],
+        ivar: npt.NDArray[Any] | None,
+        wavelength: npt.NDArray[Any],
+        mask: npt.NDArray[Any] | None,
+        out: Codes | None = None,
+    ) -> Codes:
+        """Positions in the colour table: uint8 `(cells, cells)`, into `out` where it is given.
+
+        Raises:
+            RenderError: nothing to draw, or more pixels than cells.
+        """
+        values, _, good = prepare(flux, ivar, wavelength, mask, self.config.window)
+        if len(values) > self.cells**2:
+            raise RenderError(
+                f"{len(values)} pixels do not fit {self.cells} x {self.cells} cells; take a smaller block"
+            )
         if self.config.limits == "fixed":
             low, high = self.config.flux_min, self.config.flux_max
-        fill_bad(spectrum.wavelength, spectrum.flux, spectrum.good)
-        _normalize(spectrum.flux, low, high, out.reshape(-1))
+        else:
+            low, high = limits(values, good)
+        values = values.copy()
+        fill_gaps(values, good)
+        out = np.empty(self.code_shape, np.uint8) if out is None else out
+        _quantise(values, low, high, out.reshape(-1), self.empty)
+        return out
 
+    def expand(self, codes: Codes) -> Codes:
+        """The picture of one code array: uint8 `(size, size, 3)`, RGB."""
+        return self.expand_batch(codes[None])[0]
 
-@cache
-def color_table(name: str) -> U8:
-    """The 256 RGB entries of a matplotlib colour map; matplotlib is imported on first use, being slow to import."""
-    from matplotlib import colormaps
-
-    table: U8 = np.ascontiguousarray(colormaps[name](np.arange(256), bytes=True)[:, :3])
-    return table
+    def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
+        """Pictures of B code arrays: uint8 `(B, size, size, 3)`, RGB, into `out` where it is given."""
+        size = self.config.size
+        out = np.empty((len(codes), size, size, 3), np.uint8) if out is None else out
+        expand = _expand_one if len(codes) == 1 else _expand_many
+        expand(np.ascontiguousarray(codes), self.lut, self.block, self.empty, out)
+        return out
 
 
 @njit(nogil=True, cache=True)
-def _normalize(flux, low, high, codes):  # type: ignore[no-untyped-def]
-    """The index matplotlib takes: each step in float64, rounded to float32, as NumPy does in place on float32."""
+def _quantise(flux, low, high, out, empty):  # type: ignore[no-untyped-def]
+    """Codes of flux, then `empty`.
+
+    float64 limits and results rounded to float32 after each step: so matplotlib normalises float32 data, and any
+    other rounding moves about one code in a million.
+    """
     span = high - low
     for i in range(len(flux)):
-        if span == 0:
-            codes[i] = 0
+        if span <= 0:
+            out[i] = 0  # constant flux: matplotlib maps it to the lowest colour
             continue
-        t = np.float32(np.float64(flux[i]) - low)
-        t = np.float32(np.float64(t) / span) * np.float32(256)
-        codes[i] = np.uint8(min(max(t, np.float32(0)), np.float32(255)))
-    codes[len(flux) :] = 0
+        above = np.float64(np.float32(flux[i] - low))
+        level = np.float32(above / span) * np.float32(256)
+        if level < 0:
+            out[i] = 0
+        elif level >= 256:
+            out[i] = 255
+        else:
+            out[i] = np.uint8(level)
+    for i in range(len(flux), len(out)):
+        out[i] = empty
+
+
+def _expand(codes, table, block, empty, out):  # type: ignore[no-untyped-def]
+    batch, rows, columns = codes.shape
+    size = out.shape[1]
+    for b in prange(batch):
+        picture = out[b].reshape(size, size * 3)
+        for r in range(rows):
+            line = picture[r * block]
+            for c in range(columns):
+                code = codes[b, r, c]
+                at = c * block * 3
+                for _ in range(block):
+                    line[at], line[at + 1], line[at + 2] = table[code, 0], table[code, 1], table[code, 2]
+                    at += 3
+            for x in range(columns * block, size):
+                line[3 * x], line[3 * x + 1], line[3 * x + 2] = table[empty, 0], table[empty, 1], table[empty, 2]
+            for k in range(1, block):
+                picture[r * block + k] = line
+        for y in range(rows * block, size):
+            for x in range(size):
+                picture[y, 3 * x], picture[y, 3 * x + 1] = table[empty, 0], table[empty, 1]
+                picture[y, 3 * x + 2] = table[empty, 2]
+
+
+_expand_one = njit(nogil=True, cache=True)(_expand)
+_expand_many = njit(nogil=True, cache=True, parallel=True)(_expand)

@@ -1,69 +1,82 @@
-"""overlap: three equal thirds of the window drawn over each other in red, green and blue."""
+"""`overlap`: three equal wavelength segments over each other in red, green and blue (Spectromer, A&A 709, A122)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from render.base import U8, Renderer, checked_out
 from render.config import ImageConfig
-from render.prepare import prepare
-from render.simple import coverage, to_pixels
+from render.lines import coverage
+from render.simple import line_of
 
-# Bluest third first. Matplotlib's "green", which the paper's code names, is half as bright as the full primary.
-COLORS = np.array([[255, 0, 0], [0, 128, 0], [0, 0, 255]], np.float32)
-ALPHA = 0.5
+Codes = npt.NDArray[np.uint8]
+
+#: matplotlib's `red`, `green` and `blue`, from the bluest segment to the reddest.
+COLOURS = np.array([[255, 0, 0], [0, 128, 0], [0, 0, 255]], np.float32)
 
 
-class Overlap(Renderer):
-    """Each third of the window spans the full width; one y scale, that of `simple`, for all three."""
+class Overlap:
+    """Each third of the window spans the picture's full width; one flux scale serves all three.
+
+    Lines are drawn one after another over white, each with the same opacity.
+    """
+
+    lut: Codes | None = None
+    block, pad, empty = 1, 0, 0
 
     def __init__(self, config: ImageConfig) -> None:
-        super().__init__(config)
-        self.code_shape = (config.size, config.size, 3)
+        self.config = config
+        self.code_shape: tuple[int, ...] = (config.size, config.size, 3)
 
-    def _draw(
+    def codes(
         self,
-        flux: npt.ArrayLike,
-        ivar: npt.ArrayLike | None,
-        wavelength: npt.ArrayLike,
-        mask: npt.ArrayLike | None,
-        out: U8,
-    ) -> None:
-        s = prepare(flux, ivar, wavelength, mask, self.config.window)
-        x, y = np.empty(len(s.flux), np.float32), np.empty(len(s.flux), np.float32)
-        size, width = self.config.size, self.config.line_width
-        edges = np.linspace(*self.config.window, 4)
-        shares = []
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
-            n = to_pixels(s.wavelength, s.flux, s.good, start, stop, s.low, s.high, size, width, x, y)
-            shares.append(coverage(x[:n], y[:n], size, width))
-        _blend(shares[0], shares[1], shares[2], out)
+        flux: npt.NDArray[Any],
+        ivar: npt.NDArray[Any] | None,
+        wavelength: npt.NDArray[Any],
+        mask: npt.NDArray[Any] | None,
+        out: Codes | None = None,
+    ) -> Codes:
+        """The RGB picture: uint8 `(size, size, 3)`, into `out` where it is given.
 
-    def expand(self, codes: U8) -> U8:
-        """A copy: the codes are RGB already."""
-        return self._checked_codes(codes, self.code_shape).copy()
+        Raises:
+            RenderError: nothing to draw.
+        """
+        size = self.config.size
+        x, y = line_of(flux, ivar, wavelength, mask, self.config)
+        canvas = np.full(self.code_shape, 255, np.float32)
+        cover = np.empty((size, size), np.float32)
+        edges = np.searchsorted(x, [0, 1 / 3, 2 / 3, np.nextafter(1, 2)])
+        for third in range(3):
+            part = slice(edges[third], edges[third + 1])
+            if edges[third + 1] - edges[third] < 2:
+                continue  # a survey that ends before this third has no line there
+            coverage((3 * x[part] - third) * size, y[part] * size, self.config.line_width, cover)
+            _blend(canvas, cover, COLOURS[third], np.float32(self.config.alpha))
+        out = np.empty(self.code_shape, np.uint8) if out is None else out
+        np.floor(canvas + np.float32(0.5), out=canvas)
+        out[...] = canvas
+        return out
 
-    def expand_batch(self, codes: U8, out: U8 | None = None) -> U8:
-        """A copy: the codes are RGB already."""
-        batch = self._checked_codes(codes, (len(codes), *self.code_shape))
-        out = checked_out(out, batch.shape)
-        np.copyto(out, batch)
+    def expand(self, codes: Codes) -> Codes:
+        """The codes themselves are the picture."""
+        return codes
+
+    def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
+        """The codes themselves are the pictures; copied into `out` where it is given."""
+        if out is None:
+            return codes
+        out[...] = codes
         return out
 
 
 @njit(nogil=True, cache=True)
-def _blend(first, second, third, out):  # type: ignore[no-untyped-def]
-    """The three lines over white, in this order, each with opacity ALPHA times its coverage."""
-    alpha = np.float32(ALPHA)
-    for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            for channel in range(3):
-                value = np.float32(255)
-                value += (COLORS[0, channel] - value) * alpha * first[row, column]
-                value += (COLORS[1, channel] - value) * alpha * second[row, column]
-                value += (COLORS[2, channel] - value) * alpha * third[row, column]
-                out[row, column, channel] = np.uint8(
-                    min(max(value + np.float32(0.5), np.float32(0)), np.float32(255))
-                )
+def _blend(canvas, cover, colour, alpha):  # type: ignore[no-untyped-def]
+    for row in range(cover.shape[0]):
+        for column in range(cover.shape[1]):
+            share = min(max(cover[row, column], np.float32(0)), np.float32(1)) * alpha
+            if share > 0:
+                for k in range(3):
+                    canvas[row, column, k] += (colour[k] - canvas[row, column, k]) * share
