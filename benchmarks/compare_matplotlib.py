@@ -88,9 +88,8 @@ def made_up_galaxy() -> Spectrum:
     ):  # fmt: skip
         flux = flux + height * np.exp(-0.5 * ((rest - centre) / sigma) ** 2)
     noise = 2.2 + 6 * np.clip((wavelength - 8200) / 900, 0, None)
-    flux = (flux + rng.normal(0, noise)).astype(np.float32)
-    mask: npt.NDArray[np.bool_] = np.zeros(len(flux), np.bool_)
-    return flux, (1 / noise**2).astype(np.float32), wavelength, mask
+    observed: npt.NDArray[np.float32] = (flux + rng.normal(0, noise)).astype(np.float32)
+    return observed, (1 / noise**2).astype(np.float32), wavelength, np.zeros(len(observed), np.bool_)
 
 
 def three_images(out: Path) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest import catalog
-from ingest.errors import BadObjectError, JobError, UsageError, make_folder
+from ingest.errors import BadObjectError, JobError, UsageError, make_folder, naming
 from ingest.jobs import Engine, run_tasks
 from ingest.schema import PROGRAM_VERSION, SCHEMA_VERSION, Spectrum, publish, to_table, write_parquet
 from ingest.surveys import SUFFIXES, read_file, reader
@@ -229,7 +229,8 @@ def ingest_part(task: _Task) -> PartResult:
         spectra.append(spectrum)
     path = Path(task.out) / "spectra" / _part_name(task.part)
     if spectra:
-        write_parquet(to_table(spectra), path, asdict(task.config), task.config.row_group_rows)
+        with naming(path):
+            write_parquet(to_table(spectra), path, asdict(task.config), task.config.row_group_rows)
     counts = Counter((s.layout, s.labels.get("class") or "unlabelled") for s in spectra)
     result = PartResult(
         part=task.part, fingerprint=task.fingerprint, files=len(task.files), rows=len(spectra), matched=matched,

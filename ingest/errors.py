@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,6 +58,10 @@ _ENVIRONMENT = {
 }
 
 
+_INTERRUPTED = 130
+_GO_ON = "interrupted: what is finished is kept; run the same command again to go on"
+
+
 def is_environment(error: BaseException) -> bool:
     """Whether `error` is the machine's fault (disk full, no permission) rather than one object's."""
     return isinstance(error, OSError) and error.errno in _ENVIRONMENT
@@ -69,6 +74,17 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         mend = _ENVIRONMENT.get(error.errno or 0, f"cannot be made a folder ({error.strerror}); choose another OUT")
         raise JobError(f"{path}: {mend}") from error
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Give an OSError that does not say which file it is about the name `path`: a full disk, most of all."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def one_line(error: OSError) -> str:
@@ -91,6 +107,8 @@ def run_app(app: typer.Typer) -> NoReturn:
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code == _INTERRUPTED:  # typer has caught the Ctrl-C before us
+            _say(_GO_ON, code)
     except UsageError as error:
         code = _say(error, 2)
     except JobError as error:
@@ -98,7 +116,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     except OSError as error:
         code = _say(one_line(error), 1)
     except KeyboardInterrupt:
-        code = _say("interrupted: what is finished is kept; run the same command again to go on", 130)
+        code = _say(_GO_ON, _INTERRUPTED)
     sys.exit(code)
 
 

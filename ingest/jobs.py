@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,7 +122,6 @@ def _dask(function: Callable[[Task], Result], tasks: Sequence[Task], engine: Eng
 
 @contextmanager
 def _client(engine: Engine, n_tasks: int) -> Iterator[Any]:
-    import dask
     from distributed import Client, LocalCluster
 
     # The scheduler's own warnings are about its internals; failures reach the user through `JobError`.
@@ -140,14 +140,18 @@ def _client(engine: Engine, n_tasks: int) -> Iterator[Any]:
         with client:
             yield client
         return
-    with (
-        dask.config.set({"distributed.admin.large-graph-warning-threshold": "100MB"}),
-        LocalCluster(
+    # Ctrl-C reaches every process of the terminal. Workers inherit that they ignore it: this process stops them, and
+    # says so in one line, where they would each print a traceback.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cluster = LocalCluster(
             n_workers=min(engine.workers, n_tasks),
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+            silence_logs=logging.CRITICAL,
+        )
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    with cluster, Client(cluster) as client:
         yield client

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.build import quarantine_row, write_quarantine
-from ingest.errors import JobError, UsageError, make_folder
+from ingest.errors import JobError, UsageError, make_folder, naming
 from ingest.jobs import Engine, run_tasks
 from ingest.schema import CLASSES
 from render import RenderError, renderer
@@ -158,7 +158,8 @@ def write_shard(task: _Task) -> TaskResult:
     for split, members in zip(SPLITS, samples, strict=True):
         members.sort(key=lambda sample: rank[sample.row])
         if members:
-            records.append(_write_split(task, split, members, blocks))
+            with naming(task.out):
+                records.append(_write_split(task, split, members, blocks))
     train = np.array([sample.labels for sample in samples[0]]).reshape(-1, len(LABELS))
     result = TaskResult(
         task.shard, task.fingerprint, start, tuple(records), _statistics(train), quarantine,
