@@ -56,17 +56,22 @@ def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
     if pixels is None or len(pixels) == 0:
         raise BadObjectError("HDU 1 has no pixels", layout=layout)
     row = _Row(hdus[2])
-    zwarning = int(row.get("zwarning") or 0)
-    target = text(row.get("targettype")) or ""
-    if target.upper() == "SKY" or zwarning & _ZWARNING_SKY:
+    zwarning = None if (flags := number(row.get("zwarning"))) is None else int(flags)
+    # TARGETTYPE stands in the SPECOBJ tables, OBJTYPE in the SPALL ones ('SKY', in SDSS-V also 'sky_boss').
+    targets = [text(row.get(name)) or "" for name in ("targettype", "objtype")]
+    if any(target.upper().startswith("SKY") for target in targets) or (zwarning or 0) & _ZWARNING_SKY:
         raise BadObjectError("sky fibre: its class and z mean nothing", layout=layout, selected_out=True)
-    if zwarning & (_ZWARNING_UNPLUGGED | _ZWARNING_NODATA):
+    if (zwarning or 0) & (_ZWARNING_UNPLUGGED | _ZWARNING_NODATA):
         raise BadObjectError("unplugged fibre or no data (ZWARNING)", layout=layout, selected_out=True)
     wave = 10.0 ** native(pixels[names["loglam"]], np.float64)
     wavelength = wave.astype(np.float32)
     and_mask = native(pixels[names["and_mask"]], np.int64)
     grid = log_grid(header, wave)
-    ra, dec = position(row.get("plug_ra", header.get("PLUG_RA")), row.get("plug_dec", header.get("PLUG_DEC")))
+    # RA and DEC of the primary header are the plate's centre, not the object's place.
+    ra, dec = position(
+        row.first("plug_ra", "racat", "fiber_ra", default=header.get("PLUG_RA")),
+        row.first("plug_dec", "deccat", "fiber_dec", default=header.get("PLUG_DEC")),
+    )
     is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
     return checked(
         Spectrum(
@@ -105,6 +110,10 @@ class _Row:
         # SN_MEDIAN is a vector over ugriz in some versions; the scalar columns are what is asked for here.
         return default if np.ndim(value) else value
 
+    def first(self, *names: str, default: Any) -> Any:
+        """The first of these columns that holds a number."""
+        return next((value for name in names if (value := number(self.get(name))) is not None), default)
+
 
 def _names(hdu: Any) -> dict[str, str]:
     columns = getattr(hdu, "columns", None)
@@ -116,16 +125,14 @@ def _object_id(row: _Row) -> str:
     identifier = text(row.get("specobjid")) or text(row.get("specobj_id"))
     if identifier is not None and identifier.isdigit() and int(identifier) > 0:
         return identifier
-    parts = [number(row.get(key)) for key in ("plate", "mjd", "fiberid")]
-    if None in parts:
-        catalogid = text(row.get("catalogid"))
-        if catalogid is None:
-            raise BadObjectError("no SPECOBJID, and no PLATE, MJD and FIBERID to stand in for it")
-        return catalogid
-    return "-".join(str(int(part)) for part in parts if part is not None)
+    for names in (("plate", "mjd", "fiberid"), ("field", "mjd", "catalogid")):
+        parts = [text(row.get(name)) for name in names]
+        if None not in parts:
+            return "-".join(map(str, parts))
+    raise BadObjectError("no SPECOBJID, and neither PLATE, MJD, FIBERID nor FIELD, MJD, CATALOGID to stand in for it")
 
 
-def _labels(row: _Row, zwarning: int) -> dict[str, Any]:
+def _labels(row: _Row, zwarning: int | None) -> dict[str, Any]:
     z = number(row.get("z"))
     label = class_label(row.get("class"))
     return {
