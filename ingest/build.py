@@ -45,6 +45,7 @@ class IngestConfig:
     Attributes:
         survey: `lamost` or `sdss`.
         limit: at most this many files, a seeded random choice; None takes all.
+        mock_files: the size of the mock survey that the files are of, if they are.
         files_per_part: files of one task, rows of one Parquet file at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.
         seed: of the random file order.
@@ -52,6 +53,7 @@ class IngestConfig:
 
     survey: str
     limit: int | None = None
+    mock_files: int | None = None
     files_per_part: int = 512
     row_group_rows: int = 128
     seed: int = 0
@@ -177,7 +179,7 @@ def build(
     for folder in (ledger, spectra):
         make_folder(folder)
     prepared = None if catalogue is None else catalog.prepare(catalogue, config.survey, ledger)
-    _claim(ledger, config, root, catalogue, force)
+    claim(out, config, root, catalogue, force)
     tasks = _tasks(config, root, chosen, prepared, out)
     _drop_stale(spectra, ledger, len(tasks))
     done = {task.part: record for task in tasks if (record := _kept(task)) is not None}
@@ -279,8 +281,15 @@ def _tasks(config: IngestConfig, root: Path, files: Sequence[str], catalogue: Pa
     return tasks
 
 
-def _claim(ledger: Path, config: IngestConfig, root: Path, catalogue: Path | None, force: bool) -> None:
-    """Record what this folder is made from; refuse to mix it with something else."""
+def claim(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, force: bool) -> None:
+    """Record what `out` is made from; refuse to mix it with something else.
+
+    Raises:
+        UsageError: it holds something else, and `force` is not given.
+    """
+    make_folder(out)
+    ledger = out / "ingest"
+    make_folder(ledger)
     mine = {**asdict(config), "data": str(root.resolve())}
     if catalogue is not None:
         mine["catalogue"] = str(catalogue.resolve())
@@ -291,7 +300,7 @@ def _claim(ledger: Path, config: IngestConfig, root: Path, catalogue: Path | Non
         if changed:
             what = ", ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
             raise UsageError(
-                f"{ledger.parent}: holds spectra made from another input or configuration ({what}); "
+                f"{out}: holds spectra made from another input or configuration ({what}); "
                 "choose another OUT, or FORCE=1 to replace them"
             )
     _write_json(path, mine)

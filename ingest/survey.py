@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingest.build import IngestConfig, Summary, build
-from ingest.errors import UsageError, make_folder
+from ingest.build import IngestConfig, Summary, build, claim
+from ingest.errors import UsageError
 from ingest.jobs import Engine
 from ingest.surveys import reader
 
@@ -37,13 +37,17 @@ def ingest_survey(
         raise UsageError(f"N={n}: give a number of files from 1 to 1,000,000")
     if seed < 0:
         raise UsageError(f"seed {seed}: give 0 or a positive number")
-    make_folder(out)
     if data is None:
-        from ingest.mock import MockConfig, write_with_progress
+        from ingest.mock import CATALOGUE, MockConfig, write_with_progress
 
-        mock = write_with_progress(MockConfig(survey=survey, n_files=n or MOCK_FILES, seed=seed), out / "mock")
-        data, catalogue, n = str(mock.folder), catalogue or mock.catalogue, None
-    config = IngestConfig(survey=survey, limit=n, seed=seed)
+        folder = out / "mock"
+        data, catalogue = str(folder), catalogue or folder / CATALOGUE
+        config = IngestConfig(survey, mock_files=n or MOCK_FILES, seed=seed)
+        # Before the mock survey of an earlier run is replaced, not after.
+        claim(out, config, folder, catalogue, force)
+        write_with_progress(MockConfig(survey=survey, n_files=n or MOCK_FILES, seed=seed), folder)
+    else:
+        config = IngestConfig(survey, limit=n, seed=seed)
     return build(
         config, data, out, catalogue=catalogue, engine=engine, max_bad_fraction=max_bad_fraction, force=force
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.mock import MockConfig, write
 from shards.format import Manifest
 from tests.conftest import ROOT
 from tests.test_shards import tree
@@ -62,12 +63,11 @@ def test_make_help_names_the_targets() -> None:
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_an_interrupted_job_goes_on_to_the_same_bytes(tmp_path: Path, sign: int, code: int) -> None:
-    data = tmp_path / "data"
-    whole = run("shards", "make", "--survey", "lamost", "--n", "600", "--out", tmp_path / "whole", "--workers", "0")
+    mock = write(MockConfig("lamost", n_files=600), tmp_path / "data")
+    make = ["shards", "make", "--survey", "lamost", "--data", str(mock.folder), "--catalog", str(mock.catalogue)]
+    whole = run(*make, "--out", tmp_path / "whole", "--workers", "0")
     assert whole.returncode == 0, whole.stderr
-    (tmp_path / "whole" / "mock").rename(data)
-    command = [sys.executable, "-m", "shards", "make", "--survey", "lamost", "--data", str(data),
-               "--catalog", str(data / "mock_catalogue.csv"), "--out", str(tmp_path / "again")]  # fmt: skip
+    command = [sys.executable, "-m", *make, "--out", str(tmp_path / "again")]
     job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                            start_new_session=True)  # fmt: skip
     deadline = time.monotonic() + 120
@@ -80,9 +80,20 @@ def test_an_interrupted_job_goes_on_to_the_same_bytes(tmp_path: Path, sign: int,
         assert not (tmp_path / "again" / "shards" / "map2d" / "manifest.json").exists()
         if sign == signal.SIGINT:
             assert "interrupted: what is finished is kept" in output
-    again = run(*command[2:], "--workers", "0")
+    again = run(*make, "--out", tmp_path / "again", "--workers", "0")
     assert again.returncode == 0, again.stderr
     folders = [tmp_path / name / "shards" / "map2d" for name in ("whole", "again")]
     assert tree(folders[0]) == tree(folders[1])
     manifest = Manifest.load(folders[1])
     assert manifest.mock and manifest.samples() + manifest.quarantined == manifest.objects
+
+
+def test_another_mock_in_the_same_folder_is_refused_before_anything_is_replaced(tmp_path: Path) -> None:
+    first = run("ingest", "build", "--survey", "sdss", "--n", "60", "--out", tmp_path, "--workers", "0")
+    assert first.returncode == 0 and "60 files = " in first.stdout
+    before = tree(tmp_path)
+    other = run("ingest", "build", "--survey", "sdss", "--n", "50", "--out", tmp_path, "--workers", "0")
+    assert other.returncode == 2 and "mock_files: 60 -> 50" in other.stderr and "FORCE=1" in other.stderr
+    assert tree(tmp_path) == before
+    forced = run("ingest", "build", "--survey", "sdss", "--n", "50", "--out", tmp_path, "--workers", "0", "--force")
+    assert forced.returncode == 0 and "50 files = " in forced.stdout

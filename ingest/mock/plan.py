@@ -43,7 +43,7 @@ class MockConfig:
     """What to write.
 
     `survey` "lamost" or "sdss"; `n_files` counts every file, damaged ones too; `damaged_fraction` of all
-    files (at least three when it is above zero and `n_files` is 50 or more); `repeat_fraction` of the objects
+    files (at least three when it is above zero and `n_files` is 100 or more); `repeat_fraction` of the objects
     have a second visit. Raises ValueError, one line, for a value out of range.
     """
 
@@ -150,7 +150,7 @@ def plan(config: MockConfig) -> tuple[Entry, ...]:
     rng = _rng(config, 0)
     n = config.n_files
     n_damaged = round(n * config.damaged_fraction)
-    if config.damaged_fraction > 0.0 and n >= 50:
+    if config.damaged_fraction > 0.0 and n >= 100:
         n_damaged = max(n_damaged, 3)
     n_repeat = round(config.repeat_fraction * (n - n_damaged) / (1.0 + config.repeat_fraction))
     n_objects = n - n_repeat
