@@ -176,6 +176,18 @@ def test_evaluate_adds_the_test_split(trained: Path) -> None:
     assert "## test" in (trained / "report.md").read_text() and (trained / "figure_test.png").is_file()
 
 
+def test_an_empty_split_is_left_out_and_said(
+    trained: Path, spectra_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ShardConfig(split=(0.5, 0.5, 0.0))
+    build_shards(few, spectra_folder, tmp_path / "few", engine=Engine(workers=0))
+    content = evaluate(trained, shards=[str(tmp_path / "few")], device="cpu")
+    assert list(content["splits"]) == ["val"] and "the test split is empty" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="nothing in test"):
+        evaluate(trained, splits=["test"], shards=[str(tmp_path / "few")], device="cpu")
+    evaluate(trained, device="cpu")  # the next test reads the figures of the run's own data
+
+
 def test_evaluate_refuses_pictures_of_another_kind(trained: Path, spectra_folder: Path, tmp_path: Path) -> None:
     line = ShardConfig(image=ImageConfig(image="simple"))
     build_shards(line, spectra_folder, tmp_path / "simple", engine=Engine(workers=0))

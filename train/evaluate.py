@@ -13,7 +13,7 @@ from typing import Any
 
 from ingest.errors import UsageError
 from shards import loader as shard_loader
-from shards.format import SPLITS
+from shards.format import SPLITS, Manifest
 from train import figures, report
 from train.run import METRICS, REPORT, Card, data_record, open_model, write_text
 from train.scoring import finite, judge, make_accelerator, score
@@ -48,16 +48,22 @@ def evaluate(
     folders = list(shards) or [record["folder"] for record in card.data]
     accelerator = make_accelerator(device)
     network = accelerator.prepare(model.to(accelerator.device))
-    scores, data = {}, card.data
+    manifests = [Manifest.load(Path(folder)) for folder in folders]
+    filled = [split for split in splits if any(manifest.samples(split) for manifest in manifests)]
     for split in splits:
+        if split not in filled:
+            accelerator.print(f"{', '.join(folders)}: the {split} split is empty and left out; use more objects")
+    if not filled:
+        raise UsageError(f"{', '.join(folders)}: nothing in {', '.join(splits)} to evaluate on")
+    scores, data = {}, data_record(folders, manifests)
+    mock = card.mock or any(manifest.mock for manifest in manifests)
+    for split in filled:
         with shard_loader.open(
             folders, split, batch_size or card.config.batch_size, rank=accelerator.process_index,
             world_size=accelerator.num_processes, device=str(accelerator.device), shuffle=False, threads=threads,
             backend=backend,
         ) as loader:  # fmt: skip
             _check_pictures(card, loader.manifests[0].config.image.to_dict(), folders)
-            data = data_record(folders, loader.manifests)
-            mock = card.mock or any(manifest.mock for manifest in loader.manifests)
             scored = score(network, card.task, loader, accelerator)
         scores[split] = judge(card.task, scored, card.baselines)
         if accelerator.is_main_process:

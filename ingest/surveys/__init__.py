@@ -74,13 +74,13 @@ def read_file(path: Path, survey: str | None = None, source_file: str | None = N
 
 def _read(path: Path, survey: str | None, source_file: str) -> Spectrum:
     from astropy.io import fits
-    from astropy.io.fits.verify import VerifyWarning
 
     payload = _payload(path)
     if len(payload) < 2880 or not payload.startswith(b"SIMPLE"):
         raise BadObjectError("empty file" if not payload else "not a FITS file")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VerifyWarning)
+        # An odd header is no news to the user: what cannot be read from it has a reason of its own.
+        warnings.simplefilter("ignore", AstropyUserWarning)
         # A file cut short still opens with only this warning; its missing pixels must not read as data.
         warnings.filterwarnings("error", message=".*may have been truncated.*")
         with fits.open(BytesIO(payload), memmap=False, lazy_load_hdus=False) as hdus:
