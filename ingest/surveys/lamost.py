@@ -18,6 +18,7 @@ from ingest.surveys.common import (
     MOCK_ORIGIN,
     checked,
     class_label,
+    column_names,
     grid_from,
     log_grid,
     native,
@@ -44,7 +45,7 @@ def recognise(hdus: Any) -> str | None:
             return IMAGE if rows[2:3] == ["wavelength"] else IMAGE_DR1
         return None
     for hdu in hdus[1:2]:
-        names = {name.upper() for name in getattr(getattr(hdu, "columns", None), "names", None) or ()}
+        names = {name.upper() for name in column_names(hdu)}
         # Every column is one vector in one row; SDSS has the same kind of names with one row a pixel.
         if names >= _COLUMNS and hdu.header.get("NAXIS2") == 1:
             return TABLE

@@ -17,6 +17,7 @@ from ingest.surveys.common import (
     MOCK_ORIGIN,
     checked,
     class_label,
+    column_names,
     log_grid,
     native,
     number,
@@ -116,8 +117,7 @@ class _Row:
 
 
 def _names(hdu: Any) -> dict[str, str]:
-    columns = getattr(hdu, "columns", None)
-    return {name.lower(): name for name in (columns.names if columns is not None else ())}
+    return {name.lower(): name for name in column_names(hdu)}
 
 
 def _object_id(row: _Row) -> str:
