@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -53,7 +54,7 @@ class ImageConfig:
         _check(16 <= self.size <= 1024, f"size={self.size}: give 16 to 1024 pixels")
         _check(1 <= self.block <= self.size, f"block={self.block}: give 1 to {self.size} pixels")
         low, high = self.window
-        _check(0 < low < high, f"window={self.window}: give two increasing wavelengths in Angstrom")
+        _check(0 < low < high < math.inf, f"window={self.window}: give two increasing wavelengths in Angstrom")
         _check(self.flux_min < self.flux_max, f"flux_min={self.flux_min}: must lie below flux_max={self.flux_max}")
         _check(0 < self.line_width <= 16, f"line_width={self.line_width}: give up to 16 pixels")
         _check(0 <= self.margin < 0.5, f"margin={self.margin}: give 0 to 0.5")

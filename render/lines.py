@@ -27,15 +27,14 @@ def coverage(x, y, width, out):  # type: ignore[no-untyped-def]
         out: float32 `(size, size)`, overwritten, row by row from the top.
     """
     size = out.shape[0]
-    # Columns first: one column's changes and its running sum stay in the fastest cache.
-    change = np.zeros((size, size + 2), np.float32)
+    # Rows first: the running sum adds whole rows, as vectors; down a column each addition would wait for the last.
+    change = np.zeros((size + 2, size), np.float32)
     for i in range(len(x) - 1):
         _add_segment(change, x[i], y[i], x[i + 1], y[i + 1], 0.5 * width)
-    for column in range(size):
-        ink = np.float32(0)
-        for row in range(size):
-            ink += change[column, row]
-            out[row, column] = ink
+    out[0] = change[0]
+    for row in range(1, size):
+        for column in range(size):
+            out[row, column] = out[row - 1, column] + change[row, column]
 
 
 @njit(nogil=True, cache=True)
@@ -45,7 +44,7 @@ def _add_segment(change, x0, y0, x1, y1, radius):  # type: ignore[no-untyped-def
     length = np.sqrt(dx * dx + dy * dy)
     c, s = dx / length, abs(dy) / length
     sign = 1.0 if dy >= 0 else -1.0
-    strips = change.shape[0] * CUTS
+    strips = change.shape[1] * CUTS
     first = max(int(np.ceil((x0 - radius * s) * CUTS - 0.5)), 0)
     last = min(int(np.floor((x1 + radius * s) * CUTS - 0.5)), strips - 1)
     half = radius / c
@@ -57,9 +56,9 @@ def _add_segment(change, x0, y0, x1, y1, radius):  # type: ignore[no-untyped-def
             low, high = max(low, -u * c / s), min(high, (length - u * c) / s)
         if high > low:
             if sign > 0:
-                _add_interval(change[strip // CUTS], y0 + low, y0 + high)
+                _add_interval(change[:, strip // CUTS], y0 + low, y0 + high)
             else:
-                _add_interval(change[strip // CUTS], y0 - high, y0 - low)
+                _add_interval(change[:, strip // CUTS], y0 - high, y0 - low)
 
 
 @njit(nogil=True, cache=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import njit, prange
 
 from render.config import ImageConfig, RenderError
-from render.prepare import fill_gaps, limits, prepare
+from render.prepare import fill_gaps, limits, prepare, target
 
 Codes = npt.NDArray[np.uint8]
 
@@ -69,20 +69,24 @@ class Map2d:
             low, high = limits(values, good)
         values = values.copy()
         fill_gaps(values, good)
-        out = np.empty(self.code_shape, np.uint8) if out is None else out
+        out = target(out, self.code_shape)
         _quantise(values, low, high, out.reshape(-1), self.empty)
         return out
 
     def expand(self, codes: Codes) -> Codes:
         """The picture of one code array: uint8 `(size, size, 3)`, RGB."""
-        return self.expand_batch(codes[None])[0]
+        size = self.config.size
+        out = np.empty((size, size, 3), np.uint8)
+        _expand(np.ascontiguousarray(codes), self.lut, self.block, self.empty, out.reshape(size, -1))
+        return out
 
     def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
         """Pictures of B code arrays: uint8 `(B, size, size, 3)`, RGB, into `out` where it is given."""
         size = self.config.size
-        out = np.empty((len(codes), size, size, 3), np.uint8) if out is None else out
-        expand = _expand_one if len(codes) == 1 else _expand_many
-        expand(np.ascontiguousarray(codes), self.lut, self.block, self.empty, out)
+        out = target(out, (len(codes), size, size, 3))
+        _expand_batch(
+            np.ascontiguousarray(codes), self.lut, self.block, self.empty, out.reshape(len(codes), size, -1)
+        )
         return out
 
 
@@ -110,28 +114,34 @@ def _quantise(flux, low, high, out, empty):  # type: ignore[no-untyped-def]
         out[i] = empty
 
 
-def _expand(codes, table, block, empty, out):  # type: ignore[no-untyped-def]
-    batch, rows, columns = codes.shape
-    size = out.shape[1]
-    for b in prange(batch):
-        picture = out[b].reshape(size, size * 3)
-        for r in range(rows):
-            line = picture[r * block]
-            for c in range(columns):
-                code = codes[b, r, c]
-                at = c * block * 3
-                for _ in range(block):
-                    line[at], line[at + 1], line[at + 2] = table[code, 0], table[code, 1], table[code, 2]
-                    at += 3
-            for x in range(columns * block, size):
-                line[3 * x], line[3 * x + 1], line[3 * x + 2] = table[empty, 0], table[empty, 1], table[empty, 2]
-            for k in range(1, block):
-                picture[r * block + k] = line
-        for y in range(rows * block, size):
-            for x in range(size):
-                picture[y, 3 * x], picture[y, 3 * x + 1] = table[empty, 0], table[empty, 1]
-                picture[y, 3 * x + 2] = table[empty, 2]
+@njit(nogil=True, cache=True)
+def _expand(codes, table, block, empty, picture):  # type: ignore[no-untyped-def]
+    """One code array to one picture, uint8 `(size, size * 3)`: each line of cells once, then copied."""
+    rows, columns = codes.shape
+    size = len(picture)
+    for r in range(rows):
+        line = picture[r * block]
+        for c in range(columns):
+            code = codes[r, c]
+            at = c * block * 3
+            for _ in range(block):
+                line[at], line[at + 1], line[at + 2] = table[code, 0], table[code, 1], table[code, 2]
+                at += 3
+        _paint(line, columns * block, table, empty)
+        for k in range(1, block):
+            picture[r * block + k] = line
+    for y in range(rows * block, size):
+        _paint(picture[y], 0, table, empty)
 
 
-_expand_one = njit(nogil=True, cache=True)(_expand)
-_expand_many = njit(nogil=True, cache=True, parallel=True)(_expand)
+@njit(nogil=True, cache=True)
+def _paint(line, start, table, code):  # type: ignore[no-untyped-def]
+    """One colour from pixel `start` to the end of a line."""
+    for x in range(start, len(line) // 3):
+        line[3 * x], line[3 * x + 1], line[3 * x + 2] = table[code, 0], table[code, 1], table[code, 2]
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def _expand_batch(codes, table, block, empty, pictures):  # type: ignore[no-untyped-def]
+    for b in prange(len(codes)):
+        _expand(codes[b], table, block, empty, pictures[b])

@@ -10,6 +10,7 @@ from numba import njit
 
 from render.config import ImageConfig
 from render.lines import coverage
+from render.prepare import target
 from render.simple import line_of
 
 Codes = npt.NDArray[np.uint8]
@@ -55,7 +56,7 @@ class Overlap:
                 continue  # a survey that ends before this third has no line there
             coverage((3 * x[part] - third) * size, y[part] * size, self.config.line_width, cover)
             _blend(canvas, cover, COLOURS[third], np.float32(self.config.alpha))
-        out = np.empty(self.code_shape, np.uint8) if out is None else out
+        out = target(out, self.code_shape)
         np.floor(canvas + np.float32(0.5), out=canvas)
         out[...] = canvas
         return out
@@ -68,7 +69,7 @@ class Overlap:
         """The codes themselves are the pictures; copied into `out` where it is given."""
         if out is None:
             return codes
-        out[...] = codes
+        target(out, codes.shape)[...] = codes
         return out
 
 

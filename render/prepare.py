@@ -35,8 +35,11 @@ def prepare(
         RenderError: lengths that differ, wavelengths that are not finite or not monotonic, fewer than two good
             pixels inside the window.
     """
-    flux = np.ascontiguousarray(flux, np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and bad
+        flux = np.ascontiguousarray(flux, np.float32)
     wavelength = np.ascontiguousarray(wavelength, np.float64)
+    if flux.ndim != 1 or wavelength.ndim != 1:
+        raise RenderError(f"flux and wavelength have {flux.ndim} and {wavelength.ndim} dimensions instead of one")
     for name, values in (("ivar", ivar), ("wavelength", wavelength), ("mask", mask)):
         if values is not None and len(values) != len(flux):
             raise RenderError(f"lengths differ: flux {len(flux)}, {name} {len(values)}")
@@ -61,6 +64,19 @@ def prepare(
     if good.sum() < 2:
         raise RenderError(f"fewer than two good pixels between {window[0]:g} and {window[1]:g} A")
     return np.ascontiguousarray(flux), np.ascontiguousarray(wavelength), np.ascontiguousarray(good)
+
+
+def target(out: npt.NDArray[np.uint8] | None, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """A new array of `shape`, or the caller's `out` if it is one: kernels write without looking.
+
+    Raises:
+        ValueError: `out` is not uint8, C-contiguous and of `shape`.
+    """
+    if out is None:
+        return np.empty(shape, np.uint8)
+    if out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(f"out must be a C-contiguous uint8 array of shape {shape}, not {out.dtype} {out.shape}")
+    return out
 
 
 @njit(nogil=True, cache=True)

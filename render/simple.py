@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba import njit, prange
 
 from render.config import ImageConfig
 from render.lines import coverage
-from render.prepare import Floats, limits, prepare
+from render.prepare import Floats, limits, prepare, target
 
 Codes = npt.NDArray[np.uint8]
 
@@ -44,7 +44,7 @@ class Simple:
         x, y = line_of(flux, ivar, wavelength, mask, self.config)
         cover = np.empty(self.code_shape, np.float32)
         coverage(x * self.config.size, y * self.config.size, self.config.line_width, cover)
-        out = np.empty(self.code_shape, np.uint8) if out is None else out
+        out = target(out, self.code_shape)
         _ink(cover, out)
         return out
 
@@ -54,8 +54,8 @@ class Simple:
 
     def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
         """RGB of B gray pictures: uint8 `(B, size, size, 3)`, into `out` where it is given."""
-        out = np.empty((*codes.shape, 3), np.uint8) if out is None else out
-        out[...] = codes[..., None]
+        out = target(out, (*codes.shape, 3))
+        _gray_to_rgb(np.ascontiguousarray(codes).reshape(len(codes), -1), out.reshape(len(codes), -1, 3))
         return out
 
 
@@ -83,3 +83,10 @@ def _ink(cover, out):  # type: ignore[no-untyped-def]
         for column in range(out.shape[1]):
             share = min(max(cover[row, column], np.float32(0)), np.float32(1))
             out[row, column] = np.uint8(np.float32(255.5) - np.float32(255) * share)
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def _gray_to_rgb(gray, out):  # type: ignore[no-untyped-def]
+    for b in prange(len(gray)):
+        for i in range(gray.shape[1]):
+            out[b, i, 0] = out[b, i, 1] = out[b, i, 2] = gray[b, i]

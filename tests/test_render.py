@@ -149,6 +149,7 @@ def test_padding_and_a_constant_flux(image: str) -> None:
     [
         ({"mask": np.ones(3909, bool)}, "all pixels masked"),
         ({"wavelength": np.arange(3000, dtype=float)}, "lengths differ: flux 3909, wavelength 3000"),
+        ({"flux": np.ones((3909, 1), np.float32)}, "dimensions instead of one"),
         ({"wavelength": np.full(3909, np.nan)}, "wavelengths are not finite"),
         ({"wavelength": np.full(3909, 5000.0)}, "neither increasing nor decreasing"),
         ({"wavelength": np.linspace(11000, 12000, 3909)}, "fewer than two good pixels between 3536.7 and 10413.6 A"),
@@ -180,9 +181,35 @@ def test_batches_equal_single_pictures_and_renderers_travel(image: str) -> None:
     np.testing.assert_array_equal(out, batch)
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_out_that_does_not_fit_is_refused_and_not_overrun(image: str) -> None:
+    drawer = renderer(ImageConfig(image=image))
+    spectrum = made_up_galaxy()
+    shape = drawer.code_shape
+    for wrong in (np.empty((3, 3), np.uint8), np.empty(shape, np.float32), np.empty(shape, np.uint8, order="F")):
+        with pytest.raises(ValueError, match="out must be"):
+            drawer.codes(*spectrum, out=wrong)
+    batch = np.stack([drawer.codes(*spectrum)] * 2)
+    with pytest.raises(ValueError, match="out must be"):
+        drawer.expand_batch(batch, out=np.empty((1, 224, 224, 3), np.uint8))
+
+
+def test_no_two_kernels_share_a_cache_entry() -> None:
+    # Two kernels made from one function once did: the first one compiled, without threads, then served both.
+    from numba.core.dispatcher import Dispatcher
+
+    from render import lines, map2d, overlap, prepare, simple
+
+    found = {value for m in (lines, map2d, overlap, prepare, simple) for value in vars(m).values()
+             if isinstance(value, Dispatcher)}  # fmt: skip
+    places = [(k.py_func.__code__.co_filename, k.py_func.__code__.co_firstlineno) for k in found]
+    assert len(places) == len(set(places)) > 8
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"window": (4000.0, float("inf"))}, "two increasing wavelengths"),
         ({"image": "map3d"}, "unknown IMAGE=map3d: choose simple, overlap, map2d"),
         ({"limits": "auto"}, "limits=auto"),
         ({"size": 2}, "size=2"),
