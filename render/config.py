@@ -51,6 +51,8 @@ class ImageConfig:
         """Check the fields; ValueError names the field, its value and what is allowed."""
         _check(self.image in IMAGES, f"unknown IMAGE={self.image}: choose {', '.join(IMAGES)}")
         _check(self.limits in LIMITS, f"limits={self.limits}: choose {' or '.join(LIMITS)}")
+        for name in ("size", "block"):
+            _check(type(getattr(self, name)) is int, f"{name}={getattr(self, name)!r}: give a whole number of pixels")
         _check(16 <= self.size <= 1024, f"size={self.size}: give 16 to 1024 pixels")
         _check(1 <= self.block <= self.size, f"block={self.block}: give 1 to {self.size} pixels")
         low, high = self.window
@@ -74,7 +76,7 @@ class ImageConfig:
         """The inverse of `to_dict`; ValueError for a key that this version does not know."""
         unknown = sorted(set(content) - {field.name for field in fields(cls)})
         _check(not unknown, f"unknown image option {', '.join(unknown)}: written by a newer version?")
-        return cls(**{**content, "window": tuple(content["window"])})
+        return cls(**{**content, "window": tuple(content.get("window", cls.window))})
 
 
 def _check(condition: bool, message: str) -> None:

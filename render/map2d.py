@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import njit, prange
 
 from render.config import ImageConfig, RenderError
-from render.prepare import fill_gaps, limits, prepare, target
+from render.prepare import PARALLEL, fill_gaps, limits, prepare, target
 
 Codes = npt.NDArray[np.uint8]
 
@@ -84,9 +84,10 @@ class Map2d:
         """Pictures of B code arrays: uint8 `(B, size, size, 3)`, RGB, into `out` where it is given."""
         size = self.config.size
         out = target(out, (len(codes), size, size, 3))
-        _expand_batch(
-            np.ascontiguousarray(codes), self.lut, self.block, self.empty, out.reshape(len(codes), size, -1)
-        )
+        with PARALLEL:
+            _expand_batch(
+                np.ascontiguousarray(codes), self.lut, self.block, self.empty, out.reshape(len(codes), size, -1)
+            )
         return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,10 @@ import numpy.typing as npt
 from numba import njit
 
 from render.config import RenderError
+
+#: Held by whoever runs a parallel kernel: Numba's `workqueue` layer, the only one on some systems, aborts the process
+#: when two threads enter one at the same time.
+PARALLEL = threading.Lock()
 
 Flux = npt.NDArray[np.float32]
 Good = npt.NDArray[np.bool_]
@@ -47,7 +52,7 @@ def prepare(
     if mask is not None:
         good &= ~np.asarray(mask, np.bool_)
     if ivar is not None:
-        good &= np.asarray(ivar) > 0
+        good &= (np.asarray(ivar) > 0) & np.isfinite(ivar)
     if not good.any():
         raise RenderError("all pixels masked, without information (ivar = 0) or not finite")
     if not np.isfinite(wavelength).all():

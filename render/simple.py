@@ -10,7 +10,7 @@ from numba import njit, prange
 
 from render.config import ImageConfig
 from render.lines import coverage
-from render.prepare import Floats, limits, prepare, target
+from render.prepare import PARALLEL, Floats, limits, prepare, target
 
 Codes = npt.NDArray[np.uint8]
 
@@ -55,7 +55,8 @@ class Simple:
     def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
         """RGB of B gray pictures: uint8 `(B, size, size, 3)`, into `out` where it is given."""
         out = target(out, (*codes.shape, 3))
-        _gray_to_rgb(np.ascontiguousarray(codes).reshape(len(codes), -1), out.reshape(len(codes), -1, 3))
+        with PARALLEL:
+            _gray_to_rgb(np.ascontiguousarray(codes).reshape(len(codes), -1), out.reshape(len(codes), -1, 3))
         return out
 
 

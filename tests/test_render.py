@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from benchmarks.compare_matplotlib import likeness, made_up_galaxy, read_spectra
 from benchmarks.matplotlib_reference import draw
 from render import IMAGES, ImageConfig, RenderError, renderer
 from render.lines import coverage
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +198,20 @@ def test_an_out_that_does_not_fit_is_refused_and_not_overrun(image: str) -> None
         drawer.expand_batch(batch, out=np.empty((1, 224, 224, 3), np.uint8))
 
 
+def test_threads_may_expand_at_the_same_time() -> None:
+    # Under Numba's simplest threading layer two threads in one parallel kernel would abort the whole process.
+    script = (
+        "import numpy as np, threading; from render import *; r = renderer(ImageConfig());"
+        "c = np.random.default_rng(0).integers(0, 256, (16, 74, 74), dtype=np.uint8); e = r.expand_batch(c); bad = [];"
+        "go = lambda: [bad.append(1) for _ in range(50) if not np.array_equal(r.expand_batch(c), e)];"
+        "t = [threading.Thread(target=go) for _ in range(4)]; [x.start() for x in t]; [x.join() for x in t];"
+        "assert not bad"
+    )
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_two_kernels_share_a_cache_entry() -> None:
     # Two kernels made from one function once did: the first one compiled, without threads, then served both.
     from numba.core.dispatcher import Dispatcher
@@ -213,6 +231,8 @@ def test_no_two_kernels_share_a_cache_entry() -> None:
         ({"image": "map3d"}, "unknown IMAGE=map3d: choose simple, overlap, map2d"),
         ({"limits": "auto"}, "limits=auto"),
         ({"size": 2}, "size=2"),
+        ({"size": 224.5}, "size=224.5: give a whole number"),
+        ({"block": "3"}, "block='3': give a whole number"),
         ({"block": 300}, "block=300"),
         ({"window": (9000.0, 4000.0)}, "two increasing wavelengths"),
         ({"flux_min": 200.0}, "must lie below"),
