@@ -86,7 +86,7 @@ class Map2d:
         out = target(out, (len(codes), size, size, 3))
         with PARALLEL:
             _expand_batch(
-                np.ascontiguousarray(codes), self.lut, self.block, self.empty, out.reshape(len(codes), size, -1)
+                np.ascontiguousarray(codes), self.lut, self.block, self.empty, out.reshape(len(codes), size, 3 * size)
             )
         return out
 

@@ -56,7 +56,7 @@ class Simple:
         """RGB of B gray pictures: uint8 `(B, size, size, 3)`, into `out` where it is given."""
         out = target(out, (*codes.shape, 3))
         with PARALLEL:
-            _gray_to_rgb(np.ascontiguousarray(codes).reshape(len(codes), -1), out.reshape(len(codes), -1, 3))
+            _gray_to_rgb(np.ascontiguousarray(codes), out)
         return out
 
 
@@ -89,5 +89,6 @@ def _ink(cover, out):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, parallel=True)
 def _gray_to_rgb(gray, out):  # type: ignore[no-untyped-def]
     for b in prange(len(gray)):
-        for i in range(gray.shape[1]):
-            out[b, i, 0] = out[b, i, 1] = out[b, i, 2] = gray[b, i]
+        for y in range(gray.shape[1]):
+            for x in range(gray.shape[2]):
+                out[b, y, x, 0] = out[b, y, x, 1] = out[b, y, x, 2] = gray[b, y, x]

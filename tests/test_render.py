@@ -180,6 +180,7 @@ def test_batches_equal_single_pictures_and_renderers_travel(image: str) -> None:
     codes = np.random.default_rng(0).integers(0, 256, (7, *drawer.code_shape), dtype=np.uint8)
     batch = drawer.expand_batch(codes)
     np.testing.assert_array_equal(batch, np.stack([drawer.expand(c) for c in codes]))
+    assert drawer.expand_batch(codes[:0]).shape == (0, 224, 224, 3)
     out = np.empty_like(batch)
     assert drawer.expand_batch(codes, out=out) is out
     np.testing.assert_array_equal(out, batch)
@@ -202,7 +203,8 @@ def test_threads_may_expand_at_the_same_time() -> None:
     # Under Numba's simplest threading layer two threads in one parallel kernel would abort the whole process.
     script = (
         "import numpy as np, threading; from render import *; r = renderer(ImageConfig());"
-        "c = np.random.default_rng(0).integers(0, 256, (16, 74, 74), dtype=np.uint8); e = r.expand_batch(c); bad = [];"
+        "c = np.random.default_rng(0).integers(0, 256, (16, 74, 74), dtype=np.uint8);"
+        "e = r.expand_batch(c); bad = [];"
         "go = lambda: [bad.append(1) for _ in range(50) if not np.array_equal(r.expand_batch(c), e)];"
         "t = [threading.Thread(target=go) for _ in range(4)]; [x.start() for x in t]; [x.join() for x in t];"
         "assert not bad"

@@ -24,7 +24,7 @@ from ingest.jobs import Engine
 from render import ImageConfig
 from shards.build import build as build_shards
 from shards.format import ShardConfig
-from train import loop
+from train import checkpoint, loop
 from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.loop import fit
@@ -164,6 +164,13 @@ def test_a_damaged_checkpoint_is_one_line(
     next((tmp_path / "run" / "checkpoints").glob("*/model.safetensors")).write_bytes(b"not a tensor")
     with pytest.raises(JobError, match="damaged"):
         fit(config, tmp_path / "run", device="cpu")
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    for error in (RuntimeError("PytorchStreamWriter failed writing file data/3\nmore"), OSError(28, "No space left")):
+        with pytest.raises(JobError, match="cannot be written") as caught, checkpoint.writing(tmp_path):
+            raise error
+        assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_evaluate_adds_the_test_split(trained: Path) -> None:

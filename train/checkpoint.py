@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ingest.errors import JobError
+from ingest.errors import JobError, one_line
 
 CHECKPOINTS = "checkpoints"
 
@@ -31,6 +32,22 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Make what torch and safetensors raise on a full disk the one line that everything else says.
+
+    Raises:
+        JobError: names the folder and the mend.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = one_line(error) if isinstance(error, OSError) else str(error).strip().splitlines()[0]
+        raise JobError(
+            f"{folder}: cannot be written ({reason}); free some space or choose another OUT, then run again"
+        ) from error
 
 
 def latest(run: Path) -> Path | None:
@@ -65,12 +82,14 @@ def save(
     mine = {"torch": torch.get_rng_state(), "loader": loader.state_dict()}
     if torch.cuda.is_available():
         mine["cuda"] = torch.cuda.get_rng_state()
-    torch.save(mine, folder / f"rank-{accelerator.process_index}.pt")
+    with writing(folder):
+        torch.save(mine, folder / f"rank-{accelerator.process_index}.pt")
     if accelerator.is_main_process:
         weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
-        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-        (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n")
+        with writing(folder):
+            save_file(weights, folder / "model.safetensors")
+            torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+            (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         for file in folder.iterdir():

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from ingest.errors import JobError, UsageError
+from ingest.errors import JobError, UsageError, make_folder
 from ingest.schema import publish
 from render import ImageConfig
 from shards.pictures import pictures
@@ -49,6 +49,8 @@ def predict(
     if out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out {out}: give a name that ends in .parquet or .csv")
     card, model = open_model(run)
+    make_folder(out.parent)
+    _check_writable(out)
     accelerator = make_accelerator(device)
     network = accelerator.prepare(model.to(accelerator.device)).eval()
     parts: list[pa.Table] = []
@@ -96,6 +98,16 @@ def _write(table: pa.Table, path: Path) -> None:
     else:
         pq.write_table(table, temporary, compression="zstd")
     publish(temporary, path)
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before hours of work, not after them, that the table cannot be written there."""
+    probe = path.with_name(f".{path.name}.tmp")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise JobError(f"--out {path}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def _summary(card: Card, table: pa.Table, quarantine: list[dict[str, Any]], out: Path) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ingest.errors import JobError, UsageError
+from ingest.errors import JobError, UsageError, make_folder
 from ingest.schema import publish
 from shards.format import Manifest
 from train import checkpoint
@@ -82,7 +82,8 @@ def save_model(run: Path, model: SpectrumModel, card: Card, best: dict[str, Any]
 
     temporary = run / ".model.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save(temporary)
+    with checkpoint.writing(temporary):
+        model.save(temporary)
     with (temporary / "model.safetensors").open("rb") as file:
         card = replace(card, model=hashlib.file_digest(file, "sha256").hexdigest(), best=best)
     for name in _MODEL_FILES:
@@ -145,7 +146,7 @@ def claim(run: Path, config: TrainConfig, data: Sequence[Mapping[str, Any]], res
             return record
     elif run.is_dir() and any(run.iterdir()):
         raise UsageError(f"OUT={run}: is not empty and not a run; choose another OUT")
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     record = {**wanted, "status": "running", "history": []}
     write_record(run, record)
     return record
