@@ -175,6 +175,13 @@ def test_what_was_not_pointed_at_an_object_is_set_aside(tmp_path: Path, labels: 
     assert caught.value.selected_out
 
 
+def test_a_lamost_sky_fibre_is_set_aside(tmp_path: Path) -> None:
+    with pytest.raises(BadObjectError, match="fibre of type Sky") as caught:
+        read_file(lamost_table(tmp_path / "c.fits", FIB_TYPE="Sky"))
+    assert caught.value.selected_out
+    assert read_file(lamost_table(tmp_path / "s.fits", FIB_TYPE="F-Std")).object_id == "701002"
+
+
 def test_a_file_of_another_survey_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(BadObjectError, match=r"a sdss file .sdss-spec-lite. in a lamost run"):
         read_file(sdss_spec(tmp_path / "s.fits"), "lamost")

@@ -32,6 +32,8 @@ IMAGE_DR1 = "lamost-image-dr1"  # the same shape, but row 2 is a continuum-divid
 TABLE = "lamost-table"  # HDU 1 COADD, one row of vector columns
 LAYOUTS = (TABLE, IMAGE, IMAGE_DR1)
 
+# Fibre types of the data model without a target; releases hold 'Obj' and 'F-Std' almost only.
+_NO_OBJECT = {"sky", "unused", "dead"}
 _COLUMNS = {"FLUX", "IVAR", "WAVELENGTH", "ANDMASK"}
 
 
@@ -56,9 +58,12 @@ def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
     """Read one LAMOST spectrum.
 
     Raises:
-        BadObjectError: nothing usable in it.
+        BadObjectError: nothing usable in it, or no object (`selected_out`).
     """
     header = hdus[0].header
+    fibre = text(header.get("FIB_TYPE", header.get("FIBERTYP"))) or ""
+    if fibre.lower() in _NO_OBJECT:
+        raise BadObjectError(f"fibre of type {fibre}: no object in it", layout=layout, selected_out=True)
     if layout == TABLE:
         row = hdus[1].data[0]
         flux, ivar, wave, and_mask = (row[name] for name in ("FLUX", "IVAR", "WAVELENGTH", "ANDMASK"))
