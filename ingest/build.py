@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from ingest import catalog
 from ingest.errors import BadObjectError, JobError, UsageError, make_folder, naming
+from ingest.files import replacing, write_text
 from ingest.jobs import Engine, run_tasks
-from ingest.schema import PROGRAM_VERSION, SCHEMA_VERSION, Spectrum, publish, to_table, write_parquet
+from ingest.schema import PROGRAM_VERSION, SCHEMA_VERSION, Spectrum, to_table, write_parquet
 from ingest.surveys import SUFFIXES, read_file, reader
 
 QUARANTINE_SCHEMA = pa.schema(
@@ -258,15 +259,15 @@ def quarantine_row(file: str, row: int | None, stage: str, error: BaseException)
 def write_quarantine(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write quarantine rows, sorted by file and row, under a temporary name first."""
     rows = sorted(rows, key=lambda row: (row["file"], -1 if row["row"] is None else row["row"]))
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), QUARANTINE_SCHEMA), temporary)
-    publish(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), QUARANTINE_SCHEMA), temporary)
 
 
 def _tasks(config: IngestConfig, root: Path, files: Sequence[str], catalogue: Path | None, out: Path) -> list[_Task]:
     base = hashlib.sha256(json.dumps([asdict(config), SCHEMA_VERSION, PROGRAM_VERSION]).encode())
     if catalogue is not None:
-        base.update(catalogue.read_bytes())
+        with catalogue.open("rb") as file:
+            base.update(hashlib.file_digest(file, "sha256").digest())
     tasks = []
     for part, start in enumerate(range(0, len(files), config.files_per_part)):
         names = tuple(files[start : start + config.files_per_part])
@@ -370,6 +371,4 @@ def _record_path(task: _Task) -> Path:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    publish(temporary, path)
+    write_text(path, json.dumps(content, indent=1) + "\n")

@@ -6,19 +6,20 @@ Where a catalogue has a value it wins over the file's header (they differ in pla
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ingest.errors import JobError, UsageError, is_environment
-from ingest.schema import NUMERIC_LABELS, Spectrum, publish
+from ingest.files import replacing
+from ingest.schema import NUMERIC_LABELS, Spectrum
 from ingest.surveys.common import class_label, number, text
 
 #: Names of the key column, in any case, by survey.
@@ -50,13 +51,15 @@ def prepare(path: Path, survey: str, folder: Path) -> Path:
     keys = _key_text(raw[key])
     table = pa.table({"key": keys, **{label: raw[names[label]].combine_chunks() for label in wanted}})
     table = table.filter(pc.is_valid(table["key"])).sort_by("key").combine_chunks()
-    _refuse_repeats(path, key, table["key"])
+    _refuse_repeats(path, key, table["key"].combine_chunks())
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / "catalogue.arrow"
-    temporary = folder / ".catalogue.arrow.tmp"
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        replacing(final) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
-    publish(temporary, final)
     return final
 
 
@@ -119,11 +122,10 @@ def _key_text(column: pa.ChunkedArray) -> pa.Array:
     return pc.utf8_trim_whitespace(pc.cast(array, pa.string()))
 
 
-def _refuse_repeats(path: Path, key: str, keys: pa.ChunkedArray) -> None:
-    values = keys.to_numpy(zero_copy_only=False)
-    again = np.flatnonzero(values[1:] == values[:-1])
+def _refuse_repeats(path: Path, key: str, keys: pa.Array) -> None:
+    again = keys.slice(1).filter(pc.equal(keys.slice(1), keys.slice(0, max(0, len(keys) - 1))))
     if len(again):
-        examples = ", ".join(str(values[i]) for i in again[:3])
+        examples = ", ".join(again.slice(0, 3).to_pylist())
         raise UsageError(
             f"{path}: {key} repeats in {len(again)} rows (such as {examples}); keep one row per spectrum"
         )
@@ -136,7 +138,8 @@ class Catalogue:
         self._source = pa.memory_map(str(path))
         table = pa.ipc.open_file(self._source).read_all().combine_chunks()
         self._table = table
-        self._keys: npt.NDArray[np.object_] = table["key"].to_numpy(zero_copy_only=False)
+        # Stays in the mapped file: as Python strings the keys would cost each worker a hundred bytes a row.
+        self._keys: pa.Array = table["key"].combine_chunks()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -144,8 +147,8 @@ class Catalogue:
 
     def lookup(self, key: str) -> dict[str, Any] | None:
         """The labels of one object, missing values as None; None where the object is not listed."""
-        at = int(np.searchsorted(self._keys, key))
-        if at == len(self._keys) or self._keys[at] != key:
+        at = bisect_left(range(len(self._keys)), key, key=lambda i: self._keys[i].as_py())
+        if at == len(self._keys) or self._keys[at].as_py() != key:
             return None
         row = {name: self._table[name][at].as_py() for name in self._table.column_names if name != "key"}
         labels: dict[str, Any] = {}

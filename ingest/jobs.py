@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -17,6 +17,13 @@ from ingest.errors import JobError, UsageError, is_environment, one_line
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Engine:
         scheduler: address of a Dask scheduler (`tcp://...`) or a scheduler file; None starts a local cluster.
     """
 
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=cores)
     scheduler: str | None = None
 
     def __post_init__(self) -> None:

@@ -7,7 +7,6 @@ ours opens in anything made for it. `docs/spectra-parquet.md` describes every co
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from ingest.files import replacing
 
 SCHEMA_VERSION = 1
 PROGRAM_VERSION = "0.1.0"
@@ -70,7 +71,6 @@ SCHEMA = pa.schema(
 
 #: Labels that a catalogue may give, beside `class` and `subclass`.
 NUMERIC_LABELS = (*_LABELS, "zwarning")
-SURVEY_SN = _SURVEY_SN
 
 
 @dataclass(slots=True)
@@ -175,24 +175,13 @@ def write_parquet(table: pa.Table, path: Path, config: Mapping[str, Any], row_gr
     }
     table = table.replace_schema_metadata(metadata)
     floats = ["spectrum.flux.list.element", "spectrum.ivar.list.element", "spectrum.lambda.list.element"]
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(
-        table,
-        temporary,
-        compression="zstd",
-        use_dictionary=[f.name for f in SCHEMA if pa.types.is_dictionary(f.type)],
-        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
-        row_group_size=row_group_rows,
-        write_statistics=["ra", "dec", "_healpix_29"],
-    )
-    publish(temporary, path)
-
-
-def publish(temporary: Path, final: Path) -> None:
-    """Make a finished file durable under its final name: fsync, then rename (atomic on one file system)."""
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, final)
+    with replacing(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            use_dictionary=[f.name for f in SCHEMA if pa.types.is_dictionary(f.type)],
+            column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+            row_group_size=row_group_rows,
+            write_statistics=["ra", "dec", "_healpix_29"],
+        )

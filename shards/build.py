@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ingest.build import quarantine_row, write_quarantine
 from ingest.errors import JobError, UsageError, make_folder, naming
+from ingest.files import replacing, write_text
 from ingest.jobs import Engine, run_tasks
 from ingest.schema import CLASSES
 from render import RenderError, renderer
@@ -39,7 +40,7 @@ from shards.format import (
 )
 from shards.plan import Plan, assign_splits, make_plan, row_order
 from shards.spectra import RowGroup, SpectraBlock, SpectraFolder, read_block
-from shards.tar import TarWriter, write_durably
+from shards.tar import TarWriter
 
 _LEDGER = ".ledger"
 
@@ -142,8 +143,6 @@ def write_shard(task: _Task) -> TaskResult:
     blocks: list[pa.Table] = []
     samples: list[list[_Sample]] = [[] for _ in SPLITS]
     quarantine: list[dict[str, Any]] = []
-    order = row_order(task.config, task.shard, sum(group.rows for group in task.groups))
-    start = 0
     for group in task.groups:
         block = read_block(Path(task.spectra), group, task.surveys)
         split_of = assign_splits(block.meta["_healpix_29"].to_numpy(), task.config)
@@ -151,9 +150,9 @@ def write_shard(task: _Task) -> TaskResult:
             sample = _Sample(group.first_row + index, payload, block.labels[index], len(blocks), index)
             samples[split_of[index]].append(sample)
         blocks.append(block.meta)
-        start += group.rows
     # Row `i` of the task, in reading order, goes to place `rank[i]`; rows that were not drawn leave no gap.
-    rank = {row: int(place) for row, place in zip(_global_rows(task.groups), order, strict=True)}
+    rows = [group.first_row + index for group in task.groups for index in range(group.rows)]
+    rank = dict(zip(rows, row_order(task.config, task.shard, len(rows)).tolist(), strict=True))
     records = []
     for split, members in zip(SPLITS, samples, strict=True):
         members.sort(key=lambda sample: rank[sample.row])
@@ -162,9 +161,9 @@ def write_shard(task: _Task) -> TaskResult:
                 records.append(_write_split(task, split, members, blocks))
     train = np.array([sample.labels for sample in samples[0]]).reshape(-1, len(LABELS))
     result = TaskResult(
-        task.shard, task.fingerprint, start, tuple(records), _statistics(train), quarantine,
+        task.shard, task.fingerprint, len(rows), tuple(records), _statistics(train), quarantine,
     )  # fmt: skip
-    write_durably(_record_path(task), result.dumps().encode())
+    write_text(_record_path(task), result.dumps())
     return result
 
 
@@ -183,10 +182,6 @@ def _draw(
             source = block.meta["source_file"][index].as_py()
             quarantine.append(quarantine_row(source, group.first_row + index, "render", error))
     return drawn
-
-
-def _global_rows(groups: Sequence[RowGroup]) -> list[int]:
-    return [group.first_row + index for group in groups for index in range(group.rows)]
 
 
 def _write_split(task: _Task, split: str, samples: Sequence[_Sample], blocks: Sequence[pa.Table]) -> ShardRecord:
@@ -214,12 +209,9 @@ def _write_sidecar(path: Path, samples: Sequence[_Sample], blocks: Sequence[pa.T
     rows = [sample.row for sample in samples]
     table = table.add_column(0, "key", pa.array([key(row) for row in rows], pa.string()))
     table = table.add_column(1, "source_row", pa.array(rows, pa.int64()))
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
-    content = temporary.read_bytes()
-    temporary.unlink()
-    write_durably(path, content)
-    return hashlib.sha256(content).hexdigest()
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+        return _sha256(temporary)
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -227,6 +219,11 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.cast(
         pa.schema([pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in table.schema])
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _statistics(labels: npt.NDArray[np.float64]) -> dict[str, LabelStats]:
@@ -263,7 +260,7 @@ def _claim(out: Path, plan: Plan, config: ShardConfig, force: bool) -> None:
     (out / MANIFEST).unlink(missing_ok=True)
     make_folder(claim.parent)
     content = {"fingerprint": plan.fingerprint, "config": config.to_dict()}
-    write_durably(claim, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    write_text(claim, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def _clear(out: Path) -> None:
@@ -288,9 +285,8 @@ def _kept(task: _Task) -> TaskResult | None:
         sums = ((shard.path, shard.sha256), (shard.index, shard.index_sha256), (shard.sidecar, shard.sidecar_sha256))
         for where, expected in sums:
             try:
-                with where(out).open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                        return None
+                if _sha256(where(out)) != expected:
+                    return None
             except FileNotFoundError:
                 return None
     return record
@@ -324,9 +320,9 @@ def _publish(
             f"{out}: {manifest.quarantined} of {source.rows} spectra could not be drawn, more than "
             f"--max-bad-fraction {max_bad_fraction:g}; reasons in {out}/quarantine.parquet"
         )
-    write_durably(out / "_info.json", card.timm_info(manifest).encode())
-    write_durably(out / "README.md", card.dataset_card(manifest).encode())
-    write_durably(out / MANIFEST, manifest.dumps().encode())
+    write_text(out / "_info.json", card.timm_info(manifest))
+    write_text(out / "README.md", card.dataset_card(manifest))
+    write_text(out / MANIFEST, manifest.dumps())
     return manifest
 
 

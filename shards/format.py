@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.errors import JobError, UsageError
-from ingest.schema import CLASSES
+from ingest.schema import CLASSES, PROGRAM_VERSION
 from render import ImageConfig
 
 FORMAT_VERSION = 1
@@ -159,7 +159,7 @@ class Manifest:
     mock: bool
     labels: tuple[str, ...] = LABELS
     format_version: int = FORMAT_VERSION
-    program_version: str = "0.1.0"
+    program_version: str = PROGRAM_VERSION
 
     def split(self, name: str) -> tuple[ShardRecord, ...]:
         """The shards of one split, in order."""

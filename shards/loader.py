@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ingest.errors import UsageError
+from ingest.jobs import cores
 from render import Renderer, renderer
 from shards.format import SPLITS, Manifest
 from shards.readers import RawBatch, ReaderConfig, check_files, dali_is_here, open_reader
@@ -85,7 +85,7 @@ def open(
     return Loader(
         [Path(folder) for folder in many], split, batch_size, seed=seed, rank=rank, world_size=world_size,
         device=device, backend=backend, shuffle=split == "train" if shuffle is None else shuffle,
-        threads=threads or os.cpu_count() or 1,
+        threads=threads or cores(),
     )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from ingest.files import write_text
+
 BLOCK = 512
 _RECORD = 20 * BLOCK  # tar pads an archive to whole records
 
@@ -90,7 +92,7 @@ class TarWriter:
         # DALI index v1.2: a count, then per sample `extension offset size name` for every member.
         index = "\n".join([f"v1.2 {len(self._lines)}", *self._lines]) + "\n"
         self.index_sha256 = hashlib.sha256(index.encode()).hexdigest()
-        write_durably(self.index_path, index.encode())
+        write_text(self.index_path, index)
         os.replace(self._temporary, self.path)
 
     def _write(self, data: bytes) -> None:
@@ -111,16 +113,6 @@ class TarWriter:
         else:
             self._file.close()
             self._temporary.unlink(missing_ok=True)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read_index(path: Path) -> list[dict[str, tuple[int, int, str]]]:

@@ -47,6 +47,17 @@ def test_missing_values_do_not_overwrite_the_header(tmp_path: Path) -> None:
     assert not catalogue.apply(other) and other.label_source == "header"
 
 
+def test_every_key_of_a_catalogue_is_found_and_no_other(tmp_path: Path) -> None:
+    keys = np.random.default_rng(0).choice(10**9, 500, replace=False)
+    path = tmp_path / "labels.csv"
+    for rows in (keys, keys[:1], keys[:0]):
+        path.write_text("obsid,z\n" + "".join(f"{key},{key % 7}\n" for key in rows))
+        catalogue = Catalogue(prepare(path, "lamost", tmp_path))
+        assert len(catalogue) == len(rows)
+        assert all(catalogue.lookup(str(key)) == {"z": key % 7} for key in rows)
+        assert all(catalogue.lookup(other) is None for other in ("", "-1", "0", "9" * 30, "x"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ingest.errors import UsageError
+from ingest.files import write_text
 from shards import loader as shard_loader
 from shards.format import SPLITS, Manifest
 from train import figures, report
-from train.run import METRICS, REPORT, Card, data_record, open_model, write_text
+from train.run import METRICS, REPORT, Card, data_record, open_model
 from train.scoring import finite, judge, make_accelerator, score
 
 

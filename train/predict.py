@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from ingest.errors import JobError, UsageError, make_folder
-from ingest.schema import publish
+from ingest.files import replacing
 from render import ImageConfig
 from shards.pictures import pictures
 from train.run import Card, open_model
@@ -92,17 +92,16 @@ def _table(card: Card, rows: list[dict[str, Any]], logits: torch.Tensor) -> pa.T
 
 def _write(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    if path.suffix == ".csv":
-        pa_csv.write_csv(table, temporary)
-    else:
-        pq.write_table(table, temporary, compression="zstd")
-    publish(temporary, path)
+    with replacing(path) as temporary:
+        if path.suffix == ".csv":
+            pa_csv.write_csv(table, temporary)
+        else:
+            pq.write_table(table, temporary, compression="zstd")
 
 
 def _check_writable(path: Path) -> None:
     """Find out before hours of work, not after them, that the table cannot be written there."""
-    probe = path.with_name(f".{path.name}.tmp")
+    probe = path.with_name(f".{path.name}.probe")
     try:
         probe.touch()
         probe.unlink()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest.errors import JobError, UsageError, make_folder
-from ingest.schema import publish
+from ingest.files import publish, write_text
 from shards.format import Manifest
 from train import checkpoint
 from train.baselines import Baselines
@@ -164,13 +164,6 @@ def clear(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
     for figure in run.glob("figure_*.png"):
         figure.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    publish(temporary, path)
 
 
 def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,6 @@ import io
 import json
 import math
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from ingest.errors import UsageError
+from ingest.jobs import cores
 from ingest.mock import lamost, sdss
 from ingest.mock.fitsbytes import BLOCK
 from ingest.mock.lines import Array
@@ -169,7 +169,7 @@ def _write_all(
     for parent in sorted({(folder / entry.name).parent for entry in plan(config)}):
         parent.mkdir(parents=True, exist_ok=True)
     chunks = [range(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]
-    workers = min(workers or _cores(), len(chunks))
+    workers = min(workers or cores(), len(chunks))
     rows: list[Row | None] = [None] * n
     done = 0
 
@@ -197,12 +197,6 @@ def _write_all(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return rows
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _write_chunk(config: MockConfig, folder: Path, indices: range) -> list[Row | None]:

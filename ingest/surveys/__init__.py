@@ -2,7 +2,6 @@
 
 A reader is a module with
 
-    LAYOUTS: tuple of layout names, for the summary
     recognise(hdus: HDUList) -> str | None      which of its layouts this is
     read(hdus: HDUList, layout: str, source_file: str) -> Spectrum
         raises BadObjectError with a one-line reason

@@ -30,7 +30,6 @@ from ingest.surveys.common import (
 IMAGE = "lamost-image"  # PRIMARY (5, N): flux, ivar, wavelength, and_mask, or_mask
 IMAGE_DR1 = "lamost-image-dr1"  # the same shape, but row 2 is a continuum-divided flux, not wavelength
 TABLE = "lamost-table"  # HDU 1 COADD, one row of vector columns
-LAYOUTS = (TABLE, IMAGE, IMAGE_DR1)
 
 # Fibre types of the data model without a target; releases hold 'Obj' and 'F-Std' almost only.
 _NO_OBJECT = {"sky", "unused", "dead"}

@@ -27,7 +27,6 @@ from ingest.surveys.common import (
 
 LITE = "sdss-spec-lite"  # 4 HDUs
 FULL = "sdss-spec"  # the individual exposures follow
-LAYOUTS = (LITE, FULL)
 
 _COLUMNS = {"flux", "loglam", "ivar", "and_mask"}
 
