@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from render import ImageConfig
+from render.prepare import prepare
 from render.simple import line_of
 
 Picture = npt.NDArray[np.uint8]
@@ -16,7 +17,7 @@ def draw(spectrum: Spectrum, config: ImageConfig) -> Picture:
     """`spectrum` as `config` says, by matplotlib: uint8 `(size, size, 3)`, RGB."""
     if config.image == "map2d":
         return _map2d(spectrum, config)
-    x, y = line_of(*spectrum, config)
+    x, y = line_of(*prepare(*spectrum, config.window), config)
     if config.image == "simple":
         return _lines([(x, y, "black")], config, 1.0)
     thirds = [(x >= third / 3) & (x < (third + 1) / 3) for third in range(3)]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit, prange
 
+from render.base import Codes, Renderer
 from render.config import ImageConfig, RenderError
-from render.prepare import PARALLEL, fill_gaps, limits, prepare, target
-
-Codes = npt.NDArray[np.uint8]
+from render.prepare import PARALLEL, Floats, Flux, Good, fill_gaps, limits, target
 
 
 @lru_cache
@@ -23,7 +20,7 @@ def colour_table(name: str) -> Codes:
     return np.ascontiguousarray(mpl.colormaps[name](np.arange(256), bytes=True)[:, :3])
 
 
-class Map2d:
+class Map2d(Renderer):
     """Flux value i of the window stands in cell i, counted along rows of `size // block` cells from the top left.
 
     Codes and colours equal matplotlib's `Normalize` and colour map for float32 flux bit for bit. Bad pixels are
@@ -33,45 +30,29 @@ class Map2d:
     """
 
     def __init__(self, config: ImageConfig) -> None:
-        self.config = config
+        super().__init__(config)
         self.cells = config.size // config.block
-        self.code_shape: tuple[int, ...] = (self.cells, self.cells)
-        self.block, self.pad = config.block, 0
-        self.lut: Codes | None = colour_table(config.colormap)
-        self.empty = 0
+        self.code_shape = (self.cells, self.cells)
+        self.block = config.block
+        self.lut = colour_table(config.colormap)
         if config.limits == "fixed":
             zero = np.zeros(1, np.float32)
             code = np.empty(1, np.uint8)
             _quantise(zero, config.flux_min, config.flux_max, code, 0)
             self.empty = int(code[0])
 
-    def codes(
-        self,
-        flux: npt.NDArray[Any],
-        ivar: npt.NDArray[Any] | None,
-        wavelength: npt.NDArray[Any],
-        mask: npt.NDArray[Any] | None,
-        out: Codes | None = None,
-    ) -> Codes:
-        """Positions in the colour table: uint8 `(cells, cells)`, into `out` where it is given.
-
-        Raises:
-            RenderError: nothing to draw, or more pixels than cells.
-        """
-        values, _, good = prepare(flux, ivar, wavelength, mask, self.config.window)
-        if len(values) > self.cells**2:
+    def _draw(self, flux: Flux, wavelength: Floats, good: Good, out: Codes) -> None:
+        if len(flux) > self.cells**2:
             raise RenderError(
-                f"{len(values)} pixels do not fit {self.cells} x {self.cells} cells; take a smaller block"
+                f"{len(flux)} pixels do not fit {self.cells} x {self.cells} cells; take a smaller block"
             )
         if self.config.limits == "fixed":
             low, high = self.config.flux_min, self.config.flux_max
         else:
-            low, high = limits(values, good)
-        values = values.copy()
-        fill_gaps(values, good)
-        out = target(out, self.code_shape)
-        _quantise(values, low, high, out.reshape(-1), self.empty)
-        return out
+            low, high = limits(flux, good)
+        filled = flux.copy()
+        fill_gaps(filled, good)
+        _quantise(filled, low, high, out.reshape(-1), self.empty)
 
     def expand(self, codes: Codes) -> Codes:
         """The picture of one code array: uint8 `(size, size, 3)`, RGB."""

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
+from render.base import Codes, Renderer
 from render.config import ImageConfig
 from render.lines import coverage
-from render.prepare import target
+from render.prepare import Floats, Flux, Good, target
 from render.simple import line_of
-
-Codes = npt.NDArray[np.uint8]
 
 #: matplotlib's `red`, `green` and `blue`, from the bluest segment to the reddest.
 COLOURS = np.array([[255, 0, 0], [0, 128, 0], [0, 0, 255]], np.float32)
 
 
-class Overlap:
+class Overlap(Renderer):
     """Each third of the window spans the picture's full width; one flux scale serves all three.
 
     Lines are drawn one after another over white, each with the same opacity.
     """
 
-    lut: Codes | None = None
-    block, pad, empty = 1, 0, 0
-
     def __init__(self, config: ImageConfig) -> None:
-        self.config = config
-        self.code_shape: tuple[int, ...] = (config.size, config.size, 3)
+        super().__init__(config)
+        self.code_shape = (config.size, config.size, 3)
 
-    def codes(
-        self,
-        flux: npt.NDArray[Any],
-        ivar: npt.NDArray[Any] | None,
-        wavelength: npt.NDArray[Any],
-        mask: npt.NDArray[Any] | None,
-        out: Codes | None = None,
-    ) -> Codes:
-        """The RGB picture: uint8 `(size, size, 3)`, into `out` where it is given.
-
-        Raises:
-            RenderError: nothing to draw.
-        """
+    def _draw(self, flux: Flux, wavelength: Floats, good: Good, out: Codes) -> None:
         size = self.config.size
-        x, y = line_of(flux, ivar, wavelength, mask, self.config)
+        x, y = line_of(flux, wavelength, good, self.config)
         canvas = np.full(self.code_shape, 255, np.float32)
         cover = np.empty((size, size), np.float32)
         edges = np.searchsorted(x, [0, 1 / 3, 2 / 3, np.nextafter(1, 2)])
@@ -56,10 +37,8 @@ class Overlap:
                 continue  # a survey that ends before this third has no line there
             coverage((3 * x[part] - third) * size, y[part] * size, self.config.line_width, cover)
             _blend(canvas, cover, COLOURS[third], np.float32(self.config.alpha))
-        out = target(out, self.code_shape)
         np.floor(canvas + np.float32(0.5), out=canvas)
         out[...] = canvas
-        return out
 
     def expand(self, codes: Codes) -> Codes:
         """The codes themselves are the picture."""
