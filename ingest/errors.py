@@ -32,21 +32,25 @@ class BadObjectError(Exception):
         reason: one line, without the file's name.
         layout: the layout recognised before the failure, if any.
         selected_out: True for what is whole but not an object to learn from (a sky fibre); not counted as bad.
+        row: which row of a file of many spectra it is, None for a file of one.
     """
 
-    def __init__(self, reason: str, *, layout: str | None = None, selected_out: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, layout: str | None = None, selected_out: bool = False, row: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.layout = layout
         self.selected_out = selected_out
+        self.row = row
 
-    def __reduce__(self) -> tuple[Callable[..., BadObjectError], tuple[str, str | None, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., BadObjectError], tuple[str, str | None, bool, int | None]]:
         """Keep the attributes on the way back from a worker process."""
-        return _bad_object, (self.reason, self.layout, self.selected_out)
+        return _bad_object, (self.reason, self.layout, self.selected_out, self.row)
 
 
-def _bad_object(reason: str, layout: str | None, selected_out: bool) -> BadObjectError:
-    return BadObjectError(reason, layout=layout, selected_out=selected_out)
+def _bad_object(reason: str, layout: str | None, selected_out: bool, row: int | None) -> BadObjectError:
+    return BadObjectError(reason, layout=layout, selected_out=selected_out, row=row)
 
 
 _ENVIRONMENT = {

@@ -21,8 +21,8 @@ Flags = npt.NDArray[np.bool_]
 LOG_STEP: Final = 1e-4
 """Both surveys sample log10 wavelength in steps of 1e-4."""
 
-_FIRST = 35400
-_LAST = 40300
+SITE_FIRST = 35400
+SITE_LAST = 40300
 
 LSF_KMS: Final = {"lamost": 71.0, "sdss": 62.0}
 """Gaussian width of the line-spread function, km/s: R = 1800 (LAMOST), 0.9 pixel (SDSS, its `wdisp`)."""
@@ -62,9 +62,9 @@ class Exposure:
 
 
 @lru_cache(maxsize=2)
-def _site(survey: str) -> tuple[Array, Array, Array]:
+def site(survey: str) -> tuple[Array, Array, Array]:
     """Wavelength, throughput and sky brightness on the grid that holds every grid of a survey."""
-    wave: Array = np.asarray(10.0 ** (LOG_STEP * np.arange(_FIRST, _LAST)))
+    wave: Array = np.asarray(10.0 ** (LOG_STEP * np.arange(SITE_FIRST, SITE_LAST)))
     knots = np.array(_THROUGHPUT[survey], dtype=np.float64)
     throughput = np.interp(wave, knots[:, 0], knots[:, 1])
     for low, high, lost in lines.TELLURIC_BANDS:
@@ -108,8 +108,8 @@ def expose(
     `scale` the median flux in the survey's unit; `sn` the wanted median signal-to-noise ratio per pixel.
     """
     size = shape.size
-    first = round(coeff0 / LOG_STEP) - _FIRST
-    wave, throughput, sky = (values[first : first + size] for values in _site(survey))
+    first = round(coeff0 / LOG_STEP) - SITE_FIRST
+    wave, throughput, sky = (values[first : first + size] for values in site(survey))
     faint = float(np.clip(9.0 / sn, 0.06, 4.0))  # sky over object
     variance = (np.clip(shape, 0.0, None) + faint * sky) / throughput + 0.04 * faint / throughput**2
     reference = shape if shape.any() else np.full(size, 0.2)

@@ -198,7 +198,8 @@ _TYPES = (
 )  # fmt: skip
 
 
-def _spectral_type(star: Star, survey: str) -> str:
+def spectral_type(star: Star, survey: str) -> str:
+    """The subclass that a survey would give a star: O to M and a digit; LAMOST tells dwarfs and giants of M apart."""
     number = int(np.interp(star.teff, *np.array(_TYPES).T))
     name = f"{'OBAFGKM'[number // 10]}{number % 10}"
     if survey == "lamost" and name[0] == "M":
@@ -206,7 +207,8 @@ def _spectral_type(star: Star, survey: str) -> str:
     return name
 
 
-def _draw_star(rng: np.random.Generator) -> Star:
+def draw_star(rng: np.random.Generator) -> Star:
+    """A random star: mostly FGK dwarfs, some M and A, giants among the cool ones."""
     draw = rng.random()
     if draw < 0.68:
         teff = rng.normal(5650.0, 650.0)
@@ -224,7 +226,8 @@ def _draw_star(rng: np.random.Generator) -> Star:
     return Star(teff, float(np.clip(logg, 0.5, 5.0)), float(np.clip(feh, -2.5, 0.5)))
 
 
-def _draw_galaxy(rng: np.random.Generator) -> tuple[Galaxy, str]:
+def draw_galaxy(rng: np.random.Generator) -> tuple[Galaxy, str]:
+    """A random galaxy and its subclass: passive (""), star-forming, or an AGN."""
     mass, dispersion = rng.normal(), float(np.clip(rng.lognormal(5.05, 0.3), 70.0, 330.0))
     feh = float(np.clip(-0.15 + 0.15 * mass, -0.6, 0.2))
     draw = rng.random()
@@ -246,7 +249,8 @@ def _draw_galaxy(rng: np.random.Generator) -> tuple[Galaxy, str]:
     return galaxy, "AGN"
 
 
-def _draw_quasar(rng: np.random.Generator) -> tuple[Quasar, str]:
+def draw_quasar(rng: np.random.Generator) -> tuple[Quasar, str]:
+    """A random quasar and its subclass."""
     slope = float(np.clip(rng.normal(-1.5, 0.35), -2.4, -0.2))
     forest_seed = int(rng.integers(2**31))
     strength, width, iron = (float(value) for value in rng.lognormal((0.0, -0.15, 0.0), (0.25, 0.25, 0.4)))
@@ -263,18 +267,18 @@ def source(config: MockConfig, entry: Entry) -> Source:
     ebv = float(min(rng.exponential(0.05), 0.5))
     nan = float("nan")
     if entry.kind == "STAR":
-        star = _draw_star(rng)
+        star = draw_star(rng)
         z = float(rng.normal(0.0, 2e-4))
-        subclass = _spectral_type(star, config.survey)
+        subclass = spectral_type(star, config.survey)
         return Source("STAR", subclass, z, star.teff, star.logg, star.feh, ra, dec, sn, ebv, star)
     if entry.kind == "GALAXY":
-        galaxy, subclass = _draw_galaxy(rng)
+        galaxy, subclass = draw_galaxy(rng)
         far = config.survey == "sdss" and rng.random() < 0.4
         z = float(rng.normal(0.45, 0.09) if far else 0.01 + rng.gamma(2.2, 0.055))
         z = float(np.clip(z, 0.01, 0.6))
         return Source("GALAXY", subclass, z, nan, nan, nan, ra, dec, sn, ebv, galaxy)
     if entry.kind == "QSO":
-        quasar, subclass = _draw_quasar(rng)
+        quasar, subclass = draw_quasar(rng)
         z = float(0.2 + 3.8 * rng.beta(1.7, 2.3))
         return Source("QSO", subclass, z, nan, nan, nan, ra, dec, sn, ebv, quasar)
     return Source("SKY", "", nan, nan, nan, nan, ra, dec, sn, ebv, None)

@@ -2,102 +2,146 @@
 
 A reader is a module with
 
-    recognise(hdus: HDUList) -> str | None      which of its layouts this is
-    read(hdus: HDUList, layout: str, source_file: str) -> Spectrum
-        raises BadObjectError with a one-line reason
+    SURVEY: str                                   whose files these are
+    recognise(file) -> str | None                 which of its layouts this is
+    read(file, layout, source_file)               yields a Spectrum for each object in the file, and a BadObjectError
+                                                  for each that cannot be used; raises BadObjectError for a whole file
 
-To add a survey, write the module and name it in `SURVEYS`.
+where `file` is a `FitsFile` or, for the readers of `TABLES`, a `TableFile`. To add a survey, write the module and
+name it below; `docs/layouts.md` has an example of thirty lines.
 """
 
 from __future__ import annotations
 
-import gzip
-import warnings
-import zlib
-from io import BytesIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-from astropy.utils.exceptions import AstropyUserWarning
+from typing import Any, Protocol
 
 from ingest.errors import BadObjectError, UsageError, is_environment
+from ingest.fits import FitsFile
 from ingest.schema import Spectrum
-from ingest.surveys import lamost, sdss
+from ingest.surveys import desi, lamost, sdss, sdss_legacy
 
-SURVEYS: dict[str, ModuleType] = {"lamost": lamost, "sdss": sdss}
+
+class Reader(Protocol):
+    """What a module of this package offers."""
+
+    SURVEY: str
+
+    def recognise(self, file: Any) -> str | None:
+        """The layout of an open file, or None for one of somebody else's."""
+
+    def read(self, file: Any, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
+        """Every object of the file."""
+
+
+FITS: tuple[Reader, ...] = (lamost, sdss, sdss_legacy, desi)
 SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz")
+SURVEYS = tuple(sorted({reader.SURVEY for reader in FITS}))
 
 
-def reader(survey: str) -> ModuleType:
-    """The reader module of `survey`; UsageError when there is none."""
-    try:
-        return SURVEYS[survey]
-    except KeyError:
-        raise UsageError(f"unknown SURVEY={survey}: choose {' or '.join(sorted(SURVEYS))}") from None
+@dataclass
+class Opened:
+    """One input file, recognised: its layout and its objects.
+
+    Attributes:
+        survey, layout: of the reader that knows it.
+        file: what `read` reads from; its `parser` says, afterwards, who parsed it.
+    """
+
+    survey: str
+    layout: str
+    file: Any
+    reader: Reader
+    source_file: str
+
+    @property
+    def parser(self) -> str:
+        """`direct`, `astropy` or `parquet`: what has parsed the file so far."""
+        return str(self.file.parser)
+
+    def objects(self) -> Iterator[Spectrum | BadObjectError]:
+        """Every object: a spectrum, or why it is none.
+
+        Raises:
+            BadObjectError: the whole file is unusable. OSError: the environment (permission), not the file.
+        """
+        with _one_line_reasons(self.layout):
+            for item in self.reader.read(self.file, self.layout, self.source_file):
+                if isinstance(item, BadObjectError):
+                    item.layout = item.layout or self.layout
+                yield item
 
 
-def identify(hdus: Any) -> tuple[str, str] | None:
-    """`(survey, layout)` of an open FITS file by its structure, or None for a foreign file."""
-    for survey, module in SURVEYS.items():
-        layout = module.recognise(hdus)
-        if layout is not None:
-            return survey, layout
-    return None
+def check_survey(survey: str | None) -> None:
+    """UsageError when there is no reader for `survey`; None stands for any."""
+    if survey is not None and survey not in SURVEYS:
+        raise UsageError(f"unknown SURVEY={survey}: choose {', '.join(SURVEYS)}")
 
 
-def read_file(path: Path, survey: str | None = None, source_file: str | None = None) -> Spectrum:
-    """Read one spectrum from a survey file.
+def open_file(path: Path, survey: str | None = None, source_file: str | None = None) -> Opened:
+    """Open a survey file and tell what it is.
 
     Args:
         survey: refuse files of any other survey; None takes whatever is known.
         source_file: what to record as provenance (the path by default).
 
     Raises:
-        BadObjectError: damaged, empty, foreign or unusable; the reason is one line.
-        OSError: the environment (permission), not the file.
+        BadObjectError: damaged, empty or foreign; the reason is one line. OSError: the environment (permission).
     """
+    with _one_line_reasons(None):
+        file = FitsFile.open(path)
+        for reader in FITS:
+            layout = reader.recognise(file)
+            if layout is not None:
+                break
+        else:
+            raise BadObjectError(f"no known layout: {describe(file)}")
+    if survey is not None and survey != reader.SURVEY:
+        raise BadObjectError(f"a {reader.SURVEY} file ({layout}) in a {survey} run", layout=layout)
+    return Opened(reader.SURVEY, layout, file, reader, source_file or str(path))
+
+
+def read_file(path: Path, survey: str | None = None, source_file: str | None = None) -> Spectrum:
+    """Read the one spectrum of a file; arguments and errors as of `open_file`.
+
+    Raises:
+        BadObjectError: the file or its object is unusable, or it holds several.
+    """
+    objects = list(open_file(path, survey, source_file).objects())
+    if len(objects) != 1:
+        raise BadObjectError(f"holds {len(objects)} spectra, not one")
+    if isinstance(objects[0], BadObjectError):
+        raise objects[0]
+    return objects[0]
+
+
+def describe(file: FitsFile) -> str:
+    """What is in a FITS file that no reader knows, in a few words."""
+    parts = []
+    for index in range(min(len(file), 6)):
+        hdu = file[index]
+        name = str(hdu.header.get("EXTNAME") or ("PRIMARY" if index == 0 else f"HDU {index}")).strip()
+        if hdu.names:
+            shown = sorted(hdu.names)[:4]
+            parts.append(f"{name} table of {', '.join(shown)}{', ...' if len(hdu.names) > 4 else ''}")
+        else:
+            parts.append(f"{name} {'x'.join(map(str, hdu.shape)) or 'without data'}")
+    return "; ".join(parts) + ("; ..." if len(file) > 6 else "")
+
+
+@contextmanager
+def _one_line_reasons(layout: str | None) -> Iterator[None]:
+    """Turn whatever a damaged file makes the FITS layer raise into that one file's fault."""
     try:
-        return _read(path, survey, source_file or str(path))
-    except BadObjectError:
+        yield
+    except BadObjectError as error:
+        error.layout = error.layout or layout
         raise
-    except AstropyUserWarning as error:
-        raise BadObjectError("file cut short: fewer bytes than its headers promise") from error
     except Exception as error:
         if is_environment(error):
             raise
-        # Anything else a damaged file makes the FITS layer raise is that one file's fault.
         detail = " ".join(str(error).split()) or "no detail"
-        raise BadObjectError(f"unreadable FITS: {type(error).__name__}: {detail[:200]}") from error
-
-
-def _read(path: Path, survey: str | None, source_file: str) -> Spectrum:
-    from astropy.io import fits
-
-    payload = _payload(path)
-    if len(payload) < 2880 or not payload.startswith(b"SIMPLE"):
-        raise BadObjectError("empty file" if not payload else "not a FITS file")
-    with warnings.catch_warnings():
-        # An odd header is no news to the user: what cannot be read from it has a reason of its own.
-        warnings.simplefilter("ignore", AstropyUserWarning)
-        # A file cut short still opens with only this warning; its missing pixels must not read as data.
-        warnings.filterwarnings("error", message=".*may have been truncated.*")
-        with fits.open(BytesIO(payload), memmap=False, lazy_load_hdus=False) as hdus:
-            known = identify(hdus)
-            if known is None:
-                raise BadObjectError("no known layout: not a spectrum file of " + " or ".join(SURVEYS))
-            found, layout = known
-            if survey is not None and found != survey:
-                raise BadObjectError(f"a {found} file ({layout}) in a {survey} run", layout=layout)
-            spectrum: Spectrum = SURVEYS[found].read(hdus, layout, source_file)
-            return spectrum
-
-
-def _payload(path: Path) -> bytes:
-    raw = path.read_bytes()
-    if raw[:2] != b"\x1f\x8b":
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadObjectError(f"damaged gzip: {error}") from error
+        raise BadObjectError(f"unreadable FITS: {type(error).__name__}: {detail[:200]}", layout=layout) from error

@@ -8,17 +8,18 @@ is wrong, the grid is log10.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ingest.errors import BadObjectError
+from ingest.fits import FitsFile, HeaderLike
 from ingest.schema import Spectrum
 from ingest.surveys.common import (
     MOCK_ORIGIN,
     checked,
     class_label,
-    column_names,
     grid_from,
     log_grid,
     native,
@@ -27,52 +28,50 @@ from ingest.surveys.common import (
     text,
 )
 
+SURVEY = "lamost"
 IMAGE = "lamost-image"  # PRIMARY (5, N): flux, ivar, wavelength, and_mask, or_mask
 IMAGE_DR1 = "lamost-image-dr1"  # the same shape, but row 2 is a continuum-divided flux, not wavelength
 TABLE = "lamost-table"  # HDU 1 COADD, one row of vector columns
 
 # Fibre types of the data model without a target; releases hold 'Obj' and 'F-Std' almost only.
 _NO_OBJECT = {"sky", "unused", "dead"}
-_COLUMNS = {"FLUX", "IVAR", "WAVELENGTH", "ANDMASK"}
+_COLUMNS = {"flux", "ivar", "wavelength", "andmask"}
 
 
-def recognise(hdus: Any) -> str | None:
+def recognise(file: FitsFile) -> str | None:
     """The LAMOST layout of an open FITS file, or None."""
-    primary = hdus[0]
-    shape = primary.shape
+    shape = file[0].shape
     if len(shape) == 2 and shape[0] == 5 and shape[1] > 1:
-        rows = re.findall(r"[a-z]+", str(primary.header.get("EXTEN0", "")).lower())
+        rows = re.findall(r"[a-z]+", str(file[0].header.get("EXTEN0", "")).lower())
         if rows[:2] == ["flux", "inverse"]:
             return IMAGE if rows[2:3] == ["wavelength"] else IMAGE_DR1
         return None
-    for hdu in hdus[1:2]:
-        names = {name.upper() for name in column_names(hdu)}
-        # Every column is one vector in one row; SDSS has the same kind of names with one row a pixel.
-        if names >= _COLUMNS and hdu.header.get("NAXIS2") == 1:
-            return TABLE
+    # Every column is one vector in one row; SDSS has the same kind of names with one row a pixel.
+    if len(file) > 1 and file[1].shape == (1,) and file[1].names >= _COLUMNS:
+        return TABLE
     return None
 
 
-def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
-    """Read one LAMOST spectrum.
+def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
+    """Read the one LAMOST spectrum of a file.
 
     Raises:
         BadObjectError: nothing usable in it, or no object (`selected_out`).
     """
-    header = hdus[0].header
+    header = file[0].header
     fibre = text(header.get("FIB_TYPE", header.get("FIBERTYP"))) or ""
     if fibre.lower() in _NO_OBJECT:
-        raise BadObjectError(f"fibre of type {fibre}: no object in it", layout=layout, selected_out=True)
+        raise BadObjectError(f"fibre of type {fibre}: no object in it", selected_out=True)
     if layout == TABLE:
-        row = hdus[1].data[0]
-        flux, ivar, wave, and_mask = (row[name] for name in ("FLUX", "IVAR", "WAVELENGTH", "ANDMASK"))
+        columns = file[1]
+        flux, ivar, wave, and_mask = (columns.column(name)[0] for name in ("FLUX", "IVAR", "WAVELENGTH", "ANDMASK"))
     else:
-        flux, ivar, wave, and_mask = hdus[0].data[:4]
+        flux, ivar, wave, and_mask = file[0].image()[:4]
     flux, ivar = native(flux, np.float32), native(ivar, np.float32)
     if layout == IMAGE_DR1:
         coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
         if coeff0 is None or coeff1 is None or coeff1 <= 0:
-            raise BadObjectError("no COEFF0 and COEFF1: this layout has no other wavelengths", layout=layout)
+            raise BadObjectError("no COEFF0 and COEFF1: this layout has no other wavelengths")
         wave = grid_from(coeff0, coeff1, len(flux))
     wavelength = native(wave, np.float32)
     # Any of LAMOST's six mask bits (bad CCD, profile, sky, trace, no data) condemns a pixel.
@@ -80,13 +79,12 @@ def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
     if not len(flux) == len(ivar) == len(wavelength) == len(mask):
         raise BadObjectError(
             f"inconsistent lengths: flux {len(flux)}, ivar {len(ivar)}, wavelength {len(wavelength)}, "
-            f"mask {len(mask)}",
-            layout=layout,
+            f"mask {len(mask)}"
         )
     grid = log_grid(header, wavelength)
     ra, dec = position(header.get("RA"), header.get("DEC"))
     is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
-    return checked(
+    yield checked(
         Spectrum(
             object_id=object_id(header),
             survey="mock-lamost" if is_mock else "lamost",
@@ -108,11 +106,11 @@ def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
     )
 
 
-def object_id(header: Any) -> str:
+def object_id(header: HeaderLike) -> str:
     """OBSID as text; where a file has none, or an overflowed negative one, the pointing that it stands for."""
     obsid = number(header.get("OBSID"))
     if obsid is not None and obsid > 0:
-        return str(int(header["OBSID"]))
+        return str(int(header.get("OBSID")))
     parts = [text(header.get(key)) for key in ("LMJD", "PLANID", "SPID", "FIBERID")]
     if None in parts:
         raise BadObjectError("no OBSID, and no LMJD, PLANID, SPID and FIBERID to stand in for it")
@@ -120,14 +118,14 @@ def object_id(header: Any) -> str:
     return f"{lmjd}-{planid}-{int(str(spid)):02d}-{int(str(fiberid)):03d}"
 
 
-def _release(header: Any, layout: str) -> str | None:
+def _release(header: HeaderLike, layout: str) -> str | None:
     version = text(header.get("DATA_V"))
     if version is not None:
         return version.upper().replace("LAMOST", "").strip().lower() or None
     return "dr1" if layout == IMAGE_DR1 else None
 
 
-def _labels(header: Any) -> dict[str, Any]:
+def _labels(header: HeaderLike) -> dict[str, Any]:
     z = number(header.get("Z"))
     return {
         "class": class_label(header.get("CLASS")),
@@ -137,6 +135,6 @@ def _labels(header: Any) -> dict[str, Any]:
     }
 
 
-def _sn(header: Any, band: str) -> float | None:
+def _sn(header: HeaderLike, band: str) -> float | None:
     value = header.get(f"SNR{band.upper()}", header.get(f"SN_{band.upper()}"))
     return number(value)

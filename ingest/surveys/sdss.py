@@ -7,24 +7,27 @@ because pipeline versions v5_10 and v5_13 wrote upper case without EXTNAME.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ingest.errors import BadObjectError
+from ingest.fits import FitsFile, Hdu
 from ingest.schema import Spectrum
 from ingest.surveys.common import (
     MOCK_ORIGIN,
     checked,
     class_label,
-    column_names,
     log_grid,
     native,
     number,
     position,
+    positive,
     text,
 )
 
+SURVEY = "sdss"
 LITE = "sdss-spec-lite"  # 4 HDUs
 FULL = "sdss-spec"  # the individual exposures follow
 
@@ -33,39 +36,39 @@ _COLUMNS = {"flux", "loglam", "ivar", "and_mask"}
 # Bits of the SDSS SPPIXMASK that condemn a pixel in every exposure: FULLREJECT, NOSKY, BRIGHTSKY, NODATA,
 # COMBINEREJ, BADFLUXFACTOR, BADSKYCHI, REDMONSTER. Bits 0 to 15 describe the whole fibre (MANYBADCOLUMNS, BADFLAT
 # cover half or all of good spectra in real files), the rest are warnings; the pipeline already lowers ivar for them.
-_BAD_BITS = sum(1 << bit for bit in (18, 22, 23, 24, 25, 26, 27, 28))
+BAD_BITS = sum(1 << bit for bit in (18, 22, 23, 24, 25, 26, 27, 28))
 _ZWARNING_SKY, _ZWARNING_UNPLUGGED, _ZWARNING_NODATA = 1 << 0, 1 << 7, 1 << 9
 
 
-def recognise(hdus: Any) -> str | None:
+def recognise(file: FitsFile) -> str | None:
     """The SDSS layout of an open FITS file, or None."""
-    if len(hdus) < 3 or hdus[0].header.get("NAXIS", 0) != 0:
+    if len(file) < 3 or file[0].shape != ():
         return None
-    if not _names(hdus[1]).keys() >= _COLUMNS or not _names(hdus[2]).keys() >= {"class", "z"}:
+    if not file[1].names >= _COLUMNS or not file[2].names >= {"class", "z"}:
         return None
-    return LITE if len(hdus) <= 4 else FULL
+    return LITE if len(file) <= 4 else FULL
 
 
-def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
-    """Read one SDSS spectrum and its labels from HDU 2.
+def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
+    """Read the one SDSS spectrum of a file, and its labels from HDU 2.
 
     Raises:
         BadObjectError: nothing usable in it, or a sky fibre (`selected_out`).
     """
-    header, pixels, names = hdus[0].header, hdus[1].data, _names(hdus[1])
-    if pixels is None or len(pixels) == 0:
-        raise BadObjectError("HDU 1 has no pixels", layout=layout)
-    row = _Row(hdus[2])
+    header, pixels = file[0].header, file[1]
+    if pixels.shape[0] == 0:
+        raise BadObjectError("HDU 1 has no pixels")
+    row = _Row(file[2])
     zwarning = None if (flags := number(row.get("zwarning"))) is None else int(flags)
     # TARGETTYPE stands in the SPECOBJ tables, OBJTYPE in the SPALL ones ('SKY', in SDSS-V also 'sky_boss').
     targets = [text(row.get(name)) or "" for name in ("targettype", "objtype")]
     if any(target.upper().startswith("SKY") for target in targets) or (zwarning or 0) & _ZWARNING_SKY:
-        raise BadObjectError("sky fibre: its class and z mean nothing", layout=layout, selected_out=True)
+        raise BadObjectError("sky fibre: its class and z mean nothing", selected_out=True)
     if (zwarning or 0) & (_ZWARNING_UNPLUGGED | _ZWARNING_NODATA):
-        raise BadObjectError("unplugged fibre or no data (ZWARNING)", layout=layout, selected_out=True)
-    wave = 10.0 ** native(pixels[names["loglam"]], np.float64)
+        raise BadObjectError("unplugged fibre or no data (ZWARNING)", selected_out=True)
+    wave = 10.0 ** native(pixels.column("loglam"), np.float64)
     wavelength = wave.astype(np.float32)
-    and_mask = native(pixels[names["and_mask"]], np.int64)
+    and_mask = native(pixels.column("and_mask"), np.int64)
     grid = log_grid(header, wave)
     # RA and DEC of the primary header are the plate's centre, not the object's place.
     ra, dec = position(
@@ -73,17 +76,17 @@ def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
         row.first("plug_dec", "deccat", "fiber_dec", default=header.get("PLUG_DEC")),
     )
     is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
-    return checked(
+    yield checked(
         Spectrum(
             object_id=_object_id(row),
             survey="mock-sdss" if is_mock else "sdss",
             release=text(row.get("run2d")) or text(header.get("RUN2D")),
             ra=ra,
             dec=dec,
-            flux=native(pixels[names["flux"]], np.float32),
-            ivar=native(pixels[names["ivar"]], np.float32),
+            flux=native(pixels.column("flux"), np.float32),
+            ivar=native(pixels.column("ivar"), np.float32),
             wavelength=wavelength,
-            mask=(and_mask & _BAD_BITS) != 0,
+            mask=(and_mask & BAD_BITS) != 0,
             layout=layout,
             source_file=source_file,
             wave_coeff0=grid[0],
@@ -96,27 +99,23 @@ def read(hdus: Any, layout: str, source_file: str) -> Spectrum:
 
 
 class _Row:
-    """The one row of HDU 2, by lower-case column name."""
+    """The one row of HDU 2, by column name in any case."""
 
-    def __init__(self, hdu: Any) -> None:
-        if hdu.data is None or len(hdu.data) != 1:
+    def __init__(self, hdu: Hdu) -> None:
+        if hdu.shape != (1,):
             raise BadObjectError("HDU 2 does not hold one row of labels")
-        self._row, self._names = hdu.data[0], _names(hdu)
+        self._hdu, self._names = hdu, hdu.names
 
     def get(self, name: str, default: Any = None) -> Any:
         if name not in self._names:
             return default
-        value = self._row[self._names[name]]
+        value = self._hdu.column(name)[0]
         # SN_MEDIAN is a vector over ugriz in some versions; the scalar columns are what is asked for here.
         return default if np.ndim(value) else value
 
     def first(self, *names: str, default: Any) -> Any:
         """The first of these columns that holds a number."""
         return next((value for name in names if (value := number(self.get(name))) is not None), default)
-
-
-def _names(hdu: Any) -> dict[str, str]:
-    return {name.lower(): name for name in column_names(hdu)}
 
 
 def _object_id(row: _Row) -> str:
@@ -139,10 +138,6 @@ def _labels(row: _Row, zwarning: int | None) -> dict[str, Any]:
         "subclass": text(row.get("subclass")) if label else None,
         "z": z,
         # A negative error is the pipeline's way to say that the fit failed.
-        "z_err": None if z is None else _positive(number(row.get("z_err"))),
+        "z_err": None if z is None else positive(number(row.get("z_err"))),
         "zwarning": zwarning,
     }
-
-
-def _positive(value: float | None) -> float | None:
-    return value if value is not None and value > 0 else None

@@ -1,0 +1,79 @@
+"""`python -m ingest mock`: a mock survey with known truth, as spectra Parquet or as FITS files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ingest import options
+from ingest.errors import UsageError
+from ingest.jobs import engine_of
+
+
+def command(
+    n: Annotated[int, typer.Argument(metavar="N", help="Number of spectra.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; for Parquet, spectra/ and ingest/ within it.")],
+    survey: Annotated[str, typer.Option(help="Which survey to imitate: lamost or sdss.")] = "lamost",
+    form: Annotated[
+        str, typer.Option("--as", help="parquet: spectra for `shards build`. fits: files in the survey's layouts.")
+    ] = "parquet",
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    force: options.Force = False,
+) -> None:
+    """Simulate N spectra of known truth: thousands a second and core as Parquet, hundreds as FITS files.
+
+    The same seed gives the same bytes on any number of workers, and a larger N begins with the spectra of a smaller
+    one; a rerun goes on where the last one stopped. Mock data is for testing a pipeline, not for science.
+    """
+    if form == "parquet":
+        _parquet(survey, n, out, seed, workers, scheduler, force)
+    elif form == "fits":
+        if scheduler is not None:
+            raise UsageError("--scheduler: FITS files are written by processes of this machine; drop it or --as fits")
+        _fits(survey, n, out, seed, workers)
+    else:
+        raise UsageError(f"--as {form}: choose parquet or fits")
+
+
+def _parquet(
+    survey: str, n: int, out: Path, seed: int, workers: int | None, scheduler: str | None, force: bool
+) -> None:
+    from time import perf_counter
+
+    from ingest.mock.scale import ScaleConfig, write_parquet_survey
+
+    began = perf_counter()
+    config = ScaleConfig(survey, n, seed)
+    summary = write_parquet_survey(config, out, engine=engine_of(workers, scheduler), force=force)
+    print(summary.table())
+    _report(out / "spectra", n, perf_counter() - began, summary.file_bytes)
+
+
+def _fits(survey: str, n: int, out: Path, seed: int, workers: int | None) -> None:
+    from time import perf_counter
+
+    from ingest.mock import MockConfig, plan, write_with_progress
+    from ingest.mock.scale import class_table
+
+    try:
+        config = MockConfig(survey, n_files=n, seed=seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    began = perf_counter()
+    result = write_with_progress(config, out, 1 if workers == 0 else workers)
+    entries = plan(config)
+    seen = Counter(entry.kind for entry in entries)
+    distinct = Counter(entry.kind for entry in entries if entry.visit == 1)
+    print(class_table({kind: (seen[kind], distinct[kind]) for kind in seen}))
+    print(f"{result.n_damaged:,} of the files are damaged on purpose; true labels in {result.catalogue}")
+    _report(out, n, perf_counter() - began, None)
+
+
+def _report(where: Path, n: int, seconds: float, file_bytes: int | None) -> None:
+    size = "" if file_bytes is None else f", {file_bytes / 1e9:.2f} GB"
+    print(f"MOCK data: {where}: {n:,} spectra{size} in {seconds:.1f} s, {n / seconds:,.0f} objects/s")

@@ -1,0 +1,362 @@
+"""The mock survey at scale: spectra Parquet with known truth, thousands of objects a second and core.
+
+    write_parquet_survey(ScaleConfig("lamost", n=1_000_000), Path("data/mock"))
+
+writes `spectra/part-*.parquet` in the schema of `ingest.schema`, and the job's account in `ingest/`. A row depends on
+(survey, seed, row number) alone: a longer survey begins with the parts of a shorter one, and any number of workers
+writes the same bytes.
+
+What is in it: the stars, galaxies and quasars of `ingest.mock.physics` (line strengths that follow Teff, log g and
+[Fe/H]; old and young populations and emission lines; power laws, broad lines, a Lyman forest), drawn from a bank of
+`templates` of them and shifted to the object's redshift; dust; each survey's grids, resolution, throughput, sky and
+calibration errors; photon and read noise that `ivar` states; bad columns, cosmic rays, lost edges; second visits.
+
+What is not: model atmospheres, rotation, binaries, white dwarfs, broad absorption lines, damped absorbers, blends,
+host galaxies of quasars, cosmology (z and S/N are independent of each other), correlated noise, sky residuals, damage
+of any kind (the FITS mock has it), errors in labels: every label is the truth. Stars have the parameters of one of
+`templates` templates, exactly; a model can learn that there are no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ingest.errors import UsageError, make_folder, naming
+from ingest.files import write_text
+from ingest.jobs import Engine, run_tasks
+from ingest.mock import templates
+from ingest.mock.draws import ROW, draw_rows, shares
+from ingest.mock.instrument import LOG_STEP, grid
+from ingest.mock.kernels import MAX_SIZE, Buffers, Floats, expose, site_arrays
+from ingest.mock.lines import Array
+from ingest.mock.physics import Galaxy, Quasar, Star
+from ingest.mock.plan import SURVEYS
+from ingest.mock.table import to_table
+from ingest.schema import PROGRAM_VERSION, SCHEMA_VERSION, spectra_writer
+
+VERSION = 1
+"""Raised whenever the same config would give other spectra."""
+
+_WHAT = "specshards mock survey, not observations"
+
+Rows = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """What decides the spectra, and nothing else (no paths, no worker counts).
+
+    Attributes:
+        survey: `lamost` or `sdss`: whose grids, resolution, throughput and mix of objects.
+        n: number of spectra. A larger one leaves the full parts of a smaller one as they are.
+        seed: of everything random.
+        repeat_fraction: share of the objects that have a second visit, within 0.5 arcsec of the first.
+        templates: stars in the template bank; half as many galaxies and quasars each.
+        part_rows, row_group_rows: rows of one Parquet file, and of one row group.
+    """
+
+    survey: str
+    n: int = 10_000
+    seed: int = 0
+    repeat_fraction: float = 0.1
+    templates: int = 2048
+    part_rows: int = 4096
+    row_group_rows: int = 128
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.survey not in SURVEYS:
+            raise UsageError(f"unknown SURVEY={self.survey}: choose {' or '.join(SURVEYS)}")
+        if not 1 <= self.n <= 100_000_000:
+            raise UsageError(f"N={self.n}: give a number of spectra from 1 to 100,000,000")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed}: give 0 or a positive number")
+        if not 0.0 <= self.repeat_fraction <= 0.5:
+            raise UsageError(f"repeat_fraction {self.repeat_fraction}: give 0 to 0.5")
+        if self.templates < 2 or self.part_rows < 1 or self.row_group_rows < 1:
+            raise UsageError("templates must be 2 or more, part_rows and row_group_rows 1 or more")
+
+    def without_n(self) -> dict[str, Any]:
+        """The fields that a part depends on, by name: what its file metadata carries."""
+        return {key: value for key, value in asdict(self).items() if key != "n"}
+
+    @property
+    def parts(self) -> int:
+        """Number of Parquet files."""
+        return -(-self.n // self.part_rows)
+
+
+@dataclass(frozen=True)
+class RowTruth:
+    """What is known about one spectrum.
+
+    `object` is the row that shows the same object first; `class_` STAR, GALAXY or QSO, `subclass` "" for none; `teff`
+    K, `logg` and `feh` dex, NaN unless a star; `ra`, `dec` degrees of this visit; `ebv` mag; `wave` float64 `(N,)`
+    vacuum Angstrom; `flux` float32 `(N,)` noiseless, in the unit and scale of the row's flux, with dust and the
+    calibration's error in it; `model` the parameters of its template.
+    """
+
+    row: int
+    object: int
+    class_: str
+    subclass: str
+    z: float
+    teff: float
+    logg: float
+    feh: float
+    ra: float
+    dec: float
+    ebv: float
+    wave: Array
+    flux: Floats
+    model: Star | Galaxy | Quasar
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What one part came to; also its ledger record. `counts`: class -> (spectra, objects first seen in the part)."""
+
+    part: int
+    fingerprint: str
+    rows: int
+    file_bytes: int
+    counts: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The whole survey's account. `counts`: class -> (spectra, objects)."""
+
+    what: str
+    survey: str
+    samples: int
+    objects: int
+    parts: int
+    file_bytes: int
+    counts: dict[str, tuple[int, int]]
+
+    def table(self) -> str:
+        """A plain-text table by class."""
+        return class_table(self.counts)
+
+
+def class_table(counts: Mapping[str, tuple[int, int]]) -> str:
+    """A plain-text table of class -> (spectra, objects)."""
+    spectra, objects = (sum(column) for column in zip(*counts.values(), strict=True))
+    lines = [f"{'class':<8}{'spectra':>14}{'share':>9}{'objects':>14}"]
+    for name, (seen, distinct) in {**counts, "total": (spectra, objects)}.items():
+        lines.append(f"{name:<8}{seen:>14,}{seen / spectra:>9.1%}{distinct:>14,}")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Task:
+    part: int
+    config: ScaleConfig
+    rows: int
+    bank: str | None
+    out: str
+
+    @property
+    def fingerprint(self) -> str:
+        return _fingerprint(self.config, self.rows)
+
+
+def write_parquet_survey(
+    config: ScaleConfig, out: Path, *, engine: Engine | None = None, force: bool = False
+) -> Summary:
+    """Write the mock survey's spectra to `out/spectra/part-*.parquet`.
+
+    Beside them go `out/ingest/config.json`, `summary.json` and one ledger record a part; a rerun keeps each part
+    whose record and size still match. `shards build --spectra out/spectra` takes it from there. Memory does not grow
+    with `config.n`.
+
+    Args:
+        engine: where parts are made; the workers of one machine share one copy of the template bank.
+        force: replace what an earlier run with another configuration left in `out`.
+
+    Raises:
+        UsageError: `out` holds something else. JobError: the environment failed. OSError: disk full, no permission.
+    """
+    engine = engine or Engine()
+    if config.parts == 1 and engine.scheduler is None:
+        engine = Engine(workers=0)  # done before a second process would have started
+    ledger, spectra = out / "ingest", out / "spectra"
+    for folder in (out, ledger, spectra):
+        make_folder(folder)
+    claim(out, config, force)
+    bank = ledger / f"templates-{_fingerprint(config, 0)[:16]}.npy"
+    _drop_stale(out, config.parts, bank)
+    tasks = _tasks(config, out, bank if engine.workers > 0 else None)
+    done = {task.part: record for task in tasks if (record := _kept(task)) is not None}
+    todo = [task for task in tasks if task.part not in done]
+    if done:
+        print(f"resuming: {len(done)} of {len(tasks)} parts are done already")
+    if todo and engine.workers > 0:
+        print(f"making {2 * config.templates:,} templates")
+        with naming(bank):
+            templates.on_disk(bank, config.survey, config.seed, config.templates)
+        _truth(config, bank_of(config, str(bank)), 0)  # compiles the kernels once, into every worker's cache
+    for result in run_tasks(
+        write_part, todo, engine, describe=f"mock {config.survey}", unit="object", sizes=[task.rows for task in todo]
+    ):
+        done[result.part] = result
+    bank.unlink(missing_ok=True)
+    summary = _summarise(config, [done[task.part] for task in tasks])
+    write_text(ledger / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
+    return summary
+
+
+def truth(config: ScaleConfig, row: int) -> RowTruth:
+    """The truth behind spectrum `row` (0 ... n - 1); the first call computes the template bank (seconds).
+
+    Raises IndexError for a row outside.
+    """
+    if not 0 <= row < config.n:
+        raise IndexError(f"the mock survey has rows 0 to {config.n - 1}, not {row}")
+    return _truth(config, bank_of(config, None), row)
+
+
+def _truth(config: ScaleConfig, bank: templates.Bank, row: int) -> RowTruth:
+    rows = plan_rows(config, bank, row, 1)
+    flux = _observe(config, bank, rows)[1][: rows["size"][0]].copy()
+    kind, template = int(rows["kind"][0]), int(rows["template"][0])
+    models = templates.models(config.survey, config.seed, config.templates)
+    model: Star | Galaxy | Quasar = (models.star, models.galaxy, models.quasar)[kind][template]
+    star = model if isinstance(model, Star) else Star(float("nan"), float("nan"), float("nan"))
+    z, ra, dec, ebv = (float(rows[name][0]) for name in ("z", "ra", "dec", "ebv"))
+    return RowTruth(
+        row, int(rows["object"][0]), templates.KINDS[kind], models.subclass[kind][template], z, star.teff, star.logg,
+        star.feh, ra, dec, ebv, grid(rows["first"][0] * LOG_STEP, int(rows["size"][0])), flux, model,
+    )  # fmt: skip
+
+
+def bank_of(config: ScaleConfig, path: str | None) -> templates.Bank:
+    """The template bank: mapped from `path`, or computed in this process."""
+    if path is None:
+        return templates.in_memory(config.survey, config.seed, config.templates)
+    return templates.opened(path, config.survey, config.templates)
+
+
+def plan_rows(config: ScaleConfig, bank: templates.Bank, first: int, count: int) -> Rows:
+    """What rows `first` to `first + count - 1` show: an array of `draws.ROW` `(count,)`."""
+    rows = np.empty(count, ROW)
+    draw_rows(config.seed, shares(config.survey, config.repeat_fraction), bank, first, rows)
+    return rows
+
+
+def row_groups(config: ScaleConfig, bank: templates.Bank, rows: Rows) -> Iterator[pa.Table]:
+    """Spectra of the `rows` of `plan_rows` as Arrow tables of `ingest.schema.SCHEMA`, one row group at a time."""
+    models = templates.models(config.survey, config.seed, config.templates)
+    for begin in range(0, len(rows), config.row_group_rows):
+        part = rows[begin : begin + config.row_group_rows]
+        yield to_table(config.survey, part, _observe(config, bank, part)[0], models)
+
+
+def _observe(config: ScaleConfig, bank: templates.Bank, rows: Rows) -> tuple[Buffers, Floats]:
+    out, scratch = Buffers.make(int(rows["size"].sum()), len(rows)), np.empty(MAX_SIZE, np.float32)
+    expose(config.seed, SURVEYS.index(config.survey), rows, bank, site_arrays(config.survey), out, scratch)
+    return out, scratch
+
+
+def write_part(task: _Task) -> PartResult:
+    """Make the rows of one part, write its Parquet file, then its ledger record."""
+    config, path = task.config, Path(task.out) / "spectra" / _part_name(task.part)
+    bank = bank_of(config, task.bank)
+    rows = plan_rows(config, bank, task.part * config.part_rows, task.rows)
+    with naming(path), spectra_writer(path, {"mock": _WHAT, **config.without_n()}) as writer:
+        for group in row_groups(config, bank, rows):
+            writer.write_table(group, row_group_size=config.row_group_rows)
+    new = rows["object"] == rows["row"]
+    counts = {
+        name: (int(np.sum(rows["kind"] == kind)), int(np.sum((rows["kind"] == kind) & new)))
+        for kind, name in enumerate(templates.KINDS)
+    }
+    result = PartResult(task.part, task.fingerprint, task.rows, path.stat().st_size, counts)
+    write_text(_record_path(task), json.dumps(asdict(result), indent=1) + "\n")
+    return result
+
+
+def claim(out: Path, config: ScaleConfig, force: bool) -> None:
+    """Record what `out` is made from; refuse to mix it with something else. The same survey may grow.
+
+    Raises:
+        UsageError: it holds something else, and `force` is not given.
+    """
+    mine = {"what": _WHAT, "as": "parquet", "version": VERSION, **asdict(config)}
+    path = out / "ingest" / "config.json"
+    if not force:
+        theirs: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        changed = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
+        grown = changed == ["n"] and theirs["n"] < config.n
+        if theirs and changed and not grown:
+            what = ", ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
+            raise UsageError(
+                f"{out}: holds spectra made from another input or configuration ({what}); "
+                "choose another --out, or --force to replace them"
+            )
+        if not theirs and any((out / "spectra").glob("*.parquet")):
+            raise UsageError(f"{out}/spectra: holds Parquet of unknown origin; choose another --out, or --force")
+    write_text(path, json.dumps(mine, indent=1) + "\n")
+
+
+def _fingerprint(config: ScaleConfig, rows: int) -> str:
+    content = [VERSION, SCHEMA_VERSION, PROGRAM_VERSION, config.without_n(), rows]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _tasks(config: ScaleConfig, out: Path, bank: Path | None) -> list[_Task]:
+    path, last = None if bank is None else str(bank), config.parts - 1
+    tasks = [_Task(part, config, config.part_rows, path, str(out)) for part in range(last)]
+    return [*tasks, _Task(last, config, config.n - last * config.part_rows, path, str(out))]
+
+
+def _drop_stale(out: Path, n_parts: int, bank: Path) -> None:
+    # Parts past the end belong to an earlier, larger survey; other template banks to one that was interrupted.
+    expected = {_part_name(part) for part in range(n_parts)}
+    for path in (out / "spectra").glob("part-*.parquet"):
+        if path.name not in expected:
+            path.unlink()
+            (out / "ingest" / f"{path.stem}.json").unlink(missing_ok=True)
+    for path in (out / "ingest").glob("templates-*.npy"):
+        if path != bank:
+            path.unlink()
+
+
+def _kept(task: _Task) -> PartResult | None:
+    try:
+        record = json.loads(_record_path(task).read_text())
+        size = (Path(task.out) / "spectra" / _part_name(task.part)).stat().st_size
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if record.get("fingerprint") != task.fingerprint or record.get("file_bytes") != size:
+        return None
+    return PartResult(**record)
+
+
+def _summarise(config: ScaleConfig, results: list[PartResult]) -> Summary:
+    counts = {
+        name: (sum(r.counts[name][0] for r in results), sum(r.counts[name][1] for r in results))
+        for name in templates.KINDS
+    }
+    return Summary(
+        _WHAT, f"mock-{config.survey}", sum(r.rows for r in results), sum(n for _, n in counts.values()),
+        len(results), sum(r.file_bytes for r in results), counts,
+    )  # fmt: skip
+
+
+def _part_name(part: int) -> str:
+    return f"part-{part:05d}.parquet"
+
+
+def _record_path(task: _Task) -> Path:
+    return Path(task.out) / "ingest" / f"part-{task.part:05d}.json"

@@ -1,0 +1,221 @@
+"""DESI coadds: many spectra a file, three overlapping arms each, combined here; labels from the redrock file beside.
+
+Source: the DESI data model of `coadd-*.fits`, `spectra-*.fits` and `redrock-*.fits` (FIBERMAP and, per arm,
+`B_WAVELENGTH`, `B_FLUX`, `B_IVAR`, `B_MASK`; REDSHIFTS). Vacuum, heliocentric, steps of 0.8 Angstrom: B 3600 to
+5800, R 5760 to 7620, Z 7520 to 9824, together 7,781 pixels. Flux in 1e-17 erg/s/cm2/A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.errors import BadObjectError
+from ingest.fits import FitsFile, Hdu
+from ingest.schema import Spectrum
+from ingest.surveys.common import checked, class_label, number, position, positive, text
+
+SURVEY = "desi"
+COADD = "desi-coadd"
+SPECTRA = "desi-spectra"  # one row an exposure, not yet co-added
+REDROCK = "desi-redrock"  # labels only
+
+_ARMS = ("B", "R", "Z")
+_PARTS = ("WAVELENGTH", "FLUX", "IVAR")
+_LABELS = {"targetid", "z", "spectype", "zwarn"}
+
+
+def recognise(file: FitsFile) -> str | None:
+    """The DESI layout of an open FITS file, or None."""
+    if len(file) < 2 or file[0].shape != ():
+        return None
+    if file[1].names >= _LABELS:
+        return REDROCK
+    fibermap = file.named("FIBERMAP")
+    if fibermap is None or "targetid" not in fibermap.names:
+        return None
+    return SPECTRA if "expid" in fibermap.names and "coadd_fiberstatus" not in fibermap.names else COADD
+
+
+def companions(name: str) -> tuple[str, ...]:
+    """Names that the labels of a coadd may have, in the order of preference."""
+    for prefix in ("coadd-", "spectra-"):
+        if name.startswith(prefix):
+            stem = name.removeprefix(prefix).removesuffix(".gz")
+            return tuple(f"{kind}-{stem}{end}" for kind in ("redrock", "zbest") for end in ("", ".gz"))
+    return ()
+
+
+def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
+    """Every spectrum of a coadd, its arms combined.
+
+    Raises:
+        BadObjectError: no arms, arms that do not fit together, or unreadable labels beside it.
+    """
+    if layout == REDROCK:
+        raise BadObjectError("redshifts, no spectra: read with the coadd beside them", selected_out=True)
+    fibermap = file.named("FIBERMAP")
+    assert fibermap is not None  # `recognise` has seen it
+    arms = _Arms.of(file)
+    labels = _redrock(file.path)
+    release = _specprod(file[0])
+    ids = fibermap.column("TARGETID")
+    if arms.rows != len(ids):
+        raise BadObjectError(f"{arms.rows} rows of flux for {len(ids)} of FIBERMAP")
+    for row, targetid in enumerate(map(int, ids)):
+        try:
+            _refuse(fibermap, row, targetid)
+            flux, ivar = arms.combined(row)
+            ra, dec = position(*(_value(fibermap, name, row) for name in ("target_ra", "target_dec")))
+            exposure = f"-{int(_value(fibermap, 'expid', row))}" if layout == SPECTRA else ""
+            yield checked(
+                Spectrum(
+                    object_id=f"{targetid}{exposure}", survey=SURVEY, release=release, ra=ra, dec=dec, flux=flux,
+                    ivar=ivar, wavelength=arms.wavelength.copy(), mask=ivar == 0, layout=layout,
+                    source_file=source_file, label_source="redrock" if targetid in labels else None,
+                    labels=dict(labels.get(targetid, {})),
+                )
+            )  # fmt: skip
+        except BadObjectError as error:
+            error.row = row
+            yield error
+
+
+def _refuse(fibermap: Hdu, row: int, targetid: int) -> None:
+    """BadObjectError for what was not pointed at an object, or not with success."""
+    if targetid < 0:
+        raise BadObjectError("negative TARGETID: sky or no target", selected_out=True)
+    if (text(_value(fibermap, "objtype", row)) or "TGT").upper() != "TGT":
+        raise BadObjectError(f"OBJTYPE {text(_value(fibermap, 'objtype', row))}: no object", selected_out=True)
+    for name in ("coadd_fiberstatus", "fiberstatus"):
+        status = number(_value(fibermap, name, row))
+        if status:
+            raise BadObjectError(f"{name.upper()} {int(status)}: bad fibre", selected_out=True)
+
+
+def _value(table: Hdu, name: str, row: int) -> Any:
+    return table.column(name)[row] if name in table.names else None
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """The arms of a file on one grid.
+
+    Attributes:
+        wavelength: float32 `(N,)`, the union of the arms' grids.
+        places: where each arm's pixels stand in it, int64.
+        images: flux, ivar and mask (or None) of each arm, `(rows, n)`.
+    """
+
+    wavelength: npt.NDArray[np.float32]
+    places: tuple[npt.NDArray[np.int64], ...]
+    images: tuple[tuple[Any, Any, Any], ...]
+    rows: int
+
+    @classmethod
+    def of(cls, file: FitsFile) -> _Arms:
+        """Collect the arms that a file has.
+
+        Raises:
+            BadObjectError: none, half of one, or grids that are not pieces of one linear grid.
+        """
+        waves, images = [], []
+        for arm in _ARMS:
+            hdus = [file.named(f"{arm}_{part}") for part in _PARTS]
+            if not any(hdus):
+                continue
+            if None in hdus:
+                lost = ", ".join(f"{arm}_{part}" for part, hdu in zip(_PARTS, hdus, strict=True) if hdu is None)
+                raise BadObjectError(f"half of the {arm} arm: no {lost}")
+            wave, flux, ivar = (hdu.image() for hdu in hdus if hdu is not None)
+            mask_hdu = file.named(f"{arm}_MASK")
+            mask = None if mask_hdu is None else mask_hdu.image()
+            shapes = {flux.shape, ivar.shape, *(() if mask is None else (mask.shape,))}
+            if shapes != {(len(flux), len(wave))}:
+                raise BadObjectError(f"{arm} arm: wavelength {wave.shape}, flux and others {sorted(shapes)}")
+            waves.append(wave.astype(np.float64))
+            images.append((flux, ivar, mask))
+        if not waves:
+            raise BadObjectError("no arm of a spectrograph in it")
+        rows = {len(flux) for flux, _, _ in images}
+        if len(rows) != 1:
+            raise BadObjectError(f"arms of {sorted(rows)} spectra")
+        grid, places = _common_grid(waves)
+        return cls(grid, places, tuple(images), rows.pop())
+
+    def combined(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Flux and ivar of one spectrum, float32 `(N,)`: the arms' mean weighted by ivar; 0, 0 where none is good.
+
+        Raises:
+            BadObjectError: flux and ivar are zero everywhere.
+        """
+        total, weight = np.zeros((2, len(self.wavelength)))
+        empty = True
+        for place, (flux_image, ivar_image, mask) in zip(self.places, self.images, strict=True):
+            flux, ivar = flux_image[row].astype(np.float64), ivar_image[row].astype(np.float64)
+            empty = empty and not flux.any() and not ivar.any()
+            bad = ~np.isfinite(flux) | ~(ivar > 0) | ~np.isfinite(ivar)
+            if mask is not None:
+                bad |= mask[row] != 0
+            flux[bad] = ivar[bad] = 0.0
+            total[place] += flux * ivar
+            weight[place] += ivar
+        if empty:
+            raise BadObjectError("flux and ivar are zero everywhere: no data", selected_out=True)
+        flux = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+        return flux.astype(np.float32), weight.astype(np.float32)
+
+
+def _common_grid(waves: list[npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.float32], Any]:
+    step = float(np.median(np.diff(waves[0]))) if len(waves[0]) > 1 else 0.0
+    start = min(float(wave[0]) for wave in waves if len(wave))
+    if not step > 0:
+        raise BadObjectError("impossible grid: wavelengths do not increase")
+    places = [np.rint((wave - start) / step).astype(np.int64) for wave in waves]
+    for place, wave in zip(places, waves, strict=True):
+        if not np.allclose(start + step * place, wave, rtol=0.0, atol=0.02 * step) or (np.diff(place) != 1).any():
+            raise BadObjectError("impossible grid: the arms are not pieces of one linear grid")
+    every, inverse = np.unique(np.concatenate(places), return_inverse=True)
+    grid = np.zeros(len(every))
+    grid[inverse] = np.concatenate(waves)
+    edges = np.cumsum([len(place) for place in places])[:-1]
+    return grid.astype(np.float32), tuple(np.split(inverse, edges))
+
+
+def _redrock(path: Path | None) -> dict[int, dict[str, Any]]:
+    """Labels by TARGETID from the redrock (or older zbest) file beside a coadd; empty without one."""
+    found = (
+        None if path is None else next((p for n in companions(path.name) if (p := path.with_name(n)).is_file()), None)
+    )
+    if found is None:
+        return {}
+    try:
+        table = FitsFile.open(found)[1]
+        names = ("TARGETID", "Z", "ZERR", "ZWARN", "SPECTYPE", "SUBTYPE")
+        columns = [table.column(name) for name in names]
+    except (BadObjectError, KeyError, IndexError) as error:
+        raise BadObjectError(f"its labels in {found.name} are unreadable: {error}") from error
+    labels = {}
+    for targetid, z, z_err, zwarn, kind, subtype in zip(*columns, strict=True):
+        redshift = number(z)
+        labels[int(targetid)] = {
+            "class": class_label(kind), "subclass": text(subtype), "z": redshift,
+            "z_err": None if redshift is None else positive(number(z_err)), "zwarning": int(zwarn),
+        }  # fmt: skip
+    return labels
+
+
+def _specprod(primary: Hdu) -> str | None:
+    """The spectroscopic production (`fuji`, `iron`, ...), which the header lists among its dependencies."""
+    for i in range(100):
+        name = primary.header.get(f"DEPNAM{i:02d}")
+        if name is None:
+            return None
+        if text(name) == "SPECPROD":
+            return text(primary.header.get(f"DEPVER{i:02d}"))
+    return None

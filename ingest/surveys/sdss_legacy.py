@@ -1,0 +1,81 @@
+"""Legacy SDSS `spSpec` files (DR1 to DR7): one image of five rows, labels in its header.
+
+Source: the DR7 data model of `spSpec-MJD-PLATE-FIBER.fit` (spectro1d). Rows: flux, continuum-subtracted flux, error
+(sigma, 0 = bad), mask, sky; vacuum wavelengths 10^(COEFF0 + COEFF1 i), heliocentric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ingest.errors import BadObjectError
+from ingest.fits import FitsFile, HeaderLike
+from ingest.schema import Spectrum
+from ingest.surveys.common import checked, grid_from, native, number, position, positive, text
+from ingest.surveys.sdss import BAD_BITS
+
+SURVEY = "sdss"
+SPSPEC = "sdss-spspec"
+
+# SPEC_CLN of spectro1d; 0 is unknown, 5 is sky.
+_CLASSES = {1: "STAR", 2: "GALAXY", 3: "QSO", 4: "QSO", 6: "STAR", 7: "GALAXY"}
+_SKY = 5
+
+
+def recognise(file: FitsFile) -> str | None:
+    """`sdss-spspec` for a legacy file, else None."""
+    header, shape = file[0].header, file[0].shape
+    if len(shape) != 2 or shape[0] not in (3, 4, 5) or shape[1] < 2:
+        return None
+    is_legacy = header.get("SPEC_CLN") is not None and text(header.get("ARRAY3")) == "ERROR"
+    return SPSPEC if is_legacy else None
+
+
+def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
+    """Read the one spectrum of a legacy file.
+
+    Raises:
+        BadObjectError: nothing usable in it, or a sky fibre (`selected_out`).
+    """
+    header = file[0].header
+    kind = number(header.get("SPEC_CLN"))
+    if kind == _SKY or (text(header.get("OBJTYPE")) or "").upper() == "SKY":
+        raise BadObjectError("sky fibre: its class and z mean nothing", selected_out=True)
+    rows = file[0].image()
+    if len(rows) < 4:
+        raise BadObjectError("no mask row (ARRAY4)")
+    flux, sigma = native(rows[0], np.float32), native(rows[2], np.float64)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        ivar = np.where(sigma > 0, 1.0 / np.square(sigma), 0.0).astype(np.float32)
+    bits = native(rows[3], np.float64)
+    # The mask is a bit field kept as float32; bits up to 31 are exact in it one by one.
+    mask = (np.where(np.isfinite(bits), bits, 0.0).astype(np.int64) & BAD_BITS) != 0
+    coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
+    if coeff0 is None or coeff1 is None or coeff1 <= 0:
+        raise BadObjectError("no COEFF0 and COEFF1: this layout has no other wavelengths")
+    ra, dec = position(header.get("RAOBJ"), header.get("DECOBJ"))
+    z = number(header.get("Z"))
+    flags = number(header.get("Z_WARNIN"))
+    yield checked(
+        Spectrum(
+            object_id=_object_id(header), survey=SURVEY, release=text(header.get("VERS_1D")), ra=ra, dec=dec,
+            flux=flux, ivar=ivar, wavelength=grid_from(coeff0, coeff1, len(flux)).astype(np.float32), mask=mask,
+            layout=layout, source_file=source_file, wave_coeff0=coeff0, wave_coeff1=coeff1, label_source="header",
+            labels={
+                "class": _CLASSES.get(int(kind)) if kind is not None else None,
+                "z": z,
+                "z_err": None if z is None else positive(number(header.get("Z_ERR"))),
+                "zwarning": None if flags is None else int(flags),
+            },
+            survey_sn={f"snr{band}": number(header.get(f"SN_{band.upper()}")) for band in "gri"},
+        )
+    )  # fmt: skip
+
+
+def _object_id(header: HeaderLike) -> str:
+    parts = [number(header.get(key)) for key in ("PLATEID", "MJD", "FIBERID")]
+    if None in parts:
+        raise BadObjectError("no PLATEID, MJD and FIBERID: nothing names this spectrum")
+    return "-".join(str(int(part)) for part in parts if part is not None)
