@@ -20,16 +20,19 @@ app = typer.Typer(
 
 
 @app.callback()
-def _rooms() -> None:
+def _commands() -> None:
     """Keep `build` a named command while it is the only one."""
 
 
 @app.command()
 def build(
-    survey: options.Survey,
     out: Annotated[Path, typer.Option(help="Folder for spectra/*.parquet and ingest/ (quarantine, summary).")],
     data: options.Data = None,
+    survey: options.AnySurvey = None,
     catalog: options.Catalog = None,
+    cuts: options.Cuts = None,
+    where: options.Where = None,
+    listed_only: options.ListedOnly = False,
     n: options.Number = None,
     seed: options.Seed = 0,
     workers: options.Workers = None,
@@ -41,8 +44,8 @@ def build(
     from ingest.survey import ingest_survey
 
     ingest_survey(
-        survey, out, data=data, catalogue=catalog, n=n, seed=seed, engine=engine_of(workers, scheduler),
-        max_bad_fraction=max_bad_fraction, force=force,
+        survey, out, data=data, catalogue=catalog, n=n, cuts=cuts, where=where, listed_only=listed_only, seed=seed,
+        engine=engine_of(workers, scheduler), max_bad_fraction=max_bad_fraction, force=force,
     )  # fmt: skip
 
 

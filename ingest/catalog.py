@@ -1,4 +1,4 @@
-"""Label tables: read once, sorted by key, memory-mapped by every worker and joined on the survey's key.
+"""Label tables: streamed once into sorted buckets, memory-mapped by every worker, joined on the survey's key.
 
 Where a catalogue has a value it wins over the file's header (they differ in places: subclass, |dz| up to 2e-3), and
 `label_source` records the choice.
@@ -6,120 +6,171 @@ Where a catalogue has a value it wins over the file's header (they differ in pla
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from zlib import crc32
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from ingest.errors import JobError, UsageError, is_environment
-from ingest.files import replacing
+from ingest.errors import JobError, UsageError, make_folder
+from ingest.files import replacing, write_text
+from ingest.rows import Rows, open_rows
 from ingest.schema import NUMERIC_LABELS, Spectrum
 from ingest.surveys.common import class_label, number, text
 
 #: Names of the key column, in any case, by survey.
-KEYS = {"lamost": ("obsid",), "sdss": ("specobjid", "specobj_id", "object_id")}
+KEYS = {
+    "lamost": ("obsid",),
+    "sdss": ("specobjid", "specobj_id", "object_id"),
+    "desi": ("targetid", "target_id", "object_id"),
+}
 
-_ALIASES = {"zerr": "z_err", "fe_h": "feh", "zwarn": "zwarning"}
+_ALIASES = {
+    "zerr": "z_err", "fe_h": "feh", "zwarn": "zwarning", "spectype": "class", "subtype": "subclass",
+    "target_ra": "ra", "target_dec": "dec", "plug_ra": "ra", "plug_dec": "dec",
+}  # fmt: skip
+_POSITION = ("ra", "dec")
+_LABELS = ("class", "subclass", *NUMERIC_LABELS)
+
+# Sorting wants a bucket in memory; one in this many rows of the file's bytes keeps that to tens of MB.
+_BUCKET_BYTES = 64 << 20
+_MAX_BUCKETS = 256
 
 
-def prepare(path: Path, survey: str, folder: Path) -> Path:
-    """Write the label columns of catalogue `path`, sorted by key, as `folder/catalogue.arrow`.
+def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, str] | None = None) -> Path:
+    """Write the label columns of catalogue `path` as `folder/catalogue.arrow`, unless that is what it holds already.
 
-    The result is an uncompressed Arrow file: workers map it into memory and share its pages, so that a catalogue of
-    ten million rows costs each of them nothing.
+    The result is an uncompressed Arrow file of record batches, each sorted by key, a key's batch given by its hash:
+    workers map it into memory and share its pages, so that a catalogue of ten million rows costs each of them
+    nothing, and writing it takes the memory of one batch.
+
+    Args:
+        kinds: further columns to keep, for selection cuts: name -> `text` or `number`. Those that the catalogue does
+            not have are left to the files.
 
     Raises:
-        UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats.
+        UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats; or a
+            survey without a key.
     """
-    raw = _read(path, KEYS[survey])
-    names = {_ALIASES.get(name.lower(), name.lower()): name for name in raw.column_names}
+    if survey not in KEYS:
+        raise UsageError(f"{path}: a catalogue is joined on its survey's key; name one of {', '.join(KEYS)}")
+    rows = open_rows(path)
+    names: dict[str, str] = {}
+    for name in rows.columns:
+        names.setdefault(_ALIASES.get(name.lower(), name.lower()), name)
     key = next((names[k] for k in KEYS[survey] if k in names), None)
     if key is None:
         raise UsageError(
             f"{path}: no key column for {survey}: expected {' or '.join(KEYS[survey])}, "
-            f"found {', '.join(raw.column_names[:12])}"
+            f"found {', '.join(rows.columns[:12])}"
         )
-    wanted = [label for label in ("class", "subclass", *NUMERIC_LABELS) if label in names]
-    if not wanted:
+    wanted = {label: _reader_of(label) for label in (*_LABELS, *_POSITION) if label in names}
+    if not wanted.keys() & set(_LABELS):
         raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
-    keys = _key_text(raw[key])
-    table = pa.table({"key": keys, **{label: raw[names[label]].combine_chunks() for label in wanted}})
-    table = table.filter(pc.is_valid(table["key"])).sort_by("key").combine_chunks()
-    _refuse_repeats(path, key, table["key"].combine_chunks())
-    folder.mkdir(parents=True, exist_ok=True)
+    for name, kind in (kinds or {}).items():
+        if name in names and name not in wanted:
+            wanted[name] = _TEXT if kind == "text" else _NUMBER
+    make_folder(folder)
     final = folder / "catalogue.arrow"
-    with (
-        replacing(final) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, table.schema) as writer,
-    ):
-        writer.write_table(table)
+    status = path.stat()
+    origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, sorted(wanted), 1])
+    if _record(final).get("origin") != origin or not final.exists():
+        _write(rows, {"key": key, **{name: names[name] for name in wanted}}, wanted, path, final)
+        with final.open("rb") as file:
+            content = {"origin": origin, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        write_text(final.with_suffix(".json"), json.dumps(content) + "\n")
     return final
 
 
-def _read(path: Path, keys: tuple[str, ...]) -> pa.Table:
-    name = path.name.lower()
-    if not path.is_file():
-        raise UsageError(f"{path}: no such catalogue; give CATALOG a CSV, FITS or Parquet file")
+def digest(prepared: Path) -> str:
+    """sha256 of a prepared catalogue."""
+    return str(_record(prepared)["sha256"])
+
+
+_Column = tuple[pa.DataType, Callable[[Any], Any]]
+_TEXT: _Column = (pa.string(), text)
+_NUMBER: _Column = (pa.float64(), number)
+
+
+def _reader_of(label: str) -> _Column:
+    if label == "class":
+        return pa.string(), class_label
+    return _TEXT if label == "subclass" else _NUMBER
+
+
+def _record(prepared: Path) -> dict[str, Any]:
     try:
-        if name.endswith((".csv", ".csv.gz", ".txt", ".tsv")):
-            return _read_csv(path, keys)
-        if name.endswith((".fits", ".fit", ".fits.gz")):
-            return _read_fits(path)
-        if name.endswith(".parquet"):
-            return pq.read_table(path)
-    except Exception as error:
-        if is_environment(error):
-            raise
-        # Whatever a table reader raises for a file that is no table, the file is what the user must mend.
-        raise UsageError(f"{path}: not a readable table: {' '.join(str(error).split())[:200]}") from error
-    raise UsageError(f"{path}: unknown kind of catalogue; give a .csv, .fits or .parquet file")
+        record: dict[str, Any] = json.loads(prepared.with_suffix(".json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record
 
 
-def _read_csv(path: Path, keys: tuple[str, ...]) -> pa.Table:
-    with pa.input_stream(str(path), compression="detect") as stream:
-        head = stream.read(65536).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
-    # LAMOST publishes its catalogues as "CSV" with vertical bars.
-    delimiter = max((",", "|", "\t", ";"), key=head.count)
-    return pa_csv.read_csv(
-        path,
-        parse_options=pa_csv.ParseOptions(delimiter=delimiter),
-        convert_options=pa_csv.ConvertOptions(
-            strings_can_be_null=True,
-            # A specObjID can pass int64; inference would take it for a float and round it.
-            column_types={name: pa.string() for name in head.split(delimiter) if name.strip().lower() in keys},
-        ),
-    )
+def _write(rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], path: Path, final: Path) -> None:
+    schema = pa.schema([("key", pa.string()), *((name, kind) for name, (kind, _) in wanted.items())])
+    buckets = min(_MAX_BUCKETS, 1 + path.stat().st_size // _BUCKET_BYTES)
+    with TemporaryDirectory(dir=final.parent, prefix=".catalogue-") as scratch:
+        parts = [Path(scratch) / f"{i}.arrow" for i in range(buckets)]
+        _scatter(_tables(rows, names, wanted, schema), parts, schema)
+        with (
+            replacing(final) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, schema) as writer,
+        ):
+            for part in parts:
+                with pa.memory_map(str(part)) as source:
+                    table = pa.ipc.open_stream(source).read_all().sort_by("key").combine_chunks()
+                _refuse_repeats(path, names["key"], table["key"].combine_chunks())
+                batches = table.to_batches()
+                writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema))
 
 
-def _read_fits(path: Path) -> pa.Table:
-    from astropy.table import Table
-
-    # Only the columns of one value a row: vectors are no labels.
-    table = Table.read(path, hdu=1, memmap=False)
-    columns = {}
-    for name in table.colnames:
-        if table[name].ndim == 1:
-            values = np.ma.filled(table[name], np.nan) if table[name].dtype.kind == "f" else table[name]
-            values = np.asarray(values)
-            if values.dtype.kind in "SU":
-                columns[name] = pa.array(values.astype(str))
-            else:
-                columns[name] = pa.array(values.astype(values.dtype.newbyteorder("=")))
-    return pa.table(columns)
+def _tables(
+    rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], schema: pa.Schema
+) -> Iterator[pa.Table]:
+    for batch in rows.batches(list(dict.fromkeys(names.values()))):
+        keys = [_key(value) for value in batch[names["key"]]]
+        columns = {"key": pa.array(keys, pa.string())}
+        for name, (kind, convert) in wanted.items():
+            columns[name] = pa.array([convert(value) for value in batch[names[name]]], kind)
+        table = pa.table(columns, schema=schema)
+        yield table.filter(pc.is_valid(table["key"]))
 
 
-def _key_text(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    if pa.types.is_floating(array.type):
-        array = pc.cast(array, pa.int64())
-    return pc.utf8_trim_whitespace(pc.cast(array, pa.string()))
+def _scatter(tables: Iterator[pa.Table], parts: Sequence[Path], schema: pa.Schema) -> None:
+    writers = [pa.ipc.new_stream(str(part), schema) for part in parts]
+    try:
+        for table in tables:
+            if len(parts) == 1:
+                writers[0].write_table(table)
+                continue
+            bucket = pa.array([_bucket(key, len(parts)) for key in table["key"].to_pylist()])
+            for index, writer in enumerate(writers):
+                writer.write_table(table.filter(pc.equal(bucket, index)))
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+def _bucket(key: str, buckets: int) -> int:
+    return crc32(key.encode()) % buckets
+
+
+def _key(value: Any) -> str | None:
+    """An id as decimal text: a specObjID passes int64, and comes as text, padded or not, or as an integer."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else str(int(value))
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace")
+    return None if value is None else (str(value).strip() or None)
 
 
 def _refuse_repeats(path: Path, key: str, keys: pa.Array) -> None:
@@ -135,40 +186,40 @@ class Catalogue:
     """A prepared catalogue, opened by memory map."""
 
     def __init__(self, path: Path) -> None:
-        self._source = pa.memory_map(str(path))
-        table = pa.ipc.open_file(self._source).read_all().combine_chunks()
-        self._table = table
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
         # Stays in the mapped file: as Python strings the keys would cost each worker a hundred bytes a row.
-        self._keys: pa.Array = table["key"].combine_chunks()
+        self._buckets = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self.columns = tuple(name for name in reader.schema.names if name != "key")
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self._keys)
+        return sum(bucket.num_rows for bucket in self._buckets)
 
     def lookup(self, key: str) -> dict[str, Any] | None:
-        """The labels of one object, missing values as None; None where the object is not listed."""
-        at = bisect_left(range(len(self._keys)), key, key=lambda i: self._keys[i].as_py())
-        if at == len(self._keys) or self._keys[at].as_py() != key:
+        """The row of one object, missing values as None; None where the object is not listed."""
+        bucket = self._buckets[_bucket(key, len(self._buckets))]
+        keys = bucket.column("key")
+        at = bisect_left(range(len(keys)), key, key=lambda i: keys[i].as_py())
+        if at == len(keys) or keys[at].as_py() != key:
             return None
-        row = {name: self._table[name][at].as_py() for name in self._table.column_names if name != "key"}
-        labels: dict[str, Any] = {}
-        for name, value in row.items():
-            if name == "class":
-                labels[name] = class_label(value)
-            elif name == "subclass":
-                labels[name] = text(value)
-            else:
-                labels[name] = number(value)
-        if labels.get("zwarning") is not None:
-            labels["zwarning"] = int(labels["zwarning"])
-        return labels
+        return {name: bucket.column(name)[at].as_py() for name in self.columns}
 
     def apply(self, spectrum: Spectrum) -> bool:
-        """Overwrite the labels of `spectrum` where the catalogue has a value; False where it lists no such object."""
-        labels = self.lookup(spectrum.object_id)
-        if labels is None:
+        """Overwrite the labels of `spectrum` where the catalogue has a value; False where it lists no such object.
+
+        A position fills in where the file has none; the other columns, kept for selection cuts, become `extra`.
+        """
+        row = self.lookup(spectrum.object_id)
+        if row is None:
             return False
-        spectrum.labels.update({name: value for name, value in labels.items() if value is not None})
+        known = {name: value for name, value in row.items() if value is not None}
+        if math.isnan(spectrum.ra) and known.keys() >= set(_POSITION):
+            spectrum.ra, spectrum.dec = known["ra"] % 360.0, known["dec"]
+        labels = {name: value for name, value in known.items() if name in _LABELS}
+        if "zwarning" in labels:
+            labels["zwarning"] = int(labels["zwarning"])
+        spectrum.labels.update(labels)
+        spectrum.extra.update({name: value for name, value in known.items() if name not in _LABELS})
         spectrum.label_source = "catalogue"
         return True
 
@@ -179,7 +230,7 @@ def open_catalogue(path: Path) -> Catalogue:
     return Catalogue(path)
 
 
-def check_matches(matched: int, objects: int, catalogue: Path, examples: list[str]) -> None:
+def check_matches(matched: int, objects: int, catalogue: Path, examples: Sequence[str]) -> None:
     """Refuse a join that matched under half of the objects: the key is probably another one.
 
     Raises:

@@ -38,8 +38,8 @@ class BadObjectError(Exception):
     def __init__(
         self, reason: str, *, layout: str | None = None, selected_out: bool = False, row: int | None = None
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = " ".join(reason.split())  # some values print themselves on several lines
+        super().__init__(self.reason)
         self.layout = layout
         self.selected_out = selected_out
         self.row = row

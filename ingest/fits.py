@@ -14,7 +14,8 @@ import mmap
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -37,6 +38,7 @@ _IMAGES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _VALUE = re.compile(
     rb"= *(?:'((?:[ -&(-~]|'')*)'|([TF])|([+-]?\d+)|([+-]?(?:\d+\.?\d*|\.\d+)(?:[ED][+-]?\d+)?))? *(?:/[ -~]*)?\Z"
 )
+_ENDLESS = re.compile(rb"(?:NAXIS|TFIELDS) *= *\d{4,}|(?:NAXIS\d*|[PG]COUNT|TFIELDS) *= *-\d+")
 _TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])\Z")
 
 
@@ -241,16 +243,18 @@ class _AstropyHdu:
         return frozenset(str(name).lower() for name in found if name is not None)
 
     def image(self) -> npt.NDArray[Any]:
-        if self._hdu.data is None or self._is_table:
-            raise BadObjectError(f"HDU {self._index} has no image")
-        self._check()
-        return np.asarray(self._hdu.data)
+        with _quiet_astropy():
+            if self._hdu.data is None or self._is_table:
+                raise BadObjectError(f"HDU {self._index} has no image")
+            self._check()
+            return np.asarray(self._hdu.data)
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        if name.lower() not in self.names or self._hdu.data is None:
-            raise KeyError(name)
-        self._check()
-        return np.asarray(self._hdu.data[name])
+        with _quiet_astropy():
+            if name.lower() not in self.names or self._hdu.data is None:
+                raise KeyError(name)
+            self._check()
+            return np.asarray(self._hdu.data[name])
 
     def _check(self) -> None:
         if not self._checked:
@@ -448,19 +452,42 @@ def _open_with_astropy(file: FitsFile) -> Sequence[Hdu]:
     from astropy.io import fits
     from astropy.utils.exceptions import AstropyUserWarning
 
-    with warnings.catch_warnings():
-        # An odd header is no news to the user: what cannot be read from it has a reason of its own.
-        warnings.simplefilter("ignore", AstropyUserWarning)
+    # Over such headers astropy loops for ever: it goes through all axes and columns promised (the standard allows
+    # 999) and, where a size is negative, back to the header that it has just read.
+    for match in _ENDLESS.finditer(file.content):
+        if match.start() % _CARD == 0:
+            raise BadObjectError(f"impossible header: {' '.join(match[0].decode().split())}")
+    with _quiet_astropy():
         # A file cut short still opens with only this warning; its missing pixels must not read as data.
         warnings.filterwarnings("error", message=".*may have been truncated.*")
         try:
             hdus = fits.open(BytesIO(file.content), memmap=False, lazy_load_hdus=False)
         except AstropyUserWarning as error:
             raise BadObjectError("file cut short: fewer bytes than its headers promise") from error
+    for index, hdu in enumerate(hdus):
+        header = hdu.header
+        is_table = header.get("XTENSION") == "BINTABLE"
+        if (
+            header["BITPIX"] not in _IMAGES
+            or header.get("GCOUNT", 1) != 1
+            or (header.get("PCOUNT", 0) and not is_table)
+        ):
+            # Such a header swallows the HDUs behind it, and nobody would miss a mask.
+            raise BadObjectError(f"HDU {index}: impossible BITPIX, PCOUNT or GCOUNT")
     last = hdus[-1].fileinfo()
     if bytes(file.content[last["datLoc"] + last["datSpan"] :]).strip(b"\0"):
         raise BadObjectError(f"no header after HDU {len(hdus) - 1}: one of its sizes is wrong")
     return [_AstropyHdu(file, index, hdu) for index, hdu in enumerate(hdus)]
+
+
+@contextmanager
+def _quiet_astropy() -> Iterator[None]:
+    """An odd header is no news to the user: what cannot be read from it has a reason of its own."""
+    from astropy.utils.exceptions import AstropyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        yield
 
 
 def _data_size(hdu: Any) -> int:

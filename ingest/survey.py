@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from ingest.build import IngestConfig, Summary, build, claim
+from ingest.build import IngestConfig, build, claim
 from ingest.errors import UsageError
 from ingest.jobs import Engine
-from ingest.surveys import reader
+from ingest.summary import Summary
+from ingest.surveys import check_survey
 
 MOCK_FILES = 2000
+MOCKS = ("lamost", "sdss")
 
 
 def ingest_survey(
-    survey: str,
+    survey: str | None,
     out: Path,
     *,
     data: str | None = None,
     catalogue: Path | None = None,
     n: int | None = None,
+    cuts: str | None = None,
+    where: str | None = None,
+    listed_only: bool = False,
     seed: int = 0,
     engine: Engine | None = None,
     max_bad_fraction: float = 0.05,
@@ -27,27 +33,32 @@ def ingest_survey(
     """Ingest `data`, or without it a mock survey of `n` files written to `out/mock`, into `out/spectra`.
 
     Args:
+        survey: whose files; None for any, which needs `data`.
         n: number of files: of the mock survey, or a seeded random choice of `data`.
+        cuts, where, listed_only: what to select (see `IngestConfig`).
 
     Raises:
         UsageError: wrong arguments. JobError: too many bad files, or the environment failed.
     """
-    reader(survey)
+    check_survey(survey)
     if n is not None and not 1 <= n <= 1_000_000:
         raise UsageError(f"N={n}: give a number of files from 1 to 1,000,000")
     if seed < 0:
         raise UsageError(f"seed {seed}: give 0 or a positive number")
+    config = IngestConfig(survey, cuts=cuts, where=where, listed_only=listed_only, seed=seed)
     if data is None:
+        if survey not in MOCKS:
+            raise UsageError(f"DATA: name a folder of spectra; a mock survey is only of {' or '.join(MOCKS)}")
         from ingest.mock import CATALOGUE, MockConfig, write_with_progress
 
         folder = out / "mock"
         data, catalogue = str(folder), catalogue or folder / CATALOGUE
-        config = IngestConfig(survey, mock_files=n or MOCK_FILES, seed=seed)
+        config = replace(config, mock_files=n or MOCK_FILES)
         # Before the mock survey of an earlier run is replaced, not after.
         claim(out, config, folder, catalogue, force)
         write_with_progress(MockConfig(survey=survey, n_files=n or MOCK_FILES, seed=seed), folder)
     else:
-        config = IngestConfig(survey, limit=n, seed=seed)
+        config = replace(config, limit=n)
     return build(
         config, data, out, catalogue=catalogue, engine=engine, max_bad_fraction=max_bad_fraction, force=force
     )

@@ -45,24 +45,40 @@ def make_survey(
     max_bad_fraction: options.MaxBadFraction = 0.05,
     force: options.Force = False,
 ) -> None:
-    """From survey files (or a mock survey) to shards: `ingest build`, then `shards build`. This is `make shards`."""
+    """From survey files (or a mock survey) to shards: `ingest build`, then `shards build`. This is `make shards`.
+
+    Spectra that are Parquet already, ours or MultimodalUniverse's, are drawn as they are, unless labels of a
+    catalogue are to be joined to them or N of their files chosen.
+    """
     from ingest.survey import ingest_survey
+    from ingest.surveys import check_survey
     from shards.build import build
+    from shards.spectra import holds_spectra
 
     config = _config(image, encoding, preset, size, samples_per_shard, seed)
     engine = engine_of(workers, scheduler)
+    check_survey(survey)
+    shards = out / "shards" / image
+    if data is not None and catalog is None and n is None and holds_spectra(Path(data).expanduser()):
+        build(
+            config, Path(data).expanduser(), shards, survey=survey, engine=engine,
+            max_bad_fraction=max_bad_fraction, force=force,
+        )  # fmt: skip
+        return
     ingest_survey(
         survey, out, data=data, catalogue=catalog, n=n, seed=seed, engine=engine,
         max_bad_fraction=max_bad_fraction, force=force,
     )  # fmt: skip
-    shards = out / "shards" / image
     build(config, out / "spectra", shards, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
 
 
 @app.command()
 def build(
-    spectra: Annotated[Path, typer.Option(help="Folder of spectra Parquet.")],
+    spectra: Annotated[Path, typer.Option(help="Spectra Parquet, ours or MultimodalUniverse's: folder, glob, file.")],
     out: Annotated[Path, typer.Option(help="Folder of the shards; manifest.json appears in it last.")],
+    survey: Annotated[
+        str | None, typer.Option(help="Whose spectra these are: refuse others, name those that do not say.")
+    ] = None,
     image: _Image = "map2d",
     encoding: _Encoding = "png",
     preset: _Preset = "default",
@@ -79,7 +95,9 @@ def build(
 
     config = _config(image, encoding, preset, size, samples_per_shard, seed)
     engine = engine_of(workers, scheduler)
-    build(config, spectra, out, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
+    build(
+        config, spectra, out, survey=survey, engine=engine, max_bad_fraction=max_bad_fraction, force=force
+    )  # fmt: skip
 
 
 def _config(

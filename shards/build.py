@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.build import quarantine_row, write_quarantine
 from ingest.errors import JobError, UsageError, make_folder, naming
 from ingest.files import replacing, write_text
 from ingest.jobs import Engine, run_tasks
+from ingest.quarantine import quarantine_row, write_quarantine
 from ingest.schema import CLASSES
 from render import RenderError, renderer
 from shards import card
@@ -39,7 +39,7 @@ from shards.format import (
     label_npy,
 )
 from shards.plan import Plan, assign_splits, make_plan, row_order
-from shards.spectra import RowGroup, SpectraBlock, SpectraFolder, read_block
+from shards.spectra import RowGroup, SpectraBlock, SpectraFolder, read_blocks
 from shards.tar import TarWriter
 
 _LEDGER = ".ledger"
@@ -94,24 +94,31 @@ def build(
     spectra: Path,
     out: Path,
     *,
+    survey: str | None = None,
     engine: Engine | None = None,
     max_bad_fraction: float = 0.05,
     force: bool = False,
 ) -> Manifest:
-    """Draw every spectrum of `spectra/*.parquet` and write them to `out` as shards.
+    """Draw every spectrum of the Parquet in or below `spectra` and write them to `out` as shards.
 
-    A rerun keeps every shard whose ledger record matches the plan and whose bytes match its checksum, and writes the
-    rest; the result is the same byte for byte, whatever was interrupted and however many workers there were.
+    The Parquet is our own or MultimodalUniverse's (see `shards.spectra`). A rerun keeps every shard whose ledger
+    record matches the plan and whose bytes match its checksum, and writes the rest; the result is the same byte for
+    byte, whatever was interrupted and however many workers there were.
+
+    Args:
+        survey: refuse the spectra of others; it names those that do not say whose they are.
 
     Raises:
-        UsageError: nothing to draw, or `out` holds shards of another input or configuration (unless `force`).
+        UsageError: nothing to draw, no positions to split it by, another survey's spectra, or `out` holds shards of
+            another input or configuration (unless `force`).
         JobError: too many objects could not be drawn, or the environment failed.
     """
-    source = SpectraFolder.scan(spectra)
+    source = SpectraFolder.scan(spectra, survey)
+    _placed(source)
     plan = make_plan(source, config)
     _claim(out, plan, config, force)
     tasks = [
-        _Task(number, str(spectra), groups, source.surveys, config, plan.fingerprint, str(out))
+        _Task(number, str(source.folder), groups, source.surveys, config, plan.fingerprint, str(out))
         for number, groups in enumerate(plan.tasks)
     ]
     done = {task.shard: record for task in tasks if (record := _kept(task)) is not None}
@@ -144,12 +151,13 @@ def write_shard(task: _Task) -> TaskResult:
     samples: list[list[_Sample]] = [[] for _ in SPLITS]
     quarantine: list[dict[str, Any]] = []
     for group in task.groups:
-        block = read_block(Path(task.spectra), group, task.surveys)
-        split_of = assign_splits(block.meta["_healpix_29"].to_numpy(), task.config)
-        for index, payload in _draw(block, group, task.config, quarantine):
-            sample = _Sample(group.first_row + index, payload, block.labels[index], len(blocks), index)
-            samples[split_of[index]].append(sample)
-        blocks.append(block.meta)
+        for block in read_blocks(Path(task.spectra), group, task.surveys):
+            quarantine += [quarantine_row(file, row, "read", error) for file, row, error in block.bad]
+            split_of = assign_splits(block.meta["_healpix_29"].to_numpy(), task.config)
+            for index, payload in _draw(block, task.config, quarantine):
+                sample = _Sample(int(block.rows[index]), payload, block.labels[index], len(blocks), index)
+                samples[split_of[index]].append(sample)
+            blocks.append(block.meta)
     # Row `i` of the task, in reading order, goes to place `rank[i]`; rows that were not drawn leave no gap.
     rows = [group.first_row + index for group in task.groups for index in range(group.rows)]
     rank = dict(zip(rows, row_order(task.config, task.shard, len(rows)).tolist(), strict=True))
@@ -167,9 +175,7 @@ def write_shard(task: _Task) -> TaskResult:
     return result
 
 
-def _draw(
-    block: SpectraBlock, group: RowGroup, config: ShardConfig, quarantine: list[dict[str, Any]]
-) -> list[tuple[int, bytes]]:
+def _draw(block: SpectraBlock, config: ShardConfig, quarantine: list[dict[str, Any]]) -> list[tuple[int, bytes]]:
     drawer = renderer(config.image)
     encode = encoder(config.encoding, drawer, config.jpeg_quality)
     codes = np.empty(drawer.code_shape, np.uint8)
@@ -179,8 +185,7 @@ def _draw(
             flux, ivar, wavelength, mask = block.arrays(index)
             drawn.append((index, encode(drawer.codes(flux, ivar, wavelength, mask, out=codes))))
         except RenderError as error:
-            source = block.meta["source_file"][index].as_py()
-            quarantine.append(quarantine_row(source, group.first_row + index, "render", error))
+            quarantine.append(quarantine_row(*block.place(index), "render", error))
     return drawn
 
 
@@ -237,6 +242,17 @@ def _statistics(labels: npt.NDArray[np.float64]) -> dict[str, LabelStats]:
             stats = combine_stats([])
         result[name] = stats
     return result
+
+
+def _placed(source: SpectraFolder) -> None:
+    """Say what the input lacks; refuse one that cannot be split by sky before anything is read."""
+    for note in source.notes:
+        print(note)
+    if source.unplaced:
+        raise UsageError(
+            f"{source.folder / source.unplaced[0]}: no columns ra and dec, so repeat visits of an object could fall "
+            "into train and test; take the HATS catalogue of the same data, which has them"
+        )
 
 
 def _claim(out: Path, plan: Plan, config: ShardConfig, force: bool) -> None:

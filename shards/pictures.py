@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingest.build import find_files, quarantine_row
 from ingest.errors import BadObjectError
-from ingest.surveys import read_file
+from ingest.plan import find_files
+from ingest.quarantine import quarantine_row
+from ingest.surveys import open_file
+from ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from render import ImageConfig, RenderError, renderer
-from shards.spectra import Arrays, SpectraFolder, iter_blocks
+from shards.spectra import Arrays, SpectraFolder, holds_spectra, iter_blocks
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class PictureBatch:
 
 
 def pictures(inputs: Path, image: ImageConfig, batch_size: int) -> Iterator[PictureBatch]:
-    """Draw every spectrum of a FITS file, a folder of them, a glob, or spectra Parquet.
+    """Draw every spectrum of a survey file, a folder of them, a glob, or Parquet (ours or MultimodalUniverse's).
 
     Every object comes out once, in `rows` or in `quarantine`; the last batch may be short, or hold only quarantine.
 
@@ -66,23 +68,30 @@ def pictures(inputs: Path, image: ImageConfig, batch_size: int) -> Iterator[Pict
 
 
 def _objects(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Arrays]]:
-    parquet = inputs.suffix == ".parquet" or (inputs.is_dir() and any(inputs.glob("*.parquet")))
-    yield from _from_parquet(inputs) if parquet else _from_files(str(inputs), quarantine)
+    if holds_spectra(inputs):
+        yield from _from_parquet(inputs, quarantine)
+    else:
+        yield from _from_files(str(inputs), quarantine)
 
 
 def _from_files(inputs: str, quarantine: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Arrays]]:
     root, files = find_files(inputs, "INPUT")
     for name in files:
         try:
-            spectrum = read_file(root / name, source_file=name)
+            for item in open_file(root / name, source_file=name).objects():
+                if isinstance(item, BadObjectError):
+                    quarantine.append(quarantine_row(name, item.row, "read", item))
+                    continue
+                meta = {key: getattr(item, key) for key in ("object_id", "survey", "ra", "dec", "source_file", "row")}
+                ivar = None if isinstance(item, SpectrumWithoutIvar) else item.ivar
+                yield {**meta, **item.labels}, (item.flux, ivar, item.wavelength, item.mask)
         except BadObjectError as error:
-            quarantine.append(quarantine_row(name, None, "read", error))
-            continue
-        meta = {name: getattr(spectrum, name) for name in ("object_id", "survey", "ra", "dec", "source_file")}
-        yield {**meta, **spectrum.labels}, (spectrum.flux, spectrum.ivar, spectrum.wavelength, spectrum.mask)
+            quarantine.append(quarantine_row(name, error.row, "read", error))
 
 
-def _from_parquet(inputs: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:
-    for group, block in iter_blocks(SpectraFolder.scan(inputs)):
+def _from_parquet(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Arrays]]:
+    # Nothing is split here, so an object without a position is as good as any.
+    for _, block in iter_blocks(SpectraFolder.scan(inputs), must_be_placed=False):
+        quarantine += [quarantine_row(file, row, "read", error) for file, row, error in block.bad]
         for index, meta in enumerate(block.meta.to_pylist()):
-            yield {**meta, "row": group.first_row + index}, block.arrays(index)
+            yield {**meta, "row": block.place(index)[1]}, block.arrays(index)

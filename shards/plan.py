@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from ingest.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
 from shards.format import FORMAT_VERSION, ShardConfig
-from shards.spectra import RowGroup, SpectraFolder
+from shards.spectra import LARGE_GROUP, RowGroup, SpectraFolder
 
 #: A small data set is cut into about this many tasks, so that a few workers have something to share.
 _MIN_TASKS = 4
@@ -30,13 +31,18 @@ class Plan:
 
 
 def make_plan(source: SpectraFolder, config: ShardConfig) -> Plan:
-    """Permute the row groups of the whole input and cut them into tasks of about `samples_per_shard` rows."""
-    order = np.random.default_rng([config.seed, 0]).permutation(len(source.groups))
+    """Permute the row groups of the whole input and cut them into tasks of about `samples_per_shard` rows.
+
+    A row group stays whole, so that it is read once, unless it is so large that a task could not hold its pictures:
+    a piece costs the decoding of what stands before it in its group.
+    """
     target = min(config.samples_per_shard, max(1, -(-source.rows // _MIN_TASKS)))
+    groups = [piece for group in source.groups for piece in _pieces(group, target)]
+    order = np.random.default_rng([config.seed, 0]).permutation(len(groups))
     tasks: list[list[RowGroup]] = [[]]
     rows = 0
     for index in order:
-        group = source.groups[index]
+        group = groups[index]
         if tasks[-1] and rows + group.rows > target:
             tasks.append([])
             rows = 0
@@ -45,6 +51,12 @@ def make_plan(source: SpectraFolder, config: ShardConfig) -> Plan:
     identity = [config.to_dict(), source.fingerprint, FORMAT_VERSION, SCHEMA_VERSION, PROGRAM_VERSION]
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Plan(tuple(map(tuple, tasks)), fingerprint)
+
+
+def _pieces(group: RowGroup, target: int) -> Iterator[RowGroup]:
+    """Quarters of a large row group, so that one region of the sky is spread over shards; less of a huge one."""
+    size = max(LARGE_GROUP, min(target, -(-group.rows // 4)))
+    return iter((group,)) if group.rows <= size else group.cut(size)
 
 
 def assign_splits(healpix_29: npt.NDArray[np.int64], config: ShardConfig) -> npt.NDArray[np.int8]:

@@ -77,7 +77,13 @@ def test_sky_fibres_are_never_samples(real_data: Path) -> None:
 
 
 def test_foreign_and_empty_files_have_a_reason(real_data: Path) -> None:
-    foreign = [*(real_data / "desi").rglob("*.fits*"), real_data / "damaged" / "sdss_emptyfile.fits"]
+    desi = real_data / "desi"
+    foreign = [
+        *desi.rglob("QSO_cat*"),
+        *(desi / "fastspecfit").glob("[!cr]*"),
+        *(real_data / "damaged").glob("s*t.fits"),
+    ]
+    assert len(foreign) == 10
     for path in foreign:
         with pytest.raises(BadObjectError, match="no known layout"):
             read_file(path)
@@ -128,7 +134,7 @@ def test_output_does_not_depend_on_workers_or_interruption(real_data: Path, tmp_
     build(config, data, tmp_path / "a", engine=HERE)
     build(config, data, tmp_path / "b", engine=Engine(workers=2))
     (tmp_path / "b" / "spectra" / "part-00001.parquet").unlink()
-    (tmp_path / "b" / "ingest" / "part-00002.json").unlink()
+    (tmp_path / "b" / "ingest" / "parts" / "part-00002.json").unlink()
     build(config, data, tmp_path / "b", engine=HERE)
     for path in sorted((tmp_path / "a" / "spectra").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / "spectra" / path.name).read_bytes()
@@ -140,13 +146,13 @@ def test_another_input_in_the_same_folder_is_refused(real_data: Path, tmp_path: 
     with pytest.raises(UsageError, match="FORCE=1"):
         build(IngestConfig("lamost", limit=5), other, tmp_path, engine=HERE)
     build(IngestConfig("lamost", limit=5), other, tmp_path, engine=HERE, force=True)
-    assert json.loads((tmp_path / "ingest" / "summary.json").read_text())["by_layout_class"] == {
-        "lamost-image-dr1": {"STAR": 5}
-    }
+    assert json.loads((tmp_path / "ingest" / "summary.json").read_text())["layouts"]["lamost-image-dr1"][
+        "classes"
+    ] == {"STAR": 5}
 
 
 def test_too_many_bad_files_fail_the_job(real_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="2 of 5 files are bad"):
+    with pytest.raises(JobError, match="2 of 5 objects are bad"):
         build(IngestConfig("lamost"), str(real_data / "damaged"), tmp_path, engine=HERE)
     quarantine = pq.read_table(tmp_path / "ingest" / "quarantine.parquet").to_pylist()
     assert len(quarantine) == 2 and all(row["reason"] and row["exception"] for row in quarantine)

@@ -7,22 +7,27 @@ A reader is a module with
     read(file, layout, source_file)               yields a Spectrum for each object in the file, and a BadObjectError
                                                   for each that cannot be used; raises BadObjectError for a whole file
 
-where `file` is a `FitsFile` or, for the readers of `TABLES`, a `TableFile`. To add a survey, write the module and
-name it below; `docs/layouts.md` has an example of thirty lines.
+where `file` is a `FitsFile` or, for the readers of `TABLES`, a `TableFile`. A table may hold any survey's spectra, so
+those readers also have
+
+    survey_of(file) -> str                        whose spectra these are, or `unknown`
+
+To add a survey, write the module and name it below; `docs/layouts.md` has an example of thirty lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ingest.errors import BadObjectError, UsageError, is_environment
 from ingest.fits import FitsFile
 from ingest.schema import Spectrum
-from ingest.surveys import desi, lamost, sdss, sdss_legacy
+from ingest.surveys import desi, lamost, multimodal_universe, sdss, sdss_legacy
+from ingest.tables import TableFile
 
 
 class Reader(Protocol):
@@ -37,8 +42,18 @@ class Reader(Protocol):
         """Every object of the file."""
 
 
+class TableReader(Reader, Protocol):
+    """What a module for tables offers besides."""
+
+    def survey_of(self, file: TableFile) -> str:
+        """Whose spectra a recognised table holds."""
+
+
+_AReader = TypeVar("_AReader", bound=Reader)
+
 FITS: tuple[Reader, ...] = (lamost, sdss, sdss_legacy, desi)
-SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz")
+TABLES: tuple[TableReader, ...] = (multimodal_universe,)
+SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".parquet", ".hdf5", ".h5")
 SURVEYS = tuple(sorted({reader.SURVEY for reader in FITS}))
 
 
@@ -59,7 +74,7 @@ class Opened:
 
     @property
     def parser(self) -> str:
-        """`direct`, `astropy` or `parquet`: what has parsed the file so far."""
+        """`direct`, `astropy`, `parquet` or `hdf5`: what has parsed the file so far."""
         return str(self.file.parser)
 
     def objects(self) -> Iterator[Spectrum | BadObjectError]:
@@ -73,6 +88,12 @@ class Opened:
                 if isinstance(item, BadObjectError):
                     item.layout = item.layout or self.layout
                 yield item
+
+
+def companions(name: str) -> tuple[str, ...]:
+    """Paths of other files that a reader may open together with the file `name` (relative paths, as given)."""
+    folder, _, file = name.rpartition("/")
+    return tuple(f"{folder}/{other}".lstrip("/") for other in desi.companions(file))
 
 
 def check_survey(survey: str | None) -> None:
@@ -91,17 +112,29 @@ def open_file(path: Path, survey: str | None = None, source_file: str | None = N
     Raises:
         BadObjectError: damaged, empty or foreign; the reason is one line. OSError: the environment (permission).
     """
+    file: FitsFile | TableFile
+    reader: Reader
     with _one_line_reasons(None):
-        file = FitsFile.open(path)
-        for reader in FITS:
-            layout = reader.recognise(file)
-            if layout is not None:
-                break
+        if TableFile.is_table(path):
+            file = TableFile.open(path)
+            file.survey = survey
+            table_reader, layout = _recognised(file, TABLES)
+            reader, whose = table_reader, table_reader.survey_of(file)
         else:
-            raise BadObjectError(f"no known layout: {describe(file)}")
-    if survey is not None and survey != reader.SURVEY:
-        raise BadObjectError(f"a {reader.SURVEY} file ({layout}) in a {survey} run", layout=layout)
-    return Opened(reader.SURVEY, layout, file, reader, source_file or str(path))
+            file = FitsFile.open(path)
+            reader, layout = _recognised(file, FITS)
+            whose = reader.SURVEY
+    if survey is not None and survey != whose.removeprefix("mock-"):
+        raise BadObjectError(f"a {whose} file ({layout}) in a {survey} run", layout=layout)
+    return Opened(whose, layout, file, reader, source_file or str(path))
+
+
+def _recognised(file: FitsFile | TableFile, readers: Sequence[_AReader]) -> tuple[_AReader, str]:
+    for reader in readers:
+        layout = reader.recognise(file)
+        if layout is not None:
+            return reader, layout
+    raise BadObjectError(f"no known layout: {describe(file)}")
 
 
 def read_file(path: Path, survey: str | None = None, source_file: str | None = None) -> Spectrum:
@@ -118,8 +151,11 @@ def read_file(path: Path, survey: str | None = None, source_file: str | None = N
     return objects[0]
 
 
-def describe(file: FitsFile) -> str:
-    """What is in a FITS file that no reader knows, in a few words."""
+def describe(file: FitsFile | TableFile) -> str:
+    """What is in a file that no reader knows, in a few words."""
+    if isinstance(file, TableFile):
+        names = sorted(file.names)
+        return f"{file.parser} of {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
     parts = []
     for index in range(min(len(file), 6)):
         hdu = file[index]
@@ -134,7 +170,7 @@ def describe(file: FitsFile) -> str:
 
 @contextmanager
 def _one_line_reasons(layout: str | None) -> Iterator[None]:
-    """Turn whatever a damaged file makes the FITS layer raise into that one file's fault."""
+    """Turn whatever a damaged file makes the parser raise into that one file's fault."""
     try:
         yield
     except BadObjectError as error:
@@ -144,4 +180,4 @@ def _one_line_reasons(layout: str | None) -> Iterator[None]:
         if is_environment(error):
             raise
         detail = " ".join(str(error).split()) or "no detail"
-        raise BadObjectError(f"unreadable FITS: {type(error).__name__}: {detail[:200]}", layout=layout) from error
+        raise BadObjectError(f"unreadable file: {type(error).__name__}: {detail[:200]}", layout=layout) from error

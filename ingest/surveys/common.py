@@ -22,6 +22,18 @@ def native(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(values, dtype=dtype).ravel()
 
 
+def bits(values: Any) -> npt.NDArray[np.int64]:
+    """A mask row, which some layouts keep as floats: int64 `(N,)`.
+
+    Raises:
+        BadObjectError: not bit fields, so that another row must have slipped into this one's place.
+    """
+    floats = native(values, np.float64)
+    if not ((floats >= 0) & (floats < 2**32) & (floats == np.floor(floats))).all():
+        raise BadObjectError("the mask holds no bit fields: NAXIS1 or the layout is wrong")
+    return floats.astype(np.int64)
+
+
 def number(value: Any, missing: tuple[float, ...] = ()) -> float | None:
     """A finite float, or None for what surveys write instead of one.
 

@@ -65,6 +65,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
     labels = _redrock(file.path)
     release = _specprod(file[0])
     ids = fibermap.column("TARGETID")
+    if ids.dtype.kind not in "iu":
+        raise BadObjectError("TARGETID is not a column of integers")
     if arms.rows != len(ids):
         raise BadObjectError(f"{arms.rows} rows of flux for {len(ids)} of FIBERMAP")
     for row, targetid in enumerate(map(int, ids)):
@@ -78,7 +80,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
                     object_id=f"{targetid}{exposure}", survey=SURVEY, release=release, ra=ra, dec=dec, flux=flux,
                     ivar=ivar, wavelength=arms.wavelength.copy(), mask=ivar == 0, layout=layout,
                     source_file=source_file, label_source="redrock" if targetid in labels else None,
-                    labels=dict(labels.get(targetid, {})),
+                    labels=dict(labels.get(targetid, {})), row=row,
                 )
             )  # fmt: skip
         except BadObjectError as error:
@@ -142,6 +144,11 @@ class _Arms:
             images.append((flux, ivar, mask))
         if not waves:
             raise BadObjectError("no arm of a spectrograph in it")
+        # A file cut short between two HDUs is still FITS; without these it would pass for one with fewer arms.
+        if len({mask is None for _, _, mask in images}) > 1:
+            raise BadObjectError("a mask for some of its arms only; cut short?")
+        if file.named("Z_FLUX") is None and file.named("SCORES") is None:
+            raise BadObjectError("ends before the Z arm and the SCORES; cut short?")
         rows = {len(flux) for flux, _, _ in images}
         if len(rows) != 1:
             raise BadObjectError(f"arms of {sorted(rows)} spectra")

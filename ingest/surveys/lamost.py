@@ -15,9 +15,10 @@ import numpy as np
 
 from ingest.errors import BadObjectError
 from ingest.fits import FitsFile, HeaderLike
-from ingest.schema import Spectrum
+from ingest.schema import FloatArray, Spectrum
 from ingest.surveys.common import (
     MOCK_ORIGIN,
+    bits,
     checked,
     class_label,
     grid_from,
@@ -73,9 +74,10 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         if coeff0 is None or coeff1 is None or coeff1 <= 0:
             raise BadObjectError("no COEFF0 and COEFF1: this layout has no other wavelengths")
         wave = grid_from(coeff0, coeff1, len(flux))
+        _check_rows(flux, native(file[0].image()[2], np.float32))
     wavelength = native(wave, np.float32)
     # Any of LAMOST's six mask bits (bad CCD, profile, sky, trace, no data) condemns a pixel.
-    mask = ~(native(and_mask, np.float64) == 0)
+    mask = bits(and_mask) != 0
     if not len(flux) == len(ivar) == len(wavelength) == len(mask):
         raise BadObjectError(
             f"inconsistent lengths: flux {len(flux)}, ivar {len(ivar)}, wavelength {len(wavelength)}, "
@@ -104,6 +106,13 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             survey_sn={f"snr{band}": _sn(header, band) for band in "ugriz"},
         )
     )
+
+
+def _check_rows(flux: FloatArray, divided: FloatArray) -> None:
+    """BadObjectError unless row 2 is the flux over its continuum, pixel by pixel: nothing else in this layout would
+    tell that NAXIS1 is a little wrong and the rows out of step. A continuum that was not fitted leaves 0 or 1."""
+    if ((divided == 0) & (flux != 0)).any() or ((flux == 0) & (divided != 0) & (divided != 1)).any():
+        raise BadObjectError("row 2 is not the flux over its continuum: NAXIS1 or the layout is wrong")
 
 
 def object_id(header: HeaderLike) -> str:

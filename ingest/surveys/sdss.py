@@ -17,6 +17,7 @@ from ingest.fits import FitsFile, Hdu
 from ingest.schema import Spectrum
 from ingest.surveys.common import (
     MOCK_ORIGIN,
+    bits,
     checked,
     class_label,
     log_grid,
@@ -68,7 +69,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         raise BadObjectError("unplugged fibre or no data (ZWARNING)", selected_out=True)
     wave = 10.0 ** native(pixels.column("loglam"), np.float64)
     wavelength = wave.astype(np.float32)
-    and_mask = native(pixels.column("and_mask"), np.int64)
+    and_mask = bits(pixels.column("and_mask"))
     grid = log_grid(header, wave)
     # RA and DEC of the primary header are the plate's centre, not the object's place.
     ra, dec = position(

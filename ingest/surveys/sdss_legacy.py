@@ -13,7 +13,7 @@ import numpy as np
 from ingest.errors import BadObjectError
 from ingest.fits import FitsFile, HeaderLike
 from ingest.schema import Spectrum
-from ingest.surveys.common import checked, grid_from, native, number, position, positive, text
+from ingest.surveys.common import bits, checked, grid_from, native, number, position, positive, text
 from ingest.surveys.sdss import BAD_BITS
 
 SURVEY = "sdss"
@@ -47,11 +47,12 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     if len(rows) < 4:
         raise BadObjectError("no mask row (ARRAY4)")
     flux, sigma = native(rows[0], np.float32), native(rows[2], np.float64)
+    good = number(header.get("NGOOD"))
+    if (sigma < 0).any() or (good is not None and good != np.count_nonzero(sigma > 0)):
+        raise BadObjectError("row 2 does not hold NGOOD errors: NAXIS1 or the layout is wrong")
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         ivar = np.where(sigma > 0, 1.0 / np.square(sigma), 0.0).astype(np.float32)
-    bits = native(rows[3], np.float64)
-    # The mask is a bit field kept as float32; bits up to 31 are exact in it one by one.
-    mask = (np.where(np.isfinite(bits), bits, 0.0).astype(np.int64) & BAD_BITS) != 0
+    mask = (bits(rows[3]) & BAD_BITS) != 0
     coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
     if coeff0 is None or coeff1 is None or coeff1 <= 0:
         raise BadObjectError("no COEFF0 and COEFF1: this layout has no other wavelengths")

@@ -1,0 +1,258 @@
+"""One task of the ingest job: read the files of a part, write one Parquet file, then a ledger record."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ingest import catalog
+from ingest.cuts import Cut, parse
+from ingest.errors import BadObjectError, naming
+from ingest.files import write_text
+from ingest.quarantine import quarantine_row, write_quarantine
+from ingest.schema import Spectrum, spectra_writer, to_table
+from ingest.summary import UNKNOWN, LayoutCount
+from ingest.surveys import open_file
+from ingest.surveys.common import placed
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """Everything that a worker needs to do a part, and what its output depends on (`fingerprint`)."""
+
+    number: int
+    root: str
+    files: tuple[str, ...]
+    bytes: int
+    fingerprint: str
+    survey: str | None
+    out: str
+    catalogue: str | None
+    listed_only: bool
+    where: str | None
+    row_group_rows: int
+    config: dict[str, Any]
+
+    @property
+    def spectra(self) -> Path:
+        """The part's Parquet file; absent when it has no sample."""
+        return Path(self.out) / "spectra" / f"part-{self.number:05d}.parquet"
+
+    @property
+    def quarantine(self) -> Path:
+        """The part's quarantine rows; absent when there are none."""
+        return self.record.with_suffix(".quarantine.parquet")
+
+    @property
+    def record(self) -> Path:
+        """The part's ledger record, written last."""
+        return Path(self.out) / "ingest" / "parts" / f"part-{self.number:05d}.json"
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What one part came to; also its ledger record.
+
+    Attributes:
+        spectra_bytes, quarantine_bytes: sizes of its files, 0 where there is none.
+        matched: samples that the catalogue lists; `unmatched` has examples of those that it does not.
+    """
+
+    number: int
+    fingerprint: str
+    bytes: int
+    spectra_bytes: int = 0
+    quarantine_bytes: int = 0
+    layouts: dict[str, LayoutCount] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    matched: int = 0
+    unmatched: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> int:
+        """Objects in the part's files."""
+        return sum(count.objects for count in self.layouts.values())
+
+    @property
+    def quarantined(self) -> int:
+        """Objects that gave no sample."""
+        return sum(count.set_aside + count.bad for count in self.layouts.values())
+
+    def dumps(self) -> str:
+        """JSON, read back by `loads`."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def loads(cls, text: str) -> PartResult:
+        """The inverse of `dumps`."""
+        content = json.loads(text)
+        content["layouts"] = {name: LayoutCount(**count) for name, count in content["layouts"].items()}
+        content["unmatched"] = tuple(content["unmatched"])
+        return cls(**content)
+
+
+def finished(task: PartTask) -> PartResult | None:
+    """The record of a part that is done and still there, else None."""
+    try:
+        result = PartResult.loads(task.record.read_text())
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    sizes = (_size(task.spectra), _size(task.quarantine))
+    if result.fingerprint != task.fingerprint or sizes != (result.spectra_bytes, result.quarantine_bytes):
+        return None
+    return result
+
+
+def ingest_part(task: PartTask) -> PartResult:
+    """Read the files of one part and write its Parquet file, its quarantine rows and its ledger record."""
+    work = _Part(task)
+    for stale in (task.record, task.spectra, task.quarantine):
+        stale.unlink(missing_ok=True)
+    with naming(task.spectra):
+        work.run()
+    if work.quarantine:
+        write_quarantine(work.quarantine, task.quarantine)
+    result = PartResult(
+        number=task.number, fingerprint=task.fingerprint, bytes=task.bytes, spectra_bytes=_size(task.spectra),
+        quarantine_bytes=_size(task.quarantine), layouts=work.layouts, reasons=dict(sorted(work.reasons.items())),
+        matched=work.matched, unmatched=tuple(work.unmatched),
+    )  # fmt: skip
+    write_text(task.record, result.dumps())
+    return result
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+class _Part:
+    """The running account of one part; memory holds two row groups of spectra at most."""
+
+    def __init__(self, task: PartTask) -> None:
+        self._task = task
+        self._labels = None if task.catalogue is None else catalog.open_catalogue(Path(task.catalogue))
+        self._cut: Cut | None = None if task.where is None else parse(task.where)
+        self._stack = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+        self._uncut: list[Spectrum] = []
+        self._ready: list[Spectrum] = []
+        self.layouts: dict[str, LayoutCount] = {}
+        self.quarantine: list[dict[str, Any]] = []
+        self.reasons: Counter[str] = Counter()
+        self.matched = 0
+        self.unmatched: list[str] = []
+
+    def run(self) -> None:
+        with self._stack:
+            for name in self._task.files:
+                self._read(name)
+            self._select()
+            self._write(self._ready)
+
+    def _read(self, name: str) -> None:
+        try:
+            opened = open_file(Path(self._task.root) / name, self._task.survey, source_file=name)
+        except BadObjectError as error:
+            self._count(error.layout).files += 1
+            self._reject(name, error, "read")
+            return
+        count = self._count(opened.layout)
+        count.files += 1
+        try:
+            for item in opened.objects():
+                if isinstance(item, BadObjectError):
+                    self._reject(name, item, "read")
+                else:
+                    self._take(item)
+        except BadObjectError as error:
+            self._reject(name, error, "read")
+        count.parsers[opened.parser] = count.parsers.get(opened.parser, 0) + 1
+
+    def _take(self, spectrum: Spectrum) -> None:
+        """Join one spectrum with its labels and queue it for the cut."""
+        try:
+            is_listed = self._labels is not None and self._labels.apply(spectrum)
+            if self._task.listed_only and not is_listed:
+                raise BadObjectError("not in the catalogue", selected_out=True)
+            placed(spectrum)
+        except BadObjectError as error:
+            self._reject_spectrum(spectrum, error)
+            return
+        if is_listed:
+            spectrum.is_listed = True
+        self._uncut.append(spectrum)
+        if len(self._uncut) == self._task.row_group_rows:
+            self._select()
+
+    def _select(self) -> None:
+        """Apply the cut to what is queued; write full row groups of what passes it."""
+        waiting, self._uncut = self._uncut, []
+        keeps = [True] * len(waiting)
+        if self._cut is not None:
+            columns = {name: [_column_value(s, name) for s in waiting] for name in self._cut.columns}
+            keeps = self._cut.keeps(columns, len(waiting))
+        for spectrum, keep in zip(waiting, keeps, strict=True):
+            if keep:
+                self._accept(spectrum)
+            else:
+                error = BadObjectError(f"outside the cut {self._task.where}", selected_out=True)
+                self._reject_spectrum(spectrum, error)
+        rows = self._task.row_group_rows
+        while len(self._ready) >= rows:
+            self._write(self._ready[:rows])
+            self._ready = self._ready[rows:]
+
+    def _accept(self, spectrum: Spectrum) -> None:
+        self._ready.append(spectrum)
+        classes, label = self._count(spectrum.layout).classes, spectrum.labels.get("class") or "unlabelled"
+        classes[label] = classes.get(label, 0) + 1
+        if spectrum.is_listed:
+            self.matched += 1
+        elif self._labels is not None and len(self.unmatched) < 3:
+            self.unmatched.append(spectrum.object_id)
+
+    def _write(self, spectra: list[Spectrum]) -> None:
+        if not spectra:
+            return
+        if self._writer is None:
+            self._writer = self._stack.enter_context(spectra_writer(self._task.spectra, self._task.config))
+        self._writer.write_table(to_table(spectra), row_group_size=self._task.row_group_rows)
+
+    def _reject_spectrum(self, spectrum: Spectrum, error: BadObjectError) -> None:
+        error.layout, error.row = spectrum.layout, spectrum.row
+        self._reject(spectrum.source_file, error, "select")
+
+    def _reject(self, name: str, error: BadObjectError, stage: str) -> None:
+        count = self._count(error.layout)
+        if error.selected_out:
+            count.set_aside += 1
+        else:
+            count.bad += 1
+        self.reasons[error.reason] += 1
+        self.quarantine.append(quarantine_row(name, error.row, stage, error))
+
+    def _count(self, layout: str | None) -> LayoutCount:
+        return self.layouts.setdefault(layout or UNKNOWN, LayoutCount())
+
+
+_ATTRIBUTES = {"object_id", "survey", "release", "ra", "dec", "layout", "label_source", "source_file"}
+
+
+def _column_value(spectrum: Spectrum, name: str) -> Any:
+    if name in _ATTRIBUTES:
+        return getattr(spectrum, name)
+    if name == "sn_median":
+        return spectrum.sn_median()
+    for values in (spectrum.labels, spectrum.survey_sn, spectrum.extra):
+        if name in values:
+            return values[name]
+    return None

@@ -1,0 +1,140 @@
+"""Which file goes to which part, decided once and kept: what is new is appended, what changed is done again.
+
+`ingest/plan.parquet` lists every input file with a stamp of its content and its part. A rerun compares it with what
+is there now: an unchanged file stays in its part, a part with a changed or lost file is redone, and new files make
+new parts at the end, in a seeded random order, so that row groups are mixed from the start.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ingest.errors import UsageError
+from ingest.files import replacing
+from ingest.surveys import SUFFIXES, companions
+
+_SCHEMA = pa.schema([("file", pa.string()), ("bytes", pa.int64()), ("stamp", pa.binary(8)), ("part", pa.int32())])
+# Files of many spectra are large; a part of them is bounded by bytes, or one worker would have them all.
+_PART_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of one task, in the order of reading; `stamp` changes with any of them."""
+
+    number: int
+    files: tuple[str, ...]
+    bytes: int
+    stamp: str
+
+
+def find_files(data: str, name: str = "DATA") -> tuple[Path, list[str]]:
+    """The survey files below a folder, matching a glob, or the one file: their root, and sorted paths below it.
+
+    Args:
+        name: how the user calls this argument, for the message.
+
+    Raises:
+        UsageError: nothing there, or nothing with the name of a FITS file.
+    """
+    path = Path(data).expanduser()
+    if path.is_dir():
+        root, found = path, sorted(_walk(str(path), ""))
+    elif path.is_file():
+        root, found = path.parent, [path.name]
+    elif glob.has_magic(data):
+        paths = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207
+        root = Path(os.path.commonpath([p.parent for p in paths])) if paths else path
+        found = sorted(p.relative_to(root).as_posix() for p in paths)
+    else:
+        raise UsageError(f"{name}={data}: no such file or folder")
+    if not found:
+        raise UsageError(f"{name}={data}: no spectra there; expected files named *{', *'.join(SUFFIXES)}")
+    return root, found
+
+
+def _walk(folder: str, below: str) -> Iterator[str]:
+    # Plain strings: a path object is ten times as large, and a survey has millions of files.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(entry.path, f"{below}{entry.name}/")
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                yield below + entry.name
+
+
+def make_plan(root: Path, files: Sequence[str], path: Path, *, files_per_part: int, seed: int) -> list[Part]:
+    """Bring the plan at `path` up to date with `files`, and return its parts that hold any."""
+    table = _stamped(root, files)
+    if path.exists():
+        old = pq.read_table(path, schema=_SCHEMA)
+        at = pc.index_in(table["file"], value_set=old["file"].combine_chunks())
+        part = old["part"].take(at)
+    else:
+        part = pa.nulls(table.num_rows, pa.int32())
+        old = _SCHEMA.empty_table()
+    first_new = 1 + (pc.max(old["part"]).as_py() if old.num_rows else -1)
+    numbers = part.to_numpy(zero_copy_only=False).astype(np.float64)
+    new = np.flatnonzero(np.isnan(numbers))
+    order = new[np.random.default_rng([seed, first_new]).permutation(len(new))]
+    numbers[order] = first_new + _cut(table["bytes"].to_numpy()[order], files_per_part)
+    table = table.append_column("part", pa.array(numbers.astype(np.int32)))
+    # The order of reading: known files as they stood, then the new ones as permuted.
+    place = np.empty(table.num_rows, np.int64)
+    known = np.flatnonzero(~np.isnan(part.to_numpy(zero_copy_only=False).astype(np.float64)))
+    if len(known):
+        place[known] = at.take(pa.array(known)).to_numpy()
+    place[order] = old.num_rows + np.arange(len(order))
+    table = table.take(pa.array(np.lexsort((place, table["part"].to_numpy()))))
+    with replacing(path) as temporary:
+        pq.write_table(table.cast(_SCHEMA), temporary, compression="zstd")
+    return list(_parts(table))
+
+
+def _stamped(root: Path, files: Sequence[str]) -> pa.Table:
+    sizes, stamps = np.empty(len(files), np.int64), []
+    for i, name in enumerate(files):
+        status = (root / name).stat()
+        sizes[i] = status.st_size
+        identity = f"{status.st_size} {status.st_mtime_ns}"
+        for other in companions(name):  # a coadd is read with its labels, and again when these change
+            try:
+                status = (root / other).stat()
+            except FileNotFoundError:
+                continue
+            identity += f" {other} {status.st_size} {status.st_mtime_ns}"
+        stamps.append(hashlib.blake2b(identity.encode(), digest_size=8).digest())
+    return pa.table({"file": pa.array(files, pa.string()), "bytes": sizes, "stamp": pa.array(stamps, pa.binary(8))})
+
+
+def _cut(sizes: npt.NDArray[np.int64], files_per_part: int) -> npt.NDArray[np.int64]:
+    """Part numbers from 0, so that none has more than `files_per_part` files or (but for one file) 1 GiB."""
+    numbers = np.zeros(len(sizes), np.int64)
+    number, count, total = 0, 0, 0
+    for i, size in enumerate(sizes.tolist()):
+        if count and (count == files_per_part or total + size > _PART_BYTES):
+            number, count, total = number + 1, 0, 0
+        numbers[i], count, total = number, count + 1, total + size
+    return numbers
+
+
+def _parts(table: pa.Table) -> Iterator[Part]:
+    numbers = table["part"].to_numpy()
+    edges = np.flatnonzero(np.diff(numbers, prepend=-1, append=np.iinfo(np.int32).max))
+    for start, stop in pairwise(edges):
+        rows = table.slice(start, stop - start)
+        files = rows["file"].to_pylist()
+        digest = hashlib.sha256("\0".join(files).encode() + b"".join(rows["stamp"].to_pylist())).hexdigest()
+        yield Part(int(numbers[start]), tuple(files), pc.sum(rows["bytes"]).as_py(), digest)

@@ -1,0 +1,137 @@
+"""The account of an ingest job: by layout, class and reason, and that it adds up."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+#: Where a file could not be recognised.
+UNKNOWN = "unrecognised"
+_SHOWN_REASONS = 25
+
+
+@dataclass
+class LayoutCount:
+    """Files and objects of one layout.
+
+    Attributes:
+        files: input files; `parsers` splits the recognised ones by what parsed them (`direct`, `astropy`, `parquet`).
+        classes: samples by class, `unlabelled` where there is none.
+        set_aside: objects that are whole but not wanted (sky, cuts); bad: objects that cannot be used.
+    """
+
+    files: int = 0
+    parsers: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    set_aside: int = 0
+    bad: int = 0
+
+    def add(self, other: LayoutCount) -> None:
+        """Add the counts of `other`."""
+        self.files += other.files
+        self.parsers = dict(Counter(self.parsers) + Counter(other.parsers))
+        self.classes = dict(Counter(self.classes) + Counter(other.classes))
+        self.set_aside += other.set_aside
+        self.bad += other.bad
+
+    @property
+    def samples(self) -> int:
+        """Objects that became samples."""
+        return sum(self.classes.values())
+
+    @property
+    def objects(self) -> int:
+        """All objects; a file that could not be opened counts as one."""
+        return self.samples + self.set_aside + self.bad
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The whole job's account: `objects == samples + set_aside + bad`, and every file is in one layout's row.
+
+    Attributes:
+        survey: as asked for; None for any.
+        matched: samples that the catalogue lists; None without a catalogue.
+        reasons: of what gave no sample, `stage: reason`.
+    """
+
+    survey: str | None
+    layouts: dict[str, LayoutCount]
+    matched: int | None
+    reasons: dict[str, int]
+
+    @property
+    def files(self) -> int:
+        """Input files."""
+        return sum(count.files for count in self.layouts.values())
+
+    @property
+    def objects(self) -> int:
+        """Objects in them."""
+        return sum(count.objects for count in self.layouts.values())
+
+    @property
+    def samples(self) -> int:
+        """Objects that became samples."""
+        return sum(count.samples for count in self.layouts.values())
+
+    @property
+    def set_aside(self) -> int:
+        """Objects that are whole but not wanted."""
+        return sum(count.set_aside for count in self.layouts.values())
+
+    @property
+    def bad(self) -> int:
+        """Objects that cannot be used."""
+        return sum(count.bad for count in self.layouts.values())
+
+    @property
+    def quarantined(self) -> int:
+        """Rows of the quarantine file."""
+        return self.set_aside + self.bad
+
+    def table(self) -> str:
+        """Plain text: a row a layout, then the reasons, then the sums."""
+        classes = sorted({name for count in self.layouts.values() for name in count.classes})
+        head = ["layout", "files", *classes, "samples", "set aside", "bad", "parsed by"]
+        rows = [head]
+        for layout, count in sorted(self.layouts.items(), key=lambda item: (item[0] == UNKNOWN, item[0])):
+            parsers = ", ".join(f"{name} {n:,}" for name, n in sorted(count.parsers.items()))
+            numbers = [count.files, *(count.classes.get(name, 0) for name in classes)]
+            numbers += [count.samples, count.set_aside, count.bad]
+            rows.append([layout, *(f"{n:,}" for n in numbers), parsers])
+        totals = [self.files, *(sum(c.classes.get(name, 0) for c in self.layouts.values()) for name in classes)]
+        rows.append(["total", *(f"{n:,}" for n in (*totals, self.samples, self.set_aside, self.bad)), ""])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = ["  ".join(_cell(row[i], widths[i], i, len(head)) for i in range(len(head))).rstrip() for row in rows]
+        lines += self._reasons()
+        if self.matched is not None:
+            lines.append(f"catalogue lists {self.matched:,} of {self.samples:,} samples")
+        what = f"{self.files:,} files" + ("" if self.objects == self.files else f", {self.objects:,} objects")
+        lines.append(f"{what} = {self.samples:,} samples + {self.quarantined:,} quarantined")
+        return "\n".join(lines)
+
+    def _reasons(self) -> list[str]:
+        reasons = Counter(self.reasons)
+        if len(reasons) > _SHOWN_REASONS:
+            reasons = Counter()
+            for reason, n in self.reasons.items():
+                reasons[re.sub(r"\d[\d.e+-]*", "#", reason)] += n
+        lines = [f"quarantined {n:>6,}  {reason}" for reason, n in reasons.most_common(_SHOWN_REASONS)]
+        more = len(reasons) - len(lines)
+        return [*lines, f"... and {more} more reasons in quarantine.parquet"] if more > 0 else lines
+
+
+def _cell(text: str, width: int, column: int, columns: int) -> str:
+    return text.ljust(width) if column in (0, columns - 1) else text.rjust(width)
+
+
+def add_up(parts: Iterable[dict[str, LayoutCount]]) -> dict[str, LayoutCount]:
+    """The counts of all parts by layout."""
+    total: dict[str, LayoutCount] = {}
+    for part in parts:
+        for layout, count in part.items():
+            total.setdefault(layout, LayoutCount()).add(count)
+    return total

@@ -1,0 +1,366 @@
+"""MultimodalUniverse tables: Parquet (HATS and Hugging Face) and the raw HDF5 files, one spectrum a row.
+
+The same normalising serves `ingest`, which writes spectra Parquet, and `shards`, which draws straight from tables.
+
+Sources, read for names and meaning: the `build_parent_sample.py` and data set scripts of sdss, desi and lamost in
+github.com/MultimodalUniverse/MultimodalUniverse (padding, masks, labels, text of object ids), the HATS cards of
+UniverseTBD/mmu_desi_edr_sv3 and mmu_sdss_sdss, and the HATS 1.x directory layout of hats-import. What they hold:
+
+- A column `spectrum`, a struct of lists or a list of structs, or columns `spectrum_flux` and so on; LAMOST calls its
+  wavelengths `spectrum_wavelength` and has neither ivar nor mask. Padding to one length: lambda -1 (LAMOST: 0).
+- SDSS `ZWARNING`, as bool, is True for a warning. DESI `ZWARN`, as bool, is True for **no** warning in the Hugging
+  Face data set (its script negates it) and True for a warning in HATS (converted from HDF5 without negation; the
+  card's example, a bright galaxy with z_err 5e-5, has False). `_healpix_29` tells the two apart: only HATS has it.
+- SDSS ids are byte strings with blanks, often as the text of a bytes literal: "b' 4820503933...'".
+- SDSS' `survey`, where there is one, is a programme (boss, eboss, segue1); DESI's too (sv3, main).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ingest.errors import BadObjectError
+from ingest.schema import Spectrum
+from ingest.surveys.common import checked, class_label, number, position, positive, text
+from ingest.tables import TableFile
+
+SURVEY = "multimodal-universe"
+UNKNOWN = "unknown"
+STRUCT = "mmu-struct"
+LIST = "mmu-list"  # of structs
+FLAT = "mmu-flat"
+HDF5 = "mmu-hdf5"
+
+#: Part of a layout's name that says what its spectra lack: without ivar every pixel with a finite flux is drawn.
+NO_IVAR = "-no-ivar"
+NO_MASK = "-no-mask"
+
+_OWN = b"specshards.schema_version"
+_PARTS = {"flux": ("flux",), "ivar": ("ivar",), "lambda": ("lambda", "wavelength"), "mask": ("mask",)}
+_NAMES = {
+    "object_id": ("object_id", "specobjid", "targetid", "obsid"),
+    "survey": ("survey",),
+    "ra": ("ra", "target_ra", "plug_ra"),
+    "dec": ("dec", "target_dec", "plug_dec"),
+    "class": ("class", "spectype"),
+    "subclass": ("subclass", "subtype"),
+    "z": ("z", "redshift"),
+    "z_err": ("z_err", "zerr"),
+    "zwarning": ("zwarning", "zwarn"),
+    **{name + end: (name + end,) for name in ("teff", "logg", "feh") for end in ("", "_err")},
+}
+_SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
+_PROGRAMMES = {
+    **dict.fromkeys(("boss", "eboss", "segue1", "segue2", "sdss"), "sdss"),
+    **dict.fromkeys(("sv1", "sv2", "sv3", "main", "special", "cmx", "desi"), "desi"),
+}
+_BYTES_LITERAL = re.compile(r"b(['\"])(.*)\1")
+
+
+class SpectrumWithoutIvar(Spectrum):
+    """A spectrum whose survey gives no ivar: NaN throughout, and no S/N is made up from it."""
+
+    __slots__ = ()
+
+    def good(self) -> npt.NDArray[np.bool_]:
+        """Pixels that can be used: bool `(N,)`."""
+        return ~self.mask & np.isfinite(self.flux)
+
+    def sn_median(self) -> float | None:
+        """None: without ivar there is none."""
+        return None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a table calls what we need.
+
+    Attributes:
+        layout: one of the layouts above, with `NO_IVAR` and `NO_MASK` where they apply.
+        nested: the column of structs, or None where every part is a column of its own.
+        parts: flux, ivar, lambda, mask -> field or column; without those that the table lacks.
+        labels: our name -> column.
+        survey: whose rows these are, by the columns; `unknown` where they do not say.
+        true_is_good: the sense of a boolean `zwarning`.
+    """
+
+    layout: str
+    nested: str | None
+    parts: dict[str, str]
+    labels: dict[str, str]
+    survey: str
+    true_is_good: bool
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns to read."""
+        return (*((self.nested,) if self.nested else self.parts.values()), *self.labels.values())
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """The fields to read of the column of structs."""
+        return tuple(self.parts.values()) if self.nested else ()
+
+    @classmethod
+    def of(cls, file: TableFile) -> Columns | None:
+        """Find them, whatever the case of their names; None for a table without ids, flux or wavelengths."""
+        names = _by_lower_case(file.schema.names)
+        nested, layout, parts = _parts(file, names)
+        labels = {our: names[their] for our, many in _NAMES.items() if (their := _first(many, names))}
+        labels |= {name: names[name] for name in _SURVEY_SN if name in names}
+        if not {"flux", "lambda"} <= parts.keys() or "object_id" not in labels:
+            return None
+        missing = (NO_IVAR if "ivar" not in parts else "") + (NO_MASK if "mask" not in parts else "")
+        true_is_good = labels.get("zwarning", "").lower() == "zwarn" and "_healpix_29" not in names
+        return cls(layout + missing, nested, parts, labels, _survey_by_columns(names), true_is_good)
+
+
+def recognise(file: TableFile) -> str | None:
+    """The layout of a table, or None.
+
+    Raises:
+        BadObjectError: it is this program's own spectra Parquet, in which there is nothing to ingest.
+    """
+    if is_own(file):
+        raise BadObjectError("spectra Parquet already: draw it with `python -m shards build --spectra`")
+    columns = Columns.of(file)
+    return None if columns is None else columns.layout
+
+
+def is_own(file: TableFile) -> bool:
+    """Whether this program wrote the file."""
+    return _OWN in file.metadata
+
+
+def survey_of(file: TableFile) -> str:
+    """Whose spectra a recognised table holds: one name, several joined by " and ", or `unknown`."""
+    columns = Columns.of(file)
+    return UNKNOWN if columns is None else " and ".join(surveys(file, columns))
+
+
+def surveys(file: TableFile, columns: Columns) -> tuple[str, ...]:
+    """Every survey in a table, sorted; reads the column `survey` where there is one."""
+    inferred = columns.survey if columns.survey != UNKNOWN else file.survey or UNKNOWN
+    if "survey" not in columns.labels:
+        return (inferred,)
+    name = columns.labels["survey"]
+    found = {value for table in file.slices([name]) for value in table[name].unique().to_pylist()}
+    return tuple(sorted({_survey(value, inferred) for value in found})) or (inferred,)
+
+
+def read(file: TableFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
+    """Every row of a table, in order: a spectrum, or why it is none."""
+    columns = Columns.of(file)
+    assert columns is not None and columns.layout == layout  # `recognise` has seen it
+    first = 0
+    for table in file.slices(columns.read, columns.inside):
+        yield from spectra(table, columns, source_file, first, file.survey)
+        first += len(table)
+
+
+def spectra(
+    table: pa.Table, columns: Columns, source_file: str, first_row: int, survey: str | None = None
+) -> Iterator[Spectrum | BadObjectError]:
+    """Exactly one item for each row of a slice: a spectrum without its padding, or why there is none.
+
+    Args:
+        first_row: number of the slice's first row in its file.
+        survey: whose rows these are where neither they nor their columns say so.
+    """
+    arrays = {part: _Lists.of(table, columns, part) for part in columns.parts}
+    rows = table.select(list(dict.fromkeys(columns.labels.values()))).to_pylist()
+    inferred = columns.survey if columns.survey != UNKNOWN else survey or UNKNOWN
+    for index, row in enumerate(rows):
+        values = {our: row[name] for our, name in columns.labels.items()}
+        try:
+            yield _spectrum(arrays, index, values, columns, inferred, source_file, first_row + index)
+        except BadObjectError as error:
+            error.row, error.layout = first_row + index, columns.layout
+            yield error
+
+
+def _spectrum(
+    arrays: dict[str, _Lists], index: int, values: dict[str, Any], columns: Columns, inferred: str, source: str,
+    row: int,
+) -> Spectrum:  # fmt: skip
+    flux, ivar, wavelength, mask = _pixels(arrays, index)
+    ra, dec = position(values.get("ra"), values.get("dec"))
+    kind = Spectrum if ivar is not None else SpectrumWithoutIvar
+    spectrum = checked(
+        kind(
+            object_id=_object_id(values["object_id"]), survey=_survey(values.get("survey"), inferred), release=None,
+            ra=ra, dec=dec, flux=flux, ivar=np.ones_like(flux) if ivar is None else ivar, wavelength=wavelength,
+            mask=~np.isfinite(flux) if mask is None else mask, layout=columns.layout, source_file=source,
+            label_source="table", labels=_labels(values, columns.true_is_good), row=row,
+            survey_sn={name: number(values.get(name)) for name in _SURVEY_SN},
+        )
+    )  # fmt: skip
+    if ivar is None:
+        # The ones above were for `checked`; in a file they would pass for a measurement.
+        spectrum.ivar = np.full_like(flux, np.nan)
+    return spectrum
+
+
+def _pixels(arrays: dict[str, _Lists], index: int) -> tuple[Any, Any, Any, Any]:
+    """Flux, ivar (or None), wavelength and mask (or None) of a row, cut to what lies between the padding."""
+    found = {part: lists.row(index) for part, lists in arrays.items()}
+    lengths = {part: len(values) for part, values in found.items()}
+    if len(set(lengths.values())) != 1:
+        raise BadObjectError("inconsistent lengths: " + ", ".join(f"{part} {n}" for part, n in lengths.items()))
+    real = np.flatnonzero(found["lambda"] > 0)
+    if not len(real):
+        raise BadObjectError("no wavelengths: nothing but padding")
+    inside = slice(real[0], real[-1] + 1)
+    # Copies: `checked` writes to them, and a few rows kept must not keep a whole slice of the file.
+    flux, wavelength = found["flux"][inside].copy(), found["lambda"][inside].copy()
+    ivar = found["ivar"][inside].copy() if "ivar" in found else None
+    return flux, ivar, wavelength, found["mask"][inside].copy() if "mask" in found else None
+
+
+def _labels(values: dict[str, Any], true_is_good: bool) -> dict[str, Any]:
+    z = number(values.get("z"))
+    labels = {
+        "class": class_label(values.get("class")),
+        "subclass": text(values.get("subclass")),
+        "z": z,
+        "z_err": None if z is None else positive(number(values.get("z_err"))),
+        "zwarning": _zwarning(values.get("zwarning"), true_is_good),
+        "teff": positive(number(values.get("teff"))),
+        "logg": number(values.get("logg")),
+        "feh": number(values.get("feh")),
+    }
+    for name in ("teff", "logg", "feh"):
+        value = positive(number(values.get(f"{name}_err")))
+        labels[f"{name}_err"] = None if labels[name] is None else value
+    return labels
+
+
+def _zwarning(value: Any, true_is_good: bool) -> int | None:
+    """The survey's bits, or 0 and 1 (good and bad) where only a flag is left of them."""
+    if isinstance(value, bool):
+        return int(value != true_is_good)
+    bits = number(value)
+    return None if bits is None else int(bits)
+
+
+def _object_id(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    result = text(value) or ""
+    literal = _BYTES_LITERAL.fullmatch(result)
+    result = literal.group(2).strip() if literal else result
+    if not result:
+        raise BadObjectError("no object_id")
+    return result
+
+
+def _survey(value: Any, inferred: str) -> str:
+    name = (text(value) or "").lower()
+    return _PROGRAMMES.get(name, name) or inferred
+
+
+def _survey_by_columns(names: dict[str, str]) -> str:
+    if (
+        "zwarning" in names
+        or any(name.startswith("spectroflux") for name in names)
+        or {"z_err", "vdisp"} <= names.keys()
+    ):
+        return "sdss"
+    if "zwarn" in names or "targetid" in names or {"zerr", "ebv"} <= names.keys():
+        return "desi"
+    if "obsid" in names or {"teff", "logg", "feh"} <= names.keys():
+        return "lamost"
+    return UNKNOWN
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """One part of every spectrum of a slice: row `i` is `values[starts[i]:stops[i]]`."""
+
+    values: npt.NDArray[Any]
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    valid: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, table: pa.Table, columns: Columns, part: str) -> _Lists:
+        name = columns.parts[part]
+        chunks = table[columns.nested or name]
+        column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()  # which copies
+        valid = column.is_valid().to_numpy(zero_copy_only=False)
+        if columns.nested and pa.types.is_struct(column.type):
+            column = column.field(name)
+            valid = valid & column.is_valid().to_numpy(zero_copy_only=False)
+        if pa.types.is_fixed_size_list(column.type):
+            edges = (np.arange(len(column) + 1, dtype=np.int64) + column.offset) * column.type.list_size
+        else:
+            edges = column.offsets.to_numpy().astype(np.int64)
+        values = column.values
+        if columns.nested and pa.types.is_struct(values.type):
+            values = values.field(name)
+        return cls(_flat(values, part), edges[:-1], edges[1:], valid)
+
+    def row(self, index: int) -> npt.NDArray[Any]:
+        """The values of one row. BadObjectError: null."""
+        if not self.valid[index]:
+            raise BadObjectError("no spectrum: null")
+        return self.values[self.starts[index] : self.stops[index]]
+
+
+def _flat(values: pa.Array, part: str) -> npt.NDArray[Any]:
+    """Elements as bool (mask: null and anything but 0 is bad) or float32 (null is NaN, which is never good)."""
+    plain = values.to_numpy(zero_copy_only=False) if not values.null_count else None
+    if part == "mask":
+        if plain is None:
+            plain = values.fill_null(True if pa.types.is_boolean(values.type) else 1).to_numpy(zero_copy_only=False)
+        return plain if plain.dtype == np.bool_ else ~(plain == 0)
+    if plain is None:
+        plain = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and bad
+        return np.asarray(plain, dtype=np.float32)
+
+
+def _parts(file: TableFile, names: dict[str, str]) -> tuple[str | None, str, dict[str, str]]:
+    """The column of structs (or None), the layout, and part -> field or column."""
+    nested = names.get("spectrum")
+    if nested is not None:
+        kind = file.schema.field(nested).type
+        layout, fields = STRUCT, kind
+        if _is_list(kind):
+            layout, fields = LIST, kind.value_type
+        if not pa.types.is_struct(fields):
+            return None, layout, {}
+        inner = {field.name: field.type for field in fields}
+        lists = {name for name, its_type in inner.items() if layout == LIST or _is_list(its_type)}
+        return nested, layout, _named(_by_lower_case(sorted(lists)), "")
+    lists = {name for name in file.schema.names if _is_list(file.schema.field(name).type)}
+    return None, HDF5 if file.parser == "hdf5" else FLAT, _named(_by_lower_case(sorted(lists)), "spectrum_")
+
+
+def _named(names: dict[str, str], prefix: str) -> dict[str, str]:
+    found = {part: _first([prefix + name for name in many], names) for part, many in _PARTS.items()}
+    return {part: names[name] for part, name in found.items() if name}
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _by_lower_case(names: Sequence[str]) -> dict[str, str]:
+    """Lower-case name -> name; where two differ by case alone, the lower-case one."""
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        if name.lower() not in found or name.islower():
+            found[name.lower()] = name
+    return found
+
+
+def _first(many: Sequence[str], names: dict[str, str]) -> str | None:
+    return next((name for name in many if name in names), None)

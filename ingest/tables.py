@@ -1,0 +1,233 @@
+"""Tables of many spectra: Parquet and HDF5 files, read in slices of rows so that memory does not grow with the file.
+
+Told apart by their first bytes. A Parquet row group may hold a whole partition of the sky and an HDF5 file any number
+of rows; neither is ever loaded as a whole.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.errors import BadObjectError
+
+PARQUET_MAGIC = b"PAR1"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+#: A slice holds at most this many rows, and fewer where they are long.
+SLICE_ROWS = 256
+SLICE_BYTES = 32 << 20
+# Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.
+_READ_BUFFER = 1 << 20
+# What a HATS catalogue keeps beside its data: copies of rows, and statistics.
+_SIDE_FILES = {"data_thumbnail.parquet", "per_partition_statistics.parquet"}
+_COPIES = ("margin", "index", "association", "map")
+
+
+class TableFile:
+    """An open table of spectra.
+
+    Attributes:
+        path: the file.
+        parser: `parquet` or `hdf5`.
+        schema: Arrow types of its columns. HDF5 arrays of shape (rows,) are values, of shape (rows, n) lists of fixed
+            length; anything else in an HDF5 file is no column.
+        rows: number of rows.
+        groups: rows of each Parquet row group; an HDF5 file is one.
+        survey: whose rows these are where they do not say so themselves; whoever opens the file may set it.
+    """
+
+    def __init__(self, path: Path, parser: str, schema: pa.Schema, groups: tuple[int, ...], source: Any) -> None:
+        self.path, self.parser, self.schema, self.groups = path, parser, schema, groups
+        self.rows = sum(groups)
+        self.survey: str | None = None
+        self._source = source
+
+    @staticmethod
+    def is_table(path: Path) -> bool:
+        """Whether the file starts as Parquet or HDF5 does. OSError: the environment."""
+        with path.open("rb", buffering=0) as file:
+            return file.read(8).startswith((PARQUET_MAGIC, HDF5_MAGIC))
+
+    @staticmethod
+    def is_parquet(path: Path) -> bool:
+        """Whether the file starts as Parquet does. OSError: the environment."""
+        with path.open("rb", buffering=0) as file:
+            return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+
+    @classmethod
+    def open(cls, path: Path) -> TableFile:
+        """Read the footer or the directory of `path`.
+
+        Raises:
+            BadObjectError: neither Parquet nor HDF5, or damaged. OSError: the environment.
+        """
+        with path.open("rb") as file:
+            magic = file.read(8)
+        if magic.startswith(PARQUET_MAGIC):
+            return cls._open_parquet(path)
+        if magic == HDF5_MAGIC:
+            return cls._open_hdf5(path)
+        raise BadObjectError("neither Parquet nor HDF5")
+
+    @classmethod
+    def _open_parquet(cls, path: Path) -> TableFile:
+        try:
+            parquet = pq.ParquetFile(path, buffer_size=_READ_BUFFER, pre_buffer=False)
+        except pa.ArrowException as error:
+            raise BadObjectError(f"not a Parquet file ({_short(error)})") from error
+        metadata = parquet.metadata
+        groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        return cls(path, "parquet", parquet.schema_arrow, groups, parquet)
+
+    @classmethod
+    def _open_hdf5(cls, path: Path) -> TableFile:
+        import h5py
+
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise BadObjectError(f"not an HDF5 file ({_short(error)})") from error
+        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        lengths = [array.shape[0] for array in arrays.values() if array.ndim == 2]
+        rows = max(set(lengths), key=lengths.count) if lengths else 0
+        fields = {
+            name: kind
+            for name, array in arrays.items()
+            if array.ndim in (1, 2) and array.shape[0] == rows and (kind := _arrow_type(array)) is not None
+        }
+        return cls(path, "hdf5", pa.schema(list(fields.items())), (rows,), file)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Column names."""
+        return frozenset(self.schema.names)
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]:
+        """Key-value metadata of a Parquet file."""
+        return self.schema.metadata or {}
+
+    def slices(
+        self,
+        columns: Collection[str],
+        inside: Collection[str] = (),
+        group: int | None = None,
+        start: int = 0,
+        rows: int | None = None,
+    ) -> Iterator[pa.Table]:
+        """The rows in order, as tables of at most `SLICE_ROWS` rows and about `SLICE_BYTES`.
+
+        Args:
+            columns: to read; those that the file lacks are left out.
+            inside: of a column of structs, the fields to read.
+            group: of this row group only, else of all.
+            start, rows: skip so many rows of the group (they are decoded all the same: Parquet has no way to enter a
+                row group in the middle that pyarrow offers), then give so many; None gives the rest.
+        """
+        stop = None if rows is None else start + rows
+        position = 0
+        for table in self._parquet(columns, inside, group) if self.parser == "parquet" else self._hdf5(columns):
+            first, end = max(0, start - position), min(len(table), (stop or position + len(table)) - position)
+            position += len(table)
+            if first < end:
+                yield table.slice(first, end - first)
+            if stop is not None and position >= stop:
+                return
+
+    def _parquet(self, columns: Collection[str], inside: Collection[str], group: int | None) -> Iterator[pa.Table]:
+        paths = [self._source.schema.column(i).path for i in range(len(self._source.schema))]
+        wanted = [i for i, path in enumerate(paths) if self._is_wanted(path.split("."), columns, inside)]
+        names = [paths[i] for i in wanted]
+        for number in range(len(self.groups)) if group is None else (group,):
+            chunks = self._source.metadata.row_group(number)
+            size = sum(_decoded_bytes(chunks.column(i)) for i in wanted)
+            step = _slice_rows(size / max(1, chunks.num_rows))
+            for batch in self._source.iter_batches(step, row_groups=[number], columns=names):
+                yield pa.Table.from_batches([batch])
+
+    def _is_wanted(self, path: list[str], columns: Collection[str], inside: Collection[str]) -> bool:
+        """Whether to read a leaf of the schema, such as spectrum.flux.list.element or spectrum.list.item.flux."""
+        if path[0] not in columns:
+            return False
+        kind = self.schema.field(path[0]).type
+        if not pa.types.is_struct(kind) and not pa.types.is_struct(getattr(kind, "value_type", kind)):
+            return True
+        return any(name in inside for name in path[1:])
+
+    def _hdf5(self, columns: Collection[str]) -> Iterator[pa.Table]:
+        names = [name for name in self.schema.names if name in columns]
+        width = sum(self._source[name].dtype.itemsize * np.prod(self._source[name].shape[1:]) for name in names)
+        step = _slice_rows(float(width))
+        for first in range(0, self.rows, step):
+            yield pa.table({name: _arrow(self._source[name][first : first + step]) for name in names})
+
+
+def parquet_files(where: Path) -> tuple[Path, list[Path]]:
+    """The data files of `where` (a file, a folder, a glob) and the folder that their names are relative to.
+
+    Left out: names that start with `_` or `.`, and what a HATS catalogue keeps beside its data: margin and index
+    catalogues, which repeat its rows, thumbnails, statistics.
+    """
+    if where.is_file():
+        return where.parent, [where]
+    if where.is_dir():
+        root, found = where, list(where.rglob("*.parquet"))
+    elif glob.has_magic(str(where)):
+        found = [Path(name) for name in glob.glob(str(where), recursive=True)]  # noqa: PTH207
+        root = Path(os.path.commonpath([path.parent for path in found])) if found else where
+    else:
+        return where, []
+    copies = [card.parent for card in root.rglob("hats.properties") if _is_copy(card)]
+    kept = []
+    for path in found:
+        parts = path.relative_to(root).parts
+        is_data = path.name not in _SIDE_FILES and not any(part.startswith(("_", ".")) for part in parts)
+        if is_data and path.is_file() and not any(path.is_relative_to(folder) for folder in copies):
+            kept.append(path)
+    return root, sorted(kept, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _is_copy(card: Path) -> bool:
+    lines = dict(line.split("=", 1) for line in card.read_text().splitlines() if "=" in line)
+    kinds = {name.strip(): value.strip() for name, value in lines.items()}
+    return kinds.get("dataproduct_type", kinds.get("catalog_type", "object")) in _COPIES
+
+
+def _decoded_bytes(chunk: pq.ColumnChunkMetaData) -> int:
+    # Encoded, a wavelength grid that repeats has next to no bytes; the number of values tells what it takes here.
+    width = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4}.get(chunk.physical_type, 8)
+    return max(int(chunk.total_uncompressed_size), int(chunk.num_values) * width)
+
+
+def _slice_rows(row_bytes: float) -> int:
+    return int(min(SLICE_ROWS, max(1, SLICE_BYTES // max(1.0, row_bytes))))
+
+
+def _arrow_type(array: Any) -> pa.DataType | None:
+    """The Arrow type of an HDF5 array; None for what is no column (compound types)."""
+    kind = array.dtype.kind
+    try:
+        value = pa.binary() if kind in "SO" else pa.from_numpy_dtype(array.dtype.newbyteorder("="))
+    except (pa.ArrowException, TypeError):
+        return None
+    return value if array.ndim == 1 else pa.list_(value, int(array.shape[1]))
+
+
+def _arrow(values: np.ndarray[Any, Any]) -> pa.Array:
+    if values.dtype.kind in "SO":
+        return pa.array(values.ravel().tolist(), pa.binary())
+    native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+    flat = pa.array(native.ravel())
+    return flat if native.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, native.shape[1])
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120]

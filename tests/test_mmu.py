@@ -1,0 +1,447 @@
+"""MultimodalUniverse tables: the same spectra in its shapes and in ours give the same pictures and labels."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import ingest.tables
+from ingest.errors import BadObjectError, JobError, UsageError
+from ingest.jobs import Engine
+from ingest.schema import Spectrum, to_table, write_parquet
+from ingest.surveys import multimodal_universe as mmu
+from ingest.surveys import open_file, read_file
+from ingest.tables import SLICE_ROWS, TableFile
+from render import ImageConfig, renderer
+from shards import spectra as shard_spectra
+from shards.__main__ import make_survey
+from shards.build import build
+from shards.encoding import decode
+from shards.format import LABELS, SPLITS, Manifest, ShardConfig
+from shards.pictures import pictures
+from shards.plan import make_plan
+from shards.spectra import SpectraFolder, iter_blocks, read_blocks
+from tests.conftest import make_spectrum
+
+HERE = Engine(workers=0)
+Samples = dict[str, tuple[bytes, dict[str, float]]]
+
+
+def drawn(folder: Path) -> Samples:
+    """object_id -> PNG and labels, from the tars."""
+    found = {}
+    for split in SPLITS:
+        for path in sorted((folder / split).glob("*.tar")):
+            ids = pq.read_table(path.with_suffix(".parquet"))["object_id"].to_pylist()
+            with tarfile.open(path) as tar:
+                members = [tar.extractfile(member).read() for member in tar]  # type: ignore[union-attr]
+            for name, png, npy in zip(ids, members[::2], members[1::2], strict=True):
+                found[name] = png, dict(zip(LABELS, np.load(io.BytesIO(npy)).tolist(), strict=True))
+    return found
+
+
+def assert_same(mine: Samples, theirs: Samples) -> None:
+    assert mine.keys() == theirs.keys() and mine
+    for name, (png, labels) in mine.items():
+        assert png == theirs[name][0], name
+        np.testing.assert_array_equal(list(labels.values()), list(theirs[name][1].values()), name)
+
+
+def padded(values: Sequence[np.ndarray[Any, Any]], fill: float | bool, length: int) -> np.ndarray[Any, Any]:
+    return np.stack([np.concatenate([v, np.full(length - len(v), fill, v.dtype)]) for v in values])
+
+
+def arrays_of(spectra: Sequence[Spectrum]) -> dict[str, np.ndarray[Any, Any]]:
+    """The four parts, padded to one length as MultimodalUniverse does; the flux repeats its last value."""
+    n = max(len(s.flux) for s in spectra) + 7
+    flux = np.stack([np.pad(s.flux, (0, n - len(s.flux)), mode="edge") for s in spectra])
+    return {
+        "flux": flux, "ivar": padded([s.ivar for s in spectra], 0.0, n),
+        "lambda": padded([s.wavelength for s in spectra], -1.0, n),
+        "mask": padded([s.mask for s in spectra], True, n),
+    }  # fmt: skip
+
+
+def spectrum_columns(spectra: Sequence[Spectrum], shape: str) -> dict[str, pa.Array]:
+    parts = arrays_of(spectra)
+    parts["lsf_sigma"] = np.ones_like(parts["flux"])
+    if shape == "list of structs":
+        rows = [[dict(zip(parts, pixel, strict=True)) for pixel in zip(*row, strict=True)]
+                for row in zip(*(p.tolist() for p in parts.values()), strict=True)]  # fmt: skip
+        kinds = [(name, pa.bool_() if name == "mask" else pa.float32()) for name in parts]
+        return {"spectrum": pa.array(rows, pa.list_(pa.struct(kinds)))}
+    if shape == "fixed":
+        lists = {k: pa.FixedSizeListArray.from_arrays(pa.array(v.ravel()), v.shape[1]) for k, v in parts.items()}
+    else:
+        float_type = pa.float64() if shape == "flat" else pa.float32()
+        list_type = pa.large_list if shape == "flat" else pa.list_
+        kind = {k: list_type(pa.bool_() if k == "mask" else float_type) for k in parts}
+        lists = {k: pa.array(list(v), kind[k]) for k, v in parts.items()}
+    if shape == "struct":
+        return {"spectrum": pa.StructArray.from_arrays(list(lists.values()), names=list(lists))}
+    return {f"spectrum_{name}": values for name, values in lists.items()}
+
+
+def sdss_table(spectra: Sequence[Spectrum], shape: str = "struct", **more: Any) -> pa.Table:
+    """As the HATS catalogue of SDSS, with CLASS and integer ZWARNING as in its HDF5 files."""
+    columns: dict[str, Any] = {
+        **spectrum_columns(spectra, shape),
+        "Z": pa.array([s.labels["z"] for s in spectra], pa.float32()),
+        "Z_ERR": pa.array([-1.0 if s.labels.get("z_err") is None else s.labels["z_err"] for s in spectra]),
+        "ZWARNING": pa.array([s.labels.get("zwarning") for s in spectra]),
+        "CLASS": [s.labels.get("class") for s in spectra], "SUBCLASS": [s.labels.get("subclass") for s in spectra],
+        "ra": [s.ra for s in spectra], "dec": [s.dec for s in spectra],
+        "object_id": [f"b'{s.object_id:>22}'" for s in spectra], **more,
+    }  # fmt: skip
+    return pa.table({name: values for name, values in columns.items() if values is not None})
+
+
+def mock(n: int, pixels: int = 300, **changes: Any) -> list[Spectrum]:
+    rng = np.random.default_rng(5)
+    grid = (10.0 ** (3.5682 + 1.3e-3 * np.arange(pixels))).astype(np.float32)
+    made = [make_spectrum(i, rng, n=pixels, wavelength=grid, wave_coeff1=1.3e-3, **changes) for i in range(n)]
+    return made
+
+
+def real_files(real_data: Path, where: str, survey: str, n: int, folder: Path) -> list[Spectrum]:
+    """Copy `n` readable files to `folder` and read them."""
+    folder.mkdir()
+    spectra = []
+    for path in sorted(p for p in (real_data / where).glob("*.fits*") if p.is_file()):
+        try:
+            spectra.append(read_file(path, survey))
+        except BadObjectError:
+            continue
+        shutil.copy(path, folder)
+        if len(spectra) == n:
+            return spectra
+    pytest.skip(f"no {n} readable files in {where}")
+
+
+@pytest.fixture(scope="module")
+def sdss(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Spectrum], Samples]:
+    out = tmp_path_factory.mktemp("sdss")
+    spectra = real_files(real_data, "sdss/boss_galaxies", "sdss", 12, out / "files")
+    make_survey("sdss", out, data=str(out / "files"), workers=0)
+    return spectra, drawn(out / "shards" / "map2d")
+
+
+@pytest.mark.parametrize("shape", ["struct", "list of structs", "flat", "fixed"])
+def test_real_sdss_draws_the_same_without_ingest(
+    shape: str, sdss: tuple[list[Spectrum], Samples], tmp_path: Path
+) -> None:
+    spectra, ours = sdss
+    pq.write_table(sdss_table(spectra, shape), tmp_path / "x.parquet")
+    make_survey("sdss", tmp_path / "out", data=str(tmp_path / "x.parquet"), workers=0)
+    assert_same(ours, drawn(tmp_path / "out" / "shards" / "map2d"))
+    assert not (tmp_path / "out" / "spectra").exists()
+
+
+def test_real_sdss_through_ingest_is_the_same_too(
+    sdss: tuple[list[Spectrum], Samples], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spectra, ours = sdss
+    pq.write_table(sdss_table(spectra), tmp_path / "x.parquet")
+    make_survey("sdss", tmp_path / "out", data=str(tmp_path / "x.parquet"), n=1, workers=0)
+    assert (tmp_path / "out" / "spectra").exists() and mmu.STRUCT in capsys.readouterr().out
+    assert_same(ours, drawn(tmp_path / "out" / "shards" / "map2d"))
+
+
+def test_real_lamost_without_ivar_says_so_both_ways(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spectra = real_files(real_data, "lamost/dr10", "lamost", 8, tmp_path / "files")
+    n = max(len(s.flux) for s in spectra)
+    flux, wave = ([getattr(s, name) for s in spectra] for name in ("flux", "wavelength"))
+    table = pa.table({
+        "spectrum_flux": list(padded(flux, 0.0, n)), "spectrum_wavelength": list(padded(wave, 0.0, n)),
+        "obsid": [f"b'{s.object_id}'" for s in spectra], "teff": [5000.0] * 7 + [-9999.0],
+        "ra": [s.ra for s in spectra], "dec": [s.dec for s in spectra],
+        "snrg": [s.survey_sn["snrg"] for s in spectra],
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "x.parquet")
+    make_survey("lamost", tmp_path / "out", data=str(tmp_path / "x.parquet"), workers=0)
+    assert "8 spectra in layout mmu-flat-no-ivar-no-mask; ivar is absent" in capsys.readouterr().out
+    found = drawn(tmp_path / "out" / "shards" / "map2d")
+    drawer = renderer(ImageConfig())
+    for spectrum in spectra:
+        png, labels = found[spectrum.object_id]
+        expected = drawer.codes(spectrum.flux, None, spectrum.wavelength, None)
+        np.testing.assert_array_equal(decode(png, "png", expected.ndim == 2), expected)
+        assert np.isnan(labels["sn_median"]) and labels["class"] != labels["class"]
+    assert [np.isnan(found[s.object_id][1]["teff"]) for s in spectra] == [False] * 7 + [True]
+    make_survey("lamost", tmp_path / "ingested", data=str(tmp_path / "x.parquet"), n=1, workers=0)
+    assert_same(found, drawn(tmp_path / "ingested" / "shards" / "map2d"))
+    (part,) = (tmp_path / "ingested" / "spectra").glob("*.parquet")
+    ivar = pq.read_table(part)["spectrum"].combine_chunks().field("ivar").values.to_numpy()
+    assert np.isnan(ivar).all(), "an ivar that nobody measured"
+
+
+def labels_of(table: pa.Table, path: Path) -> list[dict[str, Any]]:
+    pq.write_table(table, path)
+    return [item.labels for item in open_file(path).objects() if isinstance(item, Spectrum)]
+
+
+@pytest.mark.parametrize(
+    ("names", "healpix", "expected"),
+    [
+        (("ZWARNING", "Z_ERR"), False, [1, 0, None]),  # SDSS: True = bad
+        (("ZWARN", "ZERR"), False, [0, 1, None]),  # DESI on Hugging Face: True = good
+        (("ZWARN", "ZERR"), True, [1, 0, None]),  # DESI in HATS: not negated
+    ],
+)
+def test_the_sense_of_boolean_warnings(
+    names: tuple[str, str], healpix: bool, expected: list[int | None], tmp_path: Path
+) -> None:
+    spectra = mock(3)
+    changes: dict[str, Any] = {
+        "ZWARNING": None,
+        "Z_ERR": None,
+        "_healpix_29": pa.array([0, 1, 2]) if healpix else None,
+    }
+    changes |= {names[0]: pa.array([True, False, None]), names[1]: pa.array([0.1, float("nan"), -1.0])}
+    labels = labels_of(sdss_table(spectra, **changes), tmp_path / "x.parquet")
+    assert [row["zwarning"] for row in labels] == expected
+    assert [row["z_err"] for row in labels] == [0.1, None, None]
+    assert open_file(tmp_path / "x.parquet").survey == ("sdss" if names[0] == "ZWARNING" else "desi")
+
+
+def test_integer_warnings_keep_their_bits(tmp_path: Path) -> None:
+    table = sdss_table(mock(3), ZWARNING=None, ZWARN=pa.array([0, 4, 2048]))
+    labels = labels_of(table, tmp_path / "x.parquet")
+    assert [row["zwarning"] for row in labels] == [0, 4, 2048]
+
+
+def test_padding_and_null_pixels_never_become_pixels(tmp_path: Path) -> None:
+    (spectrum,) = mock(1)
+    table = sdss_table([spectrum], "flat", Z=[-9999.0], CLASS=["b'QSO   '"])
+    flux = table["spectrum_flux"].to_pylist()
+    flux[0][10] = None
+    at = table.column_names.index("spectrum_flux")
+    table = table.set_column(at, "spectrum_flux", pa.array(flux, pa.list_(pa.float64())))
+    pq.write_table(table, tmp_path / "x.parquet")
+    (item,) = open_file(tmp_path / "x.parquet").objects()
+    assert isinstance(item, Spectrum)
+    np.testing.assert_array_equal(item.wavelength, spectrum.wavelength)
+    assert item.mask.tolist() == [i == 10 for i in range(300)] and item.ivar[10] == 0 and np.isnan(item.flux[10])
+    assert item.object_id == spectrum.object_id and item.labels["z"] is None
+
+
+def unusable() -> tuple[pa.Table, int]:
+    """Twelve rows, of which five cannot be used: null, padding alone, masked, without position, without id."""
+    spectra = mock(12)
+    spectra[2].wavelength = np.full(300, -1, np.float32)
+    spectra[3].mask = np.ones(300, bool)
+    table = sdss_table(spectra)
+    valid = pa.array([i != 1 for i in range(12)])
+    nulled = pa.StructArray.from_arrays(
+        [table["spectrum"].combine_chunks().field(i) for i in range(5)],
+        names=["flux", "ivar", "lambda", "mask", "lsf_sigma"], mask=pa.compute.invert(valid),
+    )  # fmt: skip
+    ra = [float("nan") if i == 4 else s.ra for i, s in enumerate(spectra)]
+    dec = [-9999.0 if i == 4 else s.dec for i, s in enumerate(spectra)]
+    ids = ["b'   '" if i == 5 else s.object_id for i, s in enumerate(spectra)]
+    changes = {"spectrum": nulled, "ra": ra, "dec": dec, "object_id": ids}
+    for name, values in changes.items():
+        table = table.set_column(table.column_names.index(name), name, pa.chunked_array([pa.array(values)]))
+    return table, 5
+
+
+def test_unusable_rows_are_quarantined_with_file_row_and_reason(tmp_path: Path) -> None:
+    table, n_bad = unusable()
+    (tmp_path / "in").mkdir()
+    pq.write_table(sdss_table(mock(3)), tmp_path / "in" / "a.parquet")
+    pq.write_table(table, tmp_path / "in" / "b.parquet")
+    manifest = build(ShardConfig(), tmp_path / "in", tmp_path / "out", engine=HERE, max_bad_fraction=1)
+    assert (manifest.objects, manifest.samples(), manifest.quarantined) == (15, 15 - n_bad, n_bad)
+    rows = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
+    assert [(row["file"], row["row"]) for row in rows] == [("b.parquet", i) for i in range(1, 6)]
+    for row, word in zip(rows, ("null", "padding", "masked", "no position", "no object_id"), strict=True):
+        assert word in row["reason"], row
+    with pytest.raises(JobError, match=f"{n_bad} of 15"):
+        build(ShardConfig(), tmp_path / "in", tmp_path / "again", engine=HERE)
+
+
+def test_prediction_needs_no_position(tmp_path: Path) -> None:
+    table, _ = unusable()
+    pq.write_table(table.drop_columns(["ra", "dec"]), tmp_path / "x.parquet")
+    batches = list(pictures(tmp_path / "x.parquet", ImageConfig(), 5))
+    assert [row["row"] for batch in batches for row in batch.rows] == [0, 4, 6, 7, 8, 9, 10, 11]
+    assert [row["row"] for batch in batches for row in batch.quarantine] == [1, 2, 3, 5]
+    with pytest.raises(UsageError, match="no columns ra and dec"):
+        build(ShardConfig(), tmp_path / "x.parquet", tmp_path / "out", engine=HERE)
+
+
+def slice_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    sizes: list[int] = []
+    true_slices = TableFile.slices
+
+    def slices(self: TableFile, *args: Any, **options: Any) -> Iterable[pa.Table]:
+        for table in true_slices(self, *args, **options):
+            sizes.append(len(table))
+            yield table
+
+    monkeypatch.setattr(TableFile, "slices", slices)
+    return sizes
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_huge_row_group_is_read_in_slices_and_shared_out(
+    own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spectra = mock(50, 40) * 100
+    for index, name in enumerate(map(str, range(5000))):
+        spectra[index] = make_copy(spectra[index], name)
+    if own:
+        write_parquet(to_table(spectra), tmp_path / "x.parquet", {}, row_group_rows=5000)
+    else:
+        pq.write_table(sdss_table(spectra), tmp_path / "x.parquet", row_group_size=5000)
+    source = SpectraFolder.scan(tmp_path / "x.parquet")
+    assert [group.rows for group in source.groups] == [5000]
+    plan = make_plan(source, ShardConfig())
+    assert sorted(group.rows for task in plan.tasks for group in task) == [904, 2048, 2048]
+    assert plan == make_plan(SpectraFolder.scan(tmp_path / "x.parquet"), ShardConfig())
+    sizes = slice_sizes(monkeypatch)
+    blocks = [b for task in plan.tasks for g in task for b in read_blocks(source.folder, g, source.surveys)]
+    assert max(sizes) <= SLICE_ROWS and sum(sizes) == 5000
+    assert sorted(row for block in blocks for row in block.rows.tolist()) == list(range(5000))
+    for block in blocks:
+        assert block.meta["object_id"].to_pylist() == [str(row) for row in block.rows]
+        np.testing.assert_array_equal(block.arrays(3)[0], spectra[int(block.rows[3])].flux)
+
+
+@pytest.mark.parametrize("shape", ["struct", "list of structs", "flat", "fixed"])
+def test_a_piece_may_start_and_end_inside_a_slice(shape: str, tmp_path: Path) -> None:
+    made = mock(30, 40)
+    pq.write_table(sdss_table(made, shape), tmp_path / "x.parquet")
+    source = SpectraFolder.scan(tmp_path / "x.parquet")
+    for piece in source.groups[0].cut(13):
+        (block,) = read_blocks(source.folder, piece, source.surveys)
+        assert block.rows.tolist() == list(range(piece.skip, piece.skip + piece.rows))
+        for index, spectrum in enumerate(made[piece.skip : piece.skip + piece.rows]):
+            assert block.meta["object_id"][index].as_py() == spectrum.object_id
+            for mine, theirs in zip(block.arrays(index), ("flux", "ivar", "wavelength", "mask"), strict=True):
+                np.testing.assert_array_equal(mine, getattr(spectrum, theirs))
+
+
+def make_copy(spectrum: Spectrum, name: str) -> Spectrum:
+    copy = Spectrum(**{key: getattr(spectrum, key) for key in Spectrum.__slots__})
+    copy.object_id = name
+    return copy
+
+
+def test_long_rows_make_short_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(sdss_table(mock(60)), tmp_path / "x.parquet")
+    monkeypatch.setattr(ingest.tables, "SLICE_BYTES", 40_000)  # a row of 307 pixels takes some 4 kB
+    sizes = slice_sizes(monkeypatch)
+    assert sum(1 for _ in open_file(tmp_path / "x.parquet").objects()) == 60
+    assert 2 <= max(sizes) <= 12 and sum(sizes) == 60
+
+
+def test_a_hats_collection_gives_each_row_once(tmp_path: Path) -> None:
+    spectra = mock(9)
+    catalogue, margin = tmp_path / "mmu" / "mmu", tmp_path / "mmu" / "mmu_10arcs"
+    for folder, kind in ((catalogue, "object"), (margin, "margin")):
+        (folder / "dataset" / "Norder=2" / "Dir=0" / "Npix=7").mkdir(parents=True)
+        (folder / "hats.properties").write_text(f"#HATS\nobs_collection=mmu\ndataproduct_type={kind}\n")
+        (folder / "skymap.fits").write_bytes(b"SIMPLE")
+        (folder / "partition_info.csv").write_text("Norder,Npix\n")
+        pq.write_table(sdss_table(spectra[:5]), folder / "dataset" / "Norder=2" / "Dir=0" / "Npix=3.parquet")
+    dataset = catalogue / "dataset"
+    pq.write_table(sdss_table(spectra[5:], "flat"), dataset / "Norder=2" / "Dir=0" / "Npix=7" / "part0.parquet")
+    pq.write_table(sdss_table(spectra[:1]), dataset / "data_thumbnail.parquet")
+    pq.write_metadata(sdss_table(spectra[:1]).schema, dataset / "_metadata")
+    pq.write_table(sdss_table(spectra[:1]), dataset / "_copy.parquet")
+    make_survey("sdss", tmp_path / "out", data=str(tmp_path / "mmu"), workers=0)
+    assert drawn(tmp_path / "out" / "shards" / "map2d").keys() == {s.object_id for s in spectra}
+    assert Manifest.load(tmp_path / "out" / "shards" / "map2d").objects == 9
+
+
+def test_the_survey_comes_from_the_columns_and_must_agree(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(sdss_table(mock(3)), path)
+    with pytest.raises(UsageError, match="holds spectra of sdss, not of desi"):
+        make_survey("desi", tmp_path / "out", data=str(path), workers=0)
+    with pytest.raises(BadObjectError, match=r"a sdss file .* in a desi run"):
+        open_file(path, "desi")
+    pq.write_table(sdss_table(mock(4), survey=["boss  ", "EBOSS", "galah", None]), path)
+    assert SpectraFolder.scan(path).surveys == ("galah", "sdss")
+    nameless = sdss_table(mock(3), ZWARNING=None, Z_ERR=None)
+    pq.write_table(nameless, path)
+    assert SpectraFolder.scan(path).surveys == ("unknown",)
+    named, other = SpectraFolder.scan(path, "weave"), SpectraFolder.scan(path, "4most")
+    assert named.surveys == ("weave",) and named.fingerprint != other.fingerprint
+    ((_, block),) = iter_blocks(named)
+    assert set(block.meta["survey"].to_pylist()) == {"weave"}
+    assert open_file(path, "desi").survey == "desi" and open_file(path).survey == "unknown"
+
+
+def test_our_own_parquet_is_told_from_theirs(tmp_path: Path) -> None:
+    write_parquet(to_table(mock(3)), tmp_path / "x.parquet", {})
+    with pytest.raises(BadObjectError, match="shards build --spectra"):
+        open_file(tmp_path / "x.parquet")
+    make_survey("lamost", tmp_path / "out", data=str(tmp_path / "x.parquet"), workers=0)
+    assert Manifest.load(tmp_path / "out" / "shards" / "map2d").surveys == ("mock-lamost",)
+    pq.write_table(pa.table({"flux": [1.0]}), tmp_path / "y.parquet")
+    with pytest.raises(BadObjectError, match="no known layout: parquet of flux"):
+        open_file(tmp_path / "y.parquet")
+
+
+@pytest.fixture
+def hdf5(tmp_path: Path) -> tuple[Path, list[Spectrum]]:
+    """As the raw files of MultimodalUniverse's SDSS: every catalogue column, bytes with blanks, big-endian floats."""
+    spectra = mock(300, 60)
+    spectra[7].mask = np.ones(60, bool)
+    path = tmp_path / "001-of-001.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in arrays_of(spectra).items():
+            file[f"spectrum_{name}"] = values.astype(">f4") if name == "flux" else values
+        file["object_id"] = np.array([f"{s.object_id:>22}".encode() for s in spectra])
+        file["CLASS"] = np.array([s.labels["class"].encode() + b"  " for s in spectra])
+        file["SURVEY"] = np.full(300, b"boss  ")
+        file["ZWARNING"] = np.full(300, 4)
+        file["Z"] = np.array([s.labels["z"] for s in spectra])
+        file["SPECTROFLUX"] = np.ones((300, 5), np.float32)
+        file["ra"], file["dec"] = [s.ra for s in spectra], [s.dec for s in spectra]
+    return path, spectra
+
+
+def test_hdf5_is_read_in_slices_with_its_labels(
+    hdf5: tuple[Path, list[Spectrum]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spectra = hdf5
+    sizes = slice_sizes(monkeypatch)
+    opened = open_file(path, "sdss")
+    assert (opened.survey, opened.layout, opened.parser) == ("sdss", mmu.HDF5, "hdf5")
+    items = list(opened.objects())
+    assert max(sizes) <= SLICE_ROWS and len(items) == 300
+    for index, (item, spectrum) in enumerate(zip(items, spectra, strict=True)):
+        if index == 7:
+            assert isinstance(item, BadObjectError) and item.row == 7 and "masked" in item.reason
+            continue
+        assert isinstance(item, Spectrum)
+        np.testing.assert_array_equal(item.flux, spectrum.flux)
+        assert item.flux.dtype == np.float32 and item.flux.dtype.isnative
+        assert (item.object_id, item.survey, item.row) == (spectrum.object_id, "sdss", index)
+        assert (item.labels["class"], item.labels["zwarning"]) == (spectrum.labels["class"], 4)
+
+
+def test_hdf5_goes_through_ingest_to_shards(hdf5: tuple[Path, list[Spectrum]], tmp_path: Path) -> None:
+    make_survey("sdss", tmp_path / "out", data=str(hdf5[0]), workers=0)
+    manifest = Manifest.load(tmp_path / "out" / "shards" / "map2d")
+    assert manifest.samples() == 299 and manifest.surveys == ("sdss",)
+    batches = list(pictures(hdf5[0], ImageConfig(), 400))
+    assert sum(len(batch.rows) for batch in batches) == 299
+    assert [row["row"] for batch in batches for row in batch.quarantine] == [7]
+    with pytest.raises(JobError, match="HDF5, which is ingested first"):
+        shard_spectra.SpectraFolder.scan(hdf5[0])
