@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 SURVEY   ?= lamost
 DATA     ?=
 CATALOG  ?=
+CUTS     ?=
+WHERE    ?=
 IMAGE    ?= map2d
 ENCODING ?= png
 PRESET   ?=
@@ -30,6 +32,9 @@ STAMP  := $(VENV)/.made
 # OUT is the spectra's folder for `shards` and the run's folder for `train`.
 shards: OUT ?= data/$(SURVEY)
 train:  OUT ?= runs/$(TASK)
+
+# A filter has quotes of its own, so that it reaches the command through the environment.
+export WHERE
 
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
@@ -53,7 +58,7 @@ help:  ## Say what the targets do
 
 shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 	@$(PYTHON) -m shards make --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
-	    $(call flag,--catalog,$(CATALOG)) $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
+	    $(call flag,--catalog,$(CATALOG)) $(call flag,--cuts,$(CUTS)) $(if $(strip $(WHERE)),--where "$$WHERE") $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
 	    $(call flag,--preset,$(PRESET)) $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) \
 	    $(if $(FORCE),--force) $(ARGS)
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import typer
 
 from benchmarks.matplotlib_reference import Spectrum, draw
-from ingest.plan import find_files
 from ingest.errors import BadObjectError, UsageError, run_app
+from ingest.plan import find_files
 from ingest.surveys import read_file
 from render import IMAGES, ImageConfig, renderer
 

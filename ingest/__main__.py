@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ingest import options
+from ingest import download, options
 from ingest.errors import run_app
 from ingest.jobs import engine_of
+from ingest.mock import command as mock_command
 
 app = typer.Typer(
     help="Survey FITS files in, one documented Parquet data set of spectra out; every file accounted for.",
@@ -17,11 +18,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep `build` a named command while it is the only one."""
 
 
 @app.command()
@@ -47,6 +43,10 @@ def build(
         survey, out, data=data, catalogue=catalog, n=n, cuts=cuts, where=where, listed_only=listed_only, seed=seed,
         engine=engine_of(workers, scheduler), max_bad_fraction=max_bad_fraction, force=force,
     )  # fmt: skip
+
+
+app.command("download", no_args_is_help=True)(download.command)
+app.command("mock", no_args_is_help=True)(mock_command.command)
 
 
 if __name__ == "__main__":

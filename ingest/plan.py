@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from ingest.errors import UsageError
 from ingest.files import replacing
 from ingest.surveys import SUFFIXES, companions
+from ingest.tables import parquet_files
 
 _SCHEMA = pa.schema([("file", pa.string()), ("bytes", pa.int64()), ("stamp", pa.binary(8)), ("part", pa.int32())])
 # Files of many spectra are large; a part of them is bounded by bytes, or one worker would have them all.
@@ -51,7 +52,7 @@ def find_files(data: str, name: str = "DATA") -> tuple[Path, list[str]]:
     """
     path = Path(data).expanduser()
     if path.is_dir():
-        root, found = path, sorted(_walk(str(path), ""))
+        root, found = path, sorted(_without_copies(path, _walk(str(path), "")))
     elif path.is_file():
         root, found = path.parent, [path.name]
     elif glob.has_magic(data):
@@ -73,6 +74,18 @@ def _walk(folder: str, below: str) -> Iterator[str]:
                 yield from _walk(entry.path, f"{below}{entry.name}/")
             elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
                 yield below + entry.name
+
+
+def _without_copies(root: Path, names: Iterator[str]) -> Iterator[str]:
+    """Of Parquet files only those that hold data: a HATS catalogue keeps copies of its rows beside them."""
+    parquet: set[str] | None = None
+    for name in names:
+        if name.endswith(".parquet"):
+            if parquet is None:
+                parquet = {path.relative_to(root).as_posix() for path in parquet_files(root)[1]}
+            if name not in parquet:
+                continue
+        yield name
 
 
 def make_plan(root: Path, files: Sequence[str], path: Path, *, files_per_part: int, seed: int) -> list[Part]:

@@ -1,7 +1,12 @@
-"""What the user's lists say, read without holding them as Python objects: catalogue rows in batches, checksums."""
+"""What the user's lists say, read without holding them as Python objects: catalogue rows in batches, checksums.
+
+Every program that wrote them had its own idea of types; `key_texts`, `numbers` and `mapped` make of a column what was
+meant, a batch at a time.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +17,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ingest.errors import UsageError, is_environment
+from ingest.surveys.common import number, text
 
 BATCH = 8192
+# Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.
+_READ_BUFFER = 1 << 17
 
 #: Names of a column of digests, in any case, and the algorithm by the number of hexadecimal digits.
 DIGEST_COLUMNS = ("sha256sum", "sha256", "sha1sum", "sha1", "md5sum", "md5")
@@ -36,11 +45,14 @@ class Rows:
         columns: as the file spells them.
         total: number of rows, where the file says it without being read through.
         batches: yields the values of the columns named, as lists of up to `BATCH` values.
+        tables: yields the columns named, None for all, as tables of up to `BATCH` rows of the file's own types: text
+            for every column of a CSV (blank is null), text without the padding for one of FITS.
     """
 
     columns: tuple[str, ...]
     total: int | None
     batches: Callable[[Sequence[str]], Iterator[_Batch]]
+    tables: Callable[[Sequence[str] | None], Iterator[pa.Table]]
 
 
 def open_rows(path: Path) -> Rows:
@@ -82,11 +94,12 @@ def _csv(path: Path) -> Rows:
     ) as reader:  # fmt: skip
         columns = tuple(reader.schema.names)
 
-    def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
+    def read(wanted: Sequence[str], **nulls: Any) -> Iterator[pa.RecordBatch]:
         # As text: inference would make a float of an id that passes int64, and a date of an obsdate.
         convert = pa_csv.ConvertOptions(
-            include_columns=list(wanted), column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=True
-        )
+            include_columns=list(wanted), column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=True,
+            **nulls,
+        )  # fmt: skip
         with (
             _readable(path),
             pa.input_stream(str(path), compression="detect") as stream,
@@ -94,9 +107,17 @@ def _csv(path: Path) -> Rows:
         ):
             for batch in reader:
                 for start in range(0, batch.num_rows, BATCH):
-                    yield _values(batch.slice(start, BATCH))
+                    yield batch.slice(start, BATCH)
 
-    return Rows(columns, None if path.name.lower().endswith(".gz") else _lines(path), batches)
+    def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
+        yield from map(_values, read(wanted))
+
+    def tables(wanted: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        # Only what is blank is null: a copy of the table keeps its NaN and its NULL as they are spelled.
+        for batch in read(columns if wanted is None else wanted, null_values=[""]):
+            yield pa.Table.from_batches([batch])
+
+    return Rows(columns, None if path.name.lower().endswith(".gz") else _lines(path), batches, tables)
 
 
 def _lines(path: Path) -> int:
@@ -112,12 +133,15 @@ def _parquet(path: Path) -> Rows:
     with pq.ParquetFile(path) as file:
         columns, total = tuple(file.schema_arrow.names), file.metadata.num_rows
 
-    def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
-        with _readable(path), pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH, columns=list(wanted)):
-                yield _values(batch)
+    def tables(wanted: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        with _readable(path), pq.ParquetFile(path, buffer_size=_READ_BUFFER, pre_buffer=False) as file:
+            for batch in file.iter_batches(BATCH, columns=None if wanted is None else list(wanted)):
+                yield pa.Table.from_batches([batch])
 
-    return Rows(columns, total, batches)
+    def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
+        yield from map(_values, tables(wanted))
+
+    return Rows(columns, total, batches, tables)
 
 
 def _fits(path: Path) -> Rows:
@@ -133,11 +157,96 @@ def _fits(path: Path) -> Rows:
                 part = data[start : start + BATCH]
                 yield {name: np.asarray(part[name]).tolist() for name in wanted}
 
-    return Rows(columns, total, batches)
+    def tables(wanted: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        with _readable(path), fits.open(path, memmap=True) as hdus:
+            data = hdus[1].data
+            for start in range(0, total, BATCH):
+                part = data[start : start + BATCH]
+                yield pa.table({name: _arrow(part[name]) for name in (columns if wanted is None else wanted)})
+
+    return Rows(columns, total, batches, tables)
 
 
-def _values(batch: pa.RecordBatch) -> _Batch:
+def _values(batch: pa.RecordBatch | pa.Table) -> _Batch:
     return {name: batch.column(name).to_pylist() for name in batch.schema.names}
+
+
+def _arrow(column: Any) -> pa.Array:
+    """A FITS column as Arrow: text without the blanks that fill it up, arrays as lists."""
+    values = np.asarray(column)
+    if values.dtype.kind == "O":  # arrays whose length varies from row to row
+        kind = pa.from_numpy_dtype(values[0].dtype.newbyteorder("="))
+        return pa.array([np.asarray(row).tolist() for row in values], pa.list_(kind))
+    if values.dtype.kind in "SU":
+        flat = pa.array(np.char.rstrip(values).astype("U").ravel().tolist(), pa.string())
+    else:
+        flat = pa.array(np.ascontiguousarray(values, values.dtype.newbyteorder("=")).ravel())
+    for length in values.shape[:0:-1]:
+        flat = pa.FixedSizeListArray.from_arrays(flat, length)
+    return flat
+
+
+def key_texts(column: pa.ChunkedArray) -> pa.StringArray:
+    """Ids as decimal text, whether a table has them as text, padded or not, or as numbers; null where missing."""
+    values = _plain(column)
+    if pa.types.is_integer(values.type):
+        return values.cast(pa.string())
+    if pa.types.is_floating(values.type):
+        whole = (None if v is None or not math.isfinite(v) else str(int(v)) for v in values.to_pylist())
+        return pa.array(whole, pa.string())
+    return _stripped(values)
+
+
+def numbers(column: pa.ChunkedArray) -> pa.DoubleArray:
+    """A column of any type as float64, null for what surveys write instead of a value.
+
+    A text that is no number counts as 1, as in a filter: one may ask of a text whether it is missing.
+    """
+    values = _plain(column)
+    try:
+        floats = (_stripped(values) if pa.types.is_string(values.type) else values).cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return mapped(column, _number_or_one, pa.float64())
+    # Only these can stand for a missing value, and a good column has few: ask `number` about each.
+    suspicious = pc.fill_null(pc.or_(pc.invert(pc.is_finite(floats)), pc.less(floats, -99.0)), False)
+    if not pc.any(suspicious).as_py():
+        return floats
+    return pc.replace_with_mask(floats, suspicious, mapped(floats.filter(suspicious), number, pa.float64()))
+
+
+def _number_or_one(value: Any) -> float | None:
+    said = text(value)
+    try:
+        float(said or "")
+    except ValueError:
+        return None if said is None else 1.0
+    return number(said)
+
+
+def mapped(column: pa.ChunkedArray, convert: Callable[[Any], Any], kind: pa.DataType) -> pa.Array:
+    """`convert` of every value, called once for each that occurs."""
+    encoded = _plain(column).dictionary_encode()
+    meaning = pa.array([convert(value) for value in encoded.dictionary.to_pylist()], kind)
+    return meaning.take(encoded.indices)
+
+
+def _plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(values, pa.ChunkedArray):  # of no chunk, or too large for one
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+        values = values.cast(pa.string())
+    return values
+
+
+def _stripped(values: pa.Array) -> pa.StringArray:
+    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        texts = [None if v is None else v.decode("ascii", "replace") for v in values.to_pylist()]
+        values = pa.array(texts, pa.string())
+    stripped = pc.utf8_trim_whitespace(values.cast(pa.string()))
+    return pc.if_else(pc.equal(stripped, ""), pa.scalar(None, pa.string()), stripped)
 
 
 def digest(text: object) -> str | None:

@@ -51,10 +51,9 @@ class TableFile:
         self._source = source
 
     @staticmethod
-    def is_table(path: Path) -> bool:
-        """Whether the file starts as Parquet or HDF5 does. OSError: the environment."""
-        with path.open("rb", buffering=0) as file:
-            return file.read(8).startswith((PARQUET_MAGIC, HDF5_MAGIC))
+    def starts_as_table(head: bytes) -> bool:
+        """Whether the first eight bytes of a file are those of Parquet or HDF5."""
+        return head.startswith((PARQUET_MAGIC, HDF5_MAGIC))
 
     @staticmethod
     def is_parquet(path: Path) -> bool:
@@ -114,6 +113,14 @@ class TableFile:
     def metadata(self) -> Mapping[bytes, bytes]:
         """Key-value metadata of a Parquet file."""
         return self.schema.metadata or {}
+
+    @property
+    def in_hats(self) -> bool:
+        """Whether the file lies in a HATS catalogue: in `Norder=.../...`, or below a `hats.properties`."""
+        folders = self.path.absolute().parents
+        return any(folder.name.startswith("Norder=") for folder in folders) or any(
+            (folder / name).is_file() for folder in folders[:5] for name in ("hats.properties", "properties")
+        )
 
     def slices(
         self,

@@ -33,6 +33,9 @@ def make_survey(
     out: Annotated[Path, typer.Option(help="Folder for spectra/, ingest/ and shards/IMAGE/.")],
     data: options.Data = None,
     catalog: options.Catalog = None,
+    cuts: options.Cuts = None,
+    where: options.Where = None,
+    listed_only: options.ListedOnly = False,
     n: options.Number = None,
     image: _Image = "map2d",
     encoding: _Encoding = "png",
@@ -48,7 +51,7 @@ def make_survey(
     """From survey files (or a mock survey) to shards: `ingest build`, then `shards build`. This is `make shards`.
 
     Spectra that are Parquet already, ours or MultimodalUniverse's, are drawn as they are, unless labels of a
-    catalogue are to be joined to them or N of their files chosen.
+    catalogue are to be joined to them, or some of them chosen by --cuts, --where or N.
     """
     from ingest.survey import ingest_survey
     from ingest.surveys import check_survey
@@ -59,15 +62,16 @@ def make_survey(
     engine = engine_of(workers, scheduler)
     check_survey(survey)
     shards = out / "shards" / image
-    if data is not None and catalog is None and n is None and holds_spectra(Path(data).expanduser()):
+    selects = catalog is not None or n is not None or cuts is not None or where is not None
+    if data is not None and not selects and holds_spectra(Path(data).expanduser()):
         build(
             config, Path(data).expanduser(), shards, survey=survey, engine=engine,
             max_bad_fraction=max_bad_fraction, force=force,
         )  # fmt: skip
         return
     ingest_survey(
-        survey, out, data=data, catalogue=catalog, n=n, seed=seed, engine=engine,
-        max_bad_fraction=max_bad_fraction, force=force,
+        survey, out, data=data, catalogue=catalog, n=n, cuts=cuts, where=where, listed_only=listed_only, seed=seed,
+        engine=engine, max_bad_fraction=max_bad_fraction, force=force,
     )  # fmt: skip
     build(config, out / "spectra", shards, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
 

@@ -193,27 +193,28 @@ def labels_of(table: pa.Table, path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("names", "healpix", "expected"),
+    ("names", "folder", "expected"),
     [
-        (("ZWARNING", "Z_ERR"), False, [1, 0, None]),  # SDSS: True = bad
-        (("ZWARN", "ZERR"), False, [0, 1, None]),  # DESI on Hugging Face: True = good
-        (("ZWARN", "ZERR"), True, [1, 0, None]),  # DESI in HATS: not negated
+        (("ZWARNING", "Z_ERR"), ".", [1, 0, None]),  # SDSS: True = bad
+        (("ZWARN", "ZERR"), ".", [0, 1, None]),  # DESI as its script writes it: True = good
+        (("ZWARN", "ZERR"), "dataset/Norder=1/Dir=0", [1, 0, None]),  # DESI in HATS: not negated
     ],
 )
 def test_the_sense_of_boolean_warnings(
-    names: tuple[str, str], healpix: bool, expected: list[int | None], tmp_path: Path
+    names: tuple[str, str], folder: str, expected: list[int | None], tmp_path: Path
 ) -> None:
     spectra = mock(3)
     changes: dict[str, Any] = {
         "ZWARNING": None,
         "Z_ERR": None,
-        "_healpix_29": pa.array([0, 1, 2]) if healpix else None,
     }
     changes |= {names[0]: pa.array([True, False, None]), names[1]: pa.array([0.1, float("nan"), -1.0])}
-    labels = labels_of(sdss_table(spectra, **changes), tmp_path / "x.parquet")
+    path = tmp_path / folder / "x.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels = labels_of(sdss_table(spectra, **changes), path)
     assert [row["zwarning"] for row in labels] == expected
     assert [row["z_err"] for row in labels] == [0.1, None, None]
-    assert open_file(tmp_path / "x.parquet").survey == ("sdss" if names[0] == "ZWARNING" else "desi")
+    assert open_file(path).survey == ("sdss" if names[0] == "ZWARNING" else "desi")
 
 
 def test_integer_warnings_keep_their_bits(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ingest.jobs import engine_of
 
 def command(
     n: Annotated[int, typer.Argument(metavar="N", help="Number of spectra.")],
-    out: Annotated[Path, typer.Option(help="Folder to write to; for Parquet, spectra/ and ingest/ within it.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to (data/mock-SURVEY).")] = None,
     survey: Annotated[str, typer.Option(help="Which survey to imitate: lamost or sdss.")] = "lamost",
     form: Annotated[
         str, typer.Option("--as", help="parquet: spectra for `shards build`. fits: files in the survey's layouts.")
@@ -30,6 +30,7 @@ def command(
     The same seed gives the same bytes on any number of workers, and a larger N begins with the spectra of a smaller
     one; a rerun goes on where the last one stopped. Mock data is for testing a pipeline, not for science.
     """
+    out = out or Path(f"data/mock-{survey}")
     if form == "parquet":
         _parquet(survey, n, out, seed, workers, scheduler, force)
     elif form == "fits":

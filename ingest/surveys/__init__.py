@@ -18,7 +18,6 @@ To add a survey, write the module and name it below; `docs/layouts.md` has an ex
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -83,11 +82,13 @@ class Opened:
         Raises:
             BadObjectError: the whole file is unusable. OSError: the environment (permission), not the file.
         """
-        with _one_line_reasons(self.layout):
+        try:
             for item in self.reader.read(self.file, self.layout, self.source_file):
                 if isinstance(item, BadObjectError):
                     item.layout = item.layout or self.layout
                 yield item
+        except Exception as error:
+            raise _blamed(error, self.layout) from (error.__cause__ or error)
 
 
 def companions(name: str) -> tuple[str, ...]:
@@ -112,21 +113,27 @@ def open_file(path: Path, survey: str | None = None, source_file: str | None = N
     Raises:
         BadObjectError: damaged, empty or foreign; the reason is one line. OSError: the environment (permission).
     """
-    file: FitsFile | TableFile
-    reader: Reader
-    with _one_line_reasons(None):
-        if TableFile.is_table(path):
-            file = TableFile.open(path)
-            file.survey = survey
-            table_reader, layout = _recognised(file, TABLES)
-            reader, whose = table_reader, table_reader.survey_of(file)
-        else:
-            file = FitsFile.open(path)
-            reader, layout = _recognised(file, FITS)
-            whose = reader.SURVEY
-    if survey is not None and survey != whose.removeprefix("mock-"):
-        raise BadObjectError(f"a {whose} file ({layout}) in a {survey} run", layout=layout)
-    return Opened(whose, layout, file, reader, source_file or str(path))
+    try:
+        opened = _open(path, survey, source_file or str(path))
+    except Exception as error:
+        raise _blamed(error, None) from (error.__cause__ or error)
+    if survey is not None and survey != opened.survey.removeprefix("mock-"):
+        reason = f"a {opened.survey} file ({opened.layout}) in a {survey} run"
+        raise BadObjectError(reason, layout=opened.layout)
+    return opened
+
+
+def _open(path: Path, survey: str | None, source_file: str) -> Opened:
+    with path.open("rb", buffering=0) as raw:
+        head = raw.read(8)
+        if not TableFile.starts_as_table(head):
+            fits = FitsFile.read(raw, head, path)
+            reader, layout = _recognised(fits, FITS)
+            return Opened(reader.SURVEY, layout, fits, reader, source_file)
+    table = TableFile.open(path)
+    table.survey = survey
+    table_reader, layout = _recognised(table, TABLES)
+    return Opened(table_reader.survey_of(table), layout, table, table_reader, source_file)
 
 
 def _recognised(file: FitsFile | TableFile, readers: Sequence[_AReader]) -> tuple[_AReader, str]:
@@ -168,16 +175,12 @@ def describe(file: FitsFile | TableFile) -> str:
     return "; ".join(parts) + ("; ..." if len(file) > 6 else "")
 
 
-@contextmanager
-def _one_line_reasons(layout: str | None) -> Iterator[None]:
-    """Turn whatever a damaged file makes the parser raise into that one file's fault."""
-    try:
-        yield
-    except BadObjectError as error:
+def _blamed(error: Exception, layout: str | None) -> BadObjectError:
+    """What a damaged file makes the parser raise, as that one file's fault; the environment's fault is raised."""
+    if isinstance(error, BadObjectError):
         error.layout = error.layout or layout
-        raise
-    except Exception as error:
-        if is_environment(error):
-            raise
-        detail = " ".join(str(error).split()) or "no detail"
-        raise BadObjectError(f"unreadable file: {type(error).__name__}: {detail[:200]}", layout=layout) from error
+        return error
+    if is_environment(error):
+        raise error
+    detail = " ".join(str(error).split()) or "no detail"
+    return BadObjectError(f"unreadable file: {type(error).__name__}: {detail[:200]}", layout=layout)

@@ -28,10 +28,12 @@ def bits(values: Any) -> npt.NDArray[np.int64]:
     Raises:
         BadObjectError: not bit fields, so that another row must have slipped into this one's place.
     """
-    floats = native(values, np.float64)
-    if not ((floats >= 0) & (floats < 2**32) & (floats == np.floor(floats))).all():
+    values = np.asarray(values)
+    with np.errstate(invalid="ignore"):  # NaN, which then does not equal its integer
+        fields = values.astype(np.int64)
+    if not np.array_equal(fields, values) or fields.min(initial=0) < 0 or fields.max(initial=0) >= 2**32:
         raise BadObjectError("the mask holds no bit fields: NAXIS1 or the layout is wrong")
-    return floats.astype(np.int64)
+    return fields
 
 
 def number(value: Any, missing: tuple[float, ...] = ()) -> float | None:
@@ -46,6 +48,15 @@ def number(value: Any, missing: tuple[float, ...] = ()) -> float | None:
     if not math.isfinite(result) or result <= -999.0 or result in missing:
         return None
     return result
+
+
+def first_of(header: HeaderLike, *keys: str) -> Any:
+    """The value of the first of these keywords that a header has; None without any."""
+    for key in keys:
+        value = header.get(key)
+        if value is not None:
+            return value
+    return None
 
 
 def positive(value: float | None) -> float | None:
@@ -74,10 +85,17 @@ def log_grid(header: HeaderLike, wavelength: WavelengthArray) -> tuple[float, fl
     coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
     if coeff0 is None or coeff1 is None or coeff1 <= 0:
         return None, None
-    expected = grid_from(coeff0, coeff1, len(wavelength))
-    if len(wavelength) == 0 or not np.abs(wavelength / expected - 1.0).max() <= 1e-6:
+    low, high = _tolerance(coeff0, coeff1, len(wavelength))
+    if len(wavelength) == 0 or not ((wavelength >= low) & (wavelength <= high)).all():
         return None, None
     return coeff0, coeff1
+
+
+@lru_cache(maxsize=64)
+def _tolerance(coeff0: float, coeff1: float, n: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    expected = grid_from(coeff0, coeff1, n)
+    low, high = (expected * (1 - 1e-6)).astype(np.float32), (expected * (1 + 1e-6)).astype(np.float32)
+    return low, high
 
 
 @lru_cache(maxsize=64)
@@ -137,11 +155,12 @@ def checked(spectrum: Spectrum) -> Spectrum:
     if not finite.any():
         raise BadObjectError("no finite flux")
     # The survey's NaN stays NaN in flux, with ivar 0 and mask True, so that nothing downstream can mistake it.
-    good = finite & np.isfinite(spectrum.ivar) & (spectrum.ivar > 0)
-    spectrum.ivar[~good] = 0.0
-    spectrum.mask |= ~good
+    sound = finite & (spectrum.ivar >= 0) & (spectrum.ivar < np.inf)
+    if not sound.all():
+        spectrum.ivar[~sound] = 0.0
+    spectrum.mask |= spectrum.ivar == 0
     if spectrum.mask.all():
         raise BadObjectError("all pixels masked or without information (ivar = 0)")
-    if not spectrum.flux[~spectrum.mask].any():
+    if not np.logical_and(spectrum.flux, ~spectrum.mask).any():
         raise BadObjectError("flux is zero in every good pixel")
     return spectrum

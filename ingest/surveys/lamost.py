@@ -21,6 +21,7 @@ from ingest.surveys.common import (
     bits,
     checked,
     class_label,
+    first_of,
     grid_from,
     log_grid,
     native,
@@ -36,6 +37,8 @@ TABLE = "lamost-table"  # HDU 1 COADD, one row of vector columns
 
 # Fibre types of the data model without a target; releases hold 'Obj' and 'F-Std' almost only.
 _NO_OBJECT = {"sky", "unused", "dead"}
+# Two spellings, by release.
+_SN_KEYS = {f"snr{band}": (f"SNR{band.upper()}", f"SN_{band.upper()}") for band in "ugriz"}
 _COLUMNS = {"flux", "ivar", "wavelength", "andmask"}
 
 
@@ -60,7 +63,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         BadObjectError: nothing usable in it, or no object (`selected_out`).
     """
     header = file[0].header
-    fibre = text(header.get("FIB_TYPE", header.get("FIBERTYP"))) or ""
+    fibre = text(first_of(header, "FIB_TYPE", "FIBERTYP")) or ""
     if fibre.lower() in _NO_OBJECT:
         raise BadObjectError(f"fibre of type {fibre}: no object in it", selected_out=True)
     if layout == TABLE:
@@ -103,7 +106,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             wave_coeff1=grid[1],
             label_source="header",
             labels=_labels(header),
-            survey_sn={f"snr{band}": _sn(header, band) for band in "ugriz"},
+            survey_sn={name: number(first_of(header, *keys)) for name, keys in _SN_KEYS.items()},
         )
     )
 
@@ -142,8 +145,3 @@ def _labels(header: HeaderLike) -> dict[str, Any]:
         "z": z,
         "z_err": None if z is None else number(header.get("Z_ERR")),
     }
-
-
-def _sn(header: HeaderLike, band: str) -> float | None:
-    value = header.get(f"SNR{band.upper()}", header.get(f"SN_{band.upper()}"))
-    return number(value)

@@ -10,7 +10,8 @@ UniverseTBD/mmu_desi_edr_sv3 and mmu_sdss_sdss, and the HATS 1.x directory layou
   wavelengths `spectrum_wavelength` and has neither ivar nor mask. Padding to one length: lambda -1 (LAMOST: 0).
 - SDSS `ZWARNING`, as bool, is True for a warning. DESI `ZWARN`, as bool, is True for **no** warning in the Hugging
   Face data set (its script negates it) and True for a warning in HATS (converted from HDF5 without negation; the
-  card's example, a bright galaxy with z_err 5e-5, has False). `_healpix_29` tells the two apart: only HATS has it.
+  card's example, a bright galaxy with z_err 5e-5, has False). So a file that lies in a HATS catalogue is read the
+  second way, and any other the first.
 - SDSS ids are byte strings with blanks, often as the text of a bytes literal: "b' 4820503933...'".
 - SDSS' `survey`, where there is one, is a programme (boss, eboss, segue1); DESI's too (sv3, main).
 """
@@ -118,7 +119,7 @@ class Columns:
         if not {"flux", "lambda"} <= parts.keys() or "object_id" not in labels:
             return None
         missing = (NO_IVAR if "ivar" not in parts else "") + (NO_MASK if "mask" not in parts else "")
-        true_is_good = labels.get("zwarning", "").lower() == "zwarn" and "_healpix_29" not in names
+        true_is_good = labels.get("zwarning", "").lower() == "zwarn" and not file.in_hats
         return cls(layout + missing, nested, parts, labels, _survey_by_columns(names), true_is_good)
 
 

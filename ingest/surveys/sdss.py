@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ingest.errors import BadObjectError
-from ingest.fits import FitsFile, Hdu
+from ingest.fits import FitsFile, Hdu, HeaderLike
 from ingest.schema import Spectrum
 from ingest.surveys.common import (
     MOCK_ORIGIN,
@@ -94,6 +94,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             wave_coeff1=grid[1],
             label_source="table",
             labels=_labels(row, zwarning),
+            extra=_extra(row, header),
             survey_sn={"sn_median_all": number(row.get("sn_median_all", row.get("sn_median")))},
         )
     )
@@ -117,6 +118,20 @@ class _Row:
     def first(self, *names: str, default: Any) -> Any:
         """The first of these columns that holds a number."""
         return next((value for name in names if (value := number(self.get(name))) is not None), default)
+
+
+def _extra(row: _Row, header: HeaderLike) -> dict[str, Any]:
+    """`instrument`, `targettype` and `programname`, which not every version of the table has.
+
+    RUN2D 26, 103 and 104 are of the SDSS spectrographs, v5 and v6 of the BOSS ones (SDSS data model); OBJTYPE names
+    standards and sky where TARGETTYPE is not there.
+    """
+    run2d = text(row.get("run2d")) or text(header.get("RUN2D")) or ""
+    instrument = text(row.get("instrument")) or ("BOSS" if run2d.startswith("v") else "SDSS" if run2d else None)
+    target, kind = text(row.get("targettype")), text(row.get("objtype"))
+    if target is None and kind is not None:
+        target = "STANDARD" if kind.upper().endswith("_STD") else "SCIENCE"
+    return {"instrument": instrument, "targettype": target, "programname": text(row.get("programname"))}
 
 
 def _object_id(row: _Row) -> str:

@@ -1,0 +1,268 @@
+"""Copying a subset: a first pass over a few columns chooses (`ingest.choice`), a second copies whole rows.
+
+Two kinds of input look alike to the first pass: a catalogue, and the spectra Parquet of `ingest build`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from glob import has_magic
+from itertools import chain, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from ingest.choice import Choice, RowNumbers, find_roles
+from ingest.errors import BadObjectError, JobError, UsageError, make_folder
+from ingest.files import replacing
+from ingest.rows import BATCH, Rows, key_texts, open_rows
+from ingest.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
+from ingest.select import Account, SelectConfig
+from ingest.surveys.multimodal_universe import is_own
+from ingest.tables import TableFile, parquet_files
+
+# Of spectra: the row groups of `ingest build`, and 4096 rows a file. Of a catalogue: rows of a kilobyte or two.
+_SPECTRA_ROWS, _PART_GROUPS = 128, 32
+_CATALOGUE_ROWS = 32_768
+_SCRATCH = ".select-"
+
+
+def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False) -> Account:
+    """Write the chosen rows of `source`, whole and in their order, to `out`, and print the account.
+
+    A catalogue is read twice, a batch of rows at a time; of spectra only the row groups that hold a chosen one. The
+    memory is that of `per_class` pairs of numbers for each class and survey; without it, of every row within the cut.
+
+    Raises:
+        UsageError: wrong arguments, no such file or column, a chosen id that repeats, or `out` is in use.
+        JobError: nothing to select, damaged spectra, or the environment failed.
+    """
+    files = _spectra_files(source)
+    _check_out(source, out, files is not None, force)
+    rows = open_rows(source) if files is None else _spectra_rows(files)
+    roles = find_roles(source, rows.columns, config, is_catalogue=files is None)
+    choice = Choice(roles, config)
+    for first, table in _numbered(rows, list(dict.fromkeys(roles.names.values())), "choose"):
+        choice.examine(table, first)
+    account = choice.account()
+    print(account.table())
+    if account.listed != account.selected + account.not_selected:
+        raise JobError(f"{source}: the account does not add up")
+    if not account.selected:
+        raise JobError(f"{source}: no object is selected; see the reasons above, and change --where or --survey")
+    _refuse_repeats(source, rows, roles.names["id"], choice.repeats())
+    if files is None:
+        _copy_rows(source, rows, choice.chosen(), out, config)
+    else:
+        _copy_spectra(files, choice.chosen(), out, config)
+    return account
+
+
+def _check_out(source: Path, out: Path, of_spectra: bool, force: bool) -> None:
+    mine, theirs = out.resolve(), source.resolve()
+    if mine == theirs or (of_spectra and (mine in theirs.parents or theirs in mine.parents)):
+        raise UsageError(f"{out}: --from and --out must lie apart; choose another --out")
+    if not of_spectra and (out.is_dir() or out.suffix != ".parquet"):
+        raise UsageError(f"{out}: a subset of a catalogue is one table; give --out a name that ends in .parquet")
+    if of_spectra and (out.is_file() or out.suffix == ".parquet"):
+        raise UsageError(f"{out}: a subset of spectra is a folder of Parquet files; give --out a folder")
+    is_used = out.is_file() or (out.is_dir() and any(not p.name.startswith(_SCRATCH) for p in out.iterdir()))
+    if is_used and not force:
+        raise UsageError(f"{out}: holds something already; choose another --out, or --force to replace it")
+
+
+def _numbered(rows: Rows, columns: Sequence[str] | None, what: str) -> Iterator[tuple[int, pa.Table]]:
+    """Batches of rows, each with the number of its first one, and a progress line."""
+    bar: tqdm[NoReturn] = tqdm(
+        total=rows.total, desc=what, unit="row", unit_scale=True, file=sys.stderr,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+    )  # fmt: skip
+    first = 0
+    with bar:
+        for table in rows.tables(columns):
+            yield first, table
+            first += len(table)
+            bar.update(len(table))
+
+
+def _refuse_repeats(source: Path, rows: Rows, key: str, suspects: RowNumbers) -> None:
+    if not len(suspects):
+        return
+    few = suspects[:1000]
+    ids: dict[int, str] = {}
+    for first, table in _numbered(rows, [key], "look at repeats"):
+        for at in few[(few >= first) & (few < first + len(table))].tolist():
+            ids[at] = key_texts(table[key].slice(at - first, 1))[0].as_py()
+    again = [name for name, count in Counter(ids[at] for at in few.tolist()).items() if count > 1]
+    if again:  # otherwise different ids have one hash, and are different objects
+        raise UsageError(
+            f"{source}: {key} repeats in {len(suspects):,} rows (such as {', '.join(again[:3])}); "
+            "keep one row per spectrum"
+        )
+
+
+def _copy_rows(source: Path, rows: Rows, chosen: RowNumbers, out: Path, config: SelectConfig) -> None:
+    make_folder(out.parent)
+    pieces = _gathered(
+        (_taken(table, first, chosen) for first, table in _numbered(rows, None, "copy")), _CATALOGUE_ROWS
+    )
+    start = next(pieces, pa.table({}))
+    note = {**(start.schema.metadata or {}), "specshards.select": json.dumps(asdict(config), sort_keys=True)}
+    schema, written = start.schema.with_metadata(note), 0
+    with replacing(out) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for table in chain([start], pieces):
+                writer.write_table(table, row_group_size=_CATALOGUE_ROWS)
+                written += len(table)
+        _check_written(source, written, chosen)
+
+
+def _check_written(source: Path, written: int, chosen: RowNumbers) -> None:
+    if written != len(chosen):
+        raise JobError(f"{source}: gave {written:,} of {len(chosen):,} rows: it changed while it was read; run again")
+
+
+def _taken(table: pa.Table, first: int, chosen: RowNumbers) -> pa.Table:
+    low, high = np.searchsorted(chosen, [first, first + len(table)])
+    return table.take(pa.array(chosen[low:high] - first))
+
+
+def _gathered(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `rows`, but for the last, so that nothing written tells how they were read."""
+    waiting: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        if not len(table):
+            continue
+        waiting.append(table)
+        size += len(table)
+        while size >= rows:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, rows).combine_chunks()
+            waiting, size = [whole.slice(rows)], size - rows
+    if size:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _spectra_files(source: Path) -> list[Path] | None:
+    """The files of spectra Parquet at `source`; None where that is a catalogue, or nothing."""
+    if source.is_file():
+        try:
+            is_spectra = TableFile.is_parquet(source) and "spectrum" in pq.read_schema(source).names
+        except pa.ArrowException:
+            is_spectra = False  # damaged: whoever reads it as a catalogue says so
+        return [source] if is_spectra else None
+    if not source.is_dir() and not has_magic(str(source)):
+        return None
+    files = parquet_files(source)[1]
+    if not files:
+        raise UsageError(f"{source}: no spectra Parquet there; give --from a folder of it, or a catalogue")
+    return files
+
+
+def _open_spectra(path: Path) -> TableFile:
+    try:
+        file = TableFile.open(path)
+    except BadObjectError as error:
+        raise JobError(f"{path}: {error}; ingest it again") from error
+    if not is_own(file):
+        raise UsageError(
+            f"{path}: not spectra Parquet of `python -m ingest build`; ingest it first, and give the folder spectra/"
+        )
+    version = int(file.metadata[b"specshards.schema_version"])
+    if version != SCHEMA_VERSION:
+        raise JobError(f"{path}: spectra schema {version}, this program copies {SCHEMA_VERSION}; update it")
+    return file
+
+
+def _spectra_rows(files: Sequence[Path]) -> Rows:
+    """Every column but the spectra, as if they were a catalogue."""
+
+    def tables(wanted: Sequence[str] | None) -> Iterator[pa.Table]:
+        for path in files:
+            with _named(path), pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(BATCH, columns=columns if wanted is None else wanted):
+                    yield pa.Table.from_batches([batch])
+
+    def batches(wanted: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+        for table in tables(wanted):
+            yield table.to_pydict()
+
+    columns = [name for name in SCHEMA.names if name != "spectrum"]
+    return Rows(tuple(columns), sum(_open_spectra(path).rows for path in files), batches, tables)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]}); ingest it again") from error
+
+
+def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: SelectConfig) -> None:
+    make_folder(out)
+    for leftover in out.glob(f"{_SCRATCH}*"):  # of a run that was killed
+        shutil.rmtree(leftover)
+    configs = {_open_spectra(path).metadata.get(b"specshards.config", b"{}") for path in files}
+    note = {"select": asdict(config), "ingest": [json.loads(text) for text in sorted(configs)]}
+    with TemporaryDirectory(dir=out, prefix=_SCRATCH) as scratch:
+        written = _write_parts(_gathered(_read_chosen(files, chosen), _SPECTRA_ROWS), Path(scratch), note)
+        _check_written(files[0].parent, written, chosen)
+        # Only now, so that an interrupted run leaves either data set, and never half of one.
+        for old in out.glob("part-*.parquet"):
+            old.unlink()
+        for part in sorted(Path(scratch).iterdir()):
+            os.replace(part, out / part.name)
+
+
+def _read_chosen(files: Sequence[Path], chosen: RowNumbers) -> Iterator[pa.Table]:
+    """The chosen spectra; row groups without one are not read."""
+    arrays = [field.name for field in SCHEMA.field("spectrum").type]
+    first = 0
+    for path in files:
+        file = _open_spectra(path)
+        for group, rows in enumerate(file.groups):
+            low, high = np.searchsorted(chosen, [first, first + rows])
+            if low < high:
+                with _named(path):
+                    start = first
+                    for table in file.slices(SCHEMA.names, arrays, group):
+                        yield _taken(table, start, chosen)
+                        start += len(table)
+            first += rows
+
+
+def _write_parts(groups: Iterator[pa.Table], folder: Path, note: Mapping[str, Any]) -> int:
+    written = part = 0
+    group = next(groups, None)
+    while group is not None:
+        with spectra_writer(folder / f"part-{part:05d}.parquet", note) as writer:
+            for table in chain([group], islice(groups, _PART_GROUPS - 1)):
+                writer.write_table(_plain(table), row_group_size=_SPECTRA_ROWS)
+                written += len(table)
+        part, group = part + 1, next(groups, None)
+    return written
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """With dictionaries in the order of the rows: those that were read depend on rows that were not chosen."""
+    columns = []
+    for field in SCHEMA:
+        column = table[field.name]
+        if pa.types.is_dictionary(field.type):
+            column = column.cast(field.type.value_type).dictionary_encode()
+        columns.append(column.cast(field.type))
+    return pa.table(columns, schema=SCHEMA)
