@@ -102,9 +102,7 @@ def parse(text: str) -> Cut:
     except SyntaxError as error:
         raise UsageError(f"--where {text!r}: not an expression ({error.msg}); {_EXAMPLE}") from None
     parser = _Parser(text)
-    expression = parser.node(tree.body)
-    if not isinstance(expression, pc.Expression) or not parser.kinds:
-        raise UsageError(f"--where {text!r}: names no column; {_EXAMPLE}")
+    expression = parser.condition(tree.body)
     return Cut(text, expression, parser.kinds)
 
 
@@ -143,15 +141,15 @@ class _Parser:
             return node.value
         if isinstance(node, ast.UnaryOp):
             if isinstance(node.op, ast.Not):
-                return ~self._condition(node.operand)
+                return ~self.condition(node.operand)
             if isinstance(node.op, ast.USub):
                 value = self.node(node.operand)
                 return 0 - value if isinstance(value, pc.Expression) else -value
         if isinstance(node, ast.BoolOp):
             combine = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-            result = self._condition(node.values[0])
+            result = self.condition(node.values[0])
             for value in node.values[1:]:
-                result = combine(result, self._condition(value))
+                result = combine(result, self.condition(value))
             return result
         if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
             return _ARITHMETIC[type(node.op)](self.node(node.left), self.node(node.right))
@@ -159,10 +157,10 @@ class _Parser:
             return self._compare(node)
         raise self._error(node)
 
-    def _condition(self, node: ast.expr) -> pc.Expression:
-        if not isinstance(node, (ast.Compare, ast.BoolOp, ast.UnaryOp)):
-            raise self._error(node)
-        result = self.node(node)
+    def condition(self, node: ast.expr) -> pc.Expression:
+        """A node that is true or false of an object, and asks for a column of it."""
+        is_not = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+        result = self.node(node) if is_not or isinstance(node, (ast.Compare, ast.BoolOp)) else None
         if not isinstance(result, pc.Expression):
             raise self._error(node)
         return result

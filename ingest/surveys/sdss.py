@@ -67,7 +67,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         raise BadObjectError("sky fibre: its class and z mean nothing", selected_out=True)
     if (zwarning or 0) & (_ZWARNING_UNPLUGGED | _ZWARNING_NODATA):
         raise BadObjectError("unplugged fibre or no data (ZWARNING)", selected_out=True)
-    wave = 10.0 ** native(pixels.column("loglam"), np.float64)
+    with np.errstate(over="ignore"):  # of a damaged file, and refused below
+        wave = 10.0 ** native(pixels.column("loglam"), np.float64)
     wavelength = wave.astype(np.float32)
     and_mask = bits(pixels.column("and_mask"))
     grid = log_grid(header, wave)
