@@ -39,15 +39,16 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards train evaluate predict bench test lint format clean distclean
+.PHONY: help shards train evaluate predict bench bench-ingest test lint format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make shards SURVEY=lamost|sdss [DATA=folder|glob] [CATALOG=labels.csv|.fits] [IMAGE=map2d|simple|overlap]"
-	@echo "              [ENCODING=png|jpeg] [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [SCHEDULER=tcp://...] [FORCE=1]"
+	@echo "  make shards SURVEY=lamost|sdss|desi [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
+	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|jpeg]"
+	@echo "              [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [SCHEDULER=tcp://...] [FORCE=1]"
 	@echo "  make train TASK=classify|redshift [SHARDS=folder,folder] [BACKBONE=facebook/dino-vitb16|folder|tiny]"
 	@echo "              [EPOCHS=n] [OUT=runs/TASK]"
 	@echo "  make evaluate MODEL=runs/classify"
@@ -58,7 +59,8 @@ help:  ## Say what the targets do
 
 shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 	@$(PYTHON) -m shards make --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
-	    $(call flag,--catalog,$(CATALOG)) $(call flag,--cuts,$(CUTS)) $(if $(strip $(WHERE)),--where "$$WHERE") $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
+	    $(call flag,--catalog,$(CATALOG)) $(call flag,--cuts,$(CUTS)) $(if $(strip $(WHERE)),--where "$$WHERE") \
+	    $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
 	    $(call flag,--preset,$(PRESET)) $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) \
 	    $(if $(FORCE),--force) $(ARGS)
 
@@ -74,6 +76,9 @@ predict: $(STAMP)  ## MODEL's predictions for INPUT as Parquet or CSV
 
 bench: $(STAMP)  ## Time the renderers, encoders, shard writer and loaders; JSON and tables
 	@$(PYTHON) -m benchmarks $(ARGS)
+
+bench-ingest: $(STAMP)  ## Time reading, Parquet, workers and memory of ingest against a plain astropy loop
+	@$(PYTHON) -m benchmarks.ingest $(ARGS)
 
 test: $(STAMP)  ## Lint, types and tests
 	@$(VENV)/bin/ruff check .

@@ -181,9 +181,10 @@ def _tasks(
         identity = json.dumps([*base, part.stamp], sort_keys=True)
         tasks.append(
             PartTask(
-                number=part.number, root=str(root), files=part.files, bytes=part.bytes,
-                fingerprint=hashlib.sha256(identity.encode()).hexdigest(), survey=config.survey, out=str(out),
-                catalogue=None if prepared is None else str(prepared), listed_only=config.listed_only,
+                number=part.number, root=str(root.absolute()), files=part.files, bytes=part.bytes,
+                fingerprint=hashlib.sha256(identity.encode()).hexdigest(), survey=config.survey,
+                out=str(out.absolute()),
+                catalogue=None if prepared is None else str(prepared.absolute()), listed_only=config.listed_only,
                 where=None if cut is None else cut.text, row_group_rows=config.row_group_rows, config=asdict(config),
             )
         )  # fmt: skip
@@ -192,10 +193,10 @@ def _tasks(
 
 def _drop_stale(tasks: Sequence[PartTask], out: Path) -> None:
     # Parts that the plan no longer has would add foreign rows to the data set.
-    expected = {path for task in tasks for path in (task.spectra, task.quarantine, task.record)}
+    expected = {path.name for task in tasks for path in (task.spectra, task.quarantine, task.record)}
     for folder in (out / "spectra", out / "ingest" / "parts"):
         for path in folder.glob("part-*"):
-            if path not in expected:
+            if path.name not in expected:
                 path.unlink()
 
 

@@ -92,7 +92,7 @@ def priorities(seed: int, ids: Sequence[str]) -> _Priorities:
     return np.frombuffer(b"".join(digests), "<u8")
 
 
-class _Smallest:
+class Smallest:
     """The rows with the `limit` smallest priorities, and one more so that an id that repeats at the edge shows."""
 
     def __init__(self, limit: int | None) -> None:
@@ -136,7 +136,7 @@ class Choice:
         self._surveys: dict[str, int] = {}
         self._listed, self._passed, self._why = Counter[int](), Counter[int](), Counter[int]()
         # By number of the survey and of the class.
-        self._groups: defaultdict[int, _Smallest] = defaultdict(lambda: _Smallest(config.per_class))
+        self._groups: defaultdict[int, Smallest] = defaultdict(lambda: Smallest(config.per_class))
 
     def examine(self, table: pa.Table, first: int) -> None:
         """Consider the rows of `table`, whose first has the number `first`."""

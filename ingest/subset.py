@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ingest.choice import Choice, RowNumbers, find_roles
-from ingest.errors import BadObjectError, JobError, UsageError, make_folder
+from ingest.errors import BadObjectError, JobError, UsageError, is_environment, make_folder
 from ingest.files import replacing
 from ingest.rows import BATCH, Rows, key_texts, open_rows
 from ingest.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
@@ -208,7 +208,9 @@ def _spectra_rows(files: Sequence[Path]) -> Rows:
 def _named(path: Path) -> Iterator[None]:
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if is_environment(error):
+            raise
         raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]}); ingest it again") from error
 
 
