@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ingest import download, inspect, options
+from ingest import download, inspect, options, select
 from ingest.errors import run_app
 from ingest.jobs import engine_of
 from ingest.mock import command as mock_command
@@ -47,6 +47,7 @@ def build(
 
 app.command("download", no_args_is_help=True)(download.command)
 app.command("inspect", no_args_is_help=True)(inspect.command)
+app.command("select", no_args_is_help=True)(select.command)
 app.command("mock", no_args_is_help=True)(mock_command.command)
 
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from ingest.errors import JobError, UsageError, make_folder
 from ingest.files import replacing, write_text
-from ingest.rows import Rows, open_rows
+from ingest.rows import Rows, key_texts, mapped, numbers, open_rows
 from ingest.schema import NUMERIC_LABELS, Spectrum
 from ingest.surveys.common import class_label, number, text
 
@@ -33,7 +33,8 @@ KEYS = {
     "desi": ("targetid", "target_id", "object_id"),
 }
 
-_ALIASES = {
+#: Column names of catalogues, in lower case, and ours.
+ALIASES = {
     "zerr": "z_err", "fe_h": "feh", "zwarn": "zwarning", "spectype": "class", "subtype": "subclass",
     "target_ra": "ra", "target_dec": "dec", "plug_ra": "ra", "plug_dec": "dec",
 }  # fmt: skip
@@ -65,7 +66,7 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
     rows = open_rows(path)
     names: dict[str, str] = {}
     for name in rows.columns:
-        names.setdefault(_ALIASES.get(name.lower(), name.lower()), name)
+        names.setdefault(ALIASES.get(name.lower(), name.lower()), name)
     key = next((names[k] for k in KEYS[survey] if k in names), None)
     if key is None:
         raise UsageError(
@@ -136,11 +137,13 @@ def _write(rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], 
 def _tables(
     rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    for batch in rows.batches(list(dict.fromkeys(names.values()))):
-        keys = [_key(value) for value in batch[names["key"]]]
-        columns = {"key": pa.array(keys, pa.string())}
+    for batch in rows.tables(list(dict.fromkeys(names.values()))):
+        columns = {"key": key_texts(batch[names["key"]])}
         for name, (kind, convert) in wanted.items():
-            columns[name] = pa.array([convert(value) for value in batch[names[name]]], kind)
+            column = batch[names[name]]
+            is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+            quick = convert is number and is_number
+            columns[name] = numbers(column) if quick else mapped(column, convert, kind)
         table = pa.table(columns, schema=schema)
         yield table.filter(pc.is_valid(table["key"]))
 
@@ -162,15 +165,6 @@ def _scatter(tables: Iterator[pa.Table], parts: Sequence[Path], schema: pa.Schem
 
 def _bucket(key: str, buckets: int) -> int:
     return crc32(key.encode()) % buckets
-
-
-def _key(value: Any) -> str | None:
-    """An id as decimal text: a specObjID passes int64, and comes as text, padded or not, or as an integer."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else str(int(value))
-    if isinstance(value, bytes):
-        value = value.decode("ascii", "replace")
-    return None if value is None else (str(value).strip() or None)
 
 
 def _refuse_repeats(path: Path, key: str, keys: pa.Array) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ingest.catalog import _ALIASES, KEYS
+from ingest.catalog import ALIASES, KEYS
 from ingest.cuts import Cut
 from ingest.errors import UsageError
 from ingest.rows import key_texts, mapped, numbers
@@ -60,10 +60,10 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
     for spelling in columns:
         name = spelling.strip().lower()
         exact.setdefault(name, spelling)
-        meant.setdefault(_ALIASES.get(name, name), spelling)
+        meant.setdefault(ALIASES.get(name, name), spelling)
 
     def find(*wanted: str) -> str | None:
-        spellings = (exact.get(name) or meant.get(_ALIASES.get(name, name)) for name in wanted)
+        spellings = (exact.get(name) or meant.get(ALIASES.get(name, name)) for name in wanted)
         return next(filter(None, spellings), None)
 
     def need(role: str, what: str, *wanted: str) -> None:

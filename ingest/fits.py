@@ -13,14 +13,12 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from io import BytesIO, FileIO
+from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import deflate
 import numpy as np
@@ -28,20 +26,18 @@ import numpy.typing as npt
 from isal import igzip
 
 from ingest.errors import BadObjectError
+from ingest.fits_astropy import open_with_astropy
+from ingest.hdu import BLOCK, CARD, IMAGE_DTYPES, Hdu, HeaderLike
 
-BLOCK = 2880
-_CARD = 80
 _END = b"END" + b" " * 77
 # Larger files are mapped, so that a DESI coadd's resolution matrices are never read.
 _MAP_FROM = 16 << 20
 _UNSIGNED = {"I": 1 << 15, "J": 1 << 31, "K": 1 << 63}
 _DTYPES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "L": "S1"}
 _WIDTHS = {"A": 1, "C": 8, "M": 16, "P": 8, "Q": 16, **{code: int(kind[-1]) for code, kind in _DTYPES.items()}}
-_IMAGES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _VALUE = re.compile(
     rb"= *(?:'((?:[ -&(-~]|'')*)'|([TF])|([+-]?\d+)|([+-]?(?:\d+\.?\d*|\.\d+)(?:[ED][+-]?\d+)?))? *(?:/[ -~]*)?\Z"
 )
-_ENDLESS = re.compile(rb"(?:NAXIS|TFIELDS) *= *\d{4,}|(?:NAXIS\d*|[PG]COUNT|TFIELDS) *= *-\d+")
 # The everyday number: fixed format, in columns 11 to 30, with nothing behind it but a comment.
 _INTEGER = b"0123456789+- "
 _DIGITS = _INTEGER + b".E"
@@ -50,13 +46,6 @@ _TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])\Z")
 
 class _SurpriseError(Exception):
     """Something that the direct parser leaves to astropy."""
-
-
-class HeaderLike(Protocol):
-    """What a reader may ask of a header."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value of the first card of that keyword; `default` without one, None for a card without a value."""
 
 
 class Column(NamedTuple):
@@ -79,7 +68,7 @@ class Header:
 
     def card(self, position: int, keyword: bytes) -> Any:
         """The value of card number `position`, which must be `keyword`: the mandatory ones have fixed places."""
-        start = position * _CARD
+        start = position * CARD
         if self.content[start : start + 8] != keyword:
             raise _SurpriseError
         return self._value(start)
@@ -97,7 +86,7 @@ class Header:
             return self._other().get(key, default)
 
     def _value(self, start: int) -> Any:
-        card = self.content[start : start + _CARD]
+        card = self.content[start : start + CARD]
         number, rest = card[10:30], card[30:].lstrip()
         is_plain = card[8:10] == b"= " and (not rest or rest[:1] == b"/") and not number.translate(None, _DIGITS)
         if is_plain and not number.isspace():
@@ -124,7 +113,7 @@ def _card_index(content: bytes) -> dict[bytes, int]:
     """Keyword -> where its first card starts."""
     if not content.isascii():
         raise _SurpriseError
-    cards = np.frombuffer(content, "V8").reshape(-1, _CARD // 8)
+    cards = np.frombuffer(content, "V8").reshape(-1, CARD // 8)
     return _positions(cards[:, 0].tobytes())
 
 
@@ -135,31 +124,7 @@ def _positions(keywords: bytes) -> dict[bytes, int]:
         raise _SurpriseError
     count = len(keywords) // 8
     # Backwards, so that the first of repeated cards stands.
-    return {keywords[8 * i : 8 * i + 8]: _CARD * i for i in range(count - 1, -1, -1)}
-
-
-class Hdu(Protocol):
-    """One header and data unit, however it was parsed."""
-
-    header: HeaderLike
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of an image, in numpy's order; `(rows,)` of a table; `()` without data."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Lower-case column names; empty unless it is a binary table."""
-
-    def image(self) -> npt.NDArray[Any]:
-        """The image, in the file's byte order (read-only), unsigned where BZERO says so."""
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A table column by its name in any case: `(rows,)` or `(rows, n)`, text as bytes or str.
-
-        Raises:
-            KeyError: no such column.
-        """
+    return {keywords[8 * i : 8 * i + 8]: CARD * i for i in range(count - 1, -1, -1)}
 
 
 class _DirectHdu:
@@ -212,7 +177,7 @@ class _DirectHdu:
         bitpix, zero, scale = header.get("BITPIX"), header.get("BZERO", 0), header.get("BSCALE", 1)
         if self._is_table or scale != 1 or zero not in (0, 1 << 31, 1 << 15) or header.get("BLANK") is not None:
             raise _SurpriseError
-        values = np.ndarray(self._image_shape, _IMAGES[bitpix], self._file.content, self.start)
+        values = np.ndarray(self._image_shape, IMAGE_DTYPES[bitpix], self._file.content, self.start)
         if zero == 0:
             return values
         if zero != _UNSIGNED.get({16: "I", 32: "J"}.get(bitpix, ""), -1):
@@ -230,56 +195,6 @@ class _DirectHdu:
         if repeat == 1:
             values = values[:, 0]
         return _unsigned(values) if column.zero else values
-
-
-class _AstropyHdu:
-    """The same HDU as astropy reads it."""
-
-    def __init__(self, file: FitsFile, index: int, hdu: Any) -> None:
-        self._file, self._index, self._hdu = file, index, hdu
-        self.header: HeaderLike = self
-        self._is_table = hdu.header.get("XTENSION") == "BINTABLE"
-        self._checked = False
-
-    def get(self, key: str, default: Any = None) -> Any:
-        from astropy.io.fits.card import Undefined
-
-        value = self._hdu.header.get(key, default)
-        return None if isinstance(value, Undefined) else value
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (int(self.get("NAXIS2", 0)),) if self._is_table else tuple(getattr(self._hdu, "shape", ()))
-
-    @property
-    def names(self) -> frozenset[str]:
-        if not self._is_table:
-            return frozenset()
-        found = (self.get(f"TTYPE{i + 1}") for i in range(int(self.get("TFIELDS", 0))))
-        return frozenset(str(name).lower() for name in found if name is not None)
-
-    def image(self) -> npt.NDArray[Any]:
-        with _quiet_astropy():
-            if self._hdu.data is None or self._is_table:
-                raise BadObjectError(f"HDU {self._index} has no image")
-            self._check()
-            return np.asarray(self._hdu.data)
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        with _quiet_astropy():
-            if name.lower() not in self.names or self._hdu.data is None:
-                raise KeyError(name)
-            self._check()
-            return np.asarray(self._hdu.data[name])
-
-    def _check(self) -> None:
-        if not self._checked:
-            info, header = self._hdu.fileinfo(), self._hdu.header
-            size = _data_size(self._hdu)
-            if self._is_table and header["NAXIS1"] != self._hdu.columns.dtype.itemsize:
-                raise BadObjectError(f"HDU {self._index}: NAXIS1 is not the width of its columns")
-            self._file.check_data(self._index, info["datLoc"], size, header.get("DATASUM"))
-            self._checked = True
 
 
 class FitsFile:
@@ -337,7 +252,7 @@ class FitsFile:
     def with_astropy(self) -> Sequence[Hdu]:
         """The HDUs as astropy sees them; opened once."""
         if self._astropy is None:
-            self._astropy = _open_with_astropy(self)
+            self._astropy = open_with_astropy(self.content, self.check_data)
             self.parser = "astropy"
         opened: Sequence[Hdu] = self._astropy
         return opened
@@ -383,10 +298,10 @@ class FitsFile:
             end = self.content.find(_END, end)
             if end < 0:
                 raise BadObjectError("file cut short: a header has no END")
-            if (end - at) % _CARD == 0:
+            if (end - at) % CARD == 0:
                 break
             end += 1
-        data = end + _CARD
+        data = end + CARD
         return bytes(self.content[at:end]), data + -(data - at) % BLOCK
 
 
@@ -412,10 +327,10 @@ def _inflated(content: bytes) -> bytes:
 
 def _shape(content: bytes, first: bool) -> tuple[tuple[int, ...], int]:
     """Shape in numpy's order, and data bytes, from the mandatory cards in their fixed places."""
-    naxis = content[3 * _CARD - 51 : 3 * _CARD - 50]  # the last digit of a fixed-format integer
+    naxis = content[3 * CARD - 51 : 3 * CARD - 50]  # the last digit of a fixed-format integer
     if not naxis.isdigit():
         raise _SurpriseError
-    return _mandatory(content[: (3 + int(naxis) + (0 if first else 2)) * _CARD], first)
+    return _mandatory(content[: (3 + int(naxis) + (0 if first else 2)) * CARD], first)
 
 
 @lru_cache(maxsize=256)
@@ -425,7 +340,11 @@ def _mandatory(content: bytes, first: bool) -> tuple[tuple[int, ...], int]:
     if header.card(0, b"SIMPLE  " if first else b"XTENSION") not in (True, "IMAGE", "BINTABLE"):
         raise _SurpriseError
     bitpix, naxis = header.card(1, b"BITPIX  "), header.card(2, b"NAXIS   ")
-    if bitpix not in _IMAGES or not isinstance(naxis, int) or len(content) // _CARD != 3 + naxis + 2 * (not first):
+    if (
+        bitpix not in IMAGE_DTYPES
+        or not isinstance(naxis, int)
+        or len(content) // CARD != 3 + naxis + 2 * (not first)
+    ):
         raise _SurpriseError
     axes = [header.card(3 + i, b"NAXIS%-3d" % (i + 1)) for i in range(naxis)]
     if not all(isinstance(n, int) and n >= 0 for n in axes):
@@ -470,52 +389,3 @@ def _unsigned(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     native = values.astype(values.dtype.newbyteorder("="))
     bits = native.dtype.itemsize * 8
     return np.asarray(native.view(f"u{bits // 8}") ^ np.array(1 << (bits - 1), f"u{bits // 8}"))
-
-
-def _open_with_astropy(file: FitsFile) -> Sequence[Hdu]:
-    from astropy.io import fits
-    from astropy.utils.exceptions import AstropyUserWarning
-
-    # Over such headers astropy loops for ever: it goes through all axes and columns promised (the standard allows
-    # 999) and, where a size is negative, back to the header that it has just read.
-    for match in _ENDLESS.finditer(file.content):
-        if match.start() % _CARD == 0:
-            raise BadObjectError(f"impossible header: {' '.join(match[0].decode().split())}")
-    with _quiet_astropy():
-        # A file cut short still opens with only this warning; its missing pixels must not read as data.
-        warnings.filterwarnings("error", message=".*may have been truncated.*")
-        try:
-            hdus = fits.open(BytesIO(file.content), memmap=False, lazy_load_hdus=False)
-        except AstropyUserWarning as error:
-            raise BadObjectError("file cut short: fewer bytes than its headers promise") from error
-    for index, hdu in enumerate(hdus):
-        header = hdu.header
-        is_table = header.get("XTENSION") == "BINTABLE"
-        if (
-            header["BITPIX"] not in _IMAGES
-            or header.get("GCOUNT", 1) != 1
-            or (header.get("PCOUNT", 0) and not is_table)
-        ):
-            # Such a header swallows the HDUs behind it, and nobody would miss a mask.
-            raise BadObjectError(f"HDU {index}: impossible BITPIX, PCOUNT or GCOUNT")
-    last = hdus[-1].fileinfo()
-    if bytes(file.content[last["datLoc"] + last["datSpan"] :]).strip(b"\0"):
-        raise BadObjectError(f"no header after HDU {len(hdus) - 1}: one of its sizes is wrong")
-    return [_AstropyHdu(file, index, hdu) for index, hdu in enumerate(hdus)]
-
-
-@contextmanager
-def _quiet_astropy() -> Iterator[None]:
-    """An odd header is no news to the user: what cannot be read from it has a reason of its own."""
-    from astropy.utils.exceptions import AstropyWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        yield
-
-
-def _data_size(hdu: Any) -> int:
-    header = hdu.header
-    axes = [int(header[f"NAXIS{i + 1}"]) for i in range(int(header["NAXIS"]))]
-    pixels = int(np.prod(axes, dtype=object)) if axes else 0
-    return abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * (pixels + int(header.get("PCOUNT", 0)))

@@ -224,8 +224,8 @@ def _number_or_one(value: Any) -> float | None:
 
 
 def mapped(column: pa.ChunkedArray, convert: Callable[[Any], Any], kind: pa.DataType) -> pa.Array:
-    """`convert` of every value, called once for each that occurs."""
-    encoded = _plain(column).dictionary_encode()
+    """`convert` of every value, None for a missing one; called once for each that occurs."""
+    encoded = _plain(column).dictionary_encode("encode")
     meaning = pa.array([convert(value) for value in encoded.dictionary.to_pylist()], kind)
     return meaning.take(encoded.indices)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.errors import BadObjectError
-from ingest.fits import HeaderLike
+from ingest.hdu import HeaderLike
 from ingest.schema import CLASSES, Spectrum, WavelengthArray
 
 #: ORIGIN of the files that `ingest.mock` writes.

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.errors import BadObjectError
-from ingest.fits import FitsFile, Hdu
+from ingest.fits import FitsFile
+from ingest.hdu import Hdu
 from ingest.schema import Spectrum
 from ingest.surveys.common import checked, class_label, number, position, positive, text
 

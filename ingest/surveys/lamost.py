@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ingest.errors import BadObjectError
-from ingest.fits import FitsFile, HeaderLike
+from ingest.fits import FitsFile
+from ingest.hdu import HeaderLike
 from ingest.schema import FloatArray, Spectrum
 from ingest.surveys.common import (
     MOCK_ORIGIN,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ingest.errors import BadObjectError
-from ingest.fits import FitsFile, Hdu, HeaderLike
+from ingest.fits import FitsFile
+from ingest.hdu import Hdu, HeaderLike
 from ingest.schema import Spectrum
 from ingest.surveys.common import (
     MOCK_ORIGIN,

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ingest.errors import BadObjectError
-from ingest.fits import FitsFile, HeaderLike
+from ingest.fits import FitsFile
+from ingest.hdu import HeaderLike
 from ingest.schema import Spectrum
 from ingest.surveys.common import bits, checked, grid_from, native, number, position, positive, text
 from ingest.surveys.sdss import BAD_BITS

@@ -1,0 +1,134 @@
+"""The slow and sure parser: FITS through astropy, with the checks that it does not make itself."""
+
+from __future__ import annotations
+
+import mmap
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.errors import BadObjectError
+from ingest.hdu import CARD, IMAGE_DTYPES, Hdu, HeaderLike
+
+#: Number of the HDU, where its data start, their bytes, the header's DATASUM.
+CheckData = Callable[[int, int, int, Any], None]
+
+_ENDLESS = re.compile(rb"(?:NAXIS|TFIELDS) *= *\d{4,}|(?:NAXIS\d*|[PG]COUNT|TFIELDS) *= *-\d+")
+
+
+def open_with_astropy(content: bytes | mmap.mmap, check_data: CheckData) -> list[Hdu]:
+    """The HDUs of a FITS file as astropy sees them.
+
+    Args:
+        check_data: called once for each HDU whose data are read.
+
+    Raises:
+        BadObjectError: cut short, or with a header that contradicts the file.
+    """
+    from astropy.io import fits
+    from astropy.utils.exceptions import AstropyUserWarning
+
+    # Over such headers astropy loops for ever: it goes through all axes and columns promised (the standard allows
+    # 999) and, where a size is negative, back to the header that it has just read.
+    for match in _ENDLESS.finditer(content):
+        if match.start() % CARD == 0:
+            raise BadObjectError(f"impossible header: {' '.join(match[0].decode().split())}")
+    with _quiet_astropy():
+        # A file cut short still opens with only this warning; its missing pixels must not read as data.
+        warnings.filterwarnings("error", message=".*may have been truncated.*")
+        try:
+            hdus = fits.open(BytesIO(content), memmap=False, lazy_load_hdus=False)
+        except AstropyUserWarning as error:
+            raise BadObjectError("file cut short: fewer bytes than its headers promise") from error
+    for index, hdu in enumerate(hdus):
+        header = hdu.header
+        is_table = header.get("XTENSION") == "BINTABLE"
+        if (
+            header["BITPIX"] not in IMAGE_DTYPES
+            or header.get("GCOUNT", 1) != 1
+            or (header.get("PCOUNT", 0) and not is_table)
+        ):
+            # Such a header swallows the HDUs behind it, and nobody would miss a mask.
+            raise BadObjectError(f"HDU {index}: impossible BITPIX, PCOUNT or GCOUNT")
+    last = hdus[-1].fileinfo()
+    if bytes(content[last["datLoc"] + last["datSpan"] :]).strip(b"\0"):
+        raise BadObjectError(f"no header after HDU {len(hdus) - 1}: one of its sizes is wrong")
+    return [AstropyHdu(index, hdu, check_data) for index, hdu in enumerate(hdus)]
+
+
+class AstropyHdu:
+    """An `Hdu` as astropy reads it."""
+
+    def __init__(self, index: int, hdu: Any, check_data: CheckData) -> None:
+        self._index, self._hdu, self._check_data = index, hdu, check_data
+        self.header: HeaderLike = self
+        self._is_table = hdu.header.get("XTENSION") == "BINTABLE"
+        self._checked = False
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """See `HeaderLike`."""
+        from astropy.io.fits.card import Undefined
+
+        value = self._hdu.header.get(key, default)
+        return None if isinstance(value, Undefined) else value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Hdu`."""
+        return (int(self.get("NAXIS2", 0)),) if self._is_table else tuple(getattr(self._hdu, "shape", ()))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """See `Hdu`."""
+        if not self._is_table:
+            return frozenset()
+        found = (self.get(f"TTYPE{i + 1}") for i in range(int(self.get("TFIELDS", 0))))
+        return frozenset(str(name).lower() for name in found if name is not None)
+
+    def image(self) -> npt.NDArray[Any]:
+        """See `Hdu`; BadObjectError without one."""
+        with _quiet_astropy():
+            if self._hdu.data is None or self._is_table:
+                raise BadObjectError(f"HDU {self._index} has no image")
+            self._check()
+            return np.asarray(self._hdu.data)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """See `Hdu`."""
+        with _quiet_astropy():
+            if name.lower() not in self.names or self._hdu.data is None:
+                raise KeyError(name)
+            self._check()
+            return np.asarray(self._hdu.data[name])
+
+    def _check(self) -> None:
+        if not self._checked:
+            info, header = self._hdu.fileinfo(), self._hdu.header
+            size = _data_size(self._hdu)
+            if self._is_table and header["NAXIS1"] != self._hdu.columns.dtype.itemsize:
+                raise BadObjectError(f"HDU {self._index}: NAXIS1 is not the width of its columns")
+            self._check_data(self._index, info["datLoc"], size, header.get("DATASUM"))
+            self._checked = True
+
+
+@contextmanager
+def _quiet_astropy() -> Iterator[None]:
+    """An odd header is no news to the user: what cannot be read from it has a reason of its own."""
+    from astropy.utils.exceptions import AstropyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        yield
+
+
+def _data_size(hdu: Any) -> int:
+    header = hdu.header
+    axes = [int(header[f"NAXIS{i + 1}"]) for i in range(int(header["NAXIS"]))]
+    pixels = int(np.prod(axes, dtype=object)) if axes else 0
+    return abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * (pixels + int(header.get("PCOUNT", 0)))
