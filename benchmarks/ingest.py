@@ -132,7 +132,7 @@ def encoding_records(spectra: list[Spectrum], rounds: int, scratch: Path) -> lis
 
 
 def worker_records(paths: list[Path], objects: int, scratch: Path) -> list[Record]:
-    """One worker process against two, the same command, start of the workers included; three rounds."""
+    """One worker process against two, the same command, start of the workers included; two rounds."""
     folder = linked(paths, objects, scratch / "links")
     number = 0
 
@@ -145,7 +145,7 @@ def worker_records(paths: list[Path], objects: int, scratch: Path) -> list[Recor
 
         return work
 
-    return interleave(f"workers, {objects:,} files", {"1 worker": job(1), "2 workers": job(2)}, 3)
+    return interleave(f"workers, {objects:,} files", {"1 worker": job(1), "2 workers": job(2)}, 2)
 
 
 def memory(paths: list[Path], sizes: Sequence[int], scratch: Path) -> dict[str, float]:
@@ -237,9 +237,9 @@ def main(
     ),
     out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/ingest.json"),
     files: Annotated[int, typer.Option(help="Files of each survey for the timings.")] = 200,
-    objects: Annotated[int, typer.Option(help="Files for the comparison of one worker with two.")] = 20_000,
+    objects: Annotated[int, typer.Option(help="Files for the comparison of one worker with two.")] = 40_000,
     largest: Annotated[int, typer.Option(help="Files of the largest job whose memory is measured.")] = 50_000,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 7,
 ) -> None:
     """Time ingest, interleaved; print a table and write the records as JSON."""
     with tempfile.TemporaryDirectory() as name:

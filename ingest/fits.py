@@ -27,7 +27,7 @@ from isal import igzip
 
 from ingest.errors import BadObjectError
 from ingest.fits_astropy import open_with_astropy
-from ingest.hdu import BLOCK, CARD, IMAGE_DTYPES, Hdu, HeaderLike
+from ingest.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 
 _END = b"END" + b" " * 77
 # Larger files are mapped, so that a DESI coadd's resolution matrices are never read.
@@ -206,7 +206,7 @@ class FitsFile:
         parser: `direct`, or `astropy` once that was needed for anything.
     """
 
-    def __init__(self, content: bytes | mmap.mmap, path: Path | None = None) -> None:
+    def __init__(self, content: Content, path: Path | None = None) -> None:
         self.content, self.path = content, path
         self.parser = "direct"
         self._astropy: Any = None
@@ -226,16 +226,17 @@ class FitsFile:
             BadObjectError: empty, no FITS, damaged gzip or cut short. OSError: the environment.
         """
         with path.open("rb", buffering=0) as file:
-            return cls.read(file, file.read(8), path)
+            return cls.read(file, file.read(2), path)
 
     @classmethod
     def read(cls, file: FileIO, head: bytes, path: Path) -> FitsFile:
-        """The same for an open file of which `head` has been read; a large plain file is mapped into memory."""
+        """The same for an open file that starts with `head`; a large plain file is mapped into memory."""
+        file.seek(0)
         if head.startswith(b"\x1f\x8b"):
-            return cls(_inflated(head + file.read()), path)
+            return cls(_inflated(file.read()), path)
         if os.fstat(file.fileno()).st_size >= _MAP_FROM:
             return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
-        return cls(head + file.read(), path)
+        return cls(file.read(), path)
 
     def __len__(self) -> int:
         """Number of HDUs."""
@@ -305,7 +306,7 @@ class FitsFile:
         return bytes(self.content[at:end]), data + -(data - at) % BLOCK
 
 
-def _inflated(content: bytes) -> bytes:
+def _inflated(content: bytes) -> bytes | bytearray:
     """The content of a gzip file.
 
     libdeflate takes 15% less time than ISA-L, but trusts the length in the last four bytes and stops after the first
@@ -314,7 +315,7 @@ def _inflated(content: bytes) -> bytes:
     length = int.from_bytes(content[-4:], "little")
     if length <= 1032 * len(content):  # the most that deflate can do
         try:
-            result: bytes = deflate.gzip_decompress(content)
+            result: bytearray = deflate.gzip_decompress(content)
             if len(result) == length:
                 return result
         except deflate.DeflateError:

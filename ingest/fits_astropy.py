@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.errors import BadObjectError
-from ingest.hdu import CARD, IMAGE_DTYPES, Hdu, HeaderLike
+from ingest.hdu import CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 
 #: Number of the HDU, where its data start, their bytes, the header's DATASUM.
 CheckData = Callable[[int, int, int, Any], None]
@@ -22,7 +21,7 @@ CheckData = Callable[[int, int, int, Any], None]
 _ENDLESS = re.compile(rb"(?:NAXIS|TFIELDS) *= *\d{4,}|(?:NAXIS\d*|[PG]COUNT|TFIELDS) *= *-\d+")
 
 
-def open_with_astropy(content: bytes | mmap.mmap, check_data: CheckData) -> list[Hdu]:
+def open_with_astropy(content: Content, check_data: CheckData) -> list[Hdu]:
     """The HDUs of a FITS file as astropy sees them.
 
     Args:

@@ -5,10 +5,13 @@ Standard: FITS 4.0 (Pence et al. 2010, A&A 524, A42, and its 2016 update).
 
 from __future__ import annotations
 
+import mmap
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
+#: A whole file in memory, or mapped into it.
+Content = bytes | bytearray | mmap.mmap
 BLOCK = 2880
 CARD = 80
 IMAGE_DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}

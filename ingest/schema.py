@@ -118,9 +118,15 @@ class Spectrum:
     def sn_median(self) -> float | None:
         """Median over the good pixels of flux x sqrt(ivar), the same for every survey; None without any."""
         good = self.good()
-        if not good.any():
+        snr = self.flux[good] * np.sqrt(self.ivar[good])
+        if not len(snr):
             return None
-        return float(np.median(self.flux[good] * np.sqrt(self.ivar[good])))
+        # numpy.median, without the third of its time that it spends on looking for NaN.
+        middle = len(snr) // 2
+        if len(snr) % 2:
+            return float(np.partition(snr, middle)[middle])
+        low, high = np.partition(snr, (middle - 1, middle))[middle - 1 : middle + 1]
+        return float((low + high) / 2)
 
 
 def healpix_29(ra: npt.ArrayLike, dec: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -226,6 +226,18 @@ def test_parquet_keeps_arrays_and_types(tmp_path: Path) -> None:
     assert table["sn_median"][0].as_py() == pytest.approx(np.median(good))
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.floats(-1e3, 1e3, width=32), st.sampled_from([0.0, 0.25, 3.0])), max_size=12))
+def test_sn_median_is_numpys(pixels: list[tuple[float, float]]) -> None:
+    flux, ivar = (np.array([pixel[i] for pixel in pixels], np.float32) for i in (0, 1))
+    spectrum = make_spectrum(
+        0, np.random.default_rng(0), n=len(pixels), flux=flux, ivar=ivar, mask=np.arange(len(pixels)) % 4 == 0
+    )
+    good = (np.arange(len(pixels)) % 4 != 0) & (ivar > 0)
+    expected = float(np.median(flux[good] * np.sqrt(ivar[good]))) if good.any() else None
+    assert spectrum.sn_median() == expected
+
+
 @pytest.mark.parametrize("value", [-9999, -9999.0, "-9999.0", float("nan"), "", None, "x", float("inf"), -999.0])
 def test_what_surveys_write_for_missing(value: object) -> None:
     assert number(value) is None

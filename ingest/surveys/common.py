@@ -19,7 +19,7 @@ MOCK_ORIGIN = "specshards mock"
 
 def native(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
     """A contiguous 1-D copy in native byte order."""
-    return np.ascontiguousarray(values, dtype=dtype).ravel()
+    return np.asarray(values).astype(dtype).reshape(-1)
 
 
 def bits(values: Any) -> npt.NDArray[np.int64]:
