@@ -132,7 +132,7 @@ def encoding_records(spectra: list[Spectrum], rounds: int, scratch: Path) -> lis
 
 
 def worker_records(paths: list[Path], objects: int, scratch: Path) -> list[Record]:
-    """One worker process against two, the same command, start of the workers included; two rounds."""
+    """One worker process against two, the same command, start of the workers included; three rounds."""
     folder = linked(paths, objects, scratch / "links")
     number = 0
 
@@ -145,7 +145,7 @@ def worker_records(paths: list[Path], objects: int, scratch: Path) -> list[Recor
 
         return work
 
-    return interleave(f"workers, {objects:,} files", {"1 worker": job(1), "2 workers": job(2)}, 2)
+    return interleave(f"workers, {objects:,} files", {"1 worker": job(1), "2 workers": job(2)}, 3)
 
 
 def memory(paths: list[Path], sizes: Sequence[int], scratch: Path) -> dict[str, float]:
