@@ -100,9 +100,11 @@ def build(
     if config.limit is not None:
         chosen = np.random.default_rng(config.seed).permutation(len(files))[: config.limit]
         files = [files[i] for i in sorted(chosen.tolist())]
-    claim(out, config, root, catalogue, force)
     ledger = out / "ingest"
+    # A command that was wrong must not leave a claim that refuses the right one.
+    changes(out, config, root, catalogue, force)
     prepared = _prepare(config, catalogue, ledger)
+    claim(out, config, root, catalogue, force)
     parts = make_plan(root, files, ledger / "plan.parquet", files_per_part=config.files_per_part, seed=config.seed)
     tasks = _tasks(config, root, parts, prepared, out)
     _drop_stale(tasks, out)
@@ -130,25 +132,36 @@ def claim(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, f
         UsageError: it holds something else, and `force` is not given.
     """
     ledger = out / "ingest"
+    if changes(out, config, root, catalogue, force):
+        (ledger / "plan.parquet").unlink(missing_ok=True)
+        shutil.rmtree(ledger / "parts")
     for folder in (out, ledger / "parts", out / "spectra"):
         make_folder(folder)
-    mine = {**asdict(config), "data": str(root.resolve())}
-    if catalogue is not None:
-        mine["catalogue"] = str(catalogue.resolve())
-    path = ledger / "config.json"
+    _write_json(ledger / "config.json", _identity(config, root, catalogue))
+
+
+def changes(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, force: bool) -> str:
+    """In what `out` is made from something else, in words; empty where it is not, or is new.
+
+    Raises:
+        UsageError: it is, and `force` is not given.
+    """
+    path = out / "ingest" / "config.json"
+    mine = _identity(config, root, catalogue)
     theirs = json.loads(path.read_text()) if path.exists() else mine
     changed = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
+    what = ", ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
     if changed and not force:
-        what = ", ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
         raise UsageError(
             f"{out}: holds spectra made from another input or configuration ({what}); "
             "choose another OUT, or FORCE=1 to replace them"
         )
-    if changed:
-        (ledger / "plan.parquet").unlink(missing_ok=True)
-        shutil.rmtree(ledger / "parts")
-        make_folder(ledger / "parts")
-    _write_json(path, mine)
+    return what
+
+
+def _identity(config: IngestConfig, root: Path, catalogue: Path | None) -> dict[str, Any]:
+    mine = {**asdict(config), "data": str(root.resolve())}
+    return mine if catalogue is None else {**mine, "catalogue": str(catalogue.resolve())}
 
 
 def _prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path | None:

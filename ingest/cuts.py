@@ -120,7 +120,7 @@ def cut_for(cuts: str | None, where: str | None, survey: str | None) -> Cut | No
             raise UsageError(f"--cuts {cuts}: is of {' and '.join(PRESETS[cuts])}; name one of them with --survey")
         parts.append(PRESETS[cuts][survey])
     if where is not None:
-        parts.append(where)
+        parts.append(parse(where).text)
     return parse(" and ".join(f"({part})" for part in parts)) if parts else None
 
 

@@ -255,6 +255,19 @@ def test_the_plan_never_moves_a_file(tmp_path_factory, additions: list[int], per
         seen = placed
 
 
+def test_a_wrong_command_does_not_stand_in_the_way_of_the_right_one(survey: Path, tmp_path: Path) -> None:
+    catalogue = tmp_path / "labels.csv"
+    wrong = [
+        (IngestConfig("lamost"), {"catalogue": catalogue}, "no such catalogue"),
+        (IngestConfig("lamost", listed_only=True), {}, "needs a --catalog"),
+        (IngestConfig("lamost", where="colour > 1"), {}, "no column colour"),
+    ]
+    for config, more, message in wrong:
+        with pytest.raises(UsageError, match=message):
+            build(config, str(survey), tmp_path / "out", engine=HERE, **more)
+    build(IngestConfig("lamost"), str(survey), tmp_path / "out", engine=HERE, max_bad_fraction=0.1)
+
+
 def test_row_groups_are_mixed_and_full(survey: Path, tmp_path: Path) -> None:
     build(
         IngestConfig(files_per_part=100, row_group_rows=16), str(survey), tmp_path, engine=HERE, max_bad_fraction=0.1
