@@ -187,8 +187,7 @@ class _Part:
         except BadObjectError as error:
             self._reject_spectrum(spectrum, error)
             return
-        if is_listed:
-            spectrum.is_listed = True
+        spectrum.is_listed = is_listed
         self._uncut.append(spectrum)
         if len(self._uncut) == self._task.row_group_rows:
             self._select()

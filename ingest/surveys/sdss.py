@@ -14,7 +14,7 @@ import numpy as np
 
 from ingest.errors import BadObjectError
 from ingest.fits import FitsFile
-from ingest.hdu import Hdu, HeaderLike
+from ingest.hdu import Hdu
 from ingest.schema import Spectrum
 from ingest.surveys.common import (
     MOCK_ORIGIN,
@@ -78,12 +78,13 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         row.first("plug_ra", "racat", "fiber_ra", default=header.get("PLUG_RA")),
         row.first("plug_dec", "deccat", "fiber_dec", default=header.get("PLUG_DEC")),
     )
+    run2d = text(row.get("run2d")) or text(header.get("RUN2D"))
     is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
     yield checked(
         Spectrum(
             object_id=_object_id(row),
             survey="mock-sdss" if is_mock else "sdss",
-            release=text(row.get("run2d")) or text(header.get("RUN2D")),
+            release=run2d,
             ra=ra,
             dec=dec,
             flux=native(pixels.column("flux"), np.float32),
@@ -96,7 +97,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             wave_coeff1=grid[1],
             label_source="table",
             labels=_labels(row, zwarning),
-            extra=_extra(row, header),
+            extra=_extra(row, run2d),
             survey_sn={"sn_median_all": number(row.get("sn_median_all", row.get("sn_median")))},
         )
     )
@@ -122,14 +123,15 @@ class _Row:
         return next((value for name in names if (value := number(self.get(name))) is not None), default)
 
 
-def _extra(row: _Row, header: HeaderLike) -> dict[str, Any]:
+def _extra(row: _Row, run2d: str | None) -> dict[str, Any]:
     """`instrument`, `targettype` and `programname`, which not every version of the table has.
 
     RUN2D 26, 103 and 104 are of the SDSS spectrographs, v5 and v6 of the BOSS ones (SDSS data model); OBJTYPE names
     standards and sky where TARGETTYPE is not there.
     """
-    run2d = text(row.get("run2d")) or text(header.get("RUN2D")) or ""
-    instrument = text(row.get("instrument")) or ("BOSS" if run2d.startswith("v") else "SDSS" if run2d else None)
+    instrument = text(row.get("instrument"))
+    if instrument is None and run2d is not None:
+        instrument = "BOSS" if run2d.startswith("v") else "SDSS"
     target, kind = text(row.get("targettype")), text(row.get("objtype"))
     if target is None and kind is not None:
         target = "STANDARD" if kind.upper().endswith("_STD") else "SCIENCE"
