@@ -10,12 +10,12 @@ Nothing but flux, ivar, wavelength and mask enters, so nothing about the label c
 from __future__ import annotations
 
 from render.base import Renderer
-from render.config import IMAGES, ImageConfig, RenderError
+from render.config import IMAGES, PRESETS, ImageConfig, RenderError, preset
 from render.map2d import Map2d
 from render.overlap import Overlap
 from render.simple import Simple
 
-__all__ = ["IMAGES", "ImageConfig", "RenderError", "Renderer", "renderer"]
+__all__ = ["IMAGES", "PRESETS", "ImageConfig", "RenderError", "Renderer", "preset", "renderer"]
 
 
 _RENDERERS: dict[str, type[Renderer]] = {"simple": Simple, "overlap": Overlap, "map2d": Map2d}

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 IMAGES = ("simple", "overlap", "map2d")
-LIMITS = ("minmax", "fixed")
+LIMITS = ("minmax", "percentile", "fixed")
+SCALES = ("linear", "asinh")
+GRIDS = ("native", "stretch", "log")
+RESAMPLINGS = ("flux", "linear")
+ORDERS = ("rows", "boustrophedon", "patch")
+#: What a channel of `map2d` can hold. `none` is black.
+CHANNELS = ("flux", "derivative", "curvature", "roi", "residual", "significance", "mask", "snr", "none")
+#: Names for sets of channels, for command lines.
+CHANNEL_SETS = {
+    "flux": ("flux",),
+    "red": ("flux", "none", "none"),
+    "derivatives": ("flux", "derivative", "curvature"),
+    "roi": ("flux", "roi", "none"),
+    "quality": ("flux", "mask", "snr"),
+    "lines": ("residual", "derivative", "significance"),
+}
+#: Side of a patch of the usual vision transformers (ViT-B/16), pixels.
+PATCH = 16
 
 
 class RenderError(ValueError):
@@ -26,13 +43,28 @@ class ImageConfig:
         image: `simple`, `overlap` or `map2d`.
         size: side of the square picture, pixels.
         window: wavelengths drawn, Angstrom, observed frame.
-        limits: flux limits of `map2d`: `minmax` of the good pixels of each spectrum, or `fixed`.
+        limits: where the flux scale begins and ends: `minmax` or `percentile` of each spectrum's good pixels, or
+            `fixed` (of the flux channel of `map2d`).
         flux_min, flux_max: the fixed limits, in the survey's flux unit.
-        block: side of one flux value's square in `map2d`, pixels.
-        colormap: matplotlib's name; `viridis` in the paper.
-        line_width: of `simple` and `overlap`, pixels (0.5 points at 100 dots per inch).
+        percentiles: of `limits="percentile"`; what lies outside is cut off at the limit.
+        scale: between the limits: `linear`, or `asinh`(x / softening) / asinh(1 / softening) for x from 0 to 1.
+        softening: of `asinh`: below it the scale is nearly linear.
         margin: share of the flux range left free above and below a line (matplotlib's default).
+        line_width: of `simple` and `overlap`, pixels (0.5 points at 100 dots per inch).
         alpha: opacity of each of the three lines of `overlap`.
+        block: side of one value's square in `map2d`, pixels.
+        order: of the values of `map2d`: `rows`, `boustrophedon` (every other row backwards), or `patch`: each patch of
+            16 x 16 pixels holds one piece of the spectrum, row by row.
+        channels: of `map2d`: one, shown through `colormap`, or three for red, green and blue. See `CHANNELS`.
+        colormap: matplotlib's name; `viridis` in the paper.
+        grid: of `map2d`: `native` (value i is pixel i), `stretch` (interpolated to fill every cell, linear in
+            wavelength from the spectrum's first to its last pixel: the paper's option), or `log` (as many equal steps
+            in log wavelength over the window as there are cells: a cell is a wavelength, whatever the survey).
+        resample: to the `log` grid: `flux` (mean over the bin, conserves flux) or `linear` (value at its centre).
+        roi_threshold: deviation from the running median that makes a region of interest, in `roi_unit`: `sigma`
+            (robust scatter of the deviation) or `flux` (the paper's: 1.5 flux units).
+        continuum_width: of the running mean that `residual` and `significance` subtract, Angstrom.
+        line_width_kms: of the box that `significance` sums over, km/s.
     """
 
     image: str = "map2d"
@@ -41,16 +73,32 @@ class ImageConfig:
     limits: str = "minmax"
     flux_min: float = -1.13
     flux_max: float = 144.97
-    block: int = 3
-    colormap: str = "viridis"
-    line_width: float = 0.5 * 100 / 72
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    scale: str = "linear"
+    softening: float = 0.1
     margin: float = 0.05
+    line_width: float = 0.5 * 100 / 72
     alpha: float = 0.5
+    block: int = 3
+    order: str = "rows"
+    channels: tuple[str, ...] = ("flux",)
+    colormap: str = "viridis"
+    grid: str = "native"
+    resample: str = "flux"
+    roi_threshold: float = 3.0
+    roi_unit: str = "sigma"
+    continuum_width: float = 200.0
+    line_width_kms: float = 500.0
 
     def __post_init__(self) -> None:
         """Check the fields; ValueError names the field, its value and what is allowed."""
+        for name, allowed in (
+            ("limits", LIMITS), ("scale", SCALES), ("order", ORDERS), ("grid", GRIDS), ("resample", RESAMPLINGS),
+            ("roi_unit", ("sigma", "flux")),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            _check(value in allowed, f"{name}={value}: choose {', '.join(allowed[:-1])} or {allowed[-1]}")
         _check(self.image in IMAGES, f"unknown IMAGE={self.image}: choose {', '.join(IMAGES)}")
-        _check(self.limits in LIMITS, f"limits={self.limits}: choose {' or '.join(LIMITS)}")
         for name in ("size", "block"):
             _check(type(getattr(self, name)) is int, f"{name}={getattr(self, name)!r}: give a whole number of pixels")
         _check(16 <= self.size <= 1024, f"size={self.size}: give 16 to 1024 pixels")
@@ -58,25 +106,80 @@ class ImageConfig:
         low, high = self.window
         _check(0 < low < high < math.inf, f"window={self.window}: give two increasing wavelengths in Angstrom")
         _check(self.flux_min < self.flux_max, f"flux_min={self.flux_min}: must lie below flux_max={self.flux_max}")
+        low, high = self.percentiles
+        _check(0 <= low < high <= 100, f"percentiles={self.percentiles}: give two increasing numbers from 0 to 100")
+        _check(0 < self.softening <= 10, f"softening={self.softening}: give a number above 0, up to 10")
         _check(0 < self.line_width <= 16, f"line_width={self.line_width}: give up to 16 pixels")
         _check(0 <= self.margin < 0.5, f"margin={self.margin}: give 0 to 0.5")
         _check(0 < self.alpha <= 1, f"alpha={self.alpha}: give a number up to 1")
+        for name in ("roi_threshold", "continuum_width", "line_width_kms"):
+            _check(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: give a positive number")
+        self._check_map()
 
-    @classmethod
-    def paper(cls, image: str) -> ImageConfig:
-        """The paper's picture: for `map2d` with its fixed flux limits, which suit SDSS flux (1e-17 erg/s/cm2/A)."""
-        return cls(image=image, limits="fixed" if image == "map2d" else "minmax")
+    def _check_map(self) -> None:
+        wrong = [name for name in self.channels if name not in CHANNELS]
+        _check(not wrong, f"unknown channel {', '.join(map(str, wrong))}: choose among {', '.join(CHANNELS)}")
+        _check(
+            len(self.channels) in (1, 3), f"channels={','.join(self.channels)}: give one (coloured) or three (RGB)"
+        )
+        _check(set(self.channels) != {"none"}, "channels=none: give at least one with content")
+        if self.order == "patch":
+            _check(
+                PATCH % self.block == 0 and self.size % PATCH == 0,
+                f"order=patch with block={self.block}, size={self.size}: the block must divide {PATCH} and "
+                f"{PATCH} the size; take block=2",
+            )
+        if self.image != "map2d":
+            _check(self.limits != "fixed", f"limits=fixed is for map2d; {self.image} takes minmax or percentile")
+            for name in ("channels", "order", "grid"):
+                changed = getattr(self, name) != getattr(ImageConfig, name)
+                _check(not changed, f"{name}={getattr(self, name)} is for map2d; leave it out for {self.image}")
+
+    @property
+    def cells(self) -> int:
+        """Values along each side of a `map2d`."""
+        return self.size // self.block
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content."""
-        return {**asdict(self), "window": list(self.window)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ImageConfig:
         """The inverse of `to_dict`; ValueError for a key that this version does not know."""
         unknown = sorted(set(content) - {field.name for field in fields(cls)})
         _check(not unknown, f"unknown image option {', '.join(unknown)}: written by a newer version?")
-        return cls(**{**content, "window": tuple(content.get("window", cls.window))})
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+
+
+#: Named configurations of `map2d` beside the default; each is what `preset(name, "map2d")` changes of it.
+_MAP_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"limits": "fixed"},
+    "paper-red": {"channels": CHANNEL_SETS["red"]},
+    "paper-derivatives": {"channels": CHANNEL_SETS["derivatives"]},
+    "paper-roi": {"channels": CHANNEL_SETS["roi"], "roi_threshold": 1.5, "roi_unit": "flux"},
+    "robust": {"limits": "percentile", "scale": "asinh"},
+    "survey-free": {"limits": "percentile", "grid": "log"},
+    "quality": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["quality"]},
+    "lines": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["lines"]},
+    "patch": {"limits": "percentile", "block": 2, "order": "patch"},
+}
+_LINE_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}, "robust": {"limits": "percentile"}}
+PRESETS = tuple(_MAP_PRESETS)
+
+
+def preset(name: str, image: str) -> ImageConfig:
+    """The configuration `name` of `image`.
+
+    Raises:
+        ValueError: no such preset, or none for this image.
+    """
+    config = ImageConfig(image=image)
+    known = _MAP_PRESETS if image == "map2d" else _LINE_PRESETS
+    _check(name in PRESETS, f"unknown PRESET={name}: choose {', '.join(PRESETS)}")
+    _check(name in known, f"PRESET={name} is for map2d; for {image} choose {', '.join(known)}")
+    return replace(config, **known[name])
 
 
 def _check(condition: bool, message: str) -> None:

@@ -108,12 +108,10 @@ def _config(
     image: str, encoding: str, preset: str, size: int | None, samples_per_shard: int, seed: int
 ) -> ShardConfig:
     """The options as one checked configuration, before anything is read."""
-    from render import ImageConfig
+    import render
 
-    if preset not in ("default", "paper"):
-        raise UsageError(f"unknown PRESET={preset}: choose default or paper")
     try:
-        picture = ImageConfig.paper(image) if preset == "paper" else ImageConfig(image=image)
+        picture = render.preset(preset, image)
         if size is not None:
             picture = replace(picture, size=size)
     except ValueError as error:

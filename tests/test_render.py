@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from benchmarks.compare_matplotlib import likeness, made_up_galaxy, read_spectra
 from benchmarks.matplotlib_reference import draw
-from render import IMAGES, ImageConfig, RenderError, renderer
+from render import IMAGES, ImageConfig, RenderError, preset, renderer
 from render.lines import coverage
 from tests.conftest import ROOT
 
@@ -26,7 +26,7 @@ def real_spectra(real_data: Path):
     return read_spectra(real_data, 200)
 
 
-@pytest.mark.parametrize("config", [ImageConfig(), ImageConfig.paper("map2d"), ImageConfig(block=2, size=160)])
+@pytest.mark.parametrize("config", [ImageConfig(), preset("paper", "map2d"), ImageConfig(block=2, size=160)])
 def test_map2d_equals_matplotlib_bit_for_bit(real_spectra, config: ImageConfig) -> None:
     drawer = renderer(config)
     for spectrum in real_spectra:
@@ -36,7 +36,7 @@ def test_map2d_equals_matplotlib_bit_for_bit(real_spectra, config: ImageConfig) 
 def test_map2d_of_a_made_up_spectrum_equals_matplotlib_bit_for_bit() -> None:
     flux, ivar, wavelength, mask = made_up_galaxy()
     mask[100:150] = mask[2000] = mask[:3] = mask[-4:] = True
-    for config in (ImageConfig(), ImageConfig.paper("map2d")):
+    for config in (ImageConfig(), preset("paper", "map2d")):
         drawer = renderer(config)
         spectrum = (flux, ivar, wavelength, mask)
         np.testing.assert_array_equal(drawer.expand(drawer.codes(*spectrum)), draw(spectrum, config))
@@ -247,7 +247,7 @@ def test_impossible_configurations_are_named(changes, message: str) -> None:
 
 
 def test_configuration_round_trip() -> None:
-    config = ImageConfig.paper("map2d")
+    config = preset("paper", "map2d")
     assert ImageConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match="unknown image option colour"):
         ImageConfig.from_dict({**config.to_dict(), "colour": 1})
