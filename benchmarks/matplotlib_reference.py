@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from render import ImageConfig
 from render.prepare import prepare
-from render.simple import line_of
 
 Picture = npt.NDArray[np.uint8]
 Spectrum = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]
@@ -17,7 +16,7 @@ def draw(spectrum: Spectrum, config: ImageConfig) -> Picture:
     """`spectrum` as `config` says, by matplotlib: uint8 `(size, size, 3)`, RGB."""
     if config.image == "map2d":
         return _map2d(spectrum, config)
-    x, y = line_of(*prepare(*spectrum, config.window), config)
+    x, y = _points(*prepare(*spectrum, config.window), config)
     if config.image == "simple":
         return _lines([(x, y, "black")], config, 1.0)
     thirds = [(x >= third / 3) & (x < (third + 1) / 3) for third in range(3)]
@@ -27,6 +26,27 @@ def draw(spectrum: Spectrum, config: ImageConfig) -> Picture:
         for i, (k, colour) in enumerate(zip(thirds, ("red", "green", "blue"), strict=True))
     ]
     return _lines(lines, config, config.alpha)
+
+
+def _points(
+    flux: npt.NDArray[np.float32], wavelength: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], config: ImageConfig
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The good pixels in float64: x from 0 (left) to 1 over the window, y from 0 (top) to 1."""
+    values = flux[good].astype(np.float64)
+    x = (wavelength[good] - config.window[0]) / (config.window[1] - config.window[0])
+    if config.limits == "percentile":
+        low, high = np.percentile(values, config.percentiles)
+    else:
+        low, high = values.min(), values.max()
+    if not high > low:
+        return x, np.full(len(x), 0.5)
+    free = config.margin / (1 + 2 * config.margin)
+    height = (values - low) / (high - low)
+    if config.scale == "asinh":
+        from astropy.visualization import AsinhStretch
+
+        height = AsinhStretch(config.softening)(height, clip=True)
+    return x, 1 - free - (1 - 2 * free) * height
 
 
 def _lines(

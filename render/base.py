@@ -1,15 +1,17 @@
-"""What every image type does: prepare once, draw into a checked array, expand what was stored."""
+"""What every image type does: check the arrays, draw into a checked one, expand what was stored."""
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from render.config import ImageConfig
-from render.prepare import Floats, Flux, Good, prepare, target
+from render.config import ImageConfig, RenderError
+from render.prepare import DRAWN, PARALLEL, Arrays, as_arrays, reason, target
 
 Codes = npt.NDArray[np.uint8]
 
@@ -17,22 +19,24 @@ Codes = npt.NDArray[np.uint8]
 class Renderer(ABC):
     """One image type with its configuration; made once, used for many spectra, cheap to send to a worker.
 
+    Drawing is in two halves, so that a loader can do the second: spectrum to codes, which a shard stores, and codes
+    to RGB. Both are pure functions, release the GIL, and may be called from several threads.
+
     Attributes:
-        code_shape: of the stored array: `(cells, cells)`, `(size, size)` or `(size, size, 3)`, uint8.
+        code_shape: of the stored array: `(h, w)` or `(h, w, 3)`, uint8.
         lut: uint8 `(256, 3)`, RGB of every code, or None where codes are gray levels or RGB already.
         block: side of one code's square in the picture.
-        pad: pixels left free at the left and at the top.
-        empty: code of the strip that whole blocks leave free.
+        empty: code of the strip that whole blocks leave free at the right and at the bottom.
     """
 
     code_shape: tuple[int, ...]
     lut: Codes | None = None
     block = 1
-    pad = 0
     empty = 0
 
     def __init__(self, config: ImageConfig) -> None:
         self.config = config
+        self._local = threading.local()
 
     def codes(
         self,
@@ -45,24 +49,99 @@ class Renderer(ABC):
         """Draw one spectrum: uint8 of `code_shape`, into `out` where it is given.
 
         Args:
-            flux, ivar, wavelength, mask: `(N,)` each; wavelength in Angstrom, mask True = bad.
+            flux, ivar, wavelength, mask: `(N,)` each; wavelength in Angstrom, mask True = bad. Without ivar or mask
+                every pixel of finite flux is good.
 
         Raises:
             RenderError: it cannot be drawn; the message is the reason. ValueError: `out` does not fit.
         """
-        spectrum = prepare(flux, ivar, wavelength, mask, self.config.window)
+        spectrum = as_arrays(flux, ivar, wavelength, mask)
         out = target(out, self.code_shape)
-        self._draw(*spectrum, out)
+        status, pixels = self._draw(spectrum, out)
+        if status != DRAWN:
+            raise reason(status, self.config, pixels)
         return out
 
-    @abstractmethod
-    def _draw(self, flux: Flux, wavelength: Floats, good: Good, out: Codes) -> None:
-        """Draw what `prepare` returned into `out`."""
+    def codes_batch(
+        self,
+        flux: npt.NDArray[Any],
+        ivar: npt.NDArray[Any],
+        wavelength: npt.NDArray[Any],
+        mask: npt.NDArray[Any],
+        offsets: npt.NDArray[Any],
+        has_ivar: npt.NDArray[Any] | None = None,
+        out: Codes | None = None,
+    ) -> tuple[Codes, dict[int, RenderError]]:
+        """Draw B spectra that lie end to end in the arrays, on as many threads as Numba is allowed.
+
+        Args:
+            flux, ivar, wavelength, mask: `(N,)` each, as for `codes`.
+            offsets: `(B + 1,)`; spectrum i is `[offsets[i]:offsets[i + 1]]`.
+            has_ivar: bool `(B,)`; False where the ivar of a spectrum says nothing.
+            out: uint8 `(B, *code_shape)` to draw into.
+
+        Returns:
+            The codes, and why not for each spectrum that could not be drawn; its codes are then undefined.
+        """
+        spectra = as_arrays(flux, ivar, wavelength, mask)
+        offsets = np.ascontiguousarray(offsets, np.int64)
+        count = len(offsets) - 1
+        if offsets[0] < 0 or (np.diff(offsets) < 0).any() or offsets[-1] > len(spectra[0]):
+            raise ValueError("offsets must rise from 0 to at most the number of pixels")
+        weighted = np.ones(count, np.bool_) if has_ivar is None else np.ascontiguousarray(has_ivar, np.bool_)
+        out = target(out, (count, *self.code_shape))
+        states = np.zeros(count, np.int64)
+        with PARALLEL:
+            self._draw_batch(spectra, offsets, weighted, out, states)
+        errors = {}
+        for i in np.flatnonzero(states):
+            part = slice(offsets[i], offsets[i + 1])
+            one = (flux[part], ivar[part] if weighted[i] else None, wavelength[part], mask[part])
+            try:
+                self.codes(*one)
+            except RenderError as error:
+                errors[int(i)] = error
+        return out, errors
 
     def expand(self, codes: Codes) -> Codes:
         """One stored array to RGB, uint8 `(size, size, 3)`."""
         return self.expand_batch(codes[None])[0]
 
-    @abstractmethod
     def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
-        """B stored arrays to RGB, uint8 `(B, size, size, 3)`, into `out` where it is given."""
+        """B stored arrays to RGB, uint8 `(B, size, size, 3)`, into `out` where it is given.
+
+        Raises:
+            ValueError: `out` does not fit.
+        """
+        size = self.config.size
+        out = target(out, (len(codes), size, size, 3))
+        with PARALLEL:
+            self._expand(np.ascontiguousarray(codes), out)
+        return out
+
+    @abstractmethod
+    def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
+        """Draw into `out`: the status, and the number of pixels in the window."""
+
+    @abstractmethod
+    def _draw_batch(self, spectra: Arrays, offsets: Any, weighted: Any, out: Codes, states: Any) -> None:
+        """Draw B spectra into `out` and their statuses into `states`, int64 `(B,)`."""
+
+    @abstractmethod
+    def _expand(self, codes: Codes, out: Codes) -> None:
+        """RGB of B stored arrays, uint8 `(B, size, size, 3)`."""
+
+    def _scratch(self, make: Callable[[], npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
+        """This thread's canvas, made once: kernels leave it empty."""
+        found = getattr(self._local, "canvas", None)
+        if found is None:
+            found = self._local.canvas = make()
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the threads' canvases."""
+        return {name: value for name, value in vars(self).items() if name != "_local"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """With new ones."""
+        vars(self).update(state, _local=threading.local())

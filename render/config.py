@@ -53,8 +53,8 @@ class ImageConfig:
         line_width: of `simple` and `overlap`, pixels (0.5 points at 100 dots per inch).
         alpha: opacity of each of the three lines of `overlap`.
         block: side of one value's square in `map2d`, pixels.
-        order: of the values of `map2d`: `rows`, `boustrophedon` (every other row backwards), or `patch`: each patch of
-            16 x 16 pixels holds one piece of the spectrum, row by row.
+        order: of the values of `map2d`: `rows`, `boustrophedon` (every other row backwards), or `patch`: each patch
+            of 16 x 16 pixels holds one piece of the spectrum, row by row.
         channels: of `map2d`: one, shown through `colormap`, or three for red, green and blue. See `CHANNELS`.
         colormap: matplotlib's name; `viridis` in the paper.
         grid: of `map2d`: `native` (value i is pixel i), `stretch` (interpolated to fill every cell, linear in
@@ -108,7 +108,7 @@ class ImageConfig:
         _check(self.flux_min < self.flux_max, f"flux_min={self.flux_min}: must lie below flux_max={self.flux_max}")
         low, high = self.percentiles
         _check(0 <= low < high <= 100, f"percentiles={self.percentiles}: give two increasing numbers from 0 to 100")
-        _check(0 < self.softening <= 10, f"softening={self.softening}: give a number above 0, up to 10")
+        _check(0.01 <= self.softening <= 10, f"softening={self.softening}: give 0.01 to 10")
         _check(0 < self.line_width <= 16, f"line_width={self.line_width}: give up to 16 pixels")
         _check(0 <= self.margin < 0.5, f"margin={self.margin}: give 0 to 0.5")
         _check(0 < self.alpha <= 1, f"alpha={self.alpha}: give a number up to 1")
@@ -149,7 +149,8 @@ class ImageConfig:
         """The inverse of `to_dict`; ValueError for a key that this version does not know."""
         unknown = sorted(set(content) - {field.name for field in fields(cls)})
         _check(not unknown, f"unknown image option {', '.join(unknown)}: written by a newer version?")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**values)
 
 
 #: Named configurations of `map2d` beside the default; each is what `preset(name, "map2d")` changes of it.
@@ -163,7 +164,7 @@ _MAP_PRESETS: dict[str, dict[str, Any]] = {
     "survey-free": {"limits": "percentile", "grid": "log"},
     "quality": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["quality"]},
     "lines": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["lines"]},
-    "patch": {"limits": "percentile", "block": 2, "order": "patch"},
+    "patch": {"limits": "percentile", "grid": "log", "block": 2, "order": "patch"},
 }
 _LINE_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}, "robust": {"limits": "percentile"}}
 PRESETS = tuple(_MAP_PRESETS)

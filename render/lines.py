@@ -1,79 +1,154 @@
 """Anti-aliased polylines as Agg (matplotlib's rasteriser) draws them, for spectra of thousands of points.
 
 Agg turns a polyline into the outline of its stroke and sums signed areas pixel by pixel: where the line folds over
-itself inside one pixel, the ink adds up until the pixel is full. A spectrum has some twenty points in every pixel
-column, so that is how nearly all of its picture is made. The kernel here does the same sum directly: each segment is
-a rectangle of the pen's width, cut by vertical lines at fixed fractions of a pixel, and each cut adds its exact
-length to the pixels it crosses. Joins are left out: at the paper's width of 0.7 pixels they are a third of a pixel at
-the tip of a peak. `benchmarks/compare_matplotlib.py` measures the likeness.
+itself inside one pixel, the ink adds up until the pixel is full. A spectrum has some seventeen points in every pixel
+column, so that is how nearly all of its picture is made. The kernels here do the same sum: the stroke of a segment is
+a rectangle, as long as the segment and as wide as the pen, turned; it is replaced by the upright box that just holds
+it, with ink thinned so that the amount stays. Long segments are drawn in pieces of a quarter of a pixel at most, so
+that the box stays near the stroke. `benchmarks/compare_matplotlib.py` measures the likeness.
+
+Ink is counted in whole numbers. A sum of them is the same in any order, so that a GPU, which adds in any order, draws
+the same picture (`render.device`).
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-#: Vertical cuts through one pixel column.
-CUTS = 4
+from render.wide import add_pair, sub_pair
+
+#: Units of ink that fill a pixel, and steps of a pixel's height.
+FULL, STEPS = 4096, 256
+#: Segments are cut to this length in x, pixels.
+LONGEST = 0.25
+
+_HALVES = np.int64(0x00FFFFFF_00FFFFFF)
+
+
+def canvas(size: int) -> npt.NDArray[np.int32]:
+    """An empty canvas for `draw`: a column more at the left and two rows and a column more at the end catch what a
+    stroke at the border puts outside."""
+    return np.zeros((size + 2, size + 4), np.int32)
 
 
 @njit(nogil=True, cache=True)
-def coverage(x, y, width, out):  # type: ignore[no-untyped-def]
-    """Ink of the polyline in every pixel: 1 = full, more where it folds over itself.
+def pieces(x, y, count):  # type: ignore[no-untyped-def]
+    """The polyline with points put in so that no segment is longer than `LONGEST` in x.
 
     Args:
-        x, y: float64 `(n,)`, pixels from the top left corner, x increasing, n >= 2.
-        width: of the pen, pixels.
-        out: float32 `(size, size)`, overwritten, row by row from the top.
+        x, y: float32 `(>= count,)`, pixels from the top left corner, x not falling.
+
+    Returns:
+        x, y, count: the same arrays where nothing was to do.
     """
-    size = out.shape[0]
-    # Rows first: the running sum adds whole rows, as vectors; down a column each addition would wait for the last.
-    change = np.zeros((size + 2, size), np.float32)
-    for i in range(len(x) - 1):
-        _add_segment(change, x[i], y[i], x[i + 1], y[i + 1], 0.5 * width)
-    out[0] = change[0]
-    for row in range(1, size):
-        for column in range(size):
-            out[row, column] = out[row - 1, column] + change[row, column]
+    more = 0
+    for i in range(count - 1):
+        gap = x[i + 1] - x[i]
+        if gap > np.float32(LONGEST):  # rare: the branch costs less than the division
+            more += int(gap / np.float32(LONGEST))
+    if more == 0:
+        return x, y, count
+    out_x, out_y = np.empty(count + more, np.float32), np.empty(count + more, np.float32)
+    k = 0
+    for i in range(count - 1):
+        out_x[k], out_y[k] = x[i], y[i]
+        k += 1
+        gap = x[i + 1] - x[i]
+        if gap > np.float32(LONGEST):
+            cuts = int(gap / np.float32(LONGEST)) + 1
+            for cut in range(1, cuts):
+                share = np.float32(cut) / np.float32(cuts)
+                out_x[k], out_y[k] = x[i] + gap * share, y[i] + (y[i + 1] - y[i]) * share
+                k += 1
+    out_x[k], out_y[k] = x[count - 1], y[count - 1]
+    return out_x, out_y, k + 1
 
 
 @njit(nogil=True, cache=True)
-def _add_segment(change, x0, y0, x1, y1, radius):  # type: ignore[no-untyped-def]
-    """Cut the rectangle around one segment: its sides lie `radius` away, its ends at the points."""
-    dx, dy = x1 - x0, y1 - y0
-    length = np.sqrt(dx * dx + dy * dy)
-    c, s = dx / length, abs(dy) / length
-    sign = 1.0 if dy >= 0 else -1.0
-    strips = change.shape[1] * CUTS
-    first = max(int(np.ceil((x0 - radius * s) * CUTS - 0.5)), 0)
-    last = min(int(np.floor((x1 + radius * s) * CUTS - 0.5)), strips - 1)
-    half = radius / c
-    for strip in range(first, last + 1):
-        # In the segment's own frame, mirrored so that it rises: u along x from its start, v along y.
-        u = (strip + 0.5) / CUTS - x0
-        low, high = u * s / c - half, u * s / c + half
-        if s > 0:
-            low, high = max(low, -u * c / s), min(high, (length - u * c) / s)
-        if high > low:
-            if sign > 0:
-                _add_interval(change[:, strip // CUTS], y0 + low, y0 + high)
-            else:
-                _add_interval(change[:, strip // CUTS], y0 - high, y0 - low)
+def draw(x, y, count, width, ink):  # type: ignore[no-untyped-def]
+    """Add the stroke of a polyline to a canvas.
+
+    Args:
+        x, y, count: as `pieces` returns them, `count` >= 2.
+        width: of the pen, pixels.
+        ink: int32, as `canvas` makes it: element (r, c + 1) is what pixel (r, c) has more than the one above it.
+    """
+    n = count - 1
+    column, left, right = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
+    top, bottom = np.empty(n, np.int32), np.empty(n, np.int32)
+    # A box wider than a pixel would reach into three columns: it is drawn in parts.
+    parts = int(np.ceil(width + LONGEST))
+    for part in range(parts):
+        _boxes(x, y, n, np.float32(width), part, parts, len(ink) - 2, column, left, right, top, bottom)
+        flat, pitch = ink.reshape(-1), np.int64(ink.shape[1])
+        # Two places of the spectrum in turn: an addition to a cell need not wait for the one before it.
+        half = n // 2
+        for i in range(half):
+            _put(flat, pitch, column[i], left[i], right[i], top[i], bottom[i])
+            k = np.uint64(i) + np.uint64(half)
+            _put(flat, pitch, column[k], left[k], right[k], top[k], bottom[k])
+        for i in range(2 * half, n):
+            _put(flat, pitch, column[i], left[i], right[i], top[i], bottom[i])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _boxes(x, y, n, width, part, parts, size, column, left, right, top, bottom):  # type: ignore[no-untyped-def]
+    """Each segment's box, or the `part`-th of equal parts of it side by side: no branches, so as vectors.
+
+    Writes int32 `(n,)` each: the first column it touches, counted from the canvas's; ink for that and for the next
+    one; upper and lower edge in steps.
+    """
+    least, half, one = np.float32(1e-6), np.float32(0.5), np.float32(1)
+    for i in range(n):
+        dx, dy = x[i + 1] - x[i], abs(y[i + 1] - y[i])
+        length = max(np.sqrt(dx * dx + dy * dy), least)
+        per_length = width / length
+        across = max(dx + per_length * dy, least)
+        down = max(dy + per_length * dx, least)
+        # Ink for one pixel's width of the box; all of it is the stroke's area.
+        thick = min(np.float32(FULL) * width * length / (across * down), np.float32(FULL))
+        across_part = across / np.float32(parts)
+        start = half * (x[i] + x[i + 1] - across) + np.float32(part) * across_part
+        # What lies outside the picture goes to the canvas's spare columns.
+        start = min(max(start, -one), np.float32(size) + half)
+        first = np.floor(start)
+        share = min(first + one - start, across_part)
+        column[i] = np.int32(first) + np.int32(1)
+        left[i] = np.int32(thick * share + half)
+        right[i] = np.int32(thick * (across_part - share) + half)
+        middle, edge = half * (y[i] + y[i + 1]), np.float32(size * STEPS)
+        top[i] = np.int32(min(max((middle - half * down) * np.float32(STEPS), np.float32(0)), edge))
+        bottom[i] = np.int32(min(max((middle + half * down) * np.float32(STEPS), np.float32(0)), edge))
 
 
 @njit(nogil=True, cache=True)
-def _add_interval(change, top, bottom):  # type: ignore[no-untyped-def]
-    """Add one cut from `top` to `bottom` as changes: element r is what row r gains over row r - 1."""
-    size = len(change) - 2
-    top, bottom = max(top, 0.0), min(bottom, float(size))
-    if bottom <= top:
-        return
-    ink = np.float32(1.0 / CUTS)
-    first, last = int(top), int(bottom)
-    # The first row is covered from `top` down, the last one down to `bottom`; the rows between are full.
-    head = np.float32(top - first) * ink
-    tail = np.float32(bottom - last) * ink
-    change[first] += ink - head
-    change[first + 1] += head
-    change[last] += tail - ink
-    change[last + 1] -= tail
+def _put(flat, pitch, column, left, right, top, bottom):  # type: ignore[no-untyped-def]
+    """One box: the row of its upper edge gains what lies below the edge, the next row the rest; likewise its end."""
+    # Both columns in one number, so that each sum is one operation.
+    ink = np.int64(left) | np.int64(right) << 32
+    above = (ink * np.int64(top & (STEPS - 1))) >> 8 & _HALVES
+    below = (ink * np.int64(bottom & (STEPS - 1))) >> 8 & _HALVES
+    first, last = np.int64(top >> 8) * pitch + column, np.int64(bottom >> 8) * pitch + column
+    add_pair(flat, first, ink - above)
+    add_pair(flat, first + pitch, above)
+    sub_pair(flat, last, ink - below)
+    sub_pair(flat, last + pitch, below)
+
+
+@njit(nogil=True, cache=True)
+def develop(ink, row, line):  # type: ignore[no-untyped-def]
+    """Add row `row` of the canvas to the running sums `line`, int32 `(size,)`, and empty it for the next drawing."""
+    for column in range(len(line)):
+        line[column] += ink[row, column + 1]
+    for column in range(ink.shape[1]):
+        ink[row, column] = 0
+
+
+@njit(nogil=True, cache=True)
+def clear(ink):  # type: ignore[no-untyped-def]
+    """Empty the rows below the picture, which `develop` is not asked for."""
+    for row in range(len(ink) - 2, len(ink)):
+        for column in range(ink.shape[1]):
+            ink[row, column] = 0

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
 
+from render import expand
 from render.base import Codes, Renderer
-from render.config import ImageConfig, RenderError
-from render.prepare import PARALLEL, Floats, Flux, Good, fill_gaps, limits, target
+from render.channels import draw_channels, draw_channels_batch
+from render.config import ImageConfig
+from render.grid import MapSettings, on_grid
+from render.prepare import DRAWN, Arrays, fill_gaps, select
+from render.scale import Scale, channel_codes, colour_codes, limits
 
 
 @lru_cache
@@ -26,104 +31,91 @@ class Map2d(Renderer):
     Codes and colours equal matplotlib's `Normalize` and colour map for float32 flux bit for bit. Bad pixels are
     filled by a straight line between good neighbours. Cells past the spectrum's end, and the strip that whole blocks
     leave free at the right and at the bottom, show flux 0 for fixed limits, as the paper's code does, and the lowest
-    colour for limits of the spectrum's own.
+    colour for limits of the spectrum's own; they are black in RGB.
     """
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
-        self.cells = config.size // config.block
-        self.code_shape = (self.cells, self.cells)
+        cells, coloured = config.cells, len(config.channels) == 1
+        #: Flux alone, coloured or as red, green or blue: gray codes from a kernel of its own.
+        self._plain = set(config.channels) <= {"flux", "none"} and config.channels.count("flux") == 1
+        self.code_shape = (cells, cells) if coloured or self._plain else (cells, cells, 3)
         self.block = config.block
-        self.lut = colour_table(config.colormap)
-        if config.limits == "fixed":
-            zero = np.zeros(1, np.float32)
-            code = np.empty(1, np.uint8)
-            _quantise(zero, config.flux_min, config.flux_max, code, 0)
-            self.empty = int(code[0])
+        if coloured:
+            self.lut = colour_table(config.colormap)
+        elif self._plain:
+            ramp = np.arange(256, dtype=np.uint8)[:, None]
+            self.lut = ramp * np.array([name == "flux" for name in config.channels], np.uint8)
+        self._scale = Scale.of(config, 256 if coloured else 255)
+        self._settings = MapSettings.of(config, self._scale)
+        self.empty = self._settings.empty
+        colours = np.zeros((256, 4), np.uint8)
+        if self.lut is not None:
+            colours[:, :3] = self.lut
+        self._colours = colours.view("<u4").ravel().astype(np.uint32)
 
-    def _draw(self, flux: Flux, wavelength: Floats, good: Good, out: Codes) -> None:
-        if len(flux) > self.cells**2:
-            raise RenderError(
-                f"{len(flux)} pixels do not fit {self.cells} x {self.cells} cells; take a smaller block"
-            )
-        if self.config.limits == "fixed":
-            low, high = self.config.flux_min, self.config.flux_max
-        else:
-            low, high = limits(flux, good)
-        filled = flux.copy()
-        fill_gaps(filled, good)
-        _quantise(filled, low, high, out.reshape(-1), self.empty)
+    def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
+        if self._plain:
+            return draw_map(*spectrum, self._settings, self._scale, out)
+        return draw_channels(*spectrum, self._settings, self._scale, out.reshape(*out.shape[:2], len(self.config.channels)))
+
+    def _draw_batch(self, spectra: Arrays, offsets: Any, weighted: Any, out: Codes, states: Any) -> None:
+        if self._plain:
+            draw_batch(*spectra, offsets, weighted, self._settings, self._scale, out, states)
+            return
+        out = out.reshape(*out.shape[:3], len(self.config.channels))
+        draw_channels_batch(*spectra, offsets, weighted, self._settings, self._scale, out, states)
 
     def expand(self, codes: Codes) -> Codes:
         """The picture of one code array: uint8 `(size, size, 3)`, RGB."""
         size = self.config.size
         out = np.empty((size, size, 3), np.uint8)
-        _expand(np.ascontiguousarray(codes), self.lut, self.block, self.empty, out.reshape(size, -1))
+        blank = self._colours[self.empty]
+        expand.blocks(np.ascontiguousarray(codes), self._colours, self.block, blank, out.reshape(size, -1))
         return out
 
-    def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
-        """Pictures of B code arrays: uint8 `(B, size, size, 3)`, RGB, into `out` where it is given."""
-        size = self.config.size
-        out = target(out, (len(codes), size, size, 3))
-        with PARALLEL:
-            _expand_batch(
-                np.ascontiguousarray(codes), self.lut, self.block, self.empty, out.reshape(len(codes), size, 3 * size)
-            )
-        return out
+    def _expand(self, codes: Codes, out: Codes) -> None:
+        pictures = out.reshape(len(out), self.config.size, 3 * self.config.size)
+        expand.blocks_batch(codes, self._colours, self.block, self._colours[self.empty], pictures)
 
 
 @njit(nogil=True, cache=True)
-def _quantise(flux, low, high, out, empty):  # type: ignore[no-untyped-def]
-    """Codes of flux, then `empty`.
+def draw_map(flux, ivar, wavelength, mask, settings, scale, out):  # type: ignore[no-untyped-def]
+    """One spectrum to the codes of its flux: status, and the number of pixels in the window.
 
-    float64 limits and results rounded to float32 after each step: so matplotlib normalises float32 data, and any
-    other rounding moves about one code in a million.
+    Args:
+        flux, ivar, wavelength, mask: as `render.prepare.as_arrays` returns them.
+        out: uint8 `(cells, cells)`, overwritten when the status is DRAWN.
     """
-    span = high - low
-    for i in range(len(flux)):
-        if span <= 0:
-            out[i] = 0  # constant flux: matplotlib maps it to the lowest colour
-            continue
-        above = np.float64(np.float32(flux[i] - low))
-        level = np.float32(above / span) * np.float32(256)
-        if level < 0:
-            out[i] = 0
-        elif level >= 256:
-            out[i] = 255
-        else:
-            out[i] = np.uint8(level)
-    for i in range(len(flux), len(out)):
-        out[i] = empty
-
-
-@njit(nogil=True, cache=True)
-def _expand(codes, table, block, empty, picture):  # type: ignore[no-untyped-def]
-    """One code array to one picture, uint8 `(size, size * 3)`: each line of cells once, then copied."""
-    rows, columns = codes.shape
-    size = len(picture)
-    for r in range(rows):
-        line = picture[r * block]
-        for c in range(columns):
-            code = codes[r, c]
-            at = c * block * 3
-            for _ in range(block):
-                line[at], line[at + 1], line[at + 2] = table[code, 0], table[code, 1], table[code, 2]
-                at += 3
-        _paint(line, columns * block, table, empty)
-        for k in range(1, block):
-            picture[r * block + k] = line
-    for y in range(rows * block, size):
-        _paint(picture[y], 0, table, empty)
-
-
-@njit(nogil=True, cache=True)
-def _paint(line, start, table, code):  # type: ignore[no-untyped-def]
-    """One colour from pixel `start` to the end of a line."""
-    for x in range(start, len(line) // 3):
-        line[3 * x], line[3 * x + 1], line[3 * x + 2] = table[code, 0], table[code, 1], table[code, 2]
+    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high)
+    pixels = len(flux)
+    if status != DRAWN:
+        return status, pixels
+    status, flux, ivar, wavelength, good, _, first, end = on_grid(flux, ivar, wavelength, good, settings, out.size)
+    if status != DRAWN:
+        return status, pixels
+    low, high = limits(flux, good, scale)
+    fill_gaps(flux[first:end], good[first:end])
+    flat, codes = out.reshape(-1), out.reshape(-1)
+    if len(settings.place):
+        codes = np.empty(out.size, np.uint8)
+    for i in range(first):
+        codes[i] = settings.empty
+    if len(settings.channels) == 1:
+        colour_codes(flux[first:end], low, high, scale, codes[first:end])
+    else:
+        channel_codes(flux[first:end], low, high, scale, codes[first:end])
+    for i in range(end, len(codes)):
+        codes[i] = settings.empty
+    for i in range(len(settings.place)):
+        flat[settings.place[i]] = codes[i]
+    return DRAWN, pixels
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def _expand_batch(codes, table, block, empty, pictures):  # type: ignore[no-untyped-def]
-    for b in prange(len(codes)):
-        _expand(codes[b], table, block, empty, pictures[b])
+def draw_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, out, states):  # type: ignore[no-untyped-def]
+    """`draw_map` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
+    for i in prange(len(states)):
+        part = slice(offsets[i], offsets[i + 1])
+        weights = ivar[part] if weighted[i] else ivar[:0]
+        states[i], _ = draw_map(flux[part], weights, wavelength[part], mask[part], settings, scale, out[i])

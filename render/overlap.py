@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+import numpy.typing as npt
+from numba import njit, prange
 
 from render.base import Codes, Renderer
 from render.config import ImageConfig
-from render.lines import coverage
-from render.prepare import Floats, Flux, Good, target
-from render.simple import line_of
+from render.lines import FULL, canvas, clear, develop, draw, pieces
+from render.prepare import DRAWN, Arrays, select
+from render.scale import Scale
+from render.simple import LineSettings, polyline
 
-#: matplotlib's `red`, `green` and `blue`, from the bluest segment to the reddest.
-COLOURS = np.array([[255, 0, 0], [0, 128, 0], [0, 0, 255]], np.float32)
+#: matplotlib's `red`, `green` and `blue`, from the bluest segment to the reddest, as `_blend` has them.
+COLOURS = ((255, 0, 0), (0, 128, 0), (0, 0, 255))
 
 
 class Overlap(Renderer):
@@ -24,39 +26,86 @@ class Overlap(Renderer):
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
         self.code_shape = (config.size, config.size, 3)
+        self._settings, self._scale = LineSettings.of(config), Scale.of(config, 256)
 
-    def _draw(self, flux: Flux, wavelength: Floats, good: Good, out: Codes) -> None:
-        size = self.config.size
-        x, y = line_of(flux, wavelength, good, self.config)
-        canvas = np.full(self.code_shape, 255, np.float32)
-        cover = np.empty((size, size), np.float32)
-        edges = np.searchsorted(x, [0, 1 / 3, 2 / 3, np.nextafter(1, 2)])
-        for third in range(3):
-            part = slice(edges[third], edges[third + 1])
-            if edges[third + 1] - edges[third] < 2:
-                continue  # a survey that ends before this third has no line there
-            coverage((3 * x[part] - third) * size, y[part] * size, self.config.line_width, cover)
-            _blend(canvas, cover, COLOURS[third], np.float32(self.config.alpha))
-        np.floor(canvas + np.float32(0.5), out=canvas)
-        out[...] = canvas
+    def _canvas(self) -> npt.NDArray[np.int32]:
+        return np.stack([canvas(self.config.size)] * 3)
+
+    def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
+        return draw_overlap(*spectrum, self._settings, self._scale, self._scratch(self._canvas), out)
+
+    def _draw_batch(self, spectra: Arrays, offsets: Codes, weighted: Codes, out: Codes, states: Codes) -> None:
+        draw_batch(*spectra, offsets, weighted, self._settings, self._scale, out, states)
 
     def expand(self, codes: Codes) -> Codes:
         """The codes themselves are the picture."""
         return codes
 
-    def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
-        """The codes themselves are the pictures; copied into `out` where it is given."""
-        if out is None:
-            return codes
-        target(out, codes.shape)[...] = codes
-        return out
+    def _expand(self, codes: Codes, out: Codes) -> None:
+        out[...] = codes
 
 
 @njit(nogil=True, cache=True)
-def _blend(canvas, cover, colour, alpha):  # type: ignore[no-untyped-def]
-    for row in range(cover.shape[0]):
-        for column in range(cover.shape[1]):
-            share = min(max(cover[row, column], np.float32(0)), np.float32(1)) * alpha
-            if share > 0:
-                for k in range(3):
-                    canvas[row, column, k] += (colour[k] - canvas[row, column, k]) * share
+def draw_overlap(flux, ivar, wavelength, mask, settings, scale, ink, out):  # type: ignore[no-untyped-def]
+    """One spectrum to RGB: status, and the number of pixels in the window.
+
+    Args:
+        flux, ivar, wavelength, mask: as `render.prepare.as_arrays` returns them.
+        ink: three empty `render.lines.canvas`; empty again afterwards.
+        out: uint8 `(size, size, 3)`, overwritten when the status is DRAWN.
+    """
+    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high)
+    if status != DRAWN:
+        return status, len(flux)
+    size = settings.size
+    # x over all three thirds first: the scale is one, and the borders are where x passes a multiple of the size.
+    x, y, count = polyline(flux, wavelength, good, settings, scale, 3.0 * size)
+    first = 0
+    for third in range(3):
+        end = first
+        while end < count and (x[end] < (third + 1) * size or third == 2):
+            end += 1
+        if end - first > 1:  # a survey that ends before this third has no line there
+            part_x, part_y, points = pieces(x[first:end] - np.float32(third * size), y[first:end], end - first)
+            draw(part_x, part_y, points, settings.width, ink[third])
+        first = end
+    lines, flat = np.zeros((3, size), np.int32), out.reshape(size, 3 * size)
+    for row in range(size):
+        for third in range(3):
+            develop(ink[third], row, lines[third])
+        _blend(lines[0], lines[1], lines[2], np.float32(settings.alpha), flat[row])
+    for third in range(3):
+        clear(ink[third])
+    return DRAWN, len(flux)
+
+
+@njit(nogil=True, cache=True)
+def _blend(first, second, third, alpha, out):  # type: ignore[no-untyped-def]
+    """Three lines of ink over white, one after another, to RGB uint8 `(size * 3,)`.
+
+    Each line lays its colour over what is there: level + (colour - level) * share, multiplied out for `COLOURS`.
+    """
+    one, half = np.float32(1), np.float32(0.5)
+    white, green = np.float32(255), np.float32(COLOURS[1][1])
+    for column in range(len(first)):
+        a, b, c = _share(first[column], alpha), _share(second[column], alpha), _share(third[column], alpha)
+        red = white * ((one - b) * (one - c))
+        rest = red * (one - a)
+        out[3 * column] = np.uint8(np.int32(red + half))
+        out[3 * column + 1] = np.uint8(np.int32(rest + green * (b * (one - c)) + half))
+        out[3 * column + 2] = np.uint8(np.int32(rest + white * c + half))
+
+
+@njit(nogil=True, cache=True)
+def _share(ink, alpha):  # type: ignore[no-untyped-def]
+    return np.float32(min(max(ink, np.int32(0)), np.int32(FULL))) * (alpha / np.float32(FULL))
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def draw_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, out, states):  # type: ignore[no-untyped-def]
+    """`draw_overlap` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
+    for i in prange(len(states)):
+        part = slice(offsets[i], offsets[i + 1])
+        weights = ivar[part] if weighted[i] else ivar[:0]
+        ink = np.zeros((3, settings.size + 2, settings.size + 4), np.int32)
+        states[i], _ = draw_overlap(flux[part], weights, wavelength[part], mask[part], settings, scale, ink, out[i])

@@ -1,4 +1,8 @@
-"""From a spectrum as a survey wrote it to what a renderer draws: window, order, good pixels."""
+"""From a spectrum as a survey wrote it to what a renderer draws: window, order, good pixels.
+
+The kernels report a status instead of raising, so that a batch goes on behind a spectrum that cannot be drawn; 0 is
+drawn, the others are the reasons that `reason` puts in words.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from render.config import RenderError
+from render.config import ImageConfig, RenderError
 
 #: Held by whoever runs a parallel kernel: Numba's `workqueue` layer, the only one on some systems, aborts the process
 #: when two threads enter one at the same time.
@@ -18,6 +22,34 @@ PARALLEL = threading.Lock()
 Flux = npt.NDArray[np.float32]
 Good = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+#: flux, ivar, wavelength, mask as the kernels take them; ivar or mask of length 0 where there is none.
+Arrays = tuple[Flux, Flux, Floats, Good]
+
+DRAWN, NO_GOOD_PIXEL, WAVELENGTH_NOT_FINITE, NOT_MONOTONIC, OUTSIDE, TOO_MANY = range(6)
+
+_NO_IVAR = np.empty(0, np.float32)
+_NO_MASK = np.empty(0, np.bool_)
+
+
+def as_arrays(
+    flux: npt.NDArray[Any], ivar: npt.NDArray[Any] | None, wavelength: npt.NDArray[Any], mask: npt.NDArray[Any] | None
+) -> Arrays:
+    """One spectrum as contiguous arrays of the kernels' types, without a copy where it is that already.
+
+    Raises:
+        RenderError: more than one dimension, or lengths that differ.
+    """
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and bad
+        flux = np.ascontiguousarray(flux, np.float32)
+        weights = _NO_IVAR if ivar is None else np.ascontiguousarray(ivar, np.float32)
+    wavelength = np.ascontiguousarray(wavelength, np.float64)
+    bad = _NO_MASK if mask is None else np.ascontiguousarray(mask, np.bool_)
+    if flux.ndim != 1 or wavelength.ndim != 1:
+        raise RenderError(f"flux and wavelength have {flux.ndim} and {wavelength.ndim} dimensions instead of one")
+    for name, given, values in (("ivar", ivar, weights), ("wavelength", 0, wavelength), ("mask", mask, bad)):
+        if given is not None and len(values) != len(flux):
+            raise RenderError(f"lengths differ: flux {len(flux)}, {name} {len(values)}")
+    return flux, weights, wavelength, bad
 
 
 def prepare(
@@ -40,35 +72,25 @@ def prepare(
         RenderError: lengths that differ, wavelengths that are not finite or not monotonic, fewer than two good
             pixels inside the window.
     """
-    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and bad
-        flux = np.ascontiguousarray(flux, np.float32)
-    wavelength = np.ascontiguousarray(wavelength, np.float64)
-    if flux.ndim != 1 or wavelength.ndim != 1:
-        raise RenderError(f"flux and wavelength have {flux.ndim} and {wavelength.ndim} dimensions instead of one")
-    for name, values in (("ivar", ivar), ("wavelength", wavelength), ("mask", mask)):
-        if values is not None and len(values) != len(flux):
-            raise RenderError(f"lengths differ: flux {len(flux)}, {name} {len(values)}")
-    good = np.isfinite(flux)
-    if mask is not None:
-        good &= ~np.asarray(mask, np.bool_)
-    if ivar is not None:
-        good &= (np.asarray(ivar) > 0) & np.isfinite(ivar)
-    if not good.any():
-        raise RenderError("all pixels masked, without information (ivar = 0) or not finite")
-    if not np.isfinite(wavelength).all():
-        raise RenderError("wavelengths are not finite")
-    if wavelength.min() <= 0:
-        real = wavelength > 0
-        flux, wavelength, good = flux[real], wavelength[real], good[real]
-    if len(wavelength) and wavelength[0] > wavelength[-1]:
-        flux, wavelength, good = flux[::-1], wavelength[::-1], good[::-1]
-    if not _increasing(wavelength):
-        raise RenderError("wavelengths are neither increasing nor decreasing")
-    first, end = np.searchsorted(wavelength, window[0], "left"), np.searchsorted(wavelength, window[1], "right")
-    flux, wavelength, good = flux[first:end], wavelength[first:end], good[first:end]
-    if good.sum() < 2:
-        raise RenderError(f"fewer than two good pixels between {window[0]:g} and {window[1]:g} A")
-    return np.ascontiguousarray(flux), np.ascontiguousarray(wavelength), np.ascontiguousarray(good)
+    status, inside, _, where, good = select(*as_arrays(flux, ivar, wavelength, mask), *window)
+    if status != DRAWN:
+        raise reason(status, ImageConfig(window=window), len(inside))
+    return inside, where, good
+
+
+def reason(status: int, config: ImageConfig, pixels: int) -> RenderError:
+    """What a kernel's status says; `pixels` is the number of them inside the window."""
+    low, high = config.window
+    return RenderError(
+        {
+            NO_GOOD_PIXEL: "all pixels masked, without information (ivar = 0) or not finite",
+            WAVELENGTH_NOT_FINITE: "wavelengths are not finite",
+            NOT_MONOTONIC: "wavelengths are neither increasing nor decreasing",
+            OUTSIDE: f"fewer than two good pixels between {low:g} and {high:g} A",
+            TOO_MANY: f"{pixels} pixels do not fit {config.cells} x {config.cells} cells; take a smaller block or "
+            "grid=log",
+        }[status]
+    )
 
 
 def target(out: npt.NDArray[np.uint8] | None, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -85,21 +107,87 @@ def target(out: npt.NDArray[np.uint8] | None, shape: tuple[int, ...]) -> npt.NDA
 
 
 @njit(nogil=True, cache=True)
-def _increasing(values):  # type: ignore[no-untyped-def]
-    for i in range(1, len(values)):  # noqa: SIM110 - numba has no generator expressions
-        if not values[i] > values[i - 1]:
-            return False
-    return True
+def select(flux, ivar, wavelength, mask, low, high):  # type: ignore[no-untyped-def]
+    """What lies from `low` to `high` Angstrom, in increasing wavelength.
+
+    Args:
+        flux, ivar float32, wavelength float64, mask bool, `(N,)`; ivar or mask `(0,)` where there is none.
+
+    Returns:
+        status, flux float32 `(n,)` (a copy), ivar float32 `(n,)` (0 where bad; 1 for good pixels where none is
+        given), wavelength float64 `(n,)`, good bool `(n,)`.
+    """
+    status, all_flux, all_ivar, all_mask = DRAWN, flux, ivar, mask
+    if not _increasing(wavelength):
+        status, flux, ivar, wavelength, mask = _in_order(flux, ivar, wavelength, mask)
+    first = np.searchsorted(wavelength, low, side="left")
+    end = max(np.searchsorted(wavelength, high, side="right"), first)
+    if status != DRAWN:
+        first = end = 0
+    count = end - first
+    picked, weights, good = np.empty(count, np.float32), np.empty(count, np.float32), np.empty(count, np.bool_)
+    for i in range(count):  # slice assignment would be thirty times slower
+        picked[i] = flux[first + i]
+    for i in range(count):
+        weights[i] = ivar[first + i] if len(ivar) else np.float32(1)
+    if _judge(picked, weights, mask[first:end] if len(mask) else mask, good) < 2:
+        status = OUTSIDE if status == DRAWN else status
+        # Why exactly is worth a second look only here.
+        weights, everything = np.ones(len(all_flux), np.float32), np.empty(len(all_flux), np.bool_)
+        if len(all_ivar):
+            weights[:] = all_ivar
+        if _judge(all_flux, weights, all_mask, everything) == 0:
+            status = NO_GOOD_PIXEL
+    return status, picked, weights, wavelength[first:end], good
 
 
 @njit(nogil=True, cache=True)
-def limits(flux, good):  # type: ignore[no-untyped-def]
-    """Lowest and highest good flux, float32; there is at least one good pixel."""
-    low, high = np.float32(np.inf), np.float32(-np.inf)
+def _judge(flux, ivar, mask, good):  # type: ignore[no-untyped-def]
+    """Mark the good pixels, set ivar of the others to 0, and count them; without branches, so as vectors."""
+    count = 0
+    largest = np.float32(np.finfo(np.float32).max)
     for i in range(len(flux)):
-        if good[i]:
-            low, high = min(low, flux[i]), max(high, flux[i])
-    return low, high
+        # A comparison with NaN is false.
+        fine = (abs(flux[i]) <= largest) & (ivar[i] > 0) & (ivar[i] <= largest)
+        good[i] = fine
+        count += fine
+    if len(mask):
+        count = 0
+        for i in range(len(flux)):
+            good[i] &= not mask[i]
+            count += good[i]
+    for i in range(len(flux)):
+        ivar[i] = ivar[i] if good[i] else np.float32(0)
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _increasing(wavelength):  # type: ignore[no-untyped-def]
+    """Whether every wavelength is positive, finite and above the one before."""
+    wrong = 0
+    for i in range(1, len(wavelength)):
+        wrong += not (wavelength[i] > wavelength[i - 1])
+    return wrong == 0 and (len(wavelength) == 0 or (wavelength[0] > 0 and wavelength[-1] < np.inf))
+
+
+@njit(nogil=True, cache=True)
+def _in_order(flux, ivar, wavelength, mask):  # type: ignore[no-untyped-def]
+    """Without padding, and turned round where the wavelengths fall; a status other than DRAWN if that is not it."""
+    status = DRAWN
+    if not np.isfinite(wavelength).all():
+        status = WAVELENGTH_NOT_FINITE
+    real = wavelength > 0
+    flux, wavelength = flux[real], wavelength[real]
+    if len(ivar):
+        ivar = ivar[real]
+    if len(mask):
+        mask = mask[real]
+    if len(wavelength) > 1 and wavelength[0] > wavelength[-1]:
+        flux, wavelength = flux[::-1].copy(), wavelength[::-1].copy()
+        ivar, mask = ivar[::-1].copy(), mask[::-1].copy()
+    if status == DRAWN and not _increasing(wavelength):
+        status = NOT_MONOTONIC
+    return status, flux, ivar, wavelength, mask
 
 
 @njit(nogil=True, cache=True)
@@ -112,12 +200,13 @@ def fill_gaps(flux, good):  # type: ignore[no-untyped-def]
     for i in range(n):
         if not good[i]:
             continue
-        for k in range(last + 1, i):
-            if last < 0:
-                flux[k] = flux[i]
-            else:
-                slope = (np.float64(flux[i]) - np.float64(flux[last])) / (i - last)
-                flux[k] = np.float32(slope * (k - last) + flux[last])
+        if last < i - 1:
+            for k in range(last + 1, i):
+                if last < 0:
+                    flux[k] = flux[i]
+                else:
+                    slope = (np.float64(flux[i]) - np.float64(flux[last])) / (i - last)
+                    flux[k] = np.float32(slope * (k - last) + flux[last])
         last = i
     for k in range(last + 1, n):
         flux[k] = flux[last]

@@ -2,65 +2,121 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit, prange
 
+from render import expand
 from render.base import Codes, Renderer
 from render.config import ImageConfig
-from render.lines import coverage
-from render.prepare import PARALLEL, Floats, Flux, Good, limits, target
+from render.lines import FULL, canvas, clear, develop, draw, pieces
+from render.prepare import DRAWN, Arrays, select
+from render.scale import Scale, heights, limits
+
+
+class LineSettings(NamedTuple):
+    """What the kernels of `simple` and `overlap` take of a configuration; see `ImageConfig`."""
+
+    low: float
+    high: float
+    size: int
+    width: float
+    free: float  # share of the height above and below the limits
+    alpha: float
+
+    @classmethod
+    def of(cls, config: ImageConfig) -> LineSettings:
+        """Of a configuration."""
+        free = config.margin / (1 + 2 * config.margin)
+        return cls(*config.window, config.size, config.line_width, free, config.alpha)
 
 
 class Simple(Renderer):
     """One black line on white. The window spans the picture's width; the flux range its height, less a margin.
 
-    The line connects the good pixels; a constant flux is a level line in the middle.
+    The line connects the good pixels; a constant flux is a level line in the middle. With percentile limits it leaves
+    the picture where flux lies far outside them.
     """
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
         self.code_shape = (config.size, config.size)
+        self._settings, self._scale = LineSettings.of(config), Scale.of(config, 256)
 
-    def _draw(self, flux: Flux, wavelength: Floats, good: Good, out: Codes) -> None:
-        x, y = line_of(flux, wavelength, good, self.config)
-        cover = np.empty(self.code_shape, np.float32)
-        coverage(x * self.config.size, y * self.config.size, self.config.line_width, cover)
-        _ink(cover, out)
+    def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
+        return draw_simple(
+            *spectrum, self._settings, self._scale, self._scratch(lambda: canvas(self.config.size)), out
+        )
 
-    def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
-        """RGB of B gray pictures: uint8 `(B, size, size, 3)`, into `out` where it is given."""
-        out = target(out, (*codes.shape, 3))
-        with PARALLEL:
-            _gray_to_rgb(np.ascontiguousarray(codes), out)
-        return out
+    def _draw_batch(self, spectra: Arrays, offsets: Codes, weighted: Codes, out: Codes, states: Codes) -> None:
+        draw_batch(*spectra, offsets, weighted, self._settings, self._scale, out, states)
+
+    def _expand(self, codes: Codes, out: Codes) -> None:
+        pixels = self.config.size**2
+        expand.gray_batch(codes.reshape(len(codes), pixels), out.reshape(len(codes), 3 * pixels))
 
 
-def line_of(flux: Flux, wavelength: Floats, good: Good, config: ImageConfig) -> tuple[Floats, Floats]:
-    """The good pixels as points: x from 0 (left) to 1 over the window, y from 0 (top) to 1; float64 `(n,)` each.
+@njit(nogil=True, cache=True, error_model="numpy")
+def polyline(flux, wavelength, good, settings, scale, stretch):  # type: ignore[no-untyped-def]
+    """The good pixels as points: x, y float32 `(count,)`, pixels from the top left corner.
 
     Args:
-        flux, wavelength, good: as `render.prepare.prepare` returns them.
+        stretch: pixels that the window spans.
     """
-    low, high = (float(value) for value in limits(flux, good))
-    x = (wavelength[good] - config.window[0]) / (config.window[1] - config.window[0])
-    if high <= low:
-        return x, np.full(len(x), 0.5)
-    free = config.margin / (1 + 2 * config.margin)
-    height = (flux[good].astype(np.float64) - low) / (high - low)
-    return x, 1 - free - (1 - 2 * free) * height
+    low, high = limits(flux, good, scale)
+    x, y = np.empty(len(flux), np.float32), np.empty(len(flux), np.float32)
+    heights(flux, low, high, scale, y)
+    step, size = stretch / (settings.high - settings.low), np.float64(settings.size)
+    bottom, height = np.float32(size * (1 - settings.free)), np.float32(size * (1 - 2 * settings.free))
+    for i in range(len(flux)):
+        x[i] = np.float32((wavelength[i] - settings.low) * step)
+        y[i] = bottom - height * y[i]
+    count = good.sum()
+    if count < len(flux):
+        count = 0
+        for i in range(len(flux)):
+            x[count], y[count] = x[i], y[i]
+            count += good[i]
+    return x, y, count
 
 
 @njit(nogil=True, cache=True)
-def _ink(cover, out):  # type: ignore[no-untyped-def]
-    for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            share = min(max(cover[row, column], np.float32(0)), np.float32(1))
-            out[row, column] = np.uint8(np.float32(255.5) - np.float32(255) * share)
+def draw_simple(flux, ivar, wavelength, mask, settings, scale, ink, out):  # type: ignore[no-untyped-def]
+    """One spectrum to gray levels: status, and the number of pixels in the window.
+
+    Args:
+        flux, ivar, wavelength, mask: as `render.prepare.as_arrays` returns them.
+        ink: an empty `render.lines.canvas`; empty again afterwards.
+        out: uint8 `(size, size)`, overwritten when the status is DRAWN.
+    """
+    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high)
+    if status != DRAWN:
+        return status, len(flux)
+    x, y, count = polyline(flux, wavelength, good, settings, scale, np.float64(settings.size))
+    x, y, count = pieces(x, y, count)
+    draw(x, y, count, settings.width, ink)
+    line = np.zeros(settings.size, np.int32)
+    for row in range(settings.size):
+        develop(ink, row, line)
+        _darken(line, out[row])
+    clear(ink)
+    return DRAWN, len(flux)
+
+
+@njit(nogil=True, cache=True)
+def _darken(line, out):  # type: ignore[no-untyped-def]
+    # In float32: Numba widens products of int32 to int64, which halves the vectors.
+    for column in range(len(line)):
+        filled = np.float32(min(max(line[column], np.int32(0)), np.int32(FULL)))
+        out[column] = np.uint8(np.int32(np.float32(255.5) - filled * np.float32(255 / FULL)))
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def _gray_to_rgb(gray, out):  # type: ignore[no-untyped-def]
-    for b in prange(len(gray)):
-        for y in range(gray.shape[1]):
-            for x in range(gray.shape[2]):
-                out[b, y, x, 0] = out[b, y, x, 1] = out[b, y, x, 2] = gray[b, y, x]
+def draw_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, out, states):  # type: ignore[no-untyped-def]
+    """`draw_simple` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
+    for i in prange(len(states)):
+        part = slice(offsets[i], offsets[i + 1])
+        weights = ivar[part] if weighted[i] else ivar[:0]
+        ink = np.zeros((settings.size + 2, settings.size + 4), np.int32)
+        states[i], _ = draw_simple(flux[part], weights, wavelength[part], mask[part], settings, scale, ink, out[i])
