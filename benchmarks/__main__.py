@@ -54,36 +54,6 @@ def render_records(rounds: int) -> list[Record]:
     return records
 
 
-def encode_records(rounds: int) -> list[Record]:
-    """Bytes of one picture: our PNG against OpenCV's, and JPEG of the full picture."""
-    import cv2
-
-    from benchmarks.compare_matplotlib import made_up_galaxy
-    from render import ImageConfig, renderer
-    from shards.encoding import encode_jpeg, encode_png
-
-    drawer = renderer(ImageConfig())
-    codes = drawer.codes(*made_up_galaxy())
-    rgb = drawer.expand(codes)
-
-    def timed(encode: Callable[[], bytes]) -> Callable[[], int]:
-        def work() -> int:
-            for _ in range(100):
-                encode()
-            return 100
-
-        return work
-
-    contenders = {
-        "PNG of codes": lambda: encode_png(codes),
-        "PNG of codes, OpenCV": lambda: cv2.imencode(".png", codes)[1].tobytes(),
-        "JPEG 4:4:4 of RGB": lambda: encode_jpeg(rgb, 95),
-        "PNG of RGB, OpenCV": lambda: cv2.imencode(".png", rgb)[1].tobytes(),
-    }
-    records = interleave("encode map2d", {name: timed(call) for name, call in contenders.items()}, rounds)
-    return [Record(r.group, f"{r.name} ({len(contenders[r.name]()):,} B)", r.seconds) for r in records]
-
-
 def load_records(rounds: int, scratch: Path, objects: int) -> list[Record]:
     """One epoch of batches of 64 as RGB tensors: DALI, the plain reader, and webdataset + PIL."""
     import webdataset as wds
@@ -93,13 +63,14 @@ def load_records(rounds: int, scratch: Path, objects: int) -> list[Record]:
     from ingest.mock import MockConfig, write
     from shards import loader
     from shards.build import build
+    from shards.encoding import ENCODINGS
     from shards.format import Manifest, ShardConfig
     from shards.readers import dali_is_here
 
     mock = write(MockConfig(survey="lamost", n_files=objects), scratch / "mock")
     ingest(IngestConfig("lamost"), str(mock.folder), scratch)
     contenders: dict[str, Callable[[], int]] = {}
-    for encoding in ("png", "jpeg"):
+    for encoding in ENCODINGS:
         folder = scratch / encoding
         build(ShardConfig(encoding=encoding), scratch / "spectra", folder)
         for backend in ("dali", "plain") if dali_is_here() else ("plain",):
@@ -111,6 +82,8 @@ def load_records(rounds: int, scratch: Path, objects: int) -> list[Record]:
                 return batches.samples
 
             contenders[f"{backend}, {encoding}"] = epoch
+        if encoding == "flux":
+            continue  # others read its spectra, but draw no pictures of them
         shards = Manifest.load(folder).split("train")
         tars = [str(record.path(folder)) for record in shards]
 
@@ -139,7 +112,9 @@ def main(
     if "render" in groups:
         records += render_records(rounds)
     if "encode" in groups:
-        records += encode_records(rounds)
+        from benchmarks.encode import encode_records, made_up_spectra
+
+        records += encode_records(rounds, made_up_spectra(32))
     with tempfile.TemporaryDirectory() as scratch:
         if "load" in groups:
             records += load_records(rounds, Path(scratch), objects)

@@ -28,8 +28,42 @@ def draw(spectrum: Spectrum, config: ImageConfig) -> Picture:
     return _lines(lines, config, config.alpha)
 
 
+def figure(spectrum: Spectrum, config: ImageConfig) -> Picture:
+    """The road of the paper's plotting code: a pyplot figure, saved as PNG in memory, read back as RGB."""
+    import io
+
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    plt.figure(figsize=(config.size / 100, config.size / 100))
+    if config.image == "map2d":
+        grid = np.zeros((config.size, config.size))
+        flux, cells = spectrum[0], config.size // config.block
+        for i, value in enumerate(flux[: cells * cells]):
+            row, column = (i // cells) * config.block, (i % cells) * config.block
+            grid[row : row + config.block, column : column + config.block] = value
+        plt.imshow(grid, cmap=config.colormap)
+    else:
+        wavelength, flux = spectrum[2], spectrum[0]
+        parts = np.array_split(np.arange(len(flux)), 3 if config.image == "overlap" else 1)
+        for part, colour in zip(parts, ("red", "green", "blue"), strict=False):
+            x = (wavelength[part] - wavelength[part[0]]) / np.ptp(wavelength[part])
+            plt.plot(x, flux[part], color=colour, linewidth=0.5, alpha=config.alpha)
+    plt.axis("off")
+    buffer = io.BytesIO()
+    plt.savefig(buffer, format="png", dpi=100)
+    plt.close()
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
 def _points(
-    flux: npt.NDArray[np.float32], wavelength: npt.NDArray[np.float64], good: npt.NDArray[np.bool_], config: ImageConfig
+    flux: npt.NDArray[np.float32],
+    wavelength: npt.NDArray[np.float64],
+    good: npt.NDArray[np.bool_],
+    config: ImageConfig,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The good pixels in float64: x from 0 (left) to 1 over the window, y from 0 (top) to 1."""
     values = flux[good].astype(np.float64)

@@ -18,12 +18,17 @@ _PACKAGES = ("numpy", "numba", "torch", "nvidia-dali-cuda120", "opencv-python-he
 
 @dataclass(frozen=True)
 class Record:
-    """One contender's timings: seconds per object of every round; the first, warming round is not among them."""
+    """One contender's timings: seconds per object of every round; the first, warming round is not among them.
+
+    Attributes:
+        bytes: what it makes of one object, on average, where it makes bytes.
+    """
 
     group: str
     name: str
     seconds: tuple[float, ...]
     note: str = ""
+    bytes: float | None = None
 
     @property
     def median(self) -> float:
@@ -76,14 +81,21 @@ def interleave(group: str, contenders: dict[str, Callable[[], int]], rounds: int
 
 
 def table(records: Sequence[Record]) -> str:
-    """A Markdown table; ratios are to the first record of each group."""
-    lines = ["| | median us/object | lowest to highest | objects/s | ratio |", "|---|---|---|---|---|"]
-    first: dict[str, float] = {}
+    """A Markdown table; ratios are to the first record of each group. Bytes where a record has them."""
+    sized = any(r.bytes is not None for r in records)
+    lines = [f"| | median us/object | lowest to highest | objects/s | ratio |{' bytes | ratio |' if sized else ''}"]
+    lines.append("|---" * (lines[0].count("|") - 1) + "|")
+    first: dict[str, Record] = {}
     for r in records:
-        base = first.setdefault(r.group, r.median)
+        base = first.setdefault(r.group, r)
         spread = f"{1e6 * min(r.seconds):,.0f} to {1e6 * max(r.seconds):,.0f}"
-        numbers = f"{1e6 * r.median:,.1f} | {spread} | {1 / r.median:,.0f} | {r.median / base:.2f}"
-        lines.append(f"| {r.group}: {r.name} | {numbers} |")
+        line = f"| {r.group}: {r.name} | {1e6 * r.median:,.1f} | {spread} | {1 / r.median:,.0f} |"
+        line += f" {r.median / base.median:.2f} |"
+        if r.bytes is not None and base.bytes:
+            line += f" {r.bytes:,.0f} | {r.bytes / base.bytes:.2f} |"
+        elif sized:
+            line += " | |"
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from numba import njit, prange
 from render.config import CHANNELS
 from render.features import gradient, regions, residual, signal_to_noise, significance
 from render.grid import on_grid
-from render.prepare import DRAWN, fill_gaps, select
+from render.prepare import DRAWN, select
 from render.scale import FIXED, channel_codes, colour_codes, extremes, limits
 
 FLUX, DERIVATIVE, CURVATURE, ROI, RESIDUAL, SIGNIFICANCE, MASK, SNR, NONE = range(len(CHANNELS))
@@ -35,7 +35,6 @@ def draw_channels(flux, ivar, wavelength, mask, settings, scale, out):  # type: 
     if status != DRAWN:
         return status, pixels
     flux, ivar, wavelength, good = flux[first:end], ivar[first:end], wavelength[first:end], good[first:end]
-    fill_gaps(flux, good)
     flat, codes = out.reshape(cells, out.shape[2]), np.empty(end - first, np.uint8)
     for channel in range(out.shape[2]):
         kind = settings.channels[channel]

@@ -72,7 +72,7 @@ def cell_order(config: ImageConfig) -> npt.NDArray[np.int32]:
 
 @njit(nogil=True, cache=True)
 def on_grid(flux, ivar, wavelength, good, settings, cells):  # type: ignore[no-untyped-def]
-    """The values that fill the cells.
+    """The values that fill the cells, without gaps.
 
     Returns:
         status, flux float32 `(m,)`, ivar float32, wavelength float64, good bool, share float32 (of each value's width
@@ -105,4 +105,6 @@ def on_grid(flux, ivar, wavelength, good, settings, cells):  # type: ignore[no-u
             status = OUTSIDE
     elif len(flux) > cells:
         status = TOO_MANY
+    if settings.grid != STRETCH:
+        fill_gaps(flux[first:end], good[first:end])
     return status, flux, ivar, wavelength, good, share, first, end

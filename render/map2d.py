@@ -13,7 +13,7 @@ from render.base import Codes, Renderer
 from render.channels import draw_channels, draw_channels_batch
 from render.config import ImageConfig
 from render.grid import MapSettings, on_grid
-from render.prepare import DRAWN, Arrays, fill_gaps, select
+from render.prepare import DRAWN, Arrays, select
 from render.scale import Scale, channel_codes, colour_codes, limits
 
 
@@ -57,7 +57,9 @@ class Map2d(Renderer):
     def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
         if self._plain:
             return draw_map(*spectrum, self._settings, self._scale, out)
-        return draw_channels(*spectrum, self._settings, self._scale, out.reshape(*out.shape[:2], len(self.config.channels)))
+        return draw_channels(
+            *spectrum, self._settings, self._scale, out.reshape(*out.shape[:2], len(self.config.channels))
+        )
 
     def _draw_batch(self, spectra: Arrays, offsets: Any, weighted: Any, out: Codes, states: Any) -> None:
         if self._plain:
@@ -95,7 +97,6 @@ def draw_map(flux, ivar, wavelength, mask, settings, scale, out):  # type: ignor
     if status != DRAWN:
         return status, pixels
     low, high = limits(flux, good, scale)
-    fill_gaps(flux[first:end], good[first:end])
     flat, codes = out.reshape(-1), out.reshape(-1)
     if len(settings.place):
         codes = np.empty(out.size, np.uint8)

@@ -49,17 +49,23 @@ class Scale(NamedTuple):
         return cls(LIMITS.index(config.limits), float(low), float(high), levels, starts, curve)
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+@njit(nogil=True, cache=True)
 def extremes(flux, good):  # type: ignore[no-untyped-def]
-    """Lowest and highest good flux; there is at least one good pixel.
+    """Lowest and highest good flux, float32; there is at least one good pixel.
 
-    Good flux is finite, so that nothing compared here is NaN, and saying so lets the loop run on vectors.
+    Compared as whole numbers that order as the floats do: those the compiler turns into vectors, where a float could
+    be NaN.
     """
-    low, high = np.float32(np.inf), np.float32(-np.inf)
-    for i in range(len(flux)):
-        low = min(low, flux[i] if good[i] else np.float32(np.inf))
-        high = max(high, flux[i] if good[i] else np.float32(-np.inf))
-    return low, high
+    bits = flux.view(np.int32)
+    low, high = np.int32(2**31 - 1), np.int32(-(2**31))
+    for i in range(len(bits)):
+        key = np.int32(bits[i] ^ ((bits[i] >> 31) & 0x7FFFFFFF))
+        low = min(low, key if good[i] else np.int32(2**31 - 1))
+        high = max(high, key if good[i] else np.int32(-(2**31)))
+    ends = np.empty(2, np.int32)
+    ends[0], ends[1] = low ^ ((low >> 31) & 0x7FFFFFFF), high ^ ((high >> 31) & 0x7FFFFFFF)
+    values = ends.view(np.float32)
+    return values[0], values[1]
 
 
 @njit(nogil=True, cache=True)

@@ -16,7 +16,8 @@ from ingest.quarantine import quarantine_row
 from ingest.surveys import open_file
 from ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from render import ImageConfig, RenderError, renderer
-from shards.spectra import Arrays, SpectraFolder, holds_spectra, iter_blocks
+from shards.flux import Arrays
+from shards.spectra import SpectraFolder, holds_spectra, iter_blocks
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def pictures(inputs: Path, image: ImageConfig, batch_size: int) -> Iterator[Pict
             done.clear()
         return batch
 
-    for meta, arrays in _objects(inputs, quarantine):
+    for meta, arrays in objects(inputs, quarantine):
         try:
             codes.append(drawer.codes(*arrays).copy())
             rows.append(meta)
@@ -67,7 +68,8 @@ def pictures(inputs: Path, image: ImageConfig, batch_size: int) -> Iterator[Pict
         yield flush()
 
 
-def _objects(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Arrays]]:
+def objects(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Arrays]]:
+    """Every spectrum with what is known of it; what cannot be read goes to `quarantine` as a row."""
     if holds_spectra(inputs):
         yield from _from_parquet(inputs, quarantine)
     else:
@@ -84,7 +86,7 @@ def _from_files(inputs: str, quarantine: list[dict[str, Any]]) -> Iterator[tuple
                     continue
                 meta = {key: getattr(item, key) for key in ("object_id", "survey", "ra", "dec", "source_file", "row")}
                 ivar = None if isinstance(item, SpectrumWithoutIvar) else item.ivar
-                yield {**meta, **item.labels}, (item.flux, ivar, item.wavelength, item.mask)
+                yield {**meta, "sn_median": item.sn_median(), **item.labels}, (item.flux, ivar, item.wavelength, item.mask)
         except BadObjectError as error:
             quarantine.append(quarantine_row(name, error.row, "read", error))
 

@@ -1,0 +1,176 @@
+"""`python -m benchmarks.render` (`make bench-render`): drawing on one core, beside a memset of the picture's bytes.
+
+The floor is what it costs to write the 150,528 bytes of one picture of a batch that no cache holds (`memset`); the
+renderers write to the same memory. The same memset into one picture that stays in the cache, and into memory that the
+system has just handed out, stand beside it: the ratio depends on which one is meant.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numba
+import numpy as np
+import typer
+
+from benchmarks.compare_matplotlib import made_up_galaxy, read_spectra
+from benchmarks.matplotlib_reference import figure
+from benchmarks.records import Machine, Record, interleave
+from ingest.errors import run_app
+from render import IMAGES, ImageConfig, preset, renderer
+from render.prepare import as_arrays
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Work = Callable[[], int]
+#: Pictures of the batch that is written to: 154 MB.
+PICTURES = 1024
+SIZE = 224
+#: Targets as ratios to the memset, of the median over rounds.
+TARGETS = {"map2d codes": 0.8, "map2d RGB": 2.5, "simple codes": 5.0, "overlap codes": 12.0}
+
+
+def end_to_end(spectra: list[Any]) -> tuple[tuple[Any, ...], Any]:
+    """Spectra as `Renderer.codes_batch` takes them: flux, ivar, wavelength, mask, and where each begins."""
+    arrays = [as_arrays(*spectrum) for spectrum in spectra]
+    columns = tuple(np.concatenate([one[k] for one in arrays]) for k in range(4))
+    return columns, np.concatenate([[0], np.cumsum([len(one[0]) for one in arrays])])
+
+
+def memsets(pictures: Any) -> dict[str, Work]:
+    """The three floors."""
+    warm = pictures[0]
+
+    def batch() -> int:
+        for picture in pictures:
+            picture.fill(7)
+        return len(pictures)
+
+    def cached() -> int:
+        for _ in range(len(pictures)):
+            warm.fill(7)
+        return len(pictures)
+
+    def new() -> int:
+        np.empty_like(pictures).fill(7)
+        return len(pictures)
+
+    return {"memset": batch, "memset, in cache": cached, "memset, new memory": new}
+
+
+def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
+    """Each image's codes and RGB over a batch of spectra, and each preset's codes."""
+    columns, offsets = end_to_end(spectra)
+    contenders: dict[str, Work] = {}
+
+    def add(name: str, config: ImageConfig, rgb: bool) -> None:
+        drawer, count = renderer(config), len(spectra)
+        # Codes are pictures already for the lines: they go to the pictures' memory too.
+        space = pictures.reshape(-1)[: count * int(np.prod(drawer.code_shape))]
+        codes = (
+            space.reshape(count, *drawer.code_shape) if not rgb else np.empty((count, *drawer.code_shape), np.uint8)
+        )
+        out = pictures[:count].reshape(count, SIZE, SIZE, 3)
+
+        def draw() -> int:
+            drawer.codes_batch(*columns, offsets, out=codes)
+            if rgb:
+                drawer.expand_batch(codes, out=out)
+            return count
+
+        contenders[name] = draw
+
+    for image in ("map2d", "simple", "overlap"):
+        add(f"{image} codes", ImageConfig(image=image), False)
+        add(f"{image} RGB", ImageConfig(image=image), True)
+    for name in ("paper-derivatives", "robust", "survey-free", "quality", "patch", "lines"):
+        add(f"map2d, preset {name}, codes", preset(name, "map2d"), False)
+    return contenders
+
+
+def threads(spectra: list[Any]) -> list[dict[str, Work]]:
+    """Each image's codes with one thread and with two."""
+    columns, offsets = end_to_end(spectra)
+    groups = []
+    for image in IMAGES:
+        drawer = renderer(ImageConfig(image=image))
+        codes = np.empty((len(spectra), *drawer.code_shape), np.uint8)
+
+        def draw(count: int, drawer: Any = drawer, codes: Any = codes) -> int:
+            numba.set_num_threads(count)
+            drawer.codes_batch(*columns, offsets, out=codes)
+            numba.set_num_threads(1)
+            return len(spectra)
+
+        groups.append({f"{image}, {n} thread{'s' * (n > 1)}": lambda n=n, draw=draw: draw(n) for n in (1, 2)})
+    return groups
+
+
+def figures(spectra: list[Any]) -> dict[str, Work]:
+    """matplotlib's own road: figure, axes, PNG in memory, decoded again, as the paper's code goes it."""
+
+    def through(image: str) -> Work:
+        def work() -> int:
+            for spectrum in spectra[:3]:
+                figure(spectrum, ImageConfig(image=image))
+            return 3
+
+        return work
+
+    return {f"{image}, matplotlib figure": through(image) for image in IMAGES}
+
+
+def report(records: list[Record]) -> str:
+    """The table: microseconds, and ratios to the memsets."""
+    of = {record.name: record.median for record in records}
+    floors = [name for name in of if name.startswith("memset")]
+    lines = [
+        "| | median us | lowest to highest | " + " | ".join(f"x {name}" for name in floors) + " | target |",
+        "|" + "---|" * (4 + len(floors)),
+    ]
+    for r in records:
+        ratios = " | ".join(f"{r.median / of[name]:.2f}" for name in floors)
+        target = f"{TARGETS[r.name]:g}" if r.name in TARGETS else ""
+        spread = f"{1e6 * min(r.seconds):,.1f} to {1e6 * max(r.seconds):,.1f}"
+        lines.append(f"| {r.name} | {1e6 * r.median:,.1f} | {spread} | {ratios} | {target} |")
+    lines.append("")
+    for image in IMAGES:
+        slow, ours = of[f"{image}, matplotlib figure"], of[f"{image} RGB"]
+        lines.append(f"{image}: RGB {slow / ours:,.0f} times faster than matplotlib's figure")
+        if f"{image}, 2 threads" in of:
+            ratio = of[f"{image}, 1 thread"] / of[f"{image}, 2 threads"]
+            lines.append(f"{image}: two threads {ratio:.2f} times one")
+    return "\n".join(lines)
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/render.json"),
+    data: Annotated[Path | None, typer.Option(help="Survey files to draw; without it, made-up spectra.")] = None,
+    count: Annotated[int, typer.Option(help="Spectra in the batch.")] = 256,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 9,
+) -> None:
+    """Time every renderer on one core, interleaved with a memset of the picture; then with two."""
+    spectra = read_spectra(data, count) if data else [made_up_galaxy(seed) for seed in range(count)]
+    pictures = np.ones((PICTURES, SIZE * SIZE * 3), np.uint8)
+    numba.set_num_threads(1)
+    records = interleave("render", {**memsets(pictures), **drawers(spectra, pictures), **figures(spectra)}, rounds)
+    if numba.config.NUMBA_NUM_THREADS > 1:
+        for group in threads(spectra):
+            records += interleave("threads", group, rounds)
+    print(report(records))
+    content = {
+        "command": " ".join(["python -m benchmarks.render", *sys.argv[1:]]), "machine": asdict(Machine.here()),
+        "spectra": "mock" if data is None else "real", "records": [asdict(r) for r in records],
+    }  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=1) + "\n")
+    print(out)
+
+
+if __name__ == "__main__":
+    run_app(app)
