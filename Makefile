@@ -39,7 +39,7 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards train evaluate predict bench bench-ingest test lint format clean distclean
+.PHONY: help shards train evaluate predict bench bench-render bench-encode bench-ingest test lint format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
@@ -47,7 +47,7 @@ help:  ## Say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make shards SURVEY=lamost|sdss|desi [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
-	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|jpeg]"
+	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
 	@echo "              [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [SCHEDULER=tcp://...] [FORCE=1]"
 	@echo "  make train TASK=classify|redshift [SHARDS=folder,folder] [BACKBONE=facebook/dino-vitb16|folder|tiny]"
 	@echo "              [EPOCHS=n] [OUT=runs/TASK]"
@@ -76,6 +76,12 @@ predict: $(STAMP)  ## MODEL's predictions for INPUT as Parquet or CSV
 
 bench: $(STAMP)  ## Time the renderers, encoders, shard writer and loaders; JSON and tables
 	@$(PYTHON) -m benchmarks $(ARGS)
+
+bench-render: $(STAMP)  ## Time the renderers on one core against a memset of the picture and matplotlib
+	@$(PYTHON) -m benchmarks.render $(ARGS)
+
+bench-encode: $(STAMP)  ## Time the encodings of a sample, and their bytes, against OpenCV's PNG and JPEG
+	@$(PYTHON) -m benchmarks.encode $(ARGS)
 
 bench-ingest: $(STAMP)  ## Time reading, Parquet, workers and memory of ingest against a plain astropy loop
 	@$(PYTHON) -m benchmarks.ingest $(ARGS)

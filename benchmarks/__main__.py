@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from benchmarks.records import Record, interleave, save, table
@@ -16,42 +15,6 @@ from ingest.errors import UsageError, run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 GROUPS = ("render", "encode", "load", "train")
-
-
-def render_records(rounds: int) -> list[Record]:
-    """Drawing one spectrum: our kernels on one core, and matplotlib."""
-    from benchmarks.compare_matplotlib import made_up_galaxy
-    from benchmarks.matplotlib_reference import draw
-    from render import IMAGES, ImageConfig, renderer
-
-    spectrum = made_up_galaxy()
-    records = []
-    for image in IMAGES:
-        drawer = renderer(ImageConfig(image=image))
-        codes = np.stack([drawer.codes(*spectrum)] * 64)
-        rgb = drawer.expand_batch(codes)
-
-        def ours(drawer=drawer, out=codes[0].copy()) -> int:  # type: ignore[no-untyped-def]
-            for _ in range(200):
-                drawer.codes(*spectrum, out=out)
-            return 200
-
-        def expand(drawer=drawer, codes=codes, rgb=rgb) -> int:  # type: ignore[no-untyped-def]
-            drawer.expand_batch(codes, out=rgb)
-            return len(codes)
-
-        def matplotlib(config=drawer.config) -> int:  # type: ignore[no-untyped-def]
-            for _ in range(3):
-                draw(spectrum, config)
-            return 3
-
-        contenders: dict[str, Callable[[], int]] = {
-            f"{image} codes": ours,
-            f"{image} expand, batch of 64": expand,
-            f"{image} {'Normalize and colour map, numpy blocks' if image == 'map2d' else 'matplotlib'}": matplotlib,
-        }
-        records += interleave(f"render {image}", contenders, rounds)
-    return records
 
 
 def load_records(rounds: int, scratch: Path, objects: int) -> list[Record]:
@@ -110,7 +73,9 @@ def main(
         raise UsageError(f"unknown group {', '.join(unknown)}: choose {', '.join(GROUPS)}")
     records: list[Record] = []
     if "render" in groups:
-        records += render_records(rounds)
+        from benchmarks.render import measure
+
+        records += measure(rounds)
     if "encode" in groups:
         from benchmarks.encode import encode_records, made_up_spectra
 

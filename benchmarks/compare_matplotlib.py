@@ -39,17 +39,27 @@ def read_spectra(data: Path, count: int, seed: int = 0) -> list[Spectrum]:
 
 
 def likeness(spectra: list[Spectrum], image: str) -> dict[str, float]:
-    """Correlation and mean absolute difference (gray levels) between our pictures and matplotlib's."""
+    """Correlation, structural similarity and mean absolute difference (gray levels) of our pictures and matplotlib's.
+
+    `worst` is the number of the spectrum with the lowest correlation.
+    """
+    import torch
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
     drawer = renderer(ImageConfig(image=image))
-    correlations, differences = [], []
+    correlations, similarities, differences = [], [], []
     for spectrum in spectra:
         ours = drawer.expand(drawer.codes(*spectrum)).astype(float)
         theirs = draw(spectrum, drawer.config).astype(float)
         correlations.append(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1])
         differences.append(np.abs(ours - theirs).mean())
+        pair = [torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in (ours, theirs)]
+        similarities.append(float(ssim(*pair, data_range=255.0)))
     return {
         "spectra": len(spectra), "median_correlation": float(np.median(correlations)),
-        "lowest_correlation": float(np.min(correlations)), "mean_absolute_difference": float(np.mean(differences)),
+        "lowest_correlation": float(np.min(correlations)), "median_ssim": float(np.median(similarities)),
+        "lowest_ssim": float(np.min(similarities)), "mean_absolute_difference": float(np.mean(differences)),
+        "worst": int(np.argmin(correlations)),
     }  # fmt: skip
 
 
@@ -124,10 +134,13 @@ def main(
     if data is None:
         raise UsageError("give --data, a folder of survey files, or --readme, a PNG")
     spectra = read_spectra(data, compare)
-    contact_sheet(spectra[:count], out)
+    worst = []
     for image in IMAGES:
-        print(image, json.dumps(likeness(spectra, image)))
-    print(out)
+        found = likeness(spectra, image)
+        worst.append(int(found["worst"]))
+        print(image, json.dumps(found))
+    contact_sheet([spectra[i] for i in dict.fromkeys([*worst, *range(min(count, len(spectra)))])], out)
+    print(f"{out}: the least alike of each image first")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,11 +35,11 @@ SIZE = 224
 TARGETS = {"map2d codes": 0.8, "map2d RGB": 2.5, "simple codes": 5.0, "overlap codes": 12.0}
 
 
-def end_to_end(spectra: list[Any]) -> tuple[tuple[Any, ...], Any]:
+def end_to_end(spectra: list[Any]) -> tuple[Any, Any, Any, Any, Any]:
     """Spectra as `Renderer.codes_batch` takes them: flux, ivar, wavelength, mask, and where each begins."""
     arrays = [as_arrays(*spectrum) for spectrum in spectra]
-    columns = tuple(np.concatenate([one[k] for one in arrays]) for k in range(4))
-    return columns, np.concatenate([[0], np.cumsum([len(one[0]) for one in arrays])])
+    flux, ivar, wavelength, mask = (np.concatenate([one[k] for one in arrays]) for k in range(4))
+    return flux, ivar, wavelength, mask, np.concatenate([[0], np.cumsum([len(one[0]) for one in arrays])])
 
 
 def memsets(pictures: Any) -> dict[str, Work]:
@@ -64,7 +65,7 @@ def memsets(pictures: Any) -> dict[str, Work]:
 
 def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
     """Each image's codes and RGB over a batch of spectra, and each preset's codes."""
-    columns, offsets = end_to_end(spectra)
+    batch = end_to_end(spectra)
     contenders: dict[str, Work] = {}
 
     def add(name: str, config: ImageConfig, rgb: bool) -> None:
@@ -77,7 +78,7 @@ def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
         out = pictures[:count].reshape(count, SIZE, SIZE, 3)
 
         def draw() -> int:
-            drawer.codes_batch(*columns, offsets, out=codes)
+            drawer.codes_batch(*batch, out=codes)
             if rgb:
                 drawer.expand_batch(codes, out=out)
             return count
@@ -94,7 +95,7 @@ def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
 
 def threads(spectra: list[Any]) -> list[dict[str, Work]]:
     """Each image's codes with one thread and with two."""
-    columns, offsets = end_to_end(spectra)
+    batch = end_to_end(spectra)
     groups = []
     for image in IMAGES:
         drawer = renderer(ImageConfig(image=image))
@@ -102,11 +103,11 @@ def threads(spectra: list[Any]) -> list[dict[str, Work]]:
 
         def draw(count: int, drawer: Any = drawer, codes: Any = codes) -> int:
             numba.set_num_threads(count)
-            drawer.codes_batch(*columns, offsets, out=codes)
+            drawer.codes_batch(*batch, out=codes)
             numba.set_num_threads(1)
             return len(spectra)
 
-        groups.append({f"{image}, {n} thread{'s' * (n > 1)}": lambda n=n, draw=draw: draw(n) for n in (1, 2)})
+        groups.append({f"{image}, {n} thread{'s' * (n > 1)}": partial(draw, n) for n in (1, 2)})
     return groups
 
 
@@ -147,6 +148,23 @@ def report(records: list[Record]) -> str:
     return "\n".join(lines)
 
 
+def measure(rounds: int, count: int = 256, data: Path | None = None) -> list[Record]:
+    """All records: one core first, then two against one. `data`: a folder of survey files; else made-up spectra."""
+    spectra = read_spectra(data, count) if data else [made_up_galaxy(seed) for seed in range(count)]
+    pictures = np.ones((PICTURES, SIZE * SIZE * 3), np.uint8)
+    most = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        records = interleave(
+            "render", {**memsets(pictures), **drawers(spectra, pictures), **figures(spectra)}, rounds
+        )
+        for group in threads(spectra) if most > 1 else []:
+            records += interleave("threads", group, rounds)
+    finally:
+        numba.set_num_threads(most)
+    return records
+
+
 @app.command()
 def main(
     out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/render.json"),
@@ -155,13 +173,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 9,
 ) -> None:
     """Time every renderer on one core, interleaved with a memset of the picture; then with two."""
-    spectra = read_spectra(data, count) if data else [made_up_galaxy(seed) for seed in range(count)]
-    pictures = np.ones((PICTURES, SIZE * SIZE * 3), np.uint8)
-    numba.set_num_threads(1)
-    records = interleave("render", {**memsets(pictures), **drawers(spectra, pictures), **figures(spectra)}, rounds)
-    if numba.config.NUMBA_NUM_THREADS > 1:
-        for group in threads(spectra):
-            records += interleave("threads", group, rounds)
+    records = measure(rounds, count, data)
     print(report(records))
     content = {
         "command": " ".join(["python -m benchmarks.render", *sys.argv[1:]]), "machine": asdict(Machine.here()),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ingest import options
 from ingest.errors import UsageError, run_app
 from ingest.jobs import engine_of
+from render.config import CHANNEL_SETS, CHANNELS, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
+from shards.encoding import ENCODINGS
 from shards.format import ShardConfig
 
 app = typer.Typer(
@@ -20,10 +23,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_Image = Annotated[str, typer.Option(help="simple, overlap or map2d.")]
-_Encoding = Annotated[str, typer.Option(help="png (lossless, compact) or jpeg (full size, 4:4:4).")]
-_Preset = Annotated[str, typer.Option(help="default, or paper for the published choices.")]
-_Size = Annotated[int | None, typer.Option(help="Side of the picture in pixels (224).")]
+
+def _picture(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Picture")
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+_Image = Annotated[str, _picture("simple, overlap or map2d.")]
+_Preset = Annotated[str, _picture(f"Named choices of what follows: {_one_of(PRESETS)} (paper*: as published).")]
+_Size = Annotated[int | None, _picture("Side of the picture in pixels (224).")]
+_Block = Annotated[int | None, _picture("Side of one value's square in map2d, pixels (3).")]
+_Limits = Annotated[str | None, _picture(f"Ends of the flux scale: {_one_of(LIMITS)}.")]
+_Scale = Annotated[str | None, _picture(f"Flux scale between them: {_one_of(SCALES)}.")]
+_Order = Annotated[str | None, _picture(f"Order of the values in map2d: {_one_of(ORDERS)}.")]
+_Channels = Annotated[
+    str | None,
+    _picture(f"Of map2d: {', '.join(CHANNEL_SETS)}; or one or three, with commas, of {', '.join(CHANNELS)}."),
+]
+_Grid = Annotated[str | None, _picture(f"Which wavelength a cell of map2d is: {_one_of(GRIDS)}.")]
+_Encoding = Annotated[
+    str,
+    typer.Option(help="How a sample is stored: " + "; ".join(f"{n} ({kind.about})" for n, kind in ENCODINGS.items())),
+]
 _SamplesPerShard = Annotated[int, typer.Option(help="Samples aimed at in one tar.")]
 
 
@@ -41,6 +65,12 @@ def make_survey(
     encoding: _Encoding = "png",
     preset: _Preset = "default",
     size: _Size = None,
+    block: _Block = None,
+    limits: _Limits = None,
+    scale: _Scale = None,
+    order: _Order = None,
+    channels: _Channels = None,
+    grid: _Grid = None,
     samples_per_shard: _SamplesPerShard = 8192,
     seed: options.Seed = 0,
     workers: options.Workers = None,
@@ -58,7 +88,10 @@ def make_survey(
     from shards.build import build
     from shards.spectra import holds_spectra
 
-    config = _config(image, encoding, preset, size, samples_per_shard, seed)
+    config = _config(
+        image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
+        size=size, block=block, limits=limits, scale=scale, order=order, channels=channels, grid=grid,
+    )  # fmt: skip
     engine = engine_of(workers, scheduler)
     check_survey(survey)
     shards = out / "shards" / image
@@ -87,6 +120,12 @@ def build(
     encoding: _Encoding = "png",
     preset: _Preset = "default",
     size: _Size = None,
+    block: _Block = None,
+    limits: _Limits = None,
+    scale: _Scale = None,
+    order: _Order = None,
+    channels: _Channels = None,
+    grid: _Grid = None,
     samples_per_shard: _SamplesPerShard = 8192,
     seed: options.Seed = 0,
     workers: options.Workers = None,
@@ -97,7 +136,10 @@ def build(
     """Draw every spectrum and write OUT/<split>/*.tar; a rerun goes on where the last one stopped."""
     from shards.build import build
 
-    config = _config(image, encoding, preset, size, samples_per_shard, seed)
+    config = _config(
+        image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
+        size=size, block=block, limits=limits, scale=scale, order=order, channels=channels, grid=grid,
+    )  # fmt: skip
     engine = engine_of(workers, scheduler)
     build(
         config, spectra, out, survey=survey, engine=engine, max_bad_fraction=max_bad_fraction, force=force
@@ -105,15 +147,16 @@ def build(
 
 
 def _config(
-    image: str, encoding: str, preset: str, size: int | None, samples_per_shard: int, seed: int
+    image: str, preset: str, *, encoding: str, samples_per_shard: int, seed: int, channels: str | None, **choices: Any
 ) -> ShardConfig:
-    """The options as one checked configuration, before anything is read."""
+    """The options as one checked configuration, before anything is read; of `choices`, None leaves the preset's."""
     import render
 
+    changes = {name: value for name, value in choices.items() if value is not None}
+    if channels is not None:
+        changes["channels"] = CHANNEL_SETS.get(channels) or tuple(name.strip() for name in channels.split(","))
     try:
-        picture = render.preset(preset, image)
-        if size is not None:
-            picture = replace(picture, size=size)
+        picture = replace(render.preset(preset, image), **changes)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return ShardConfig(image=picture, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed)

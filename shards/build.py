@@ -24,9 +24,8 @@ from ingest.quarantine import quarantine_row, write_quarantine
 from ingest.schema import CLASSES
 from render import RenderError, renderer
 from shards import card
-from shards.encoding import encoder
+from shards.encoding import ENCODINGS
 from shards.format import (
-    ENCODINGS,
     LABELS,
     MANIFEST,
     SPLITS,
@@ -177,13 +176,15 @@ def write_shard(task: _Task) -> TaskResult:
 
 def _draw(block: SpectraBlock, config: ShardConfig, quarantine: list[dict[str, Any]]) -> list[tuple[int, bytes]]:
     drawer = renderer(config.image)
-    encode = encoder(config.encoding, drawer, config.jpeg_quality)
+    encoding = ENCODINGS[config.encoding](drawer, config.jpeg_quality)
     codes = np.empty(drawer.code_shape, np.uint8)
     drawn = []
     for index in range(len(block)):
         try:
-            flux, ivar, wavelength, mask = block.arrays(index)
-            drawn.append((index, encode(drawer.codes(flux, ivar, wavelength, mask, out=codes))))
+            spectrum = block.arrays(index)
+            # Also where the spectrum itself is stored: what cannot be drawn is set aside now, not met while loading.
+            drawer.codes(*spectrum, out=codes)
+            drawn.append((index, encoding.encode(codes, spectrum, block.grid(index))))
         except RenderError as error:
             quarantine.append(quarantine_row(*block.place(index), "render", error))
     return drawn
@@ -193,7 +194,7 @@ def _write_split(task: _Task, split: str, samples: Sequence[_Sample], blocks: Se
     name = f"{split}/{split}-{task.shard:06d}.tar"
     path = Path(task.out) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    extension = ENCODINGS[task.config.encoding]
+    extension = ENCODINGS[task.config.encoding](renderer(task.config.image)).extension
     with TarWriter(path) as tar:
         for sample in samples:
             tar.add(key(sample.row), [(extension, sample.payload), ("npy", label_npy(sample.labels))])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from shards.format import ENCODINGS, LABELS, SPLITS, Manifest
+from render import renderer
+from shards.encoding import ENCODINGS
+from shards.format import LABELS, SPLITS, Manifest
 
 
 def counts_table(manifest: Manifest) -> str:
@@ -35,9 +37,14 @@ def timm_info(manifest: Manifest) -> str:
 def dataset_card(manifest: Manifest) -> str:
     """`README.md` of a data set: what it holds, how it was made, how to load it."""
     config = manifest.config
-    extension = ENCODINGS[config.encoding]
+    encoding = ENCODINGS[config.encoding](renderer(config.image))
+    extension = encoding.extension
+    if encoding.shape is None:
+        what, member = "", "the spectrum, drawn while loading"
+    else:
+        what, member = f" as {config.image.image} images", "the picture"
     mock = "**This is mock data**, made by a simulator; no telescope saw these objects.\n\n" if manifest.mock else ""
-    return f"""# {", ".join(manifest.surveys)}: {manifest.samples():,} spectra as {config.image.image} images
+    return f"""# {", ".join(manifest.surveys)}: {manifest.samples():,} spectra{what}
 
 {mock}Format version {manifest.format_version}, written by specshards {manifest.program_version}.
 {manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} in `quarantine.parquet`.
@@ -48,7 +55,7 @@ def dataset_card(manifest: Manifest) -> str:
 
 Splits are by cell of the sky (HEALPix nside {config.split_nside}), so repeated visits of one object fall together.
 
-A sample is `<key>.{extension}` (the picture) and `<key>.npy` (float64 labels, NaN = missing), in this order:
+A sample is `<key>.{extension}` ({member}) and `<key>.npy` (float64 labels, NaN = missing), in this order:
 `{"`, `".join(LABELS)}`; `class` counts in {list(manifest.classes)}, `survey` in {list(manifest.surveys)}.
 The Parquet file beside each tar has the same labels, ids and positions, one row a sample.
 

@@ -1,7 +1,7 @@
 """The shard format, version 1: sample, label vector, manifest. `docs/shard-format.md` says it for other readers.
 
 <folder>/manifest.json                     written last; a folder without it is not finished
-<folder>/<split>/<split>-000000.tar        samples: <key>.<png|jpg> then <key>.npy
+<folder>/<split>/<split>-000000.tar        samples: <key>.<extension of the encoding>, then <key>.npy
 <folder>/<split>/<split>-000000.idx        DALI index v1.2
 <folder>/<split>/<split>-000000.parquet    one row per sample, in the tar's order
 <folder>/quarantine.parquet                one row per object that gave no sample
@@ -23,11 +23,11 @@ import numpy.typing as npt
 from ingest.errors import JobError, UsageError
 from ingest.schema import CLASSES, PROGRAM_VERSION
 from render import ImageConfig
+from shards.encoding import ENCODINGS
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.json"
-ENCODINGS = {"png": "png", "jpeg": "jpg"}  # encoding -> member extension
 
 #: The label vector of every sample: float64, NaN = missing. `class` and `survey` are positions in the manifest's
 #: `classes` and `surveys`.
@@ -61,7 +61,7 @@ class ShardConfig:
 
     Attributes:
         image: which picture, at which size, through which window and scale.
-        encoding: `png` (compact code array, lossless) or `jpeg` (full-size RGB, 4:4:4).
+        encoding: `png`, `pnm`, `jpeg` or `flux`; see `shards.encoding`.
         jpeg_quality: 90 to 100.
         samples_per_shard: aimed at; whole row groups make a shard, so that each is read once.
         split: shares of train, val and test over cells of the sky.
@@ -80,7 +80,7 @@ class ShardConfig:
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
         if self.encoding not in ENCODINGS:
-            raise UsageError(f"unknown ENCODING={self.encoding}: choose {' or '.join(ENCODINGS)}")
+            raise UsageError(f"unknown ENCODING={self.encoding}: choose {', '.join(ENCODINGS)}")
         if not 90 <= self.jpeg_quality <= 100:
             raise UsageError(f"jpeg_quality={self.jpeg_quality}: give 90 to 100; less blurs the lines of a spectrum")
         if len(self.split) != 3 or min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9:

@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ingest.errors import UsageError
+from ingest.errors import JobError, UsageError
 from ingest.jobs import cores
-from render import Renderer, renderer
+from render import ImageConfig, Renderer, renderer
+from shards.encoding import ENCODINGS, Encoding, Flux
+from shards.flux import Arrays
 from shards.format import SPLITS, Manifest
 from shards.readers import RawBatch, ReaderConfig, check_files, dali_is_here, open_reader
 
@@ -49,6 +51,7 @@ def open(
     split: str,
     batch_size: int,
     *,
+    image: ImageConfig | None = None,
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -62,6 +65,8 @@ def open(
     Args:
         folders: shard folders (those that hold `manifest.json`).
         split: `train`, `val` or `test`.
+        image: the picture; by default the one that the data sets were made for. Another only where they hold spectra
+            (encoding `flux`).
         rank, world_size: this process and how many share the epoch.
         device: `cpu`, `cuda` or `cuda:N`; DALI decodes there what it can.
         backend: `dali` or `plain`; by default DALI where it is installed.
@@ -69,8 +74,8 @@ def open(
         threads: decoding threads; all cores by default.
 
     Raises:
-        UsageError: unknown split or backend, an empty split, data sets that do not fit together.
-        JobError: missing or cut files.
+        UsageError: unknown split or backend, an empty split, data sets that do not fit together, or not `image`.
+        JobError: missing or cut files; while iterating, a damaged sample or a spectrum that `image` cannot show.
     """
     many = [folders] if isinstance(folders, str | Path) else list(folders)
     if split not in SPLITS:
@@ -83,9 +88,9 @@ def open(
     if batch_size < 1 or not 0 <= rank < world_size:
         raise UsageError(f"batch_size {batch_size}, rank {rank}, world_size {world_size}: not a possible loader")
     return Loader(
-        [Path(folder) for folder in many], split, batch_size, seed=seed, rank=rank, world_size=world_size,
-        device=device, backend=backend, shuffle=split == "train" if shuffle is None else shuffle,
-        threads=threads or cores(),
+        [Path(folder) for folder in many], split, batch_size, image=image, seed=seed, rank=rank,
+        world_size=world_size, device=device, backend=backend,
+        shuffle=split == "train" if shuffle is None else shuffle, threads=threads or cores(),
     )  # fmt: skip
 
 
@@ -94,17 +99,19 @@ class Loader:
 
     Attributes:
         manifests: of the data sets, in the order given.
+        image: the picture.
         surveys: names that the `survey` label counts in, over all data sets.
         samples: of the whole split, over all ranks.
     """
 
     def __init__(
-        self, folders: Sequence[Path], split: str, batch_size: int, *, seed: int, rank: int, world_size: int,
-        device: str, backend: str, shuffle: bool, threads: int,
+        self, folders: Sequence[Path], split: str, batch_size: int, *, image: ImageConfig | None, seed: int,
+        rank: int, world_size: int, device: str, backend: str, shuffle: bool, threads: int,
     ) -> None:  # fmt: skip
         self.folders, self.split, self.device, self.backend = tuple(folders), split, device, backend
         self.manifests = tuple(Manifest.load(folder) for folder in folders)
-        first = _agreed(self.folders, self.manifests)
+        first = _agreed(self.folders, self.manifests, image)
+        self.image = image or first.config.image
         self.surveys = tuple(sorted({name for manifest in self.manifests for name in manifest.surveys}))
         self._names = first.labels
         self._survey_column = first.labels.index("survey")
@@ -112,8 +119,7 @@ class Loader:
             np.array([self.surveys.index(name) for name in manifest.surveys], np.float64)
             for manifest in self.manifests
         ]
-        encoding = first.config.encoding
-        self._expand = _Expander(renderer(first.config.image), encoding, device)
+        encoding = ENCODINGS[first.config.encoding](renderer(self.image), first.config.jpeg_quality)
         shards = [
             (folder, record)
             for folder, manifest in zip(self.folders, self.manifests, strict=True)
@@ -129,9 +135,10 @@ class Loader:
         self._dataset = {str(r.path(folder)): self.folders.index(folder) for folder, r in shards}
         self._config = ReaderConfig(
             tars=tuple(r.path(folder) for folder, r in shards), samples=tuple(r.samples for _, r in shards),
-            encoding=encoding, gray=self._expand.gray, labels=len(self._names), batch_size=batch_size,
+            encoding=encoding, labels=len(self._names), batch_size=batch_size,
             shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, device=device, threads=threads,
         )  # fmt: skip
+        self._pictures = _Pictures(encoding, device)
         self._reader = open_reader(self._config, backend)
         self._batch = 0
         self._epoch = 0
@@ -165,7 +172,7 @@ class Loader:
         counted = min(size, max(0, self._config.mine - number * size))
         keys = [f"{d}/{member.partition('.')[0]}" for d, (_, member) in zip(datasets, raw.sources, strict=True)]
         return Batch(
-            pixel_values=self._expand(raw.images),
+            pixel_values=self._pictures(raw.stored, keys),
             labels={name: torch.from_numpy(labels[:, i].copy()) for i, name in enumerate(self._names)},
             key=keys,
             valid=torch.arange(size) < counted,
@@ -176,7 +183,7 @@ class Loader:
         config = self._config
         parts = [manifest.fingerprint() for manifest in self.manifests]
         arguments = [self.split, self.backend, config.batch_size, config.shuffle, config.seed, config.rank,
-                     config.world_size]  # fmt: skip
+                     config.world_size, self.image.to_dict()]  # fmt: skip
         return hashlib.sha256(json.dumps([parts, arguments]).encode()).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,17 +232,18 @@ class Loader:
         self.close()
 
 
-def _agreed(folders: Sequence[Path], manifests: Sequence[Manifest]) -> Manifest:
-    """The first manifest, once all agree in what one batch can hold."""
+def _agreed(folders: Sequence[Path], manifests: Sequence[Manifest], image: ImageConfig | None) -> Manifest:
+    """The first manifest, once all agree in what one batch can hold, and that is `image`, where one is asked for."""
     first = manifests[0]
+    drawn_here = first.config.encoding == Flux.name and image is not None
     for folder, manifest in zip(folders, manifests, strict=True):
         for what, theirs, ours in (
-            ("image configuration", manifest.config.image, first.config.image),
             ("encoding", manifest.config.encoding, first.config.encoding),
+            ("image configuration", manifest.config.image, first.config.image),
             ("labels", manifest.labels, first.labels),
             ("classes", manifest.classes, first.classes),
         ):
-            if theirs != ours:
+            if theirs != ours and not (drawn_here and what == "image configuration"):
                 raise UsageError(f"{folder}: another {what} than {folders[0]}; make both shard sets alike")
         # Two different splits of one sky would put a train object of one data set into the test set of the other.
         if (manifest.config.seed, manifest.config.split, manifest.config.split_nside) != (
@@ -244,34 +252,67 @@ def _agreed(folders: Sequence[Path], manifests: Sequence[Manifest]) -> Manifest:
             raise UsageError(
                 f"{folder}: splits the sky otherwise than {folders[0]}; make both with one seed and split"
             )
+    if image is not None and image != first.config.image and not drawn_here:
+        asked, there = image.to_dict(), first.config.image.to_dict()
+        changed = ", ".join(f"{k} {there[k]}, not {asked[k]}" for k in there if there[k] != asked[k])
+        raise UsageError(
+            f"{folders[0]}: holds pictures that are drawn already, with {changed}; leave `image` out, or make shards "
+            "with ENCODING=flux, which give any picture"
+        )
     return first
 
 
-class _Expander:
-    """Stored arrays to RGB tensors `(B, 3, S, S)`: Numba on the CPU, the same arithmetic in torch on a GPU."""
+class _Pictures:
+    """What a reader gives to RGB tensors `(B, 3, S, S)`: Numba on the CPU, the same arithmetic in torch on a GPU."""
 
-    def __init__(self, drawer: Renderer, encoding: str, device: str) -> None:
-        self._drawer, self._full = drawer, encoding == "jpeg"
-        self.gray = not self._full and len(drawer.code_shape) == 2
-        self._device = device
+    def __init__(self, encoding: Encoding, device: str) -> None:
+        self._encoding, self._device = encoding, device
 
-    def __call__(self, images: npt.NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
-        if isinstance(images, torch.Tensor):
-            return images.permute(0, 3, 1, 2) if self._full else expand_on_device(images, self._drawer)
-        rgb = images if self._full else self._drawer.expand_batch(images)
+    def __call__(self, stored: npt.NDArray[np.uint8] | torch.Tensor | list[Arrays], keys: list[str]) -> torch.Tensor:
+        drawer, full_size = self._encoding.drawer, self._encoding.full_size
+        if isinstance(stored, torch.Tensor):
+            return stored.permute(0, 3, 1, 2) if full_size else expand_on_device(stored, drawer)
+        if isinstance(stored, list):
+            stored = render_batch(drawer, stored, keys)
+        rgb = stored if full_size else drawer.expand_batch(stored)
         return torch.from_numpy(rgb).permute(0, 3, 1, 2).to(self._device)
+
+
+def render_batch(drawer: Renderer, spectra: Sequence[Arrays], keys: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Draw B spectra, at least one: uint8 `(B, *drawer.code_shape)`.
+
+    Args:
+        keys: of the spectra, for the error.
+
+    Raises:
+        JobError: names the first spectrum that this picture cannot show, and why.
+    """
+    flux, ivar, wavelength, mask = zip(*spectra, strict=True)
+    # Where there is no ivar, something of its length stands in for it.
+    weights = [f if i is None else i for f, i in zip(flux, ivar, strict=True)]
+    codes, errors = drawer.codes_batch(
+        np.concatenate(flux), np.concatenate(weights), np.concatenate(wavelength), np.concatenate(mask),
+        np.cumsum([0, *map(len, flux)]), np.array([i is not None for i in ivar]),
+    )  # fmt: skip
+    for i, error in sorted(errors.items()):
+        raise JobError(
+            f"{keys[i]}: cannot be drawn: {error}; ask for the picture that the shards were made for, or make shards "
+            "for this one"
+        )
+    return codes
 
 
 def expand_on_device(codes: torch.Tensor, drawer: Renderer) -> torch.Tensor:
     """`drawer.expand_batch` in torch: codes uint8 `(B, h, w)` or `(B, h, w, 3)` to RGB uint8 `(B, 3, S, S)`."""
     if codes.ndim == 4:
-        return codes.permute(0, 3, 1, 2)
-    if drawer.lut is None:
+        cells, blank = codes.permute(0, 3, 1, 2), torch.zeros(3, dtype=torch.uint8, device=codes.device)
+    elif drawer.lut is None:
         return codes[:, None].expand(-1, 3, -1, -1)
-    lut = torch.from_numpy(np.asarray(drawer.lut)).to(codes.device)
-    cells = lut[codes.long()].permute(0, 3, 1, 2)
-    block, pad, size = drawer.block, drawer.pad, drawer.config.size
-    cells = cells.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3)
-    picture = lut[drawer.empty][None, :, None, None].expand(len(codes), 3, size, size).clone()
-    picture[:, :, pad : pad + cells.shape[2], pad : pad + cells.shape[3]] = cells
+    else:
+        lut = torch.from_numpy(np.asarray(drawer.lut)).to(codes.device)
+        cells, blank = lut[codes.long()].permute(0, 3, 1, 2), lut[drawer.empty]
+    cells = cells.repeat_interleave(drawer.block, dim=2).repeat_interleave(drawer.block, dim=3)
+    size = drawer.config.size
+    picture = blank[None, :, None, None].expand(len(codes), 3, size, size).clone()
+    picture[:, :, : cells.shape[2], : cells.shape[3]] = cells
     return picture

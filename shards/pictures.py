@@ -86,7 +86,8 @@ def _from_files(inputs: str, quarantine: list[dict[str, Any]]) -> Iterator[tuple
                     continue
                 meta = {key: getattr(item, key) for key in ("object_id", "survey", "ra", "dec", "source_file", "row")}
                 ivar = None if isinstance(item, SpectrumWithoutIvar) else item.ivar
-                yield {**meta, "sn_median": item.sn_median(), **item.labels}, (item.flux, ivar, item.wavelength, item.mask)
+                meta |= {"sn_median": item.sn_median(), **item.labels}
+                yield meta, (item.flux, ivar, item.wavelength, item.mask)
         except BadObjectError as error:
             quarantine.append(quarantine_row(name, error.row, "read", error))
 

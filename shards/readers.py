@@ -1,13 +1,13 @@
-"""The two ways to read a split's samples in batches: NVIDIA DALI, and index + mmap + threads without it.
+"""Reading a split's samples in batches: what every reader is told and gives, and the one without NVIDIA DALI.
 
-Both give the same stored arrays and labels, every sample exactly once per epoch over all ranks, and the same number
-of batches on every rank; the last ones are filled up by repeating a sample, and say so. They differ in the order when
-shuffling: DALI shuffles through a buffer, the plain reader over the whole split.
+That one (index + mmap + threads) and `shards.dali` give the same stored arrays or spectra and the same labels, every
+sample exactly once per epoch over all ranks, and the same number of batches on every rank; the last ones are filled
+up by repeating a sample, and say so. They differ in the order when shuffling: DALI shuffles through a buffer, the
+plain reader over the whole split.
 """
 
 from __future__ import annotations
 
-import base64
 import mmap
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.errors import JobError
-from shards.encoding import decode
-from shards.format import ENCODINGS, NPY_HEADER_BYTES
+from shards.encoding import Encoding
+from shards.format import NPY_HEADER_BYTES
 from shards.tar import read_index
-
-#: Samples that DALI's shuffle buffer holds: 24 MB of compact PNG.
-SHUFFLE_BUFFER = 4096
 
 
 @dataclass(frozen=True)
@@ -34,14 +31,13 @@ class ReaderConfig:
     Attributes:
         tars: the split's archives, in reading order.
         samples: number of samples in each of them.
-        gray: the stored array is `(H, W)`, else `(H, W, 3)`.
+        encoding: of the samples, made for the picture asked for.
         labels: length of the label vector.
     """
 
     tars: tuple[Path, ...]
     samples: tuple[int, ...]
-    encoding: str
-    gray: bool
+    encoding: Encoding
     labels: int
     batch_size: int
     shuffle: bool
@@ -79,10 +75,16 @@ class ReaderConfig:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Stored arrays uint8 `(B, H, W)` or `(B, H, W, 3)`, a numpy array or, from a GPU, a torch tensor there;
-    labels float64 `(B, L)`; and for each sample its tar and member name."""
+    """What B samples hold, still to be drawn or expanded.
 
-    images: Any
+    Attributes:
+        stored: uint8 `(B, *encoding.shape)`, a numpy array or, from a GPU, a torch tensor there; where the encoding
+            holds spectra, a list of B `Arrays`.
+        labels: float64 `(B, L)`.
+        sources: for each sample its tar and the name of a member.
+    """
+
+    stored: Any
     labels: npt.NDArray[np.float64]
     sources: list[tuple[str, str]] = field(repr=False)
 
@@ -103,113 +105,11 @@ class Reader(Protocol):
         """Give back files, threads and device memory."""
 
 
-class DaliReader:
-    """NVIDIA DALI in pipeline mode, with `pad_last_batch` so that no epoch loses or repeats a sample."""
-
-    def __init__(self, config: ReaderConfig) -> None:
-        self._config = config
-        self._pipeline = self._build(None)
-
-    def _build(self, checkpoint: bytes | None) -> Any:
-        import nvidia.dali.fn as fn
-        from nvidia.dali import pipeline_def, types
-
-        config = self._config
-        gpu = config.device.startswith("cuda")
-        device_id = int(config.device.partition(":")[2] or 0) if gpu else None
-
-        @pipeline_def(enable_checkpointing=True)
-        def pipeline() -> Any:
-            # Typed as a list of outputs only for some ways of calling.
-            outputs: Any = fn.readers.webdataset(
-                paths=[str(path) for path in config.tars],
-                index_paths=[str(path.with_suffix(".idx")) for path in config.tars],
-                ext=[ENCODINGS[config.encoding], "npy"],
-                missing_component_behavior="error",
-                random_shuffle=config.shuffle,
-                initial_fill=SHUFFLE_BUFFER,
-                seed=config.seed,
-                shard_id=config.rank,
-                num_shards=config.world_size,
-                stick_to_shard=True,
-                pad_last_batch=True,
-                name="samples",
-            )
-            image, vector = outputs
-            source = fn.get_property(vector, key="source_info")
-            # nvJPEG decodes on the GPU; PNG has no decoder there and moves as small code arrays instead.
-            on_gpu = gpu and config.encoding == "jpeg"
-            # At 224 x 224 nvJPEG's default leaves Huffman decoding to the CPU even in "mixed".
-            options: dict[str, Any] = {"hybrid_huffman_threshold": 0} if on_gpu else {}
-            pixels = fn.decoders.image(
-                image,
-                device="mixed" if on_gpu else "cpu",
-                output_type=types.GRAY if config.gray else types.RGB,
-                **options,
-            )
-            values = fn.slice(vector, NPY_HEADER_BYTES, 8 * config.labels, axes=[0])
-            return (
-                pixels.gpu() if gpu and not on_gpu else pixels,
-                fn.reinterpret(values, dtype=types.FLOAT64),
-                fn.pad(source, fill_value=0),
-            )
-
-        built = pipeline(
-            batch_size=config.batch_size, num_threads=config.threads, device_id=device_id, seed=config.seed,
-            checkpoint=checkpoint,
-        )  # fmt: skip
-        built.build()
-        return built
-
-    def next(self) -> RawBatch:
-        """One run of the pipeline; a corrupt sample is a JobError that names its shard."""
-        try:
-            images, labels, sources = self._pipeline.run()
-        except RuntimeError as error:
-            raise JobError(_dali_message(error)) from error
-        if self._config.device.startswith("cuda"):
-            import torch
-
-            # The pipeline reuses its buffers at the next run.
-            pixels: Any = torch.utils.dlpack.from_dlpack(images.as_tensor()).clone()
-        else:
-            pixels = np.array(images.as_tensor())
-        if self._config.gray:
-            pixels = pixels[..., 0]
-        text = np.array(sources.as_tensor())
-        return RawBatch(pixels, np.array(labels.as_tensor()), [_split_source(bytes(row)) for row in text])
-
-    def state(self) -> dict[str, Any]:
-        """DALI's own checkpoint, as base64 text."""
-        return {"dali": base64.b64encode(self._pipeline.checkpoint()).decode("ascii")}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Build the pipeline again at the checkpoint."""
-        self._pipeline = self._build(base64.b64decode(state["dali"]))
-
-    def close(self) -> None:
-        """Drop the pipeline, and with it its threads and buffers."""
-        self._pipeline = None
-
-
-def _split_source(info: bytes) -> tuple[str, str]:
-    # DALI's source_info is `<tar>:<offset>:<member>`.
-    tar, _, member = info.rstrip(b"\0").decode().rsplit(":", 2)
-    return tar, member
-
-
-def _dali_message(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = next((line for line in lines if ".tar" in line or "rror" in line), lines[0] if lines else "unknown")
-    return f"DALI could not read a sample: {cause[:300]}; run `make shards` again: it mends damaged shards"
-
-
 class PlainReader:
     """Index, memory map and a few threads: no DALI, any platform."""
 
     def __init__(self, config: ReaderConfig) -> None:
         self._config = config
-        self._extension = ENCODINGS[config.encoding]
         self._where = [(tar, i) for tar, n in enumerate(config.samples) for i in range(n)]
         self._indices = [read_index(path.with_suffix(".idx")) for path in config.tars]
         self._maps = [_map(path) for path in config.tars]
@@ -235,22 +135,22 @@ class PlainReader:
             self._order = self._epoch_order()
         start = self._batch * config.batch_size
         chosen = [self._where[i] for i in self._order[start : start + config.batch_size]]
-        images, labels = zip(*self._pool.map(self._read, chosen), strict=True)
+        stored, labels = zip(*self._pool.map(self._read, chosen), strict=True)
         sources = [(str(config.tars[t]), self._indices[t][i]["npy"][2]) for t, i in chosen]
         self._batch += 1
-        return RawBatch(np.stack(images), np.stack(labels), sources)
+        together = list(stored) if config.encoding.shape is None else np.stack(stored)
+        return RawBatch(together, np.stack(labels), sources)
 
-    def _read(self, where: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    def _read(self, where: tuple[int, int]) -> tuple[Any, npt.NDArray[np.float64]]:
         tar, i = where
         entry, view = self._indices[tar][i], self._maps[tar]
-        offset, size, name = entry[self._extension]
+        offset, size, name = entry[self._config.encoding.extension]
         try:
-            image = decode(view[offset : offset + size], self._config.encoding, self._config.gray)
+            content = self._config.encoding.decode(view[offset : offset + size])
         except ValueError as error:
-            place = f"{self._config.tars[tar]}: {name} at byte {offset}"
-            raise JobError(f"{place}: {error}; run `make shards` again: it mends damaged shards") from None
+            raise damaged(f"{self._config.tars[tar]}: {name} at byte {offset}: {error}") from None
         start = entry["npy"][0] + NPY_HEADER_BYTES
-        return image, np.frombuffer(view[start : start + 8 * self._config.labels], "<f8")
+        return content, np.frombuffer(view[start : start + 8 * self._config.labels], "<f8")
 
     def state(self) -> dict[str, Any]:
         """Epoch and batch."""
@@ -276,7 +176,16 @@ def _map(path: Path) -> mmap.mmap:
 
 def open_reader(config: ReaderConfig, backend: str) -> Reader:
     """The reader for `backend`, `dali` or `plain`."""
-    return DaliReader(config) if backend == "dali" else PlainReader(config)
+    if backend == "dali":
+        from shards.dali import DaliReader
+
+        return DaliReader(config)
+    return PlainReader(config)
+
+
+def damaged(what: str) -> JobError:
+    """The error for a sample that cannot be read, with the mend."""
+    return JobError(f"{what}; run `make shards` again: it mends damaged shards")
 
 
 def dali_is_here() -> bool:

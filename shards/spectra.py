@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.errors import BadObjectError, JobError, UsageError
-from ingest.schema import SCHEMA_VERSION, BoolArray, FloatArray, Spectrum, WavelengthArray, to_table
+from ingest.schema import SCHEMA_VERSION, BoolArray, Spectrum, to_table
 from ingest.surveys import SUFFIXES
 from ingest.surveys import multimodal_universe as mmu
 from ingest.surveys.common import placed
 from ingest.tables import TableFile, parquet_files
+from shards.flux import Arrays, Grid, log_grid
 from shards.format import LABELS, class_code
 
 #: Row groups from this size on are read in slices, and larger ones may be shared out among tasks (see `plan`).
@@ -30,7 +32,6 @@ LARGE_GROUP = 2048
 
 _SURVEY_FILES = tuple(suffix for suffix in SUFFIXES if suffix != ".parquet")
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
-Arrays = tuple[FloatArray, FloatArray | None, WavelengthArray, BoolArray]
 
 
 @dataclass(frozen=True)
@@ -156,23 +157,24 @@ class SpectraBlock:
         return self.meta.num_rows
 
     def arrays(self, i: int) -> Arrays:
-        """`(flux, ivar, wavelength, mask)` of row `i`: views of `(N,)` each; wavelength in Angstrom.
+        """`(flux, ivar, wavelength, mask)` of row `i`: `(N,)` each, not to be written to; wavelength in Angstrom.
 
         ivar is None where the survey gives none: every pixel with a finite flux outside the mask counts as good.
         """
-        flux, ivar, mask = (self._view(name, i) for name in ("flux", "ivar", "mask"))
-        if self._has_ivar is not None and not self._has_ivar[i]:
-            ivar = None  # type: ignore[assignment]
-        if self._grid is None:
-            return flux, ivar, self._view("lambda", i), mask  # type: ignore[return-value]
-        coeff0, coeff1 = self._grid[i]
-        return flux, ivar, 10.0 ** (coeff0 + coeff1 * np.arange(len(flux))), mask  # type: ignore[return-value]
+        flux, mask, grid = self._view("flux", i), self._view("mask", i), self.grid(i)
+        known = self._has_ivar is None or bool(self._has_ivar[i])
+        wavelength = self._view("lambda", i) if grid is None else log_grid(*grid, len(flux))
+        return flux, self._view("ivar", i) if known else None, wavelength, mask
+
+    def grid(self, i: int) -> Grid | None:
+        """The coefficients that the wavelengths of row `i` are made of; None where they were read."""
+        return None if self._grid is None else (float(self._grid[i, 0]), float(self._grid[i, 1]))
 
     def place(self, i: int) -> tuple[str, int]:
         """Where row `i` came from, for a quarantine row: file and row number."""
         return self.meta["source_file"][i].as_py(), int(self.rows[i]) + self._shift
 
-    def _view(self, name: str, i: int) -> npt.NDArray[np.generic]:
+    def _view(self, name: str, i: int) -> npt.NDArray[Any]:
         offsets, values = self._arrays[name]
         return values[offsets[i] : offsets[i + 1]]
 

@@ -10,13 +10,14 @@ import torch
 
 from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
-from render import ImageConfig, renderer
+from render import ImageConfig, preset, renderer
 from shards import loader
 from shards.build import build
 from shards.format import ShardConfig
 from shards.pictures import pictures
 from shards.readers import dali_is_here
 from shards.spectra import SpectraFolder, iter_blocks
+from tests.conftest import make_spectrum
 
 BACKENDS = [
     pytest.param("dali", marks=pytest.mark.skipif(not dali_is_here(), reason="NVIDIA DALI exists for Linux only")),
@@ -30,8 +31,10 @@ def folders(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     for image in ("map2d", "simple", "overlap"):
         config = ShardConfig(image=ImageConfig(image=image), samples_per_shard=60)
         build(config, spectra_folder, out / image, engine=Engine(workers=0))
-    jpeg = ShardConfig(encoding="jpeg", samples_per_shard=60)
-    build(jpeg, spectra_folder, out / "jpeg", engine=Engine(workers=0))
+    for name in ("jpeg", "pnm", "flux"):
+        build(ShardConfig(encoding=name, samples_per_shard=60), spectra_folder, out / name, engine=Engine(workers=0))
+    rgb = ShardConfig(image=ImageConfig(image="overlap"), encoding="pnm", samples_per_shard=60)
+    build(rgb, spectra_folder, out / "overlap pnm", engine=Engine(workers=0))
     return {path.name: path for path in out.iterdir()}
 
 
@@ -92,9 +95,9 @@ def test_a_foreign_state_is_refused(folders, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("image", ["map2d", "simple", "overlap", "jpeg"])
+@pytest.mark.parametrize("image", ["map2d", "simple", "overlap", "jpeg", "pnm", "overlap pnm", "flux"])
 def test_pixels_and_labels_are_those_of_the_renderer(folders, spectra_folder: Path, backend: str, image: str) -> None:
-    drawer = renderer(ImageConfig(image="map2d" if image == "jpeg" else image))
+    drawer = renderer(ImageConfig(image="map2d" if image in ("jpeg", "pnm", "flux") else image.split()[0]))
     expected, labels = {}, {}
     for group, block in iter_blocks(SpectraFolder.scan(spectra_folder)):
         for i in range(len(block)):
@@ -116,9 +119,72 @@ def test_pixels_and_labels_are_those_of_the_renderer(folders, spectra_folder: Pa
     assert count == loader.open(folders[image], "val", 8, backend=backend).samples
 
 
-@pytest.mark.parametrize("image", ["map2d", "simple", "overlap"])
-def test_torch_expands_codes_as_numba_does(image: str) -> None:
-    drawer = renderer(ImageConfig(image=image))
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["paper", "robust", "survey-free", "quality", "lines", "patch", "simple", "overlap"])
+def test_shards_of_spectra_give_any_picture(folders, spectra_folder: Path, backend: str, name: str) -> None:
+    image = ImageConfig(image=name, size=64) if name in ("simple", "overlap") else preset(name, "map2d")
+    drawer = renderer(image)
+    expected = {}
+    for group, block in iter_blocks(SpectraFolder.scan(spectra_folder)):
+        for i in range(len(block)):
+            if group.first_row + i not in (5, 120, 299):
+                expected[f"0/{group.first_row + i:010d}"] = drawer.expand(drawer.codes(*block.arrays(i)))
+    with loader.open(folders["flux"], "val", 8, backend=backend, image=image) as batches:
+        assert batches.image == image
+        for batch in batches:
+            for picture, key in zip(batch["pixel_values"], batch["key"], strict=True):
+                np.testing.assert_array_equal(picture.permute(1, 2, 0).numpy(), expected[key])
+
+
+@pytest.mark.parametrize("name", ["default", "quality"])
+def test_a_batch_is_drawn_as_its_spectra_are_one_by_one(name: str) -> None:
+    rng = np.random.default_rng(0)
+    made = [make_spectrum(i, rng, n=n) for i, n in enumerate((3909, 3751, 3909, 3600))]
+    for spectrum in made:
+        spectrum.mask[rng.integers(0, 3600, 200)] = True
+    spectra = [(s.flux, None if i == 1 else s.ivar, s.wavelength.astype(kind), s.mask)
+               for i, (s, kind) in enumerate(zip(made, ("f8", "f4", "f4", "f8"), strict=True))]  # fmt: skip
+    drawer = renderer(preset(name, "map2d"))
+    together = loader.render_batch(drawer, spectra, list("abcd"))
+    np.testing.assert_array_equal(together, np.stack([drawer.codes(*spectrum) for spectrum in spectra]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_picture_that_cannot_be_had_is_refused(folders, backend: str) -> None:
+    other = ImageConfig(block=2)
+    for name in ("map2d", "jpeg", "pnm"):
+        with pytest.raises(UsageError, match="block 3, not 2; leave `image` out, or make shards with ENCODING=flux"):
+            loader.open(folders[name], "val", 8, backend=backend, image=other)
+        assert loader.open(folders[name], "val", 8, backend=backend, image=ImageConfig()).image == ImageConfig()
+    state = loader.open(folders["flux"], "val", 8, backend=backend).state_dict()
+    with pytest.raises(UsageError, match="fingerprint"):
+        loader.open(folders["flux"], "val", 8, backend=backend, image=other).load_state_dict(state)
+    # Ten values along each side hold no spectrum of 3909 pixels.
+    with (
+        loader.open(folders["flux"], "val", 8, backend=backend, image=ImageConfig(size=32)) as batches,
+        pytest.raises(JobError, match=r"0/\d{10}: cannot be drawn: 3909 pixels .* make shards for this one"),
+    ):
+        list(batches)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_shards_of_spectra_made_for_different_pictures_can_be_joined(
+    folders, spectra_folder: Path, tmp_path: Path, backend: str
+) -> None:
+    image = ImageConfig(image="overlap", size=32)
+    config = ShardConfig(image=image, encoding="flux", samples_per_shard=100)
+    build(config, spectra_folder, tmp_path / "b", engine=Engine(workers=0))
+    with pytest.raises(UsageError, match="image configuration"):
+        loader.open([folders["flux"], tmp_path / "b"], "val", 8, backend=backend)
+    with loader.open([folders["flux"], tmp_path / "b"], "val", 8, backend=backend, image=image) as both:
+        keys = keys_of(both)
+        assert len(keys) == both.samples == len(set(keys))
+
+
+@pytest.mark.parametrize("image", [ImageConfig(image="simple"), ImageConfig(image="overlap"), ImageConfig(),
+                                   preset("quality", "map2d"), preset("paper-red", "map2d")])  # fmt: skip
+def test_torch_expands_codes_as_numba_does(image: ImageConfig) -> None:
+    drawer = renderer(image)
     codes = np.random.default_rng(0).integers(0, 256, (5, *drawer.code_shape), dtype=np.uint8)
     there = loader.expand_on_device(torch.from_numpy(codes), drawer).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(there, drawer.expand_batch(codes))
@@ -145,9 +211,10 @@ def test_data_sets_that_do_not_fit_are_refused(folders, spectra_folder: Path, tm
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_damaged_shards_are_named(folders, spectra_folder: Path, tmp_path: Path, backend: str) -> None:
+@pytest.mark.parametrize("encoding", ["png", "pnm", "jpeg", "flux"])
+def test_damaged_shards_are_named(folders, spectra_folder: Path, tmp_path: Path, backend: str, encoding: str) -> None:
     out = tmp_path / "b"
-    build(ShardConfig(), spectra_folder, out, engine=Engine(workers=0))
+    build(ShardConfig(encoding=encoding), spectra_folder, out, engine=Engine(workers=0))
     tar = sorted((out / "train").glob("*.tar"))[0]
     content = tar.read_bytes()
     tar.write_bytes(content[:-512])
@@ -156,7 +223,7 @@ def test_damaged_shards_are_named(folders, spectra_folder: Path, tmp_path: Path,
     broken = bytearray(content)
     broken[512:700] = bytes(188)
     tar.write_bytes(broken)
-    with pytest.raises(JobError, match="make shards"):
+    with pytest.raises(JobError, match=rf"{out}/train.*make shards"):
         list(loader.open(out, "train", 8, backend=backend))
 
 

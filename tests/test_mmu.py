@@ -26,7 +26,7 @@ from render import ImageConfig, renderer
 from shards import spectra as shard_spectra
 from shards.__main__ import make_survey
 from shards.build import build
-from shards.encoding import decode
+from shards.encoding import Png
 from shards.format import LABELS, SPLITS, Manifest, ShardConfig
 from shards.pictures import pictures
 from shards.plan import make_plan
@@ -177,7 +177,7 @@ def test_real_lamost_without_ivar_says_so_both_ways(
     for spectrum in spectra:
         png, labels = found[spectrum.object_id]
         expected = drawer.codes(spectrum.flux, None, spectrum.wavelength, None)
-        np.testing.assert_array_equal(decode(png, "png", expected.ndim == 2), expected)
+        np.testing.assert_array_equal(Png(drawer).decode(png), expected)
         assert np.isnan(labels["sn_median"]) and labels["class"] != labels["class"]
     assert [np.isnan(found[s.object_id][1]["teff"]) for s in spectra] == [False] * 7 + [True]
     make_survey("lamost", tmp_path / "ingested", data=str(tmp_path / "x.parquet"), n=1, workers=0)

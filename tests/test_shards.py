@@ -21,8 +21,8 @@ from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
 from ingest.schema import healpix_29, to_table, write_parquet
 from render import ImageConfig, renderer
+from shards import __main__ as command
 from shards.build import build
-from shards.encoding import decode, encode_jpeg, encode_png
 from shards.format import (
     LABELS,
     NPY_HEADER_BYTES,
@@ -117,6 +117,31 @@ def test_bytes_do_not_depend_on_workers_or_interruption(
     (tmp_path / "two" / "manifest.json").unlink()
     build(config, spectra_folder, tmp_path / "two", engine=HERE)
     assert tree(tmp_path / "two") == tree(shard_folder)
+
+
+@pytest.mark.parametrize("encoding", ["pnm", "jpeg", "flux"])
+def test_bytes_of_every_encoding_do_not_depend_on_workers(
+    spectra_folder: Path, tmp_path: Path, encoding: str
+) -> None:
+    config = ShardConfig(encoding=encoding, samples_per_shard=100)
+    for workers in (0, 2):
+        build(config, spectra_folder, tmp_path / str(workers), engine=Engine(workers=workers))
+    assert tree(tmp_path / "0") == tree(tmp_path / "2")
+
+
+def test_options_change_what_the_preset_says(spectra_folder: Path, tmp_path: Path) -> None:
+    command.build(
+        spectra_folder, tmp_path, preset="robust", block=2, order="boustrophedon", channels="derivatives",
+        grid="log", scale="linear", encoding="pnm", workers=0,
+    )  # fmt: skip
+    expected = ImageConfig(limits="percentile", block=2, order="boustrophedon", grid="log",
+                           channels=("flux", "derivative", "curvature"))  # fmt: skip
+    config = Manifest.load(tmp_path).config
+    assert (config.image, config.encoding) == (expected, "pnm")
+    with pytest.raises(UsageError, match="unknown channel teff"):
+        command.build(spectra_folder, tmp_path / "b", channels="flux,teff,snr", workers=0)
+    with pytest.raises(UsageError, match="limits=none"):
+        command.build(spectra_folder, tmp_path / "b", limits="none", workers=0)
 
 
 def test_a_changed_configuration_or_input_is_refused(spectra_folder: Path, tmp_path: Path) -> None:
@@ -216,21 +241,6 @@ def test_statistics_of_parts_combine_to_those_of_the_whole(parts: list[np.ndarra
             [combined.mean, combined.std, combined.min, combined.max],
             [whole.mean(), whole.std(), whole.min(), whole.max()], rtol=1e-9, atol=1e-6,
         )  # fmt: skip
-
-
-@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)))
-def test_png_is_lossless_for_gray_and_rgb(image: np.ndarray) -> None:
-    np.testing.assert_array_equal(decode(encode_png(image), "png", gray=True), image)
-    rgb = np.stack([image, 255 - image, image // 2], axis=-1)
-    np.testing.assert_array_equal(decode(encode_png(rgb), "png", gray=False), rgb)
-
-
-def test_jpeg_keeps_full_chroma() -> None:
-    image = np.zeros((32, 32, 3), np.uint8)
-    image[:, ::2] = (255, 0, 0)
-    image[:, 1::2] = (0, 0, 255)
-    decoded = decode(encode_jpeg(image, 95), "jpeg", gray=False)
-    assert np.abs(decoded.astype(int) - image).mean() < 6  # halved chroma would smear red and blue to purple
 
 
 def test_label_vector_has_the_fixed_header() -> None:

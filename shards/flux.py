@@ -1,0 +1,133 @@
+"""A spectrum as one .npy record of fixed header length: what the `flux` encoding stores, and what the loader draws.
+
+<key>.flux.npy = 256 bytes of .npy header, then one record:
+    wave_coeff0, wave_coeff1   float64: wavelength i is 10^(coeff0 + coeff1 i) Angstrom; NaN where `lambda` is there
+    flux                       float32 (N,), as the survey gave it, also where it is not finite
+    ivar                       float32 (N,), 0 = bad pixel: masked, or without information
+    lambda                     float32 or float64 (N,), Angstrom; only where no coefficients give the wavelengths
+    has_ivar                   bool; False: the survey gives no ivar, and `ivar` is 1 (good) or 0 (masked)
+
+Mask and ivar are one array because a renderer asks of a bad pixel only that it is bad. float32, because the loader
+must give the very pixels that were drawn from the survey's own numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Grid = tuple[float, float]
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[Any], npt.NDArray[np.bool_]]
+
+HEADER_BYTES = 256
+#: Grids kept: at 31 KB each, 8 MB. A survey has one or a few hundred of them.
+_GRIDS = 256
+_MAGIC = b"\x93NUMPY\x01\x00"
+
+
+@lru_cache(maxsize=_GRIDS)
+def log_grid(coeff0: float, coeff1: float, n: int) -> npt.NDArray[np.float64]:
+    """The wavelengths 10^(coeff0 + coeff1 i), Angstrom: float64 `(n,)`, read-only, because it is shared.
+
+    Building and loading both take them from here, so that they agree in every bit.
+    """
+    wavelength = np.asarray(10.0 ** (coeff0 + coeff1 * np.arange(n)), np.float64)
+    wavelength.setflags(write=False)
+    return wavelength
+
+
+def pack(
+    flux: npt.NDArray[Any],
+    ivar: npt.NDArray[Any] | None,
+    wavelength: npt.NDArray[Any],
+    mask: npt.NDArray[Any] | None,
+    grid: Grid | None = None,
+) -> bytes:
+    """One spectrum as a .npy file; see the module.
+
+    Args:
+        flux, ivar, wavelength, mask: `(N,)` each; flux and ivar float32, mask True = bad.
+        grid: coefficients from which `log_grid` gives `wavelength`; without them it is stored.
+
+    Raises:
+        ValueError: lengths that differ.
+    """
+    n = len(flux)
+    for name, values in (("ivar", ivar), ("wavelength", wavelength), ("mask", mask)):
+        if values is not None and len(values) != n:
+            raise ValueError(f"lengths differ: flux {n}, {name} {len(values)}")
+    own = "" if grid is not None else "<f4" if wavelength.dtype == np.float32 else "<f8"
+    header, dtype = _layout(n, own)
+    record = np.zeros((), dtype)
+    record["wave_coeff0"], record["wave_coeff1"] = grid or (np.nan, np.nan)
+    record["has_ivar"] = ivar is not None
+    record["flux"] = flux
+    weight = record["ivar"]
+    weight[...] = 1 if ivar is None else ivar
+    bad = ~(np.isfinite(weight) & (weight > 0))
+    if mask is not None:
+        bad |= mask
+    weight[bad] = 0
+    if own:
+        record["lambda"] = wavelength
+    return header + record.tobytes()
+
+
+def parse(payload: bytes | npt.NDArray[np.uint8]) -> Arrays:
+    """The inverse of `pack`: `(flux, ivar, wavelength, mask)`, `(N,)` each; ivar is None where the survey gives none.
+
+    Args:
+        payload: the file; bytes after its end are left alone (a batch is filled up to its longest member).
+
+    Raises:
+        ValueError: not such a file, or cut short.
+    """
+    head = bytes(payload[:HEADER_BYTES])
+    dtype = _dtype(head)
+    if len(payload) < HEADER_BYTES + dtype.itemsize:
+        raise ValueError(f"{len(payload)} bytes of a spectrum of {HEADER_BYTES + dtype.itemsize}")
+    record = np.frombuffer(payload, dtype, 1, HEADER_BYTES)[0]
+    if not record["flux"].flags.aligned:  # kernels are compiled for aligned arrays; a row of a batch begins anywhere
+        record = record.copy()
+    flux, ivar = record["flux"], record["ivar"]
+    wavelength = (
+        record["lambda"]
+        if "lambda" in (dtype.names or ())
+        else log_grid(float(record["wave_coeff0"]), float(record["wave_coeff1"]), len(flux))
+    )
+    return flux, ivar if record["has_ivar"] else None, wavelength, ivar == 0
+
+
+@lru_cache(maxsize=4096)
+def _layout(n: int, wavelength: str) -> tuple[bytes, np.dtype[np.void]]:
+    """Header and dtype of a spectrum of `n` pixels; `wavelength` is its dtype, or empty where a grid gives it."""
+    # Wide fields first and the flag last: everything is aligned without gaps.
+    fields: list[Any] = [("wave_coeff0", "<f8"), ("wave_coeff1", "<f8"), ("flux", "<f4", (n,)), ("ivar", "<f4", (n,))]
+    if wavelength:
+        fields.append(("lambda", wavelength, (n,)))
+    dtype = np.dtype([*fields, ("has_ivar", "|b1")])
+    text = repr({"descr": dtype.descr, "fortran_order": False, "shape": ()}).encode("ascii")
+    room = HEADER_BYTES - len(_MAGIC) - 2
+    return _MAGIC + struct.pack("<H", room) + text.ljust(room - 1) + b"\n", dtype
+
+
+@lru_cache(maxsize=4096)
+def _dtype(head: bytes) -> np.dtype[np.void]:
+    """The record's dtype from the header alone; ValueError where it is not one that `_layout` makes."""
+    if len(head) != HEADER_BYTES or not head.startswith(_MAGIC):
+        raise ValueError("not a spectrum record")
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(head[len(_MAGIC) :]))
+        n = dtype["flux"].shape[0]
+        wavelength = dtype["lambda"].base.str if "lambda" in (dtype.names or ()) else ""
+        expected, known = _layout(n, wavelength)
+    except (KeyError, IndexError, TypeError, ValueError, SyntaxError) as error:
+        raise ValueError("not a spectrum record") from error
+    if shape != () or expected != head or wavelength not in ("", "<f4", "<f8"):
+        raise ValueError("not a spectrum record")
+    return known
