@@ -96,7 +96,7 @@ def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
 def threads(spectra: list[Any]) -> list[dict[str, Work]]:
     """Each image's codes with one thread and with two."""
     batch = end_to_end(spectra)
-    groups = []
+    groups: list[dict[str, Work]] = []
     for image in IMAGES:
         drawer = renderer(ImageConfig(image=image))
         codes = np.empty((len(spectra), *drawer.code_shape), np.uint8)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import get_num_threads
 
 from render.config import ImageConfig, RenderError
 from render.prepare import DRAWN, PARALLEL, Arrays, as_arrays, reason, target
@@ -130,6 +131,10 @@ class Renderer(ABC):
     @abstractmethod
     def _expand(self, codes: Codes, out: Codes) -> None:
         """RGB of B stored arrays, uint8 `(B, size, size, 3)`."""
+
+    def _chunks(self, count: int) -> int:
+        """In how many parts `count` spectra are drawn at a time: each has a canvas, and a thread takes several."""
+        return min(count, 4 * get_num_threads())
 
     def _scratch(self, make: Callable[[], npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
         """This thread's canvas, made once: kernels leave it empty."""

@@ -102,10 +102,11 @@ class ImageConfig:
         for name in ("size", "block"):
             _check(type(getattr(self, name)) is int, f"{name}={getattr(self, name)!r}: give a whole number of pixels")
         _check(16 <= self.size <= 1024, f"size={self.size}: give 16 to 1024 pixels")
-        _check(1 <= self.block <= self.size, f"block={self.block}: give 1 to {self.size} pixels")
+        _check(1 <= self.block <= self.size // 2, f"block={self.block}: give 1 to {self.size // 2} pixels")
         low, high = self.window
         _check(0 < low < high < math.inf, f"window={self.window}: give two increasing wavelengths in Angstrom")
-        _check(self.flux_min < self.flux_max, f"flux_min={self.flux_min}: must lie below flux_max={self.flux_max}")
+        fixed = -math.inf < self.flux_min < self.flux_max < math.inf
+        _check(fixed, f"flux_min={self.flux_min}: must lie below flux_max={self.flux_max}")
         low, high = self.percentiles
         _check(0 <= low < high <= 100, f"percentiles={self.percentiles}: give two increasing numbers from 0 to 100")
         _check(0.01 <= self.softening <= 10, f"softening={self.softening}: give 0.01 to 10")

@@ -101,10 +101,10 @@ def on_grid(flux, ivar, wavelength, good, settings, cells):  # type: ignore[no-u
         else:
             first, end = to_centres(flux, ivar, wavelength, good, settings.edges, new_flux, new_ivar, new_good, share)
         flux, ivar, wavelength, good = new_flux, new_ivar, settings.centres, new_good
-        if good.sum() < 2:
-            status = OUTSIDE
     elif len(flux) > cells:
         status = TOO_MANY
+    if status == DRAWN and good.sum() < 2:
+        status = OUTSIDE  # none of the few cells that there are has something good to show
     if settings.grid != STRETCH:
         fill_gaps(flux[first:end], good[first:end])
     return status, flux, ivar, wavelength, good, share, first, end

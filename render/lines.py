@@ -23,14 +23,21 @@ from render.wide import add_pair, sub_pair
 FULL, STEPS = 4096, 256
 #: Segments are cut to this length in x, pixels.
 LONGEST = 0.25
+#: Columns of a canvas before the picture's first: a cache line.
+SPARE = 16
 
 _HALVES = np.int64(0x00FFFFFF_00FFFFFF)
 
 
 def canvas(size: int) -> npt.NDArray[np.int32]:
-    """An empty canvas for `draw`: a column more at the left and two rows and a column more at the end catch what a
-    stroke at the border puts outside."""
-    return np.zeros((size + 2, size + 4), np.int32)
+    """An empty canvas for `draw`: int32 `(size + 3, size + SPARE)`, pixel (r, c) at [r, c + SPARE].
+
+    What a stroke puts outside the picture falls into the spare columns, at the right into those of the next row.
+    """
+    shape = (size + 3, size + SPARE)
+    raw = np.zeros(4 * shape[0] * shape[1] + 64, np.uint8)
+    start = -raw.ctypes.data % 64  # whole cache lines: a quarter less time for `develop`
+    return raw[start : start + 4 * shape[0] * shape[1]].view(np.int32).reshape(shape)
 
 
 @njit(nogil=True, cache=True)
@@ -73,7 +80,7 @@ def draw(x, y, count, width, ink):  # type: ignore[no-untyped-def]
     Args:
         x, y, count: as `pieces` returns them, `count` >= 2.
         width: of the pen, pixels.
-        ink: int32, as `canvas` makes it: element (r, c + 1) is what pixel (r, c) has more than the one above it.
+        ink: as `canvas` makes it; an element is what its pixel has more than the one above it.
     """
     n = count - 1
     column, left, right = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
@@ -81,7 +88,7 @@ def draw(x, y, count, width, ink):  # type: ignore[no-untyped-def]
     # A box wider than a pixel would reach into three columns: it is drawn in parts.
     parts = int(np.ceil(width + LONGEST))
     for part in range(parts):
-        _boxes(x, y, n, np.float32(width), part, parts, len(ink) - 2, column, left, right, top, bottom)
+        _boxes(x, y, n, np.float32(width), part, parts, len(ink) - 3, column, left, right, top, bottom)
         flat, pitch = ink.reshape(-1), np.int64(ink.shape[1])
         # Two places of the spectrum in turn: an addition to a cell need not wait for the one before it.
         half = n // 2
@@ -115,7 +122,7 @@ def _boxes(x, y, n, width, part, parts, size, column, left, right, top, bottom):
         start = min(max(start, -one), np.float32(size) + half)
         first = np.floor(start)
         share = min(first + one - start, across_part)
-        column[i] = np.int32(first) + np.int32(1)
+        column[i] = np.int32(first) + np.int32(SPARE)
         left[i] = np.int32(thick * share + half)
         right[i] = np.int32(thick * (across_part - share) + half)
         middle, edge = half * (y[i] + y[i + 1]), np.float32(size * STEPS)
@@ -140,15 +147,15 @@ def _put(flat, pitch, column, left, right, top, bottom):  # type: ignore[no-unty
 @njit(nogil=True, cache=True)
 def develop(ink, row, line):  # type: ignore[no-untyped-def]
     """Add row `row` of the canvas to the running sums `line`, int32 `(size,)`, and empty it for the next drawing."""
+    here = ink[row]
+    picture = here[SPARE : SPARE + len(line)]
     for column in range(len(line)):
-        line[column] += ink[row, column + 1]
-    for column in range(ink.shape[1]):
-        ink[row, column] = 0
+        line[column] += picture[column]
+    for column in range(len(here)):
+        here[column] = 0
 
 
 @njit(nogil=True, cache=True)
 def clear(ink):  # type: ignore[no-untyped-def]
     """Empty the rows below the picture, which `develop` is not asked for."""
-    for row in range(len(ink) - 2, len(ink)):
-        for column in range(ink.shape[1]):
-            ink[row, column] = 0
+    ink[len(ink) - 3 :] = 0

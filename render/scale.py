@@ -14,6 +14,8 @@ from render.percentile import percentiles
 
 MINMAX, PERCENTILE, FIXED = range(3)
 _STEPS = 1024
+#: Furthest place of a point of a line, in ranges of the flux scale: from there on float32 loses the pixels.
+FAR = 1e6
 
 
 class Scale(NamedTuple):
@@ -134,14 +136,15 @@ def _search(flux, low, span, scale, out):  # type: ignore[no-untyped-def]
 def heights(flux, low, high, scale, out):  # type: ignore[no-untyped-def]
     """Flux float32 `(n,)` to its place between the limits, 0 to 1 and beyond; float32 `(n,)`.
 
-    Constant flux stands in the middle. An asinh scale ends at the limits; its curve is a table, off by under 1e-5.
+    Constant flux stands in the middle. What lies further out than `FAR`, or is not a number, is cut off there. An
+    asinh scale ends at the limits; its curve is a table, off by under 1e-5.
     """
     span, steps = high - low, len(scale.curve) - 1
     for i in range(len(flux)):
         share = (flux[i] - low) / span if span > 0 else 0.5
         if steps > 0:
-            at = min(max(share, 0.0), 1.0) * steps
+            at = min(max(0.0, share), 1.0) * steps
             k = np.int64(at)
             k -= k == steps
             share = scale.curve[k] + (scale.curve[k + 1] - scale.curve[k]) * (at - k)
-        out[i] = np.float32(share)
+        out[i] = np.float32(min(max(-FAR, share), FAR))

@@ -10,7 +10,7 @@ from numba import njit, prange
 from render import expand
 from render.base import Codes, Renderer
 from render.config import ImageConfig
-from render.lines import FULL, canvas, clear, develop, draw, pieces
+from render.lines import FULL, SPARE, canvas, clear, develop, draw, pieces
 from render.prepare import DRAWN, Arrays, select
 from render.scale import Scale, heights, limits
 
@@ -50,7 +50,7 @@ class Simple(Renderer):
         )
 
     def _draw_batch(self, spectra: Arrays, offsets: Codes, weighted: Codes, out: Codes, states: Codes) -> None:
-        draw_batch(*spectra, offsets, weighted, self._settings, self._scale, out, states)
+        draw_batch(*spectra, offsets, weighted, self._settings, self._scale, self._chunks(len(states)), out, states)
 
     def _expand(self, codes: Codes, out: Codes) -> None:
         pixels = self.config.size**2
@@ -113,10 +113,14 @@ def _darken(line, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def draw_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, out, states):  # type: ignore[no-untyped-def]
+def draw_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, chunks, out, states):  # type: ignore[no-untyped-def]
     """`draw_simple` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
-    for i in prange(len(states)):
-        part = slice(offsets[i], offsets[i + 1])
-        weights = ivar[part] if weighted[i] else ivar[:0]
-        ink = np.zeros((settings.size + 2, settings.size + 4), np.int32)
-        states[i], _ = draw_simple(flux[part], weights, wavelength[part], mask[part], settings, scale, ink, out[i])
+    count = len(states)
+    for chunk in prange(chunks):
+        ink = np.zeros((settings.size + 3, settings.size + SPARE), np.int32)
+        for i in range(chunk * count // chunks, (chunk + 1) * count // chunks):
+            part = slice(offsets[i], offsets[i + 1])
+            weights = ivar[part] if weighted[i] else ivar[:0]
+            states[i], _ = draw_simple(
+                flux[part], weights, wavelength[part], mask[part], settings, scale, ink, out[i]
+            )

@@ -22,6 +22,8 @@ import torch
 from ingest.errors import JobError, UsageError
 from ingest.jobs import cores
 from render import ImageConfig, Renderer, renderer
+from render.device import Expand
+from render.device_draw import DeviceRenderer, supports
 from shards.encoding import ENCODINGS, Encoding, Flux
 from shards.flux import Arrays
 from shards.format import SPLITS, Manifest
@@ -263,19 +265,49 @@ def _agreed(folders: Sequence[Path], manifests: Sequence[Manifest], image: Image
 
 
 class _Pictures:
-    """What a reader gives to RGB tensors `(B, 3, S, S)`: Numba on the CPU, the same arithmetic in torch on a GPU."""
+    """What a reader gives to RGB tensors `(B, 3, S, S)`: Numba on the CPU, the same bits by torch on a GPU."""
 
     def __init__(self, encoding: Encoding, device: str) -> None:
         self._encoding, self._device = encoding, device
+        self._expand = Expand(encoding.drawer).to(device)
+        self._draw: DeviceRenderer | None = None
+        if encoding.shape is None and device.startswith("cuda") and supports(encoding.drawer.config) is None:
+            self._draw = DeviceRenderer(encoding.drawer).to(device)
 
     def __call__(self, stored: npt.NDArray[np.uint8] | torch.Tensor | list[Arrays], keys: list[str]) -> torch.Tensor:
         drawer, full_size = self._encoding.drawer, self._encoding.full_size
-        if isinstance(stored, torch.Tensor):
-            return stored.permute(0, 3, 1, 2) if full_size else expand_on_device(stored, drawer)
         if isinstance(stored, list):
+            if self._draw is not None:
+                return self._expand(draw_on_device(self._draw, drawer, stored, keys, self._device))
             stored = render_batch(drawer, stored, keys)
+        if isinstance(stored, torch.Tensor):
+            return stored.permute(0, 3, 1, 2) if full_size else self._expand(stored)
         rgb = stored if full_size else drawer.expand_batch(stored)
         return torch.from_numpy(rgb).permute(0, 3, 1, 2).to(self._device)
+
+
+def draw_on_device(
+    draw: DeviceRenderer, drawer: Renderer, spectra: Sequence[Arrays], keys: Sequence[str], device: str
+) -> torch.Tensor:
+    """`render_batch` on a device: codes uint8 `(B, *drawer.code_shape)` there.
+
+    Raises:
+        JobError: names the first spectrum that this picture cannot show, and why.
+    """
+    longest = max(len(flux) for flux, *_ in spectra)
+    flux, ivar = (np.zeros((len(spectra), longest), np.float32) for _ in range(2))
+    wavelength, mask = np.zeros((len(spectra), longest)), np.ones((len(spectra), longest), np.bool_)
+    for i, (f, v, w, m) in enumerate(spectra):
+        n = len(f)
+        flux[i, :n], wavelength[i, :n], mask[i, :n] = f, w, m
+        ivar[i, :n] = 1 if v is None else v
+    has_ivar = np.array([v is not None for _, v, _, _ in spectra])
+    columns = [torch.from_numpy(x).to(device) for x in (flux, ivar, wavelength, mask, has_ivar)]
+    codes, drawn = draw.codes(*columns)
+    for i in torch.nonzero(~drawn)[:, 0].tolist():
+        # Wavelengths that fall, or padding in front: the CPU's kernel puts them in order, or says what is wrong.
+        codes[i] = torch.from_numpy(render_batch(drawer, spectra[i : i + 1], keys[i : i + 1])[0]).to(device)
+    return codes
 
 
 def render_batch(drawer: Renderer, spectra: Sequence[Arrays], keys: Sequence[str]) -> npt.NDArray[np.uint8]:
@@ -300,19 +332,3 @@ def render_batch(drawer: Renderer, spectra: Sequence[Arrays], keys: Sequence[str
             "for this one"
         )
     return codes
-
-
-def expand_on_device(codes: torch.Tensor, drawer: Renderer) -> torch.Tensor:
-    """`drawer.expand_batch` in torch: codes uint8 `(B, h, w)` or `(B, h, w, 3)` to RGB uint8 `(B, 3, S, S)`."""
-    if codes.ndim == 4:
-        cells, blank = codes.permute(0, 3, 1, 2), torch.zeros(3, dtype=torch.uint8, device=codes.device)
-    elif drawer.lut is None:
-        return codes[:, None].expand(-1, 3, -1, -1)
-    else:
-        lut = torch.from_numpy(np.asarray(drawer.lut)).to(codes.device)
-        cells, blank = lut[codes.long()].permute(0, 3, 1, 2), lut[drawer.empty]
-    cells = cells.repeat_interleave(drawer.block, dim=2).repeat_interleave(drawer.block, dim=3)
-    size = drawer.config.size
-    picture = blank[None, :, None, None].expand(len(codes), 3, size, size).clone()
-    picture[:, :, : cells.shape[2], : cells.shape[3]] = cells
-    return picture

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from benchmarks.compare_matplotlib import made_up_galaxy
 from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
 from render import ImageConfig, preset, renderer
+from render.device_draw import DeviceRenderer
 from shards import loader
 from shards.build import build
 from shards.format import ShardConfig
@@ -181,13 +182,21 @@ def test_shards_of_spectra_made_for_different_pictures_can_be_joined(
         assert len(keys) == both.samples == len(set(keys))
 
 
-@pytest.mark.parametrize("image", [ImageConfig(image="simple"), ImageConfig(image="overlap"), ImageConfig(),
-                                   preset("quality", "map2d"), preset("paper-red", "map2d")])  # fmt: skip
-def test_torch_expands_codes_as_numba_does(image: ImageConfig) -> None:
-    drawer = renderer(image)
-    codes = np.random.default_rng(0).integers(0, 256, (5, *drawer.code_shape), dtype=np.uint8)
-    there = loader.expand_on_device(torch.from_numpy(codes), drawer).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_array_equal(there, drawer.expand_batch(codes))
+@pytest.mark.parametrize("image", ["map2d", "simple", "overlap"])
+def test_what_a_device_draws_is_what_the_cpu_draws(image: str) -> None:
+    drawer = renderer(ImageConfig(image=image))
+    flux, ivar, wavelength, mask = made_up_galaxy()
+    mask[300:330] = True
+    spectra = [
+        (flux, ivar, wavelength, mask), (flux[:2000], None, wavelength[:2000], mask[:2000]),
+        (flux[::-1], ivar[::-1], wavelength[::-1], mask[::-1]),
+    ]  # fmt: skip
+    keys = ["0/a", "0/b", "0/c"]
+    there = loader.draw_on_device(DeviceRenderer(drawer), drawer, spectra, keys, "cpu")
+    np.testing.assert_array_equal(there.numpy(), loader.render_batch(drawer, spectra, keys))
+    with pytest.raises(JobError, match="0/b: cannot be drawn: all pixels masked"):
+        bad = [spectra[0], (flux, ivar, wavelength, np.ones(3909, bool))]
+        loader.draw_on_device(DeviceRenderer(drawer), drawer, bad, keys, "cpu")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
