@@ -31,6 +31,8 @@ Work = Callable[[], int]
 #: Pictures of the batch that is written to: 154 MB.
 PICTURES = 1024
 SIZE = 224
+#: Batches in a row when threads are compared.
+REPEATS = 20
 #: Targets as ratios to the memset, of the median over rounds.
 TARGETS = {"map2d codes": 0.8, "map2d RGB": 2.5, "simple codes": 5.0, "overlap codes": 12.0}
 
@@ -103,9 +105,10 @@ def threads(spectra: list[Any]) -> list[dict[str, Work]]:
 
         def draw(count: int, drawer: Any = drawer, codes: Any = codes) -> int:
             numba.set_num_threads(count)
-            drawer.codes_batch(*batch, out=codes)
+            for _ in range(REPEATS):  # a second core takes milliseconds to wake up
+                drawer.codes_batch(*batch, out=codes)
             numba.set_num_threads(1)
-            return len(spectra)
+            return REPEATS * len(spectra)
 
         groups.append({f"{image}, {n} thread{'s' * (n > 1)}": partial(draw, n) for n in (1, 2)})
     return groups
