@@ -10,6 +10,7 @@ Sources: PNG specification (W3C, 3rd edition), sections 5, 9 and 11; RFC 1950; R
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +44,22 @@ def encode_png(image: Codes, *, noisy: bool = False) -> bytes:
     else:
         lines[:, 0], lines[:, 1:] = 0, rows
         body = isal_zlib.compress(lines, _ISAL_LEVELS[image.ndim - 2])
-    head = struct.pack(">IIBBBBB", width, height, 8, 0 if image.ndim == 2 else 2, 0, 0, 0)
-    return b"".join((_SIGNATURE, *_chunk(b"IHDR", head), *_chunk(b"IDAT", body), *_chunk(b"IEND", b"")))
+    return b"".join((_head(width, height, image.ndim), *_chunk(b"IDAT", body), _TAIL))
 
 
 def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
     checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
     return struct.pack(">I", len(data)) + kind, data, struct.pack(">I", checksum)
+
+
+@lru_cache
+def _head(width: int, height: int, dimensions: int) -> bytes:
+    """Signature and header, the same for every picture of a size."""
+    about = struct.pack(">IIBBBBB", width, height, 8, 0 if dimensions == 2 else 2, 0, 0, 0)
+    return b"".join((_SIGNATURE, *_chunk(b"IHDR", about)))
+
+
+_TAIL = b"".join(_chunk(b"IEND", b""))
 
 
 def _huffman(lines: Codes, level: npt.NDArray[np.bool_], head: int) -> bytes:
