@@ -37,11 +37,22 @@ REPEATS = 20
 TARGETS = {"map2d codes": 0.8, "map2d RGB": 2.5, "simple codes": 5.0, "overlap codes": 12.0}
 
 
-def end_to_end(spectra: list[Any]) -> tuple[Any, Any, Any, Any, Any]:
-    """Spectra as `Renderer.codes_batch` takes them: flux, ivar, wavelength, mask, and where each begins."""
+def end_to_end(spectra: list[Any]) -> dict[str, Any]:
+    """Spectra as `Renderer.codes_batch` takes them; those of one grid share its wavelengths, as in a shard."""
     arrays = [as_arrays(*spectrum) for spectrum in spectra]
-    flux, ivar, wavelength, mask = (np.concatenate([one[k] for one in arrays]) for k in range(4))
-    return flux, ivar, wavelength, mask, np.concatenate([[0], np.cumsum([len(one[0]) for one in arrays])])
+    grids: dict[bytes, int] = {}
+    wavelengths: list[Any] = []
+    waves = []
+    for _, _, wavelength, _ in arrays:
+        if wavelength.tobytes() not in grids:
+            grids[wavelength.tobytes()] = sum(map(len, wavelengths))
+            wavelengths.append(wavelength)
+        waves.append(grids[wavelength.tobytes()])
+    return {
+        "flux": np.concatenate([one[0] for one in arrays]), "ivar": np.concatenate([one[1] for one in arrays]),
+        "wavelength": np.concatenate(wavelengths), "mask": np.concatenate([one[3] for one in arrays]),
+        "offsets": np.cumsum([0, *(len(one[0]) for one in arrays)]), "waves": np.array(waves),
+    }  # fmt: skip
 
 
 def memsets(pictures: Any) -> dict[str, Work]:
@@ -80,7 +91,7 @@ def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
         out = pictures[:count].reshape(count, SIZE, SIZE, 3)
 
         def draw() -> int:
-            drawer.codes_batch(*batch, out=codes)
+            drawer.codes_batch(**batch, out=codes)
             if rgb:
                 drawer.expand_batch(codes, out=out)
             return count
@@ -106,7 +117,7 @@ def threads(spectra: list[Any]) -> list[dict[str, Work]]:
         def draw(count: int, drawer: Any = drawer, codes: Any = codes) -> int:
             numba.set_num_threads(count)
             for _ in range(REPEATS):  # a second core takes milliseconds to wake up
-                drawer.codes_batch(*batch, out=codes)
+                drawer.codes_batch(**batch, out=codes)
             numba.set_num_threads(1)
             return REPEATS * len(spectra)
 

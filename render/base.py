@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import get_num_threads
 
 from render.config import ImageConfig, RenderError
-from render.prepare import DRAWN, PARALLEL, Arrays, as_arrays, reason, target
+from render.prepare import DRAWN, PARALLEL, Arrays, Places, as_arrays, as_columns, one_of, reason, target
 
 Codes = npt.NDArray[np.uint8]
 
@@ -71,35 +71,47 @@ class Renderer(ABC):
         mask: npt.NDArray[Any],
         offsets: npt.NDArray[Any],
         has_ivar: npt.NDArray[Any] | None = None,
+        waves: npt.NDArray[Any] | None = None,
         out: Codes | None = None,
     ) -> tuple[Codes, dict[int, RenderError]]:
         """Draw B spectra that lie end to end in the arrays, on as many threads as Numba is allowed.
 
         Args:
-            flux, ivar, wavelength, mask: `(N,)` each, as for `codes`.
+            flux, ivar, mask: `(N,)` each, as for `codes`.
+            wavelength: `(N,)`, or `(M,)` with `waves`.
             offsets: `(B + 1,)`; spectrum i is `[offsets[i]:offsets[i + 1]]`.
             has_ivar: bool `(B,)`; False where the ivar of a spectrum says nothing.
+            waves: `(B,)`, where the wavelengths of each spectrum begin, so that spectra of one grid may share them.
             out: uint8 `(B, *code_shape)` to draw into.
 
         Returns:
             The codes, and why not for each spectrum that could not be drawn; its codes are then undefined.
+
+        Raises:
+            ValueError: places that are not in the arrays, or `out` does not fit.
         """
-        spectra = as_arrays(flux, ivar, wavelength, mask)
+        flux, ivar, mask = as_columns(flux, ivar, mask)
+        wavelength = np.ascontiguousarray(wavelength, np.float64)
         offsets = np.ascontiguousarray(offsets, np.int64)
-        count = len(offsets) - 1
-        if offsets[0] < 0 or (np.diff(offsets) < 0).any() or offsets[-1] > len(spectra[0]):
-            raise ValueError("offsets must rise from 0 to at most the number of pixels")
+        sizes = np.diff(offsets)
+        count = len(sizes)
+        waves = offsets[:-1] if waves is None else np.ascontiguousarray(waves, np.int64)
         weighted = np.ones(count, np.bool_) if has_ivar is None else np.ascontiguousarray(has_ivar, np.bool_)
+        if len(waves) != count or len(weighted) != count:
+            raise ValueError(f"{count} spectra, but {len(waves)} places of wavelengths, {len(weighted)} of has_ivar")
+        outside = (waves < 0).any() or (waves + sizes > len(wavelength)).any()
+        if offsets[0] < 0 or (sizes < 0).any() or offsets[-1] > len(flux) or outside:
+            raise ValueError("offsets must rise from 0 to at most the number of pixels, of wavelengths too")
         out = target(out, (count, *self.code_shape))
         states = np.zeros(count, np.int64)
+        places = Places(offsets, waves, weighted)
         with PARALLEL:
-            self._draw_batch(spectra, offsets, weighted, out, states)
+            self._draw_batch((flux, ivar, wavelength, mask), places, out, states)
         errors = {}
         for i in np.flatnonzero(states):
-            part = slice(offsets[i], offsets[i + 1])
-            one = (flux[part], ivar[part] if weighted[i] else None, wavelength[part], mask[part])
+            f, v, w, m = one_of.py_func(int(i), flux, ivar, wavelength, mask, places)
             try:
-                self.codes(*one)
+                self.codes(f, v if weighted[i] else None, w, m)
             except RenderError as error:
                 errors[int(i)] = error
         return out, errors
@@ -125,7 +137,7 @@ class Renderer(ABC):
         """Draw into `out`: the status, and the number of pixels in the window."""
 
     @abstractmethod
-    def _draw_batch(self, spectra: Arrays, offsets: Any, weighted: Any, out: Codes, states: Any) -> None:
+    def _draw_batch(self, spectra: Arrays, places: Places, out: Codes, states: Any) -> None:
         """Draw B spectra into `out` and their statuses into `states`, int64 `(B,)`."""
 
     @abstractmethod

@@ -8,7 +8,7 @@ from numba import njit, prange
 from render.config import CHANNELS
 from render.features import gradient, regions, residual, signal_to_noise, significance
 from render.grid import on_grid
-from render.prepare import DRAWN, select
+from render.prepare import DRAWN, one_of, select
 from render.scale import FIXED, channel_codes, colour_codes, extremes, limits
 
 FLUX, DERIVATIVE, CURVATURE, ROI, RESIDUAL, SIGNIFICANCE, MASK, SNR, NONE = range(len(CHANNELS))
@@ -26,7 +26,7 @@ def draw_channels(flux, ivar, wavelength, mask, settings, scale, out):  # type: 
             255 in the channel of masked pixels.
     """
     has_ivar = len(ivar) > 0
-    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high)
+    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high, True)
     pixels = len(flux)
     if status != DRAWN:
         return status, pixels
@@ -100,9 +100,8 @@ def _show(kind, flux, ivar, wavelength, good, has_ivar, settings, scale, coloure
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def draw_channels_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, out, states):  # type: ignore[no-untyped-def]
+def draw_channels_batch(flux, ivar, wavelength, mask, places, settings, scale, out, states):  # type: ignore[no-untyped-def]
     """`draw_channels` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
     for i in prange(len(states)):
-        part = slice(offsets[i], offsets[i + 1])
-        weights = ivar[part] if weighted[i] else ivar[:0]
-        states[i], _ = draw_channels(flux[part], weights, wavelength[part], mask[part], settings, scale, out[i])
+        f, v, w, m = one_of(i, flux, ivar, wavelength, mask, places)
+        states[i], _ = draw_channels(f, v, w, m, settings, scale, out[i])

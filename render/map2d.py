@@ -12,8 +12,8 @@ from render import expand
 from render.base import Codes, Renderer
 from render.channels import draw_channels, draw_channels_batch
 from render.config import ImageConfig
-from render.grid import MapSettings, on_grid
-from render.prepare import DRAWN, Arrays, select
+from render.grid import NATIVE, MapSettings, on_grid
+from render.prepare import DRAWN, Arrays, Places, one_of, select
 from render.scale import Scale, channel_codes, colour_codes, limits
 
 
@@ -61,12 +61,12 @@ class Map2d(Renderer):
             *spectrum, self._settings, self._scale, out.reshape(*out.shape[:2], len(self.config.channels))
         )
 
-    def _draw_batch(self, spectra: Arrays, offsets: Any, weighted: Any, out: Codes, states: Any) -> None:
+    def _draw_batch(self, spectra: Arrays, places: Places, out: Codes, states: Any) -> None:
         if self._plain:
-            draw_batch(*spectra, offsets, weighted, self._settings, self._scale, out, states)
+            draw_batch(*spectra, places, self._settings, self._scale, out, states)
             return
         out = out.reshape(*out.shape[:3], len(self.config.channels))
-        draw_channels_batch(*spectra, offsets, weighted, self._settings, self._scale, out, states)
+        draw_channels_batch(*spectra, places, self._settings, self._scale, out, states)
 
     def expand(self, codes: Codes) -> Codes:
         """The picture of one code array: uint8 `(size, size, 3)`, RGB."""
@@ -89,7 +89,8 @@ def draw_map(flux, ivar, wavelength, mask, settings, scale, out):  # type: ignor
         flux, ivar, wavelength, mask: as `render.prepare.as_arrays` returns them.
         out: uint8 `(cells, cells)`, overwritten when the status is DRAWN.
     """
-    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high)
+    weigh = settings.grid != NATIVE
+    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high, weigh)
     pixels = len(flux)
     if status != DRAWN:
         return status, pixels
@@ -114,9 +115,8 @@ def draw_map(flux, ivar, wavelength, mask, settings, scale, out):  # type: ignor
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def draw_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, out, states):  # type: ignore[no-untyped-def]
+def draw_batch(flux, ivar, wavelength, mask, places, settings, scale, out, states):  # type: ignore[no-untyped-def]
     """`draw_map` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
     for i in prange(len(states)):
-        part = slice(offsets[i], offsets[i + 1])
-        weights = ivar[part] if weighted[i] else ivar[:0]
-        states[i], _ = draw_map(flux[part], weights, wavelength[part], mask[part], settings, scale, out[i])
+        f, v, w, m = one_of(i, flux, ivar, wavelength, mask, places)
+        states[i], _ = draw_map(f, v, w, m, settings, scale, out[i])

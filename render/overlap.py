@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
@@ -9,7 +11,7 @@ from numba import njit, prange
 from render.base import Codes, Renderer
 from render.config import ImageConfig
 from render.lines import FULL, SPARE, canvas, clear, develop, draw, pieces
-from render.prepare import DRAWN, Arrays, select
+from render.prepare import DRAWN, Arrays, Places, one_of, select
 from render.scale import Scale
 from render.simple import LineSettings, polyline
 
@@ -34,8 +36,8 @@ class Overlap(Renderer):
     def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
         return draw_overlap(*spectrum, self._settings, self._scale, self._scratch(self._canvas), out)
 
-    def _draw_batch(self, spectra: Arrays, offsets: Codes, weighted: Codes, out: Codes, states: Codes) -> None:
-        draw_batch(*spectra, offsets, weighted, self._settings, self._scale, self._chunks(len(states)), out, states)
+    def _draw_batch(self, spectra: Arrays, places: Places, out: Codes, states: Any) -> None:
+        draw_batch(*spectra, places, self._settings, self._scale, self._chunks(len(states)), out, states)
 
     def expand(self, codes: Codes) -> Codes:
         """The codes themselves are the picture."""
@@ -54,7 +56,7 @@ def draw_overlap(flux, ivar, wavelength, mask, settings, scale, ink, out):  # ty
         ink: three empty `render.lines.canvas`; empty again afterwards.
         out: uint8 `(size, size, 3)`, overwritten when the status is DRAWN.
     """
-    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high)
+    status, flux, _, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high, False)
     if status != DRAWN:
         return status, len(flux)
     size = settings.size
@@ -102,14 +104,11 @@ def _share(ink, alpha):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def draw_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, chunks, out, states):  # type: ignore[no-untyped-def]
+def draw_batch(flux, ivar, wavelength, mask, places, settings, scale, chunks, out, states):  # type: ignore[no-untyped-def]
     """`draw_overlap` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
     count = len(states)
     for chunk in prange(chunks):
         ink = np.zeros((3, settings.size + 3, settings.size + SPARE), np.int32)
         for i in range(chunk * count // chunks, (chunk + 1) * count // chunks):
-            part = slice(offsets[i], offsets[i + 1])
-            weights = ivar[part] if weighted[i] else ivar[:0]
-            states[i], _ = draw_overlap(
-                flux[part], weights, wavelength[part], mask[part], settings, scale, ink, out[i]
-            )
+            f, v, w, m = one_of(i, flux, ivar, wavelength, mask, places)
+            states[i], _ = draw_overlap(f, v, w, m, settings, scale, ink, out[i])

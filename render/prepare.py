@@ -7,7 +7,7 @@ drawn, the others are the reasons that `reason` puts in words.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,17 +39,38 @@ def as_arrays(
     Raises:
         RenderError: more than one dimension, or lengths that differ.
     """
-    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and bad
-        flux = np.ascontiguousarray(flux, np.float32)
-        weights = _NO_IVAR if ivar is None else np.ascontiguousarray(ivar, np.float32)
+    flux, weights, bad = as_columns(flux, ivar, mask)
     wavelength = np.ascontiguousarray(wavelength, np.float64)
-    bad = _NO_MASK if mask is None else np.ascontiguousarray(mask, np.bool_)
-    if flux.ndim != 1 or wavelength.ndim != 1:
-        raise RenderError(f"flux and wavelength have {flux.ndim} and {wavelength.ndim} dimensions instead of one")
-    for name, given, values in (("ivar", ivar, weights), ("wavelength", 0, wavelength), ("mask", mask, bad)):
-        if given is not None and len(values) != len(flux):
-            raise RenderError(f"lengths differ: flux {len(flux)}, {name} {len(values)}")
+    if wavelength.shape != flux.shape:
+        raise RenderError(
+            f"flux and wavelength have {flux.ndim} and {wavelength.ndim} dimensions instead of one"
+            if wavelength.ndim != 1
+            else f"lengths differ: flux {len(flux)}, wavelength {len(wavelength)}"
+        )
     return flux, weights, wavelength, bad
+
+
+def as_columns(
+    flux: npt.NDArray[Any], ivar: npt.NDArray[Any] | None, mask: npt.NDArray[Any] | None
+) -> tuple[Flux, Flux, Good]:
+    """`as_arrays` of all but the wavelength."""
+    flux = _float32(flux)
+    weights = _NO_IVAR if ivar is None else _float32(ivar)
+    bad = _NO_MASK if mask is None else np.ascontiguousarray(mask, np.bool_)
+    if flux.ndim != 1:
+        raise RenderError(f"flux has {flux.ndim} dimensions instead of one")
+    for name, given, values in (("ivar", ivar, weights), ("mask", mask, bad)):
+        if given is not None and values.shape != flux.shape:
+            raise RenderError(f"lengths differ: flux {len(flux)}, {name} {len(values)}")
+    return flux, weights, bad
+
+
+def _float32(values: npt.NDArray[Any]) -> Flux:
+    values = np.asarray(values)
+    if values.dtype == np.float32:
+        return np.ascontiguousarray(values)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and bad
+        return np.ascontiguousarray(values, np.float32)
 
 
 def prepare(
@@ -72,7 +93,7 @@ def prepare(
         RenderError: lengths that differ, wavelengths that are not finite or not monotonic, fewer than two good
             pixels inside the window.
     """
-    status, inside, _, where, good = select(*as_arrays(flux, ivar, wavelength, mask), *window)
+    status, inside, _, where, good = select(*as_arrays(flux, ivar, wavelength, mask), *window, False)
     if status != DRAWN:
         raise reason(status, ImageConfig(window=window), len(inside))
     return inside, where, good
@@ -106,16 +127,39 @@ def target(out: npt.NDArray[np.uint8] | None, shape: tuple[int, ...]) -> npt.NDA
     return out
 
 
+class Places(NamedTuple):
+    """Where each of B spectra lies in arrays that hold them end to end.
+
+    Attributes:
+        offsets: int64 `(B + 1,)`; spectrum i is flux, ivar and mask from offsets[i] to offsets[i + 1].
+        waves: int64 `(B,)`, where its wavelengths begin; spectra of one grid share them.
+        weighted: bool `(B,)`; False where ivar says nothing.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    waves: npt.NDArray[np.int64]
+    weighted: Good
+
+
 @njit(nogil=True, cache=True)
-def select(flux, ivar, wavelength, mask, low, high):  # type: ignore[no-untyped-def]
+def one_of(i, flux, ivar, wavelength, mask, places):  # type: ignore[no-untyped-def]
+    """Spectrum i of a batch, as `select` takes it; views."""
+    first, end, wave = places.offsets[i], places.offsets[i + 1], places.waves[i]
+    weights = ivar[first:end] if places.weighted[i] else ivar[:0]
+    return flux[first:end], weights, wavelength[wave : wave + end - first], mask[first:end]
+
+
+@njit(nogil=True, cache=True)
+def select(flux, ivar, wavelength, mask, low, high, weigh):  # type: ignore[no-untyped-def]
     """What lies from `low` to `high` Angstrom, in increasing wavelength.
 
     Args:
         flux, ivar float32, wavelength float64, mask bool, `(N,)`; ivar or mask `(0,)` where there is none.
+        weigh: whether ivar is wanted.
 
     Returns:
-        status, flux float32 `(n,)` (a copy), ivar float32 `(n,)` (0 where bad; 1 for good pixels where none is
-        given), wavelength float64 `(n,)`, good bool `(n,)`.
+        status, flux float32 `(n,)` (a copy), ivar float32 `(n,)` (0 where bad; 1 for good pixels where none is given;
+        `(0,)` where not wanted), wavelength float64 `(n,)`, good bool `(n,)`.
     """
     status, all_flux, all_ivar, all_mask = DRAWN, flux, ivar, mask
     if not _increasing(wavelength):
@@ -124,20 +168,17 @@ def select(flux, ivar, wavelength, mask, low, high):  # type: ignore[no-untyped-
     end = max(np.searchsorted(wavelength, high, side="right"), first)
     if status != DRAWN:
         first = end = 0
-    count = end - first
-    picked, weights, good = np.empty(count, np.float32), np.empty(count, np.float32), np.empty(count, np.bool_)
+    picked, good = np.empty(end - first, np.float32), np.empty(end - first, np.bool_)
     _copy(flux[first:end], picked)
-    if len(ivar):
-        _copy(ivar[first:end], weights)
-    else:
-        weights[:] = 1
-    if _judge(picked, weights, mask[first:end] if len(mask) else mask, good) < 2:
+    given, masked = ivar[first:end] if len(ivar) else ivar, mask[first:end] if len(mask) else mask
+    count = _judge(picked, given, masked, good)
+    weights = np.empty(end - first if weigh else 0, np.float32)
+    for i in range(len(weights)):
+        weights[i] = (given[i] if len(given) else np.float32(1)) if good[i] else np.float32(0)
+    if count < 2:
         status = OUTSIDE if status == DRAWN else status
         # Why exactly is worth a second look only here.
-        weights, everything = np.ones(len(all_flux), np.float32), np.empty(len(all_flux), np.bool_)
-        if len(all_ivar):
-            weights[:] = all_ivar
-        if _judge(all_flux, weights, all_mask, everything) == 0:
+        if _judge(all_flux, all_ivar, all_mask, np.empty(len(all_flux), np.bool_)) == 0:
             status = NO_GOOD_PIXEL
     return status, picked, weights, wavelength[first:end], good
 
@@ -151,21 +192,18 @@ def _copy(values, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _judge(flux, ivar, mask, good):  # type: ignore[no-untyped-def]
-    """Mark the good pixels, set ivar of the others to 0, and count them; without branches, so as vectors."""
-    count = 0
+    """Mark the good pixels and count them; without branches, so as vectors."""
     largest = np.float32(np.finfo(np.float32).max)
+    # A comparison with NaN is false.
     for i in range(len(flux)):
-        # A comparison with NaN is false.
-        fine = (abs(flux[i]) <= largest) & (ivar[i] > 0) & (ivar[i] <= largest)
-        good[i] = fine
-        count += fine
-    if len(mask):
-        count = 0
-        for i in range(len(flux)):
-            good[i] &= not mask[i]
-            count += good[i]
-    for i in range(len(flux)):
-        ivar[i] = ivar[i] if good[i] else np.float32(0)
+        good[i] = abs(flux[i]) <= largest
+    for i in range(len(ivar)):
+        good[i] &= (ivar[i] > 0) & (ivar[i] <= largest)
+    for i in range(len(mask)):
+        good[i] &= not mask[i]
+    count = 0
+    for i in range(len(good)):
+        count += good[i]
     return count
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -11,7 +11,7 @@ from render import expand
 from render.base import Codes, Renderer
 from render.config import ImageConfig
 from render.lines import FULL, SPARE, canvas, clear, develop, draw, pieces
-from render.prepare import DRAWN, Arrays, select
+from render.prepare import DRAWN, Arrays, Places, one_of, select
 from render.scale import Scale, heights, limits
 
 
@@ -49,8 +49,8 @@ class Simple(Renderer):
             *spectrum, self._settings, self._scale, self._scratch(lambda: canvas(self.config.size)), out
         )
 
-    def _draw_batch(self, spectra: Arrays, offsets: Codes, weighted: Codes, out: Codes, states: Codes) -> None:
-        draw_batch(*spectra, offsets, weighted, self._settings, self._scale, self._chunks(len(states)), out, states)
+    def _draw_batch(self, spectra: Arrays, places: Places, out: Codes, states: Any) -> None:
+        draw_batch(*spectra, places, self._settings, self._scale, self._chunks(len(states)), out, states)
 
     def _expand(self, codes: Codes, out: Codes) -> None:
         pixels = self.config.size**2
@@ -90,7 +90,7 @@ def draw_simple(flux, ivar, wavelength, mask, settings, scale, ink, out):  # typ
         ink: an empty `render.lines.canvas`; empty again afterwards.
         out: uint8 `(size, size)`, overwritten when the status is DRAWN.
     """
-    status, flux, ivar, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high)
+    status, flux, _, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high, False)
     if status != DRAWN:
         return status, len(flux)
     x, y, count = polyline(flux, wavelength, good, settings, scale, np.float64(settings.size))
@@ -113,14 +113,11 @@ def _darken(line, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def draw_batch(flux, ivar, wavelength, mask, offsets, weighted, settings, scale, chunks, out, states):  # type: ignore[no-untyped-def]
+def draw_batch(flux, ivar, wavelength, mask, places, settings, scale, chunks, out, states):  # type: ignore[no-untyped-def]
     """`draw_simple` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
     count = len(states)
     for chunk in prange(chunks):
         ink = np.zeros((settings.size + 3, settings.size + SPARE), np.int32)
         for i in range(chunk * count // chunks, (chunk + 1) * count // chunks):
-            part = slice(offsets[i], offsets[i + 1])
-            weights = ivar[part] if weighted[i] else ivar[:0]
-            states[i], _ = draw_simple(
-                flux[part], weights, wavelength[part], mask[part], settings, scale, ink, out[i]
-            )
+            f, v, w, m = one_of(i, flux, ivar, wavelength, mask, places)
+            states[i], _ = draw_simple(f, v, w, m, settings, scale, ink, out[i])

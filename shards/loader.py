@@ -322,9 +322,13 @@ def render_batch(drawer: Renderer, spectra: Sequence[Arrays], keys: Sequence[str
     flux, ivar, wavelength, mask = zip(*spectra, strict=True)
     # Where there is no ivar, something of its length stands in for it.
     weights = [f if i is None else i for f, i in zip(flux, ivar, strict=True)]
+    # One grid serves all spectra on it: `log_grid` gives the same array for the same coefficients.
+    grids = {id(w): w for w in wavelength}
+    starts = dict(zip(grids, np.cumsum([0, *map(len, grids.values())]).tolist(), strict=False))
     codes, errors = drawer.codes_batch(
-        np.concatenate(flux), np.concatenate(weights), np.concatenate(wavelength), np.concatenate(mask),
+        np.concatenate(flux), np.concatenate(weights), np.concatenate(list(grids.values())), np.concatenate(mask),
         np.cumsum([0, *map(len, flux)]), np.array([i is not None for i in ivar]),
+        np.array([starts[id(w)] for w in wavelength]),
     )  # fmt: skip
     for i, error in sorted(errors.items()):
         raise JobError(

@@ -154,7 +154,7 @@ def test_padding_and_a_constant_flux(image: str) -> None:
     [
         ({"mask": np.ones(3909, bool)}, "all pixels masked"),
         ({"wavelength": np.arange(3000, dtype=float)}, "lengths differ: flux 3909, wavelength 3000"),
-        ({"flux": np.ones((3909, 1), np.float32)}, "dimensions instead of one"),
+        ({"flux": np.ones((3909, 1), np.float32)}, "flux has 2 dimensions instead of one"),
         ({"wavelength": np.full(3909, np.nan)}, "wavelengths are not finite"),
         ({"wavelength": np.full(3909, 5000.0)}, "neither increasing nor decreasing"),
         ({"wavelength": np.linspace(11000, 12000, 3909)}, "fewer than two good pixels between 3536.7 and 10413.6 A"),

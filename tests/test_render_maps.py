@@ -270,6 +270,10 @@ def test_a_batch_draws_what_single_calls_draw(config: ImageConfig) -> None:
         if i != 2:
             one = drawer.codes(flux, ivar if has_ivar[i] else None, wavelength, mask)
             np.testing.assert_array_equal(codes[i], one)
+    shared, _ = drawer.codes_batch(*columns[:2], made[0][2], columns[3], np.arange(7) * 3909, has_ivar, np.zeros(6))
+    np.testing.assert_array_equal(np.delete(shared, 2, 0), np.delete(codes, 2, 0))
+    with pytest.raises(ValueError, match="offsets"):
+        drawer.codes_batch(*columns[:2], made[0][2], columns[3], np.arange(7) * 3909, has_ivar, np.full(6, 7))
     with pytest.raises(ValueError, match="offsets"):
         drawer.codes_batch(*columns, np.array([0, 3909, 99999]))
 
