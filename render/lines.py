@@ -14,7 +14,6 @@ the same picture (`render.device`).
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from render.wide import add_pair, sub_pair
@@ -29,15 +28,17 @@ SPARE = 16
 _HALVES = np.int64(0x00FFFFFF_00FFFFFF)
 
 
-def canvas(size: int) -> npt.NDArray[np.int32]:
+@njit(nogil=True, cache=True)
+def canvas(size):  # type: ignore[no-untyped-def]
     """An empty canvas for `draw`: int32 `(size + 3, size + SPARE)`, pixel (r, c) at [r, c + SPARE].
 
-    What a stroke puts outside the picture falls into the spare columns, at the right into those of the next row.
+    What a stroke puts outside the picture falls into the spare columns, at the right into those of the next row. It
+    begins with a cache line, which takes a quarter off the time of `develop`.
     """
-    shape = (size + 3, size + SPARE)
-    raw = np.zeros(4 * shape[0] * shape[1] + 64, np.uint8)
-    start = -raw.ctypes.data % 64  # whole cache lines: a quarter less time for `develop`
-    return raw[start : start + 4 * shape[0] * shape[1]].view(np.int32).reshape(shape)
+    rows, columns = size + 3, size + SPARE
+    raw = np.zeros(rows * columns + 16, np.int32)
+    first = (-np.int64(raw.ctypes.data)) % 64 // 4
+    return raw[first : first + rows * columns].reshape(rows, columns)
 
 
 @njit(nogil=True, cache=True)

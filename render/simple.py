@@ -10,7 +10,7 @@ from numba import njit, prange
 from render import expand
 from render.base import Codes, Renderer
 from render.config import ImageConfig
-from render.lines import FULL, SPARE, canvas, clear, develop, draw, pieces
+from render.lines import FULL, canvas, clear, develop, draw, pieces
 from render.prepare import DRAWN, Arrays, Places, one_of, select
 from render.scale import Scale, heights, limits
 
@@ -117,7 +117,7 @@ def draw_batch(flux, ivar, wavelength, mask, places, settings, scale, chunks, ou
     """`draw_simple` of B spectra end to end in the arrays; see `Renderer.codes_batch`."""
     count = len(states)
     for chunk in prange(chunks):
-        ink = np.zeros((settings.size + 3, settings.size + SPARE), np.int32)
+        ink = canvas(settings.size)
         for i in range(chunk * count // chunks, (chunk + 1) * count // chunks):
             f, v, w, m = one_of(i, flux, ivar, wavelength, mask, places)
             states[i], _ = draw_simple(f, v, w, m, settings, scale, ink, out[i])
