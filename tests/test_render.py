@@ -175,6 +175,21 @@ def test_no_pixel_is_dropped_silently() -> None:
     assert renderer(ImageConfig(block=1)).codes(*spectrum).max() == 255
 
 
+@pytest.mark.parametrize("image", ["simple", "overlap"])
+@pytest.mark.parametrize("n", [2, 3, 20_000])
+def test_few_and_many_pixels_look_like_those_of_agg(image: str, n: int) -> None:
+    wavelength = np.linspace(3600, 10400, n)
+    flux = (50 + 20 * np.sin(wavelength / 90) + np.random.default_rng(n).normal(0, 3, n)).astype(np.float32)
+    spectrum = (flux, np.ones(n, np.float32), wavelength, np.zeros(n, bool))
+    config = ImageConfig(image=image)
+    ours = renderer(config).expand(renderer(config).codes(*spectrum)).astype(float)
+    theirs = draw(spectrum, config).astype(float)
+    if theirs.std() > 0:  # thirds of a spectrum of two pixels hold one point each: no line
+        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.95
+    else:
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_batches_equal_single_pictures_and_renderers_travel(image: str) -> None:
     drawer = pickle.loads(pickle.dumps(renderer(ImageConfig(image=image))))

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -263,3 +264,26 @@ def test_label_vector_has_the_fixed_header() -> None:
 def test_impossible_configurations_are_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ShardConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoding", ["png", "pnm", "jpeg", "flux"])
+def test_nothing_about_the_label_reaches_the_picture(tmp_path: Path, encoding: str) -> None:
+    rng = np.random.default_rng(2)
+    honest = [make_spectrum(i, rng) for i in range(30)]
+    other = [
+        replace(
+            s, object_id=f"9{s.object_id}", source_file=f"QSO-z{i}.fits",
+            labels={"class": "QSO", "z": 0.5 + i, "teff": 4000.0 + i}, label_source="catalogue",
+        )
+        for i, s in enumerate(honest)
+    ]  # fmt: skip
+    payloads = []
+    for name, spectra in (("honest", honest), ("other", other)):
+        (tmp_path / name).mkdir()
+        write_parquet(to_table(spectra), tmp_path / name / "part.parquet", {}, row_group_rows=10)
+        out = tmp_path / f"{name}-shards"
+        build(ShardConfig(encoding=encoding), tmp_path / name, out, engine=HERE)
+        extension = {"png": "png", "pnm": "pgm", "jpeg": "jpg", "flux": "flux.npy"}[encoding]
+        tars = [str(path) for path in sorted(out.glob("*/*.tar"))]
+        payloads.append({s["__key__"]: s[extension] for s in wds.WebDataset(tars, shardshuffle=False)})
+    assert len(payloads[0]) == 30 and payloads[0] == payloads[1]
