@@ -333,9 +333,10 @@ def _publish(
         )
     write_quarantine(quarantine, out / "quarantine.parquet")
     if manifest.quarantined > max_bad_fraction * source.rows:
+        reason, count = Counter(str(row["reason"]) for row in quarantine).most_common(1)[0]
         raise JobError(
             f"{out}: {manifest.quarantined} of {source.rows} spectra could not be drawn, more than "
-            f"--max-bad-fraction {max_bad_fraction:g}; reasons in {out}/quarantine.parquet"
+            f"--max-bad-fraction {max_bad_fraction:g}; {count} times: {reason}; all in {out}/quarantine.parquet"
         )
     write_text(out / "_info.json", card.timm_info(manifest))
     write_text(out / "README.md", card.dataset_card(manifest))

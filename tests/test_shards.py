@@ -287,3 +287,12 @@ def test_nothing_about_the_label_reaches_the_picture(tmp_path: Path, encoding: s
         tars = [str(path) for path in sorted(out.glob("*/*.tar"))]
         payloads.append({s["__key__"]: s[extension] for s in wds.WebDataset(tars, shardshuffle=False)})
     assert len(payloads[0]) == 30 and payloads[0] == payloads[1]
+
+
+def test_too_many_bad_objects_say_what_is_wrong_with_most(spectra_folder: Path, tmp_path: Path) -> None:
+    config = ShardConfig(image=ImageConfig(size=32))
+    with pytest.raises(
+        JobError, match=r"300 of 300 .* 297 times: 3909 pixels do not fit 10 x 10 cells; take a smaller"
+    ):
+        build(config, spectra_folder, tmp_path / "small", engine=HERE)
+    assert not (tmp_path / "small" / "manifest.json").exists()
