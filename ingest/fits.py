@@ -24,6 +24,7 @@ import deflate
 import numpy as np
 import numpy.typing as npt
 from isal import igzip
+from isal.igzip_lib import IsalError
 
 from ingest.errors import BadObjectError
 from ingest.fits_astropy import open_with_astropy
@@ -322,7 +323,7 @@ def _inflated(content: bytes) -> bytes | bytearray:
             pass
     try:
         return igzip.decompress(content)
-    except (EOFError, zlib.error, igzip.BadGzipFile, igzip.error) as error:
+    except (EOFError, zlib.error, igzip.BadGzipFile, IsalError) as error:  # type: ignore[misc]  # its stub: an instance
         raise BadObjectError(f"damaged gzip: {error}") from error
 
 

@@ -288,3 +288,13 @@ def test_gzip_of_several_members_is_whole(tmp_path: Path) -> None:
     (tmp_path / "a.fits").unlink()
     summary = build(IngestConfig("lamost"), str(tmp_path / "a.fits.gz"), tmp_path / "out", engine=HERE)
     assert summary.samples == 1 and rows(tmp_path / "out", "object_id")[0]["object_id"] == str(HEADER["OBSID"])
+
+
+def test_a_bad_deflate_block_is_named(tmp_path: Path) -> None:
+    whole = bytearray(gzip.compress(lamost_table(tmp_path / "a.fits").read_bytes(), mtime=0))
+    whole[10:40] = bytes([255]) * 30
+    (tmp_path / "a.fits").rename(tmp_path / "good.fits")
+    (tmp_path / "a.fits.gz").write_bytes(whole)
+    build(IngestConfig("lamost"), str(tmp_path), tmp_path / "out", engine=HERE, max_bad_fraction=1)
+    reasons = [row["reason"] for row in pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()]
+    assert len(reasons) == 1 and reasons[0].startswith("damaged gzip: ")
