@@ -296,5 +296,5 @@ def test_a_bad_deflate_block_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.fits").rename(tmp_path / "good.fits")
     (tmp_path / "a.fits.gz").write_bytes(whole)
     build(IngestConfig("lamost"), str(tmp_path), tmp_path / "out", engine=HERE, max_bad_fraction=1)
-    reasons = [row["reason"] for row in pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()]
+    reasons = [row["reason"] for row in pq.read_table(tmp_path / "out" / "ingest" / "quarantine.parquet").to_pylist()]
     assert len(reasons) == 1 and reasons[0].startswith("damaged gzip: ")
