@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,25 +25,30 @@ import torch
 
 from ingest.errors import JobError, UsageError
 from ingest.jobs import cores
-from render import ImageConfig, Renderer, renderer
-from render.device import Expand
-from render.device_draw import DeviceRenderer, supports
-from shards.encoding import ENCODINGS, Encoding, Flux
-from shards.flux import Arrays
+from render import ImageConfig, renderer
+from shards.archive import Archive, check_files
+from shards.augment import Augmentation
+from shards.decode import dali_is_here, make_decoder
+from shards.encoding import ENCODINGS, Flux
 from shards.format import SPLITS, Manifest
-from shards.readers import RawBatch, ReaderConfig, check_files, dali_is_here, open_reader
+from shards.mixing import make_weights
+from shards.order import EpochOrder
+from shards.paint import CannotDrawError, Painter
 
 BACKENDS = ("dali", "plain")
+ON_ERROR = ("stop", "skip")
+#: Batches that are made ready while the consumer works on one.
+_AHEAD = 2
 
 
 class Batch(TypedDict):
     """One batch of B samples.
 
     pixel_values: uint8 `(B, 3, S, S)`, RGB, on the loader's device.
-    labels: name -> float64 `(B,)` on the CPU; NaN = missing. `class` is a position in the manifest's `classes`,
-        `survey` one in the loader's `surveys`.
+    labels: name -> float64 `(B,)` on the CPU (pinned, where the device is a GPU); NaN = missing. `class` is a
+        position in the manifest's `classes`, `survey` one in the loader's `surveys`.
     key: `<data set>/<sample key>`, B of them.
-    valid: bool `(B,)`; False marks a repeat that fills up the last batch and must not be counted.
+    valid: bool `(B,)`; False marks a repeat that fills up the last batch, or a damaged sample: not to be counted.
     """
 
     pixel_values: torch.Tensor
@@ -60,24 +69,35 @@ def open(
     device: str = "cpu",
     backend: str | None = None,
     shuffle: bool | None = None,
+    weights: Sequence[float] | None = None,
+    balance: str | None = None,
+    augment: Augmentation | None = None,
+    on_error: str = "stop",
     threads: int | None = None,
 ) -> Loader:
     """Open one split of one or several data sets of the same image configuration.
 
     Args:
-        folders: shard folders (those that hold `manifest.json`).
+        folders: shard folders (those that hold `manifest.json`), on local disk; see `shards.stream` for others.
         split: `train`, `val` or `test`.
         image: the picture; by default the one that the data sets were made for. Another only where they hold spectra
             (encoding `flux`).
         rank, world_size: this process and how many share the epoch.
-        device: `cpu`, `cuda` or `cuda:N`; DALI decodes there what it can.
-        backend: `dali` or `plain`; by default DALI where it is installed.
+        device: `cpu`, `cuda` or `cuda:N`; pictures are decoded, drawn and coloured there as far as that is possible.
+        backend: `dali` or `plain`; by default DALI where it is installed. The samples, and their order, are the same.
         shuffle: by default for `train` only.
+        weights: the share of each data set in an epoch; by default as large as they are. The epoch keeps its length,
+            and samples stand in it more than once, or not at all.
+        balance: `class` draws each class equally often.
+        augment: changes spectra or codes before they are drawn or coloured; see `shards.augment`.
+        on_error: `stop` at a damaged sample, or `skip` it: it is marked not `valid`, counted in `skipped`, and named
+            once on standard error.
         threads: decoding threads; all cores by default.
 
     Raises:
-        UsageError: unknown split or backend, an empty split, data sets that do not fit together, or not `image`.
-        JobError: missing or cut files; while iterating, a damaged sample or a spectrum that `image` cannot show.
+        UsageError: unknown split, backend or policy, an empty split, data sets that do not fit together, or not
+            `image`. JobError: missing or cut files; while iterating, a damaged sample or a spectrum that `image`
+            cannot show.
     """
     many = [folders] if isinstance(folders, str | Path) else list(folders)
     if split not in SPLITS:
@@ -87,13 +107,31 @@ def open(
         raise UsageError(f"unknown backend {backend}: choose {' or '.join(BACKENDS)}")
     if backend == "dali" and not dali_is_here():
         raise UsageError("NVIDIA DALI is not installed (it exists for Linux only); choose backend plain")
+    if on_error not in ON_ERROR:
+        raise UsageError(f"unknown on_error {on_error}: choose {' or '.join(ON_ERROR)}")
     if batch_size < 1 or not 0 <= rank < world_size:
         raise UsageError(f"batch_size {batch_size}, rank {rank}, world_size {world_size}: not a possible loader")
-    return Loader(
-        [Path(folder) for folder in many], split, batch_size, image=image, seed=seed, rank=rank,
-        world_size=world_size, device=device, backend=backend,
-        shuffle=split == "train" if shuffle is None else shuffle, threads=threads or cores(),
+    options = _Options(
+        split, batch_size, seed, rank, world_size, device, backend, split == "train" if shuffle is None else shuffle,
+        None if weights is None else tuple(weights), balance, on_error, threads or cores(),
     )  # fmt: skip
+    return Loader([Path(folder) for folder in many], options, image, augment)
+
+
+@dataclass(frozen=True)
+class _Options:
+    split: str
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    device: str
+    backend: str
+    shuffle: bool
+    weights: tuple[float, ...] | None
+    balance: str | None
+    on_error: str
+    threads: int
 
 
 class Loader:
@@ -103,112 +141,191 @@ class Loader:
         manifests: of the data sets, in the order given.
         image: the picture.
         surveys: names that the `survey` label counts in, over all data sets.
-        samples: of the whole split, over all ranks.
+        samples: of an epoch, over all ranks.
+        skipped: damaged samples left out so far.
     """
 
     def __init__(
-        self, folders: Sequence[Path], split: str, batch_size: int, *, image: ImageConfig | None, seed: int,
-        rank: int, world_size: int, device: str, backend: str, shuffle: bool, threads: int,
-    ) -> None:  # fmt: skip
-        self.folders, self.split, self.device, self.backend = tuple(folders), split, device, backend
+        self, folders: Sequence[Path], options: _Options, image: ImageConfig | None, augment: Augmentation | None
+    ) -> None:
+        """See `open`, which checks the options."""
+        self.folders, self.split, self._options, self._augment = tuple(folders), options.split, options, augment
         self.manifests = tuple(Manifest.load(folder) for folder in folders)
         first = _agreed(self.folders, self.manifests, image)
         self.image = image or first.config.image
         self.surveys = tuple(sorted({name for manifest in self.manifests for name in manifest.surveys}))
+        self.skipped = 0
         self._names = first.labels
-        self._survey_column = first.labels.index("survey")
         self._survey_maps = [
             np.array([self.surveys.index(name) for name in manifest.surveys], np.float64)
             for manifest in self.manifests
         ]
         encoding = ENCODINGS[first.config.encoding](renderer(self.image), first.config.jpeg_quality)
+        if augment is not None and encoding.full_size:
+            raise UsageError("augment: JPEG holds finished pictures; make the shards with ENCODING=flux, png or pnm")
         shards = [
             (folder, record)
             for folder, manifest in zip(self.folders, self.manifests, strict=True)
-            for record in manifest.split(split)
+            for record in manifest.split(self.split)
         ]
         if not shards:
-            raise UsageError(f"{', '.join(map(str, folders))}: the {split} split is empty; use more objects")
-        check_files([r.path(folder) for folder, r in shards], [r.bytes for _, r in shards])
-        if shuffle:
-            # Data sets stand one after the other in the list; DALI's buffer only mixes neighbours.
-            order = np.random.default_rng(seed).permutation(len(shards))
-            shards = [shards[i] for i in order]
-        self._dataset = {str(r.path(folder)): self.folders.index(folder) for folder, r in shards}
-        self._config = ReaderConfig(
-            tars=tuple(r.path(folder) for folder, r in shards), samples=tuple(r.samples for _, r in shards),
-            encoding=encoding, labels=len(self._names), batch_size=batch_size,
-            shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, device=device, threads=threads,
-        )  # fmt: skip
-        self._pictures = _Pictures(encoding, device)
-        self._reader = open_reader(self._config, backend)
-        self._batch = 0
-        self._epoch = 0
+            raise UsageError(f"{', '.join(map(str, folders))}: the {self.split} split is empty; use more objects")
+        tars = [record.path(folder) for folder, record in shards]
+        check_files(tars, [record.bytes for _, record in shards])
+        self._owner = [self.folders.index(folder) for folder, _ in shards]
+        counts = [record.samples for _, record in shards]
+        chosen = make_weights(shards, self._owner, options.weights, options.balance)
+        self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen)
+        self._archive = Archive(tars, counts, encoding.extension, keep=2 * self._order.most + 1)
+        self._decoder = make_decoder(encoding, options.backend, options.batch_size, options.threads, options.device)
+        self._painter = Painter(encoding, options.device, augment)
+        # A batch is read and decoded in one thread and painted in the next, while the consumer has the one before.
+        self._decoding, self._painting = (ThreadPoolExecutor(1, f"shards-{name}") for name in ("decode", "paint"))
+        self._ahead: deque[Future[Batch]] = deque()
+        self._named: set[str] = set()
+        self._epoch = self._batch = 0
 
     @property
     def samples(self) -> int:
-        """Samples of the split, over all ranks."""
-        return self._config.total
+        """Samples of an epoch, over all ranks."""
+        return self._order.length
+
+    def _bounds(self, rank: int) -> tuple[int, int]:
+        ranks = self._options.world_size
+        return self.samples * rank // ranks, self.samples * (rank + 1) // ranks
 
     def __len__(self) -> int:
-        """Batches per epoch, the same on every rank."""
-        return self._config.batches
+        """Batches per epoch: the same on every rank, enough for the fullest one."""
+        fullest = max(end - start for start, end in map(self._bounds, range(self._options.world_size)))
+        return -(-fullest // self._options.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch: all of it, but after `load_state_dict` or an early `break`."""
+        self._forget()
+        next_batch = self._batch
         while self._batch < len(self):
-            raw = self._reader.next()
-            batch = self._assemble(raw, self._batch)
+            while len(self._ahead) <= _AHEAD and next_batch < len(self):
+                decoded = self._decoding.submit(self._decode, self._epoch, next_batch)
+                self._ahead.append(self._painting.submit(self._paint, decoded, self._epoch, next_batch))
+                next_batch += 1
+            batch = self._ahead.popleft().result()
             # Counted before the consumer sees it: a state saved while it works on a batch goes on with the next.
             self._batch += 1
             yield batch
         self._epoch, self._batch = self._epoch + 1, 0
 
-    def _assemble(self, raw: RawBatch, number: int) -> Batch:
-        datasets = np.array([self._dataset[tar] for tar, _ in raw.sources])
-        labels = raw.labels.copy()
-        for index, mapping in enumerate(self._survey_maps):
-            rows = datasets == index
-            labels[rows, self._survey_column] = mapping[labels[rows, self._survey_column].astype(np.intp)]
-        size = self._config.batch_size
-        counted = min(size, max(0, self._config.mine - number * size))
-        keys = [f"{d}/{member.partition('.')[0]}" for d, (_, member) in zip(datasets, raw.sources, strict=True)]
+    def _forget(self) -> None:
+        """Drop what was made ready for a position that was left."""
+        for future in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+
+    def _decode(
+        self, epoch: int, number: int
+    ) -> tuple[Any, npt.NDArray[np.float64], list[str], npt.NDArray[np.bool_]]:
+        """Stored arrays or spectra, labels, keys and which count, of one batch of this rank."""
+        size = self._options.batch_size
+        start, end = self._bounds(self._options.rank)
+        start = min(start + number * size, end)
+        samples = self._order.slice(epoch, start, min(start + size, end))
+        valid = np.arange(size) < len(samples)
+        if not len(samples):
+            # A rank with fewer batches than others still needs something to fill its own with.
+            samples = self._order.slice(epoch, max(0, end - 1), max(0, end - 1) + 1)
+        places = self._archive.locate(samples)
+        places += [places[-1]] * (size - len(places))
+        stored, wrong = self._decoder(self._archive.payloads(places))
+        labels, unlabelled = self._archive.labels(places)
+        for i, reason in sorted({**wrong, **unlabelled}.items()):
+            self._damaged(f"{self._archive.where(places[i])}: {reason}")
+            valid[i], labels[i] = False, np.nan
+        if isinstance(stored, list) and wrong:
+            whole = next((item for item in stored if item is not None), None)
+            if whole is None:
+                raise JobError(f"{self._archive.where(places[0])}: nothing in its batch can be read")
+            stored = [whole if item is None else item for item in stored]
+        keys = [f"{self._owner[place[0]]}/{self._archive.key(place)}" for place in places]
+        self._rename_surveys(labels, [self._owner[number] for number, _ in places])
+        return stored, labels, keys, valid
+
+    def _rename_surveys(self, labels: npt.NDArray[np.float64], owners: Sequence[int]) -> None:
+        """From positions in each data set's surveys to positions in the loader's."""
+        column = self._names.index("survey")
+        for i, owner in enumerate(owners):
+            if not np.isnan(labels[i, column]):
+                labels[i, column] = self._survey_maps[owner][int(labels[i, column])]
+
+    def _damaged(self, what: str) -> None:
+        """Stop at a damaged sample, or count it and say so the first time."""
+        if self._options.on_error == "stop":
+            raise JobError(f"{what}; run `make shards` again: it mends damaged shards")
+        self.skipped += 1
+        if what not in self._named:
+            self._named.add(what)
+            print(f"skipped: {what}", file=sys.stderr)
+
+    def _paint(self, decoded: Future[Any], epoch: int, number: int) -> Batch:
+        stored, labels, keys, valid = decoded.result()
+        while True:
+            rng = np.random.default_rng([self._options.seed, epoch, self._options.rank, number])
+            try:
+                pixels = self._painter(stored, keys, rng)
+                break
+            except CannotDrawError as error:
+                if self._options.on_error == "stop" or len(set(map(id, stored))) == 1:
+                    raise
+                self._damaged(str(error))
+                valid[error.index], labels[error.index] = False, np.nan
+                bad = stored[error.index]
+                other = next(item for item in stored if item is not bad)
+                stored = [other if item is bad else item for item in stored]
+        columns = torch.from_numpy(np.ascontiguousarray(labels.T))
+        if self._options.device.startswith("cuda"):
+            columns = columns.pin_memory()
         return Batch(
-            pixel_values=self._pictures(raw.stored, keys),
-            labels={name: torch.from_numpy(labels[:, i].copy()) for i, name in enumerate(self._names)},
-            key=keys,
-            valid=torch.arange(size) < counted,
-        )
+            pixel_values=pixels, labels=dict(zip(self._names, columns, strict=True)), key=keys,
+            valid=torch.from_numpy(valid),
+        )  # fmt: skip
+
+    def _arguments(self) -> dict[str, Any]:
+        """All that decides the sequence of batches, but the data."""
+        options = asdict(self._options)
+        for name in ("device", "backend", "threads", "on_error"):  # the same batches, whatever they are
+            del options[name]
+        return {
+            **options, "weights": None if options["weights"] is None else list(options["weights"]),
+            "image": self.image.to_dict(), "augment": None if self._augment is None else repr(self._augment),
+        }  # fmt: skip
 
     def fingerprint(self) -> str:
         """sha256 of all that decides the sequence of batches."""
-        config = self._config
         parts = [manifest.fingerprint() for manifest in self.manifests]
-        arguments = [self.split, self.backend, config.batch_size, config.shuffle, config.seed, config.rank,
-                     config.world_size, self.image.to_dict()]  # fmt: skip
-        return hashlib.sha256(json.dumps([parts, arguments]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([parts, self._arguments()], sort_keys=True).encode()).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able position: after `load_state_dict` the very next batch follows."""
         return {
-            "fingerprint": self.fingerprint(), "epoch": self._epoch, "batch": self._batch,
-            "reader": self._reader.state(),
+            "fingerprint": self.fingerprint(), "arguments": self._arguments(), "epoch": self._epoch,
+            "batch": self._batch,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a saved position.
 
         Raises:
-            UsageError: the state is of other data or other arguments; DALI itself would take it in silence.
+            UsageError: the state is of other data or other arguments; both values of each are named.
         """
-        mine = self.fingerprint()
+        mine, here = self.fingerprint(), self._arguments()
         if state["fingerprint"] != mine:
+            there = state.get("arguments", {})
+            changed = [f"{name} {there.get(name)}, here {value}" for name, value in here.items()
+                       if there.get(name) != value] or ["the data sets"]  # fmt: skip
             raise UsageError(
-                f"the saved loader state is of other data or arguments (fingerprint {state['fingerprint'][:12]}, "
-                f"here {mine[:12]}); resume with the same shards, batch size, seed and ranks, or start anew"
+                f"the saved loader state is of other data or arguments: {'; '.join(changed)} (fingerprint "
+                f"{state['fingerprint'][:12]}, here {mine[:12]}); resume with what it was saved with, or start anew"
             )
+        self._forget()
         self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
-        self._reader.restore(state["reader"])
 
     def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The split's table, one row a sample: `key` as in the batches, and the columns of the spectra Parquet."""
@@ -223,7 +340,11 @@ class Loader:
 
     def close(self) -> None:
         """Give back files, threads and device memory."""
-        self._reader.close()
+        self._forget()
+        for pool in (self._decoding, self._painting):
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._decoder.close()
+        self._archive.close()
 
     def __enter__(self) -> Loader:
         """The loader itself."""
@@ -262,77 +383,3 @@ def _agreed(folders: Sequence[Path], manifests: Sequence[Manifest], image: Image
             "with ENCODING=flux, which give any picture"
         )
     return first
-
-
-class _Pictures:
-    """What a reader gives to RGB tensors `(B, 3, S, S)`: Numba on the CPU, the same bits by torch on a GPU."""
-
-    def __init__(self, encoding: Encoding, device: str) -> None:
-        self._encoding, self._device = encoding, device
-        self._expand = Expand(encoding.drawer).to(device)
-        self._draw: DeviceRenderer | None = None
-        if encoding.shape is None and device.startswith("cuda") and supports(encoding.drawer.config) is None:
-            self._draw = DeviceRenderer(encoding.drawer).to(device)
-
-    def __call__(self, stored: npt.NDArray[np.uint8] | torch.Tensor | list[Arrays], keys: list[str]) -> torch.Tensor:
-        drawer, full_size = self._encoding.drawer, self._encoding.full_size
-        if isinstance(stored, list):
-            if self._draw is not None:
-                return self._expand(draw_on_device(self._draw, drawer, stored, keys, self._device))
-            stored = render_batch(drawer, stored, keys)
-        if isinstance(stored, torch.Tensor):
-            return stored.permute(0, 3, 1, 2) if full_size else self._expand(stored)
-        rgb = stored if full_size else drawer.expand_batch(stored)
-        return torch.from_numpy(rgb).permute(0, 3, 1, 2).to(self._device)
-
-
-def draw_on_device(
-    draw: DeviceRenderer, drawer: Renderer, spectra: Sequence[Arrays], keys: Sequence[str], device: str
-) -> torch.Tensor:
-    """`render_batch` on a device: codes uint8 `(B, *drawer.code_shape)` there.
-
-    Raises:
-        JobError: names the first spectrum that this picture cannot show, and why.
-    """
-    longest = max(len(flux) for flux, *_ in spectra)
-    flux, ivar = (np.zeros((len(spectra), longest), np.float32) for _ in range(2))
-    wavelength, mask = np.zeros((len(spectra), longest)), np.ones((len(spectra), longest), np.bool_)
-    for i, (f, v, w, m) in enumerate(spectra):
-        n = len(f)
-        flux[i, :n], wavelength[i, :n], mask[i, :n] = f, w, m
-        ivar[i, :n] = 1 if v is None else v
-    has_ivar = np.array([v is not None for _, v, _, _ in spectra])
-    columns = [torch.from_numpy(x).to(device) for x in (flux, ivar, wavelength, mask, has_ivar)]
-    codes, drawn = draw.codes(*columns)
-    for i in torch.nonzero(~drawn)[:, 0].tolist():
-        # Wavelengths that fall, or padding in front: the CPU's kernel puts them in order, or says what is wrong.
-        codes[i] = torch.from_numpy(render_batch(drawer, spectra[i : i + 1], keys[i : i + 1])[0]).to(device)
-    return codes
-
-
-def render_batch(drawer: Renderer, spectra: Sequence[Arrays], keys: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Draw B spectra, at least one: uint8 `(B, *drawer.code_shape)`.
-
-    Args:
-        keys: of the spectra, for the error.
-
-    Raises:
-        JobError: names the first spectrum that this picture cannot show, and why.
-    """
-    flux, ivar, wavelength, mask = zip(*spectra, strict=True)
-    # Where there is no ivar, something of its length stands in for it.
-    weights = [f if i is None else i for f, i in zip(flux, ivar, strict=True)]
-    # One grid serves all spectra on it: `log_grid` gives the same array for the same coefficients.
-    grids = {id(w): w for w in wavelength}
-    starts = dict(zip(grids, np.cumsum([0, *map(len, grids.values())]).tolist(), strict=False))
-    codes, errors = drawer.codes_batch(
-        np.concatenate(flux), np.concatenate(weights), np.concatenate(list(grids.values())), np.concatenate(mask),
-        np.cumsum([0, *map(len, flux)]), np.array([i is not None for i in ivar]),
-        np.array([starts[id(w)] for w in wavelength]),
-    )  # fmt: skip
-    for i, error in sorted(errors.items()):
-        raise JobError(
-            f"{keys[i]}: cannot be drawn: {error}; ask for the picture that the shards were made for, or make shards "
-            "for this one"
-        )
-    return codes

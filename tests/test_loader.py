@@ -12,11 +12,11 @@ from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
 from render import ImageConfig, preset, renderer
 from render.device_draw import DeviceRenderer
-from shards import loader
+from shards import loader, paint
 from shards.build import build
+from shards.decode import dali_is_here
 from shards.format import ShardConfig
 from shards.pictures import pictures
-from shards.readers import dali_is_here
 from shards.spectra import SpectraFolder, iter_blocks
 from tests.conftest import make_spectrum
 
@@ -146,7 +146,7 @@ def test_a_batch_is_drawn_as_its_spectra_are_one_by_one(name: str) -> None:
     spectra = [(s.flux, None if i == 1 else s.ivar, s.wavelength.astype(kind), s.mask)
                for i, (s, kind) in enumerate(zip(made, ("f8", "f4", "f4", "f8"), strict=True))]  # fmt: skip
     drawer = renderer(preset(name, "map2d"))
-    together = loader.render_batch(drawer, spectra, list("abcd"))
+    together = paint.render_batch(drawer, spectra, list("abcd"))
     np.testing.assert_array_equal(together, np.stack([drawer.codes(*spectrum) for spectrum in spectra]))
 
 
@@ -192,11 +192,11 @@ def test_what_a_device_draws_is_what_the_cpu_draws(image: str) -> None:
         (flux[::-1], ivar[::-1], wavelength[::-1], mask[::-1]),
     ]  # fmt: skip
     keys = ["0/a", "0/b", "0/c"]
-    there = loader.draw_on_device(DeviceRenderer(drawer), drawer, spectra, keys, "cpu")
-    np.testing.assert_array_equal(there.numpy(), loader.render_batch(drawer, spectra, keys))
+    there = paint.draw_on_device(DeviceRenderer(drawer), drawer, spectra, keys, "cpu")
+    np.testing.assert_array_equal(there.numpy(), paint.render_batch(drawer, spectra, keys))
     with pytest.raises(JobError, match="0/b: cannot be drawn: all pixels masked"):
         bad = [spectra[0], (flux, ivar, wavelength, np.ones(3909, bool))]
-        loader.draw_on_device(DeviceRenderer(drawer), drawer, bad, keys, "cpu")
+        paint.draw_on_device(DeviceRenderer(drawer), drawer, bad, keys, "cpu")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

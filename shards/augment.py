@@ -1,0 +1,89 @@
+"""Small changes of what was observed, drawn anew every epoch, so that a model does not learn one noise by heart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.errors import UsageError
+from shards.flux import Arrays
+
+Codes = npt.NDArray[np.uint8]
+
+
+class Augmentation(Protocol):
+    """The hook of `shards.loader.open`: called with each batch before it is drawn, or before it gets its colours.
+
+    `rng` is seeded by seed, epoch, rank and batch, so that a resumed run draws the same. Must not change its input.
+    """
+
+    def spectra(self, spectra: list[Arrays], rng: np.random.Generator) -> list[Arrays]:
+        """B spectra (flux, ivar or None, wavelength, mask) to as many; shards with encoding `flux`."""
+
+    def codes(self, codes: Codes, rng: np.random.Generator) -> Codes:
+        """Codes uint8 `(B, *code_shape)` to the same shape; all other shards."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Noise, scale and missing pixels as an observation would have them.
+
+    Attributes:
+        noise: adds Gaussian noise of this many times each pixel's own error, 1/sqrt(ivar), and lowers ivar to match.
+        scale: the flux is multiplied by exp(normal x scale), and ivar to match: an error of flux calibration.
+        mask: the share of the pixels, up to which one stretch of neighbours is lost; drawn evenly from 0.
+    """
+
+    noise: float = 0.0
+    scale: float = 0.0
+    mask: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if not (0 <= self.noise <= 10 and 0 <= self.scale <= 1 and 0 <= self.mask <= 0.9):
+            raise UsageError(f"{self}: give noise 0 to 10, scale 0 to 1, mask 0 to 0.9")
+
+    def spectra(self, spectra: list[Arrays], rng: np.random.Generator) -> list[Arrays]:
+        """Each spectrum changed by its own draw."""
+        return [self._spectrum(spectrum, rng) for spectrum in spectra]
+
+    def _spectrum(self, spectrum: Arrays, rng: np.random.Generator) -> Arrays:
+        flux, ivar, wavelength, mask = spectrum
+        n = len(flux)
+        factor = np.float32(np.exp(self.scale * rng.standard_normal()))
+        flux = flux * factor
+        if ivar is not None:
+            ivar = ivar / factor**2
+            good = ivar > 0
+            error = np.zeros(n, np.float32)
+            error[good] = 1 / np.sqrt(ivar[good])
+            flux = flux + np.float32(self.noise) * error * rng.standard_normal(n, np.float32)
+            ivar = ivar / np.float32(1 + self.noise**2)
+        start, stop = _stretch(n, self.mask, rng)
+        mask = mask.copy()
+        mask[start:stop] = True
+        return flux, ivar, wavelength, mask
+
+    def codes(self, codes: Codes, rng: np.random.Generator) -> Codes:
+        """One stretch of each picture's codes, row by row, becomes 0; noise and scale need the spectrum.
+
+        Raises:
+            UsageError: noise or scale is asked for.
+        """
+        if self.noise or self.scale:
+            raise UsageError("augment: noise and scale change the spectrum; make the shards with ENCODING=flux")
+        changed = codes.copy()
+        flat: Any = changed.reshape(len(codes), -1, *codes.shape[3:])
+        for picture in flat:
+            start, stop = _stretch(len(picture), self.mask, rng)
+            picture[start:stop] = 0
+        return changed
+
+
+def _stretch(n: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
+    length = int(rng.random() * share * n)
+    start = int(rng.integers(0, n - length + 1))
+    return start, start + length
