@@ -50,13 +50,18 @@ def table(spectra: Sequence[Titled], images: Sequence[tuple[str, ImageConfig]]) 
 
 def sheet(spectra: Sequence[Titled], config: ImageConfig, columns: int = 5) -> Picture:
     """Spectra in one image type, left to right and down: uint8 `(H, W, 3)`, RGB."""
-    side, columns = config.size, min(columns, len(spectra))
-    rows = -(-len(spectra) // columns)
+    return contact([(caption, _drawn(spectrum, config)) for caption, spectrum in spectra], columns)
+
+
+def contact(pictures: Sequence[tuple[str, Picture]], columns: int = 5) -> Picture:
+    """Captioned RGB pictures of one size, left to right and down: uint8 `(H, W, 3)`, RGB."""
+    side, columns = len(pictures[0][1]), min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
     page = np.full((rows * (side + _LINE + _GAP), columns * (side + _GAP) - _GAP, 3), _PAPER, np.uint8)
-    for i, (caption, spectrum) in enumerate(spectra):
+    for i, (caption, picture) in enumerate(pictures):
         x, y = i % columns * (side + _GAP), i // columns * (side + _LINE + _GAP)
         _write(page, caption, x, y + _LINE - 5)
-        _paste(page, _drawn(spectrum, config), x, y + _LINE)
+        _paste(page, picture, x, y + _LINE)
     return page
 
 

@@ -13,6 +13,7 @@ from ingest import options
 from ingest.errors import UsageError, run_app
 from ingest.jobs import engine_of
 from render.config import CHANNEL_SETS, CHANNELS, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
+from shards import check_commands
 from shards.encoding import ENCODINGS
 from shards.format import ShardConfig
 
@@ -161,6 +162,8 @@ def _config(
         raise UsageError(str(error)) from error
     return ShardConfig(image=picture, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed)
 
+
+check_commands.register(app)
 
 if __name__ == "__main__":
     run_app(app)
