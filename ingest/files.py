@@ -1,17 +1,50 @@
-"""Files that appear whole or not at all: written under a temporary name, made durable, then renamed."""
+"""Files that appear whole or not at all, on a local disk or in an object store such as S3.
+
+Local files are written under a temporary name, made durable, then renamed. An object appears when its upload ends.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
+from uuid import uuid4
+
+
+def location(where: str | Path) -> Path:
+    """A local path; or for a URL (`s3://bucket/folder`) universal_pathlib's object, which has a path's methods."""
+    if "://" not in str(where):
+        return Path(where).expanduser()
+    from upath import UPath
+
+    return cast(Path, UPath(str(where)))
+
+
+def is_remote(path: Path) -> bool:
+    """Whether `path` is in an object store: no renaming, no locks, no memory maps."""
+    return not isinstance(path, Path)
+
+
+def readable(path: Path) -> Path | IO[bytes]:
+    """What pyarrow opens: the path, or for an object store an open file."""
+    return path.open("rb") if is_remote(path) else path
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; on success it becomes `path`, on an exception it is removed."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """A temporary local file to write to; on success it becomes `path`, on an exception it is removed."""
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="specshards-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            publish(temporary, path)
+        return
+    # A name of its own for every writer: one that was given up for dead may still be writing.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         publish(temporary, path)
@@ -21,13 +54,31 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Make a finished file durable under its final name: fsync, then rename (atomic on one file system)."""
+    """Give a finished file its final name: fsync and rename (atomic on one file system), or upload it."""
+    if is_remote(final):
+        final.fs.put_file(str(temporary), final.path)  # type: ignore[attr-defined]
+        return
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
     os.replace(temporary, final)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed writer left in a local folder."""
+    if not is_remote(folder):
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, where there is one."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        folder.fs.rm(folder.path, recursive=True)  # type: ignore[attr-defined]
 
 
 def write_text(path: Path, text: str) -> None:

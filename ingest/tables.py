@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.errors import BadObjectError
+from ingest.files import is_remote, readable
 
 PARQUET_MAGIC = b"PAR1"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -79,7 +80,7 @@ class TableFile:
     @classmethod
     def _open_parquet(cls, path: Path) -> TableFile:
         try:
-            parquet = pq.ParquetFile(path, buffer_size=_READ_BUFFER, pre_buffer=False)
+            parquet = pq.ParquetFile(readable(path), buffer_size=_READ_BUFFER, pre_buffer=False)
         except pa.ArrowException as error:
             raise BadObjectError(f"not a Parquet file ({_short(error)})") from error
         metadata = parquet.metadata
@@ -183,9 +184,12 @@ def parquet_files(where: Path) -> tuple[Path, list[Path]]:
     Left out: names that start with `_` or `.`, and what a HATS catalogue keeps beside its data: margin and index
     catalogues, which repeat its rows, thumbnails, statistics.
     """
-    if where.is_file():
+    if is_remote(where):
+        files = [where] if where.suffix == ".parquet" else list(where.rglob("*.parquet"))
+        root, found = (where.parent, files) if where.suffix == ".parquet" else (where, files)
+    elif where.is_file():
         return where.parent, [where]
-    if where.is_dir():
+    elif where.is_dir():
         root, found = where, list(where.rglob("*.parquet"))
     elif glob.has_magic(str(where)):
         found = [Path(name) for name in glob.glob(str(where), recursive=True)]  # noqa: PTH207

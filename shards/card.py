@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from render import renderer
 from shards.encoding import ENCODINGS
-from shards.format import LABELS, SPLITS, Manifest
+from shards.format import LABELS, MANIFEST, SPLITS, Manifest
 
 
 def counts_table(manifest: Manifest) -> str:
@@ -18,6 +19,19 @@ def counts_table(manifest: Manifest) -> str:
         numbers = [counts.get(name, 0) for name in names]
         lines.append(f"{split:<8}" + "".join(f"{n:>12,}" for n in (*numbers, manifest.samples(split))))
     return "\n".join(lines)
+
+
+def summary(manifest: Manifest, out: Path) -> str:
+    """What a finished job says: counts, the account, sizes, and where it all is."""
+    total = sum(shard.bytes for shard in manifest.shards)
+    left_out = f" + {manifest.left_out:,} left out by the filter" if manifest.left_out else ""
+    return (
+        f"{counts_table(manifest)}\n"
+        f"{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} quarantined"
+        f"{left_out}; {len(manifest.shards)} shards, {total / 1e6:.1f} MB, "
+        f"{total / max(1, manifest.samples()):,.0f} bytes a sample\n"
+        f"{'MOCK data: ' if manifest.mock else ''}{out}/{MANIFEST}"
+    )
 
 
 def timm_info(manifest: Manifest) -> str:
@@ -43,11 +57,13 @@ def dataset_card(manifest: Manifest) -> str:
         what, member = "", "the spectrum, drawn while loading"
     else:
         what, member = f" as {config.image.image} images", "the picture"
+    left_out = f"+ {manifest.left_out:,} left out by a filter\n" if manifest.left_out else ""
     mock = "**This is mock data**, made by a simulator; no telescope saw these objects.\n\n" if manifest.mock else ""
     return f"""# {", ".join(manifest.surveys)}: {manifest.samples():,} spectra{what}
 
 {mock}Format version {manifest.format_version}, written by specshards {manifest.program_version}.
-{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} in `quarantine.parquet`.
+{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} in `quarantine.parquet`
+{left_out}
 
 ```
 {counts_table(manifest)}

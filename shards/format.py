@@ -14,6 +14,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,17 @@ def label_npy(labels: npt.NDArray[np.float64]) -> bytes:
 
     The fixed length lets a DALI pipeline slice the header off without parsing it.
     """
+    return _npy_header(len(labels)) + np.ascontiguousarray(labels, dtype="<f8").tobytes()
+
+
+@lru_cache
+def _npy_header(n: int) -> bytes:
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(labels, dtype="<f8"), version=(1, 0), allow_pickle=False)
-    payload = buffer.getvalue()
-    if len(payload) != NPY_HEADER_BYTES + 8 * len(labels):
+    np.lib.format.write_array(buffer, np.zeros(n, "<f8"), version=(1, 0), allow_pickle=False)
+    header = buffer.getvalue()[: -8 * n]
+    if len(header) != NPY_HEADER_BYTES:
         raise AssertionError("numpy no longer writes a 128-byte header for a short float64 vector")
-    return payload
+    return header
 
 
 @dataclass(frozen=True)
@@ -143,9 +149,11 @@ class Manifest:
 
     Attributes:
         input_fingerprint: sha256 over the spectra files' names, sizes and footers.
-        objects: rows of the input; samples over all splits + quarantined = objects.
+        objects: rows of the input; samples over all splits + quarantined + left_out = objects.
+        left_out: objects that a filter did not choose.
         label_stats: of the train split only.
         mock: True when any object is of a mock survey.
+        made_from: for a data set made from others: their fingerprints, objects and filter.
     """
 
     config: ShardConfig
@@ -157,6 +165,8 @@ class Manifest:
     shards: tuple[ShardRecord, ...]
     label_stats: dict[str, LabelStats]
     mock: bool
+    left_out: int = 0
+    made_from: tuple[dict[str, Any], ...] = ()
     labels: tuple[str, ...] = LABELS
     format_version: int = FORMAT_VERSION
     program_version: str = PROGRAM_VERSION
@@ -202,7 +212,7 @@ class Manifest:
             raise UsageError(f"{folder}: no {MANIFEST} there; run `make shards` first, or name its folder")
         try:
             content = json.loads(path.read_text())
-            version = content["format_version"]
+            version = int(content["format_version"])
             if version > FORMAT_VERSION:
                 raise JobError(
                     f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it"
@@ -215,8 +225,8 @@ class Manifest:
             }
             shards = tuple(ShardRecord(**record) for record in content.pop("shards"))
             config = ShardConfig.from_dict(content.pop("config"))
-            for name in ("classes", "surveys", "labels"):
-                content[name] = tuple(content[name])
+            for name in ("classes", "surveys", "labels", "made_from"):
+                content[name] = tuple(content.get(name, ()))
             return cls(config=config, shards=shards, label_stats=stats, **content)
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(f"{path}: not a manifest of this program ({error}); make the shards again") from error

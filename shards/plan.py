@@ -8,49 +8,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ingest.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
 from shards.format import FORMAT_VERSION, ShardConfig
-from shards.spectra import LARGE_GROUP, RowGroup, SpectraFolder
+from shards.spectra import LARGE_GROUP, RowGroup
 
 #: A small data set is cut into about this many tasks, so that a few workers have something to share.
 _MIN_TASKS = 4
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Row groups per shard number, and the fingerprint of everything that decides the output's bytes."""
-
-    tasks: tuple[tuple[RowGroup, ...], ...]
-    fingerprint: str
-
-
-def make_plan(source: SpectraFolder, config: ShardConfig) -> Plan:
-    """Permute the row groups of the whole input and cut them into tasks of about `samples_per_shard` rows.
+def cut_tasks(groups: Sequence[RowGroup], config: ShardConfig, first_task: int = 0) -> list[tuple[RowGroup, ...]]:
+    """Permute row groups and cut them into tasks of about `samples_per_shard` rows.
 
     A row group stays whole, so that it is read once, unless it is so large that a task could not hold its pictures:
     a piece costs the decoding of what stands before it in its group.
+
+    Args:
+        first_task: how many tasks there are already, of inputs that were there before these.
     """
-    target = min(config.samples_per_shard, max(1, -(-source.rows // _MIN_TASKS)))
-    groups = [piece for group in source.groups for piece in _pieces(group, target)]
-    order = np.random.default_rng([config.seed, 0]).permutation(len(groups))
+    total = sum(group.rows for group in groups)
+    target = min(config.samples_per_shard, max(1, -(-total // _MIN_TASKS)))
+    pieces = [piece for group in groups for piece in _pieces(group, target)]
+    seed = [config.seed, 0] if first_task == 0 else [config.seed, 0, first_task]
     tasks: list[list[RowGroup]] = [[]]
     rows = 0
-    for index in order:
-        group = groups[index]
+    for index in np.random.default_rng(seed).permutation(len(pieces)):
+        group = pieces[index]
         if tasks[-1] and rows + group.rows > target:
             tasks.append([])
             rows = 0
         tasks[-1].append(group)
         rows += group.rows
-    identity = [config.to_dict(), source.fingerprint, FORMAT_VERSION, SCHEMA_VERSION, PROGRAM_VERSION]
-    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Plan(tuple(map(tuple, tasks)), fingerprint)
+    return [tuple(task) for task in tasks]
+
+
+def fingerprint(*identity: Any) -> str:
+    """sha256 of what decides the bytes of some shards, and of the versions of this program."""
+    content = [*identity, FORMAT_VERSION, SCHEMA_VERSION, PROGRAM_VERSION]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _pieces(group: RowGroup, target: int) -> Iterator[RowGroup]:

@@ -7,8 +7,9 @@ Our own files are read row group by row group, straight into arrays. Any other P
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.errors import BadObjectError, JobError, UsageError
+from ingest.files import is_remote, readable
 from ingest.schema import SCHEMA_VERSION, BoolArray, Spectrum, to_table
 from ingest.surveys import SUFFIXES
 from ingest.surveys import multimodal_universe as mmu
@@ -65,12 +67,13 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class SpectraFolder:
-    """The Parquet files of a spectra folder, in name order, with global row numbers.
+    """The Parquet files of a spectra folder, with global row numbers.
 
     Attributes:
         groups: every row group of every file.
-        surveys: names found, sorted.
-        fingerprint: sha256 over names, sizes and Parquet footers: it changes when the content does.
+        surveys: names found, in the order in which they are numbered.
+        digests: file -> sha256 of its size and Parquet footer, in the order of the rows: it changes when the content
+            does.
         notes: what a user should know of the input, a line each.
         unplaced: files without positions; they can be drawn, but not split by sky.
     """
@@ -78,7 +81,7 @@ class SpectraFolder:
     folder: Path
     groups: tuple[RowGroup, ...]
     surveys: tuple[str, ...]
-    fingerprint: str
+    digests: dict[str, str]
     notes: tuple[str, ...] = ()
     unplaced: tuple[str, ...] = ()
 
@@ -87,33 +90,44 @@ class SpectraFolder:
         """Number of spectra."""
         return sum(group.rows for group in self.groups)
 
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over names, sizes and Parquet footers of all files."""
+        return hashlib.sha256(json.dumps(self.digests).encode()).hexdigest()
+
     @classmethod
-    def scan(cls, where: Path, survey: str | None = None) -> SpectraFolder:
+    def scan(
+        cls, where: Path, survey: str | None = None, known: Sequence[str] = (), surveys: Sequence[str] = ()
+    ) -> SpectraFolder:
         """Read the footers of every Parquet file in or below `where`, of those that match a glob, or of one file.
 
         Args:
             survey: refuse the spectra of others; it names those that do not say whose they are.
+            known: files whose rows are numbered already, in that order; others follow them in the order of names.
+            surveys: names that are numbered already; others follow.
 
         Raises:
             UsageError: no such folder, no Parquet in it, or another survey's.
             JobError: a file that is not spectra Parquet.
         """
-        folder, files = parquet_files(where)
-        if not files:
+        folder, paths = parquet_files(where)
+        if not paths:
             raise UsageError(
                 f"{where}: no spectra Parquet there; run `make shards` or `python -m ingest build` first"
             )
+        order = {name: place for place, name in enumerate(known)}
+        files = {path.relative_to(folder).as_posix(): path for path in paths}
         groups: list[RowGroup] = []
-        surveys: set[str] = set()
+        names: set[str] = set()
         notes: dict[str, int] = {}
         unplaced: list[str] = []
-        digest = hashlib.sha256()
+        digests: dict[str, str] = {}
         first = 0
-        for path in files:
-            name = path.relative_to(folder).as_posix()
+        for name in sorted(files, key=lambda name: (order.get(name, len(order)), name)):
+            path = files[name]
             file = _open(path)
             file.survey = survey
-            digest.update(f"{name}\0{path.stat().st_size}\0".encode() + _footer(path))
+            digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + _footer(path))
             columns = None if mmu.is_own(file) else _columns(file)
             found, whose = _surveys(file, columns), None
             _agree(path, found, survey)
@@ -123,13 +137,34 @@ class SpectraFolder:
                 notes[columns.layout] = notes.get(columns.layout, 0) + file.rows
                 if not {"ra", "dec"} <= columns.labels.keys():
                     unplaced.append(name)
-            surveys.update(found)
+            digests[name] = digest.hexdigest()
+            names.update(found)
             start = first
             for index, rows in enumerate(file.groups):
                 groups.append(RowGroup(name, index, rows, first, file_row=first - start, survey=whose))
                 first += rows
         lines = tuple(_note(layout, rows) for layout, rows in sorted(notes.items()))
-        return cls(folder, tuple(groups), tuple(sorted(surveys)), digest.hexdigest(), lines, tuple(unplaced))
+        numbered = (*surveys, *sorted(names - set(surveys)))
+        return cls(folder, tuple(groups), numbered, digests, lines, tuple(unplaced))
+
+
+def read_positions(folder: Path, group: RowGroup) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Right ascension and declination of the rows of a group, degrees, float64 `(rows,)` each; nothing else is read.
+
+    Raises:
+        JobError: the file is damaged.
+    """
+    path = folder / group.file
+    try:
+        file = _open(path)
+        labels = {"ra": "ra", "dec": "dec"} if group.survey is None else _columns(file).labels
+        wanted = [labels["ra"], labels["dec"]]
+        parts = list(file.slices(wanted, (), group.group, group.skip, group.rows))
+        table = pa.concat_tables(parts)
+    except (pa.ArrowException, OSError) as error:
+        raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]})") from error
+    ra, dec = (table[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in wanted)
+    return np.asarray(ra, np.float64), np.asarray(dec, np.float64)
 
 
 @dataclass(frozen=True)
@@ -187,7 +222,7 @@ def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...]) -> Spect
     """
     path = folder / group.file
     try:
-        parquet = pq.ParquetFile(path)
+        parquet = pq.ParquetFile(readable(path))
         names = [name for name in parquet.schema_arrow.names if name != "spectrum"]
         meta = parquet.read_row_group(group.group, columns=names)
         wanted = _wanted(meta)
@@ -241,7 +276,7 @@ def iter_blocks(folder: SpectraFolder, *, must_be_placed: bool = True) -> Iterat
 
 def holds_spectra(where: Path) -> bool:
     """Whether `where` can be drawn as it is: a Parquet file, or a folder or glob of them without survey files."""
-    if where.is_dir():
+    if not is_remote(where) and where.is_dir():
         for _, _, names in os.walk(where):
             for name in map(str.lower, names):
                 # A map of the sky beside a HATS catalogue is FITS, but no spectrum.
@@ -279,7 +314,7 @@ def _columns(file: TableFile) -> mmu.Columns:
 def _surveys(file: TableFile, columns: mmu.Columns | None) -> tuple[str, ...]:
     if columns is not None:
         return mmu.surveys(file, columns)
-    return tuple(sorted(pq.ParquetFile(file.path).read(columns=["survey"])["survey"].unique().to_pylist()))
+    return tuple(sorted(pq.ParquetFile(readable(file.path)).read(columns=["survey"])["survey"].unique().to_pylist()))
 
 
 def _agree(path: Path, found: tuple[str, ...], survey: str | None) -> None:

@@ -7,15 +7,32 @@ mode 0644, mtime 0, uid = gid = 0 and no names of users, so that equal samples g
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from ingest.files import write_text
+from ingest.files import replacing, write_text
 
 BLOCK = 512
 _RECORD = 20 * BLOCK  # tar pads an archive to whole records
+_PADDING = bytes(BLOCK)
+
+
+def _template() -> bytes:
+    block = bytearray(BLOCK)
+    block[100:108] = b"0000644\0"
+    block[108:116] = b"0000000\0"
+    block[116:124] = b"0000000\0"
+    block[136:148] = b"00000000000\0"
+    block[148:156] = b" " * 8  # the checksum is summed as if it were blanks
+    block[156] = ord("0")
+    block[257:265] = b"ustar\x0000"
+    return bytes(block)
+
+
+_BEFORE, _AFTER = _template()[100:124], _template()[156:]
+_FIXED_SUM = sum(_template())
 
 
 def header(name: str, size: int) -> bytes:
@@ -29,32 +46,21 @@ def header(name: str, size: int) -> bytes:
         raise ValueError(f"tar member name {name!r} must have 1 to 100 characters")
     if not 0 <= size < 8**11:
         raise ValueError(f"{name}: {size} bytes do not fit a USTAR member")
-    block = bytearray(BLOCK)
-    block[0 : len(encoded)] = encoded
-    block[100:108] = b"0000644\0"
-    block[108:116] = b"0000000\0"
-    block[116:124] = b"0000000\0"
-    block[124:136] = b"%011o\0" % size
-    block[136:148] = b"00000000000\0"
-    block[148:156] = b" " * 8  # the checksum is summed as if it were blanks
-    block[156] = ord("0")
-    block[257:265] = b"ustar\x0000"
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    length = b"%011o\0" % size
+    total = _FIXED_SUM + sum(encoded) + sum(length)
+    return b"%b%b%b00000000000\0%06o\0 %b" % (encoded.ljust(100, b"\0"), _BEFORE, length, total, _AFTER)
 
 
 class TarWriter:
     """Write samples to `path` and remember where each member lies.
 
-    Nothing appears under the final name before `close`, which fsyncs the tar, writes the index and renames both; on
-    an exception inside `with`, nothing is left.
+    To be used in a `with` block. Nothing appears under the final name before its end, where the tar is made durable,
+    the index written, and both renamed (or uploaded); on an exception inside, nothing is left.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.index_path = path.with_suffix(".idx")
-        self._temporary = path.with_name(f".{path.name}.tmp")
-        self._file = self._temporary.open("wb", buffering=1 << 20)
         self._digest = hashlib.sha256()
         self._lines: list[str] = []
         self._offset = 0
@@ -72,47 +78,48 @@ class TarWriter:
 
     def add(self, key: str, members: Sequence[tuple[str, bytes]]) -> None:
         """Append one sample: `(extension, payload)` members named `<key>.<extension>`, one after another."""
-        entries = []
+        pieces, entries = [], []
         for extension, payload in members:
-            name = f"{key}.{extension}"
-            self._write(header(name, len(payload)))
-            entries.append(f"{extension} {self._offset} {len(payload)} {name}")
-            self._write(payload)
-            self._write(bytes(-len(payload) % BLOCK))
+            name, size = f"{key}.{extension}", len(payload)
+            entries.append(f"{extension} {self._offset + BLOCK} {size} {name}")
+            pieces += [header(name, size), payload, _PADDING[: -size % BLOCK]]
+            self._offset += BLOCK + size + -size % BLOCK
+        self._write(b"".join(pieces))
         self._lines.append(" ".join(entries))
 
-    def close(self) -> None:
-        """Finish the archive, make it durable, give tar and index their final names."""
-        self._write(bytes(2 * BLOCK))
-        self._write(bytes(-self._offset % _RECORD))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def _finish(self) -> None:
+        """Finish the archive and write the index, which is never without an archive of its samples for long."""
+        ending = bytes(2 * BLOCK)
+        ending += bytes(-(self._offset + len(ending)) % _RECORD)
+        self._write(ending)
+        self._offset += len(ending)
         self.sha256 = self._digest.hexdigest()
         # DALI index v1.2: a count, then per sample `extension offset size name` for every member.
         index = "\n".join([f"v1.2 {len(self._lines)}", *self._lines]) + "\n"
         self.index_sha256 = hashlib.sha256(index.encode()).hexdigest()
         write_text(self.index_path, index)
-        os.replace(self._temporary, self.path)
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
-        self._offset += len(data)
 
     def __enter__(self) -> TarWriter:
         """The writer itself."""
+        with ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self.path))
+            self._file = stack.enter_context(temporary.open("wb", buffering=1 << 20))
+            self._files = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close, or remove what was begun when an exception passes."""
+        """Finish and publish, or remove what was begun when an exception passes."""
         if kind is None:
-            self.close()
+            with self._files:
+                self._finish()
         else:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
+            self._files.__exit__(kind, error, trace)
 
 
 def read_index(path: Path) -> list[dict[str, tuple[int, int, str]]]:

@@ -29,7 +29,7 @@ from shards.build import build
 from shards.encoding import Png
 from shards.format import LABELS, SPLITS, Manifest, ShardConfig
 from shards.pictures import pictures
-from shards.plan import make_plan
+from shards.plan import cut_tasks
 from shards.spectra import SpectraFolder, iter_blocks, read_blocks
 from tests.conftest import make_spectrum
 
@@ -309,11 +309,11 @@ def test_a_huge_row_group_is_read_in_slices_and_shared_out(
         pq.write_table(sdss_table(spectra), tmp_path / "x.parquet", row_group_size=5000)
     source = SpectraFolder.scan(tmp_path / "x.parquet")
     assert [group.rows for group in source.groups] == [5000]
-    plan = make_plan(source, ShardConfig())
-    assert sorted(group.rows for task in plan.tasks for group in task) == [904, 2048, 2048]
-    assert plan == make_plan(SpectraFolder.scan(tmp_path / "x.parquet"), ShardConfig())
+    tasks = cut_tasks(source.groups, ShardConfig())
+    assert sorted(group.rows for task in tasks for group in task) == [904, 2048, 2048]
+    assert tasks == cut_tasks(SpectraFolder.scan(tmp_path / "x.parquet").groups, ShardConfig())
     sizes = slice_sizes(monkeypatch)
-    blocks = [b for task in plan.tasks for g in task for b in read_blocks(source.folder, g, source.surveys)]
+    blocks = [b for task in tasks for g in task for b in read_blocks(source.folder, g, source.surveys)]
     assert max(sizes) <= SLICE_ROWS and sum(sizes) == 5000
     assert sorted(row for block in blocks for row in block.rows.tolist()) == list(range(5000))
     for block in blocks:
