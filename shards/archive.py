@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from ingest.errors import JobError
+from ingest.files import is_remote
 from shards.format import LABELS, NPY_HEADER_BYTES, key, label_npy
 
 _INTS = npt.NDArray[np.int64]
@@ -56,16 +57,23 @@ class ShardIndex:
                 raise ValueError(f"{table.num_rows} lines of {table['f0'].unique().to_pylist()}")
             offset, size, labels = (table[name].to_numpy() for name in ("f1", "f2", "f5"))
             rows = np.array([int(name.partition(".")[0]) for name in table["f7"].to_pylist()], np.int64)
-            with tar.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if samples and (min(offset.min(), labels.min()) < 0 or (offset + size).max() > len(mapped)):
+            view = _view(tar)
+            if samples and (min(offset.min(), labels.min()) < 0 or (offset + size).max() > len(view)):
                 raise ValueError("members outside the archive")
         except (OSError, ValueError, pa.ArrowException) as error:
             what = " ".join(str(error).split())[:150]
             raise JobError(f"{path}: not the index of its archive ({what}); run `make shards` again") from None
-        if hasattr(mmap, "MADV_WILLNEED"):
-            mapped.madvise(mmap.MADV_WILLNEED)  # samples are taken in another order than they lie in
-        return cls(np.frombuffer(mapped, np.uint8), offset, size, labels, rows)
+        return cls(view, offset, size, labels, rows)
+
+
+def _view(tar: Path) -> npt.NDArray[np.uint8]:
+    if is_remote(tar):
+        return np.frombuffer(tar.read_bytes(), np.uint8)
+    with tar.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_WILLNEED"):
+        mapped.madvise(mmap.MADV_WILLNEED)  # samples are taken in another order than they lie in
+    return np.frombuffer(mapped, np.uint8)
 
 
 def _parse(body: bytes) -> pa.Table:

@@ -33,6 +33,11 @@ class DrawTask(Task):
     surveys: tuple[str, ...]
 
     @property
+    def size(self) -> int:
+        """Rows of the groups."""
+        return sum(group.rows for group in self.groups)
+
+    @property
     def rows(self) -> npt.NDArray[np.int64]:
         """The numbers of the groups' rows."""
         return np.concatenate([group.first_row + np.arange(group.rows) for group in self.groups])
@@ -84,9 +89,7 @@ def build(
         claim = _claim(source, config, old)
         start(out, claim, anew=old is None)
         tasks = _tasks(source, claim, out)
-        results, rate = run(
-            tasks, [len(task.rows) for task in tasks], engine or Engine(), f"draw {config.image.image}"
-        )  # fmt: skip
+        results, rate = run(tasks, engine or Engine(), f"draw {config.image.image}")
         return publish(
             results, claim, out, objects=source.rows, input_fingerprint=source.fingerprint, rate=rate,
             mock=any(name.startswith("mock") for name in source.surveys), max_bad_fraction=max_bad_fraction,

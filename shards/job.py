@@ -89,8 +89,13 @@ def _lock(file: IO[str], out: Path) -> None:
         raise JobError(f"{out}: another process is writing there; wait for it, or choose another OUT") from None
 
 
-def earlier(out: Path, config: ShardConfig, inputs: dict[str, str], force: bool) -> Claim | None:
+def earlier(
+    out: Path, config: ShardConfig, inputs: dict[str, str], force: bool, *, grows: bool = True
+) -> Claim | None:
     """The claim of `out` where this job goes on with it; None for a new start.
+
+    Args:
+        grows: inputs may have been added.
 
     Raises:
         UsageError: it holds something else, and `force` is not given.
@@ -104,8 +109,9 @@ def earlier(out: Path, config: ShardConfig, inputs: dict[str, str], force: bool)
     mine, theirs = config.to_dict(), claim.config.to_dict()
     changed = [name for name, value in mine.items() if theirs.get(name) != value]
     known = {name: digest for generation in claim.inputs for name, digest in generation.items()}
-    if not changed and any(inputs.get(name) != digest for name, digest in known.items()):
-        changed = ["the input spectra"]
+    same = {name: inputs.get(name) for name in known} == known if grows else inputs == known
+    if not changed and not same:
+        changed = ["the input"]
     if not changed:
         return claim
     if not force:
@@ -131,14 +137,15 @@ def start(out: Path, claim: Claim, anew: bool) -> None:
     write_text(out / LEDGER / "plan.json", claim.dumps())
 
 
-def run(tasks: Sequence[Task], sizes: Sequence[int], engine: Engine, describe: str) -> tuple[list[TaskResult], float]:
+def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[TaskResult], float]:
     """The results of all tasks, in order; those of an earlier run are kept where their files are whole.
 
     Returns:
         And the objects a second of those that were run, 0 for none.
     """
     done = {task.shard: record for task in tasks if (record := finished(task)) is not None}
-    todo = [(task, size) for task, size in zip(tasks, sizes, strict=True) if task.shard not in done]
+    todo = [task for task in tasks if task.shard not in done]
+    sizes = [task.size for task in todo]
     if done:
         print(f"resuming: {len(done)} of {len(tasks)} shards are done already")
     written = sum(shard.bytes for record in done.values() for shard in record.shards)
@@ -149,24 +156,21 @@ def run(tasks: Sequence[Task], sizes: Sequence[int], engine: Engine, describe: s
         return f"{written / 1e6:.0f} MB"
 
     started = time.perf_counter()
-    for result in run_tasks(
-        write_shard, [task for task, _ in todo], engine, describe=describe, unit="img",
-        sizes=[size for _, size in todo], note=note,
-    ):  # fmt: skip
+    for result in run_tasks(write_shard, todo, engine, describe=describe, unit="img", sizes=sizes, note=note):
         done[result.shard] = result
     seconds = time.perf_counter() - started
-    return [done[task.shard] for task in tasks], sum(size for _, size in todo) / seconds
+    return [done[task.shard] for task in tasks], sum(sizes) / seconds
 
 
 def publish(
     results: Sequence[TaskResult], claim: Claim, out: Path, *, objects: int, input_fingerprint: str, mock: bool,
-    max_bad_fraction: float, quarantine: Sequence[dict[str, Any]] = (), rate: float = 0.0,
+    max_bad_fraction: float, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0, rate: float = 0.0,
     made_from: Sequence[dict[str, Any]] = (),
 ) -> Manifest:  # fmt: skip
     """Check the account, write quarantine, card and `_info.json`, and the manifest after them.
 
     Args:
-        objects: that the job was given; quarantine: of those, rows that were bad before it began.
+        objects: that the job was given; quarantine, left_out: of those, what gave no sample before it began.
 
     Raises:
         JobError: objects are missing, or too many are bad.
@@ -177,7 +181,7 @@ def publish(
         input_fingerprint=input_fingerprint,
         objects=objects,
         quarantined=len(bad),
-        left_out=sum(result.left_out for result in results),
+        left_out=left_out + sum(result.left_out for result in results),
         classes=CLASSES,
         surveys=claim.surveys,
         shards=tuple(s for split in SPLITS for result in results for s in result.shards if s.split == split),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from ingest.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
 from shards.format import FORMAT_VERSION, ShardConfig
 from shards.spectra import LARGE_GROUP, RowGroup
+
+T = TypeVar("T")
 
 #: A small data set is cut into about this many tasks, so that a few workers have something to share.
 _MIN_TASKS = 4
@@ -31,19 +33,29 @@ def cut_tasks(groups: Sequence[RowGroup], config: ShardConfig, first_task: int =
     Args:
         first_task: how many tasks there are already, of inputs that were there before these.
     """
-    total = sum(group.rows for group in groups)
-    target = min(config.samples_per_shard, max(1, -(-total // _MIN_TASKS)))
+    target = task_size(sum(group.rows for group in groups), config)
     pieces = [piece for group in groups for piece in _pieces(group, target)]
+    return pack(pieces, [piece.rows for piece in pieces], config, target, first_task)
+
+
+def task_size(total: int, config: ShardConfig) -> int:
+    """Rows aimed at in a task."""
+    return min(config.samples_per_shard, max(1, -(-total // _MIN_TASKS)))
+
+
+def pack(
+    pieces: Sequence[T], rows: Sequence[int], config: ShardConfig, target: int, first_task: int = 0
+) -> list[tuple[T, ...]]:
+    """Pieces of input, `rows` long each, in a seeded permutation, cut into tasks of at most `target` rows."""
     seed = [config.seed, 0] if first_task == 0 else [config.seed, 0, first_task]
-    tasks: list[list[RowGroup]] = [[]]
-    rows = 0
+    tasks: list[list[T]] = [[]]
+    filled = 0
     for index in np.random.default_rng(seed).permutation(len(pieces)):
-        group = pieces[index]
-        if tasks[-1] and rows + group.rows > target:
+        if tasks[-1] and filled + rows[index] > target:
             tasks.append([])
-            rows = 0
-        tasks[-1].append(group)
-        rows += group.rows
+            filled = 0
+        tasks[-1].append(pieces[index])
+        filled += rows[index]
     return [tuple(task) for task in tasks]
 
 

@@ -67,7 +67,9 @@ def _account(folder: Path, manifest: Manifest) -> Check:
     """Every object is a sample or a quarantine row."""
     samples, quarantined, name = manifest.samples(), manifest.quarantined, "account"
     text = f"{manifest.objects:,} objects = {samples:,} samples + {quarantined:,} quarantined"
-    if samples + quarantined != manifest.objects:
+    if manifest.left_out:
+        text += f" + {manifest.left_out:,} left out"
+    if samples + quarantined + manifest.left_out != manifest.objects:
         return Check(name, False, f"{MANIFEST}: not true that {text}; {RERUN}")
     rows, fault = _rows(folder / "quarantine.parquet")
     if fault or rows != quarantined:

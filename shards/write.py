@@ -76,6 +76,11 @@ class Task(ABC):
 
     @property
     @abstractmethod
+    def size(self) -> int:
+        """How many rows it is given."""
+
+    @property
+    @abstractmethod
     def rows(self) -> npt.NDArray[np.int64]:
         """The global numbers of the task's rows, in reading order."""
 
