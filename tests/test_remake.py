@@ -65,41 +65,6 @@ def clean(folder: Path) -> None:
 
 
 def test_another_size_and_split_of_the_same_samples(made: dict[str, Path], tmp_path: Path) -> None:
-    new = remake(
-        [made["lamost-png"]], tmp_path / "out", samples_per_shard=25, split=(0.5, 0.25, 0.25), seed=4, engine=HERE
-    )
-    before, after = samples(made["lamost-png"]), samples(tmp_path / "out")
-    assert (new.objects, new.samples(), new.quarantined) == (300, 297, 3) and len(new.shards) > 30
-    assert before.keys() == after.keys() and all(before[row][:2] == after[row][:2] for row in before)
-    assert Counter(split for *_, split, _ in after.values())["train"] < 200
-    clean(tmp_path / "out")
-    remake([made["lamost-png"]], tmp_path / "two", engine=Engine(workers=2), **changes)  # type: ignore[arg-type]
-    assert tree(tmp_path / "two") == tree(tmp_path / "out")
-
-
-@pytest.mark.parametrize("encoding", ["png", "pnm", "jpeg"])
-def test_other_encodings_have_the_pixels_of_a_build(
-    made: dict[str, Path], spectra_folder: Path, tmp_path: Path, encoding: str
-) -> None:
-    build(ShardConfig(encoding=encoding, samples_per_shard=60), spectra_folder, tmp_path / "built", engine=HERE)
-    built = samples(tmp_path / "built")
-    for name in ("lamost-png", "lamost-flux"):
-        remake([made[name]], tmp_path / name, encoding=encoding, engine=HERE)
-        assert {row: found[:2] for row, found in samples(tmp_path / name).items()} == {
-            row: found[:2] for row, found in built.items()
-        }
-    clean(tmp_path / "lamost-flux")
-
-
-def test_spectra_become_any_picture(made: dict[str, Path], spectra_folder: Path, tmp_path: Path) -> None:
-    image = ImageConfig(image="simple", size=64)
-    remake([made["lamost-flux"]], tmp_path / "a", encoding="png", image=image, engine=HERE)
-    build(ShardConfig(image=image, samples_per_shard=60), spectra_folder, tmp_path / "b", engine=HERE)
-    a, b = samples(tmp_path / "a"), samples(tmp_path / "b")
-    assert a.keys() == b.keys() and all(a[row][0] == b[row][0] for row in a)
-
-
-def test_a_filter_counts_what_it_leaves_out(made: dict[str, Path], tmp_path: Path) -> None:
     changes = {"samples_per_shard": 25, "split": (0.5, 0.25, 0.25), "seed": 4}
     new = remake([made["lamost-png"]], tmp_path / "out", engine=HERE, **changes)  # type: ignore[arg-type]
     before, after = samples(made["lamost-png"]), samples(tmp_path / "out")
