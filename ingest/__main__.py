@@ -33,6 +33,7 @@ def build(
     seed: options.Seed = 0,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
+    memory: options.Memory = None,
     max_bad_fraction: options.MaxBadFraction = 0.05,
     force: options.Force = False,
 ) -> None:
@@ -41,7 +42,7 @@ def build(
 
     ingest_survey(
         survey, out, data=data, catalogue=catalog, n=n, cuts=cuts, where=where, listed_only=listed_only, seed=seed,
-        engine=engine_of(workers, scheduler), max_bad_fraction=max_bad_fraction, force=force,
+        engine=engine_of(workers, scheduler, memory), max_bad_fraction=max_bad_fraction, force=force,
     )  # fmt: skip
 
 

@@ -49,6 +49,9 @@ _Encoding = Annotated[
     str,
     typer.Option(help="How a sample is stored: " + "; ".join(f"{n} ({kind.about})" for n, kind in ENCODINGS.items())),
 ]
+_Out = Annotated[
+    str, typer.Option(help="Folder of the shards, or s3://bucket/folder; manifest.json appears in it last.")
+]
 _SamplesPerShard = Annotated[int, typer.Option(help="Samples aimed at in one tar.")]
 
 
@@ -76,6 +79,7 @@ def make_survey(
     seed: options.Seed = 0,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
+    memory: options.Memory = None,
     max_bad_fraction: options.MaxBadFraction = 0.05,
     force: options.Force = False,
 ) -> None:
@@ -84,36 +88,27 @@ def make_survey(
     Spectra that are Parquet already, ours or MultimodalUniverse's, are drawn as they are, unless labels of a
     catalogue are to be joined to them, or some of them chosen by --cuts, --where or N.
     """
-    from ingest.survey import ingest_survey
-    from ingest.surveys import check_survey
-    from shards.build import build
-    from shards.spectra import holds_spectra
+    from shards.make import make
 
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
         size=size, block=block, limits=limits, scale=scale, order=order, channels=channels, grid=grid,
     )  # fmt: skip
-    engine = engine_of(workers, scheduler)
-    check_survey(survey)
-    shards = out / "shards" / image
-    selects = catalog is not None or n is not None or cuts is not None or where is not None
-    if data is not None and not selects and holds_spectra(Path(data).expanduser()):
-        build(
-            config, Path(data).expanduser(), shards, survey=survey, engine=engine,
-            max_bad_fraction=max_bad_fraction, force=force,
-        )  # fmt: skip
-        return
-    ingest_survey(
-        survey, out, data=data, catalogue=catalog, n=n, cuts=cuts, where=where, listed_only=listed_only, seed=seed,
-        engine=engine, max_bad_fraction=max_bad_fraction, force=force,
-    )  # fmt: skip
-    build(config, out / "spectra", shards, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
+    engine = engine_of(workers, scheduler, memory)
+    choice: dict[str, Any] = {
+        "data": data, "catalogue": catalog, "n": n, "cuts": cuts, "where": where, "listed_only": listed_only,
+        "seed": seed, "engine": engine, "max_bad_fraction": max_bad_fraction, "force": force,
+    }  # fmt: skip
+    make(survey, out, config, choice)
 
 
 @app.command()
 def build(
-    spectra: Annotated[Path, typer.Option(help="Spectra Parquet, ours or MultimodalUniverse's: folder, glob, file.")],
-    out: Annotated[Path, typer.Option(help="Folder of the shards; manifest.json appears in it last.")],
+    spectra: Annotated[
+        str,
+        typer.Option(help="Spectra Parquet, ours or MultimodalUniverse's: folder, glob, file, s3://bucket/folder."),
+    ],
+    out: _Out,
     survey: Annotated[
         str | None, typer.Option(help="Whose spectra these are: refuse others, name those that do not say.")
     ] = None,
@@ -131,6 +126,7 @@ def build(
     seed: options.Seed = 0,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
+    memory: options.Memory = None,
     max_bad_fraction: options.MaxBadFraction = 0.05,
     force: options.Force = False,
 ) -> None:
@@ -141,10 +137,73 @@ def build(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
         size=size, block=block, limits=limits, scale=scale, order=order, channels=channels, grid=grid,
     )  # fmt: skip
-    engine = engine_of(workers, scheduler)
     build(
-        config, spectra, out, survey=survey, engine=engine, max_bad_fraction=max_bad_fraction, force=force
+        config, spectra, out, survey=survey, engine=engine_of(workers, scheduler, memory),
+        max_bad_fraction=max_bad_fraction, force=force,
     )  # fmt: skip
+
+
+_Changed = Annotated[
+    str | None, typer.Option(help="How a sample is stored; png, pnm and jpeg from png and pnm, all from flux.")
+]
+_Split = Annotated[str | None, typer.Option(help="Shares of train, val and test, as 0.8,0.1,0.1.")]
+_NewSeed = Annotated[int | None, typer.Option(help="Of the split and of the order.")]
+_NewSize = Annotated[int | None, typer.Option(help="Samples aimed at in one tar.")]
+
+
+@app.command()
+def reshard(
+    folder: Annotated[str, typer.Argument(help="The data set.")],
+    out: _Out,
+    encoding: _Changed = None,
+    samples_per_shard: _NewSize = None,
+    split: _Split = None,
+    seed: _NewSeed = None,
+    where: options.Where = None,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    memory: options.Memory = None,
+    force: options.Force = False,
+) -> None:
+    """Make another data set of one: other shard size, encoding or split, or a part. Nothing is drawn but spectra."""
+    from shards.remake import remake
+
+    remake(
+        [folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed,
+        where=where, engine=engine_of(workers, scheduler, memory), force=force,
+    )  # fmt: skip
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[str], typer.Argument(help="The data sets: one picture, one encoding.")],
+    out: _Out,
+    samples_per_shard: _NewSize = None,
+    split: _Split = None,
+    seed: _NewSeed = None,
+    where: options.Where = None,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    memory: options.Memory = None,
+    force: options.Force = False,
+) -> None:
+    """Make one data set of several, mixed and split by sky together: one object in two surveys falls in one split."""
+    from shards.remake import remake
+
+    remake(
+        folders, out, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed, where=where,
+        engine=engine_of(workers, scheduler, memory), force=force,
+    )  # fmt: skip
+
+
+def _shares(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        train, val, test = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--split {text}: give three shares, train, val, test, as 0.8,0.1,0.1") from None
+    return train, val, test
 
 
 def _config(

@@ -14,6 +14,7 @@ from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
 from ingest.schema import to_table, write_parquet
 from render import ImageConfig
+from shards import __main__ as command
 from shards import loader
 from shards.build import build
 from shards.format import SPLITS, Manifest, ShardConfig
@@ -163,3 +164,29 @@ def test_damage_gets_no_checksum_of_its_own(spectra_folder: Path, tmp_path: Path
     with pytest.raises(JobError, match=rf"^{tar}: is not what the manifest says; run the command"):
         remake([tmp_path / "in"], tmp_path / "out", engine=HERE)
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_slomost_is_sdss_and_lamost_in_one(tmp_path: Path) -> None:
+    command.make_survey("slomost", tmp_path, n=40, workers=0)
+    both = Manifest.load(tmp_path / "shards" / "map2d")
+    parts = [Manifest.load(tmp_path / name / "shards" / "map2d") for name in ("sdss", "lamost")]
+    assert both.surveys == ("mock-lamost", "mock-sdss") and both.mock
+    assert both.samples() == sum(part.samples() for part in parts) > 60
+    # Spectra that are Parquet already are drawn in one go, whoever's they are.
+    spectra = tmp_path / "spectra"
+    spectra.mkdir()
+    for name in ("sdss", "lamost"):
+        for path in (tmp_path / name / "spectra").glob("*.parquet"):
+            (spectra / f"{name}-{path.name}").write_bytes(path.read_bytes())
+    command.make_survey("slomost", tmp_path / "direct", data=str(spectra), workers=0)
+    assert Manifest.load(tmp_path / "direct" / "shards" / "map2d").samples() == both.samples()
+
+
+def test_the_commands_say_what_they_were_not_given(made: dict[str, Path], tmp_path: Path) -> None:
+    out = str(tmp_path / "a")
+    command.reshard(str(made["lamost-png"]), out, split="0.5,0.3,0.2", samples_per_shard=50, workers=0)
+    assert Manifest.load(tmp_path / "a").config.split == (0.5, 0.3, 0.2)
+    command.merge([str(made["lamost-png"]), str(made["sdss-png"])], str(tmp_path / "b"), workers=0)
+    assert Manifest.load(tmp_path / "b").objects == 390
+    with pytest.raises(UsageError, match="give three shares"):
+        command.reshard(str(made["lamost-png"]), out, split="0.5,0.5", workers=0)

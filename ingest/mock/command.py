@@ -10,7 +10,7 @@ import typer
 
 from ingest import options
 from ingest.errors import UsageError
-from ingest.jobs import engine_of
+from ingest.jobs import Engine, engine_of
 
 
 def command(
@@ -23,6 +23,7 @@ def command(
     seed: options.Seed = 0,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
+    memory: options.Memory = None,
     force: options.Force = False,
 ) -> None:
     """Simulate N spectra of known truth: thousands a second and core as Parquet, hundreds as FITS files.
@@ -32,25 +33,25 @@ def command(
     """
     out = out or Path(f"data/mock-{survey}")
     if form == "parquet":
-        _parquet(survey, n, out, seed, workers, scheduler, force)
+        _parquet(survey, n, out, seed, engine_of(workers, scheduler, memory), force)
     elif form == "fits":
         if scheduler is not None:
             raise UsageError("--scheduler: FITS files are written by processes of this machine; drop it or --as fits")
+        if memory is not None:
+            raise UsageError("--memory: only for --as parquet; drop it or --as fits")
         _fits(survey, n, out, seed, workers)
     else:
         raise UsageError(f"--as {form}: choose parquet or fits")
 
 
-def _parquet(
-    survey: str, n: int, out: Path, seed: int, workers: int | None, scheduler: str | None, force: bool
-) -> None:
+def _parquet(survey: str, n: int, out: Path, seed: int, engine: Engine, force: bool) -> None:
     from time import perf_counter
 
     from ingest.mock.scale import ScaleConfig, write_parquet_survey
 
     began = perf_counter()
     config = ScaleConfig(survey, n, seed)
-    summary = write_parquet_survey(config, out, engine=engine_of(workers, scheduler), force=force)
+    summary = write_parquet_survey(config, out, engine=engine, force=force)
     print(summary.table())
     _report(out / "spectra", n, perf_counter() - began, summary.file_bytes)
 

@@ -1,0 +1,54 @@
+"""`make shards`: from the name of a survey to its data set, by way of spectra where there are none yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ingest.survey import ingest_survey
+from ingest.surveys import check_survey
+from shards.build import build
+from shards.format import Manifest, ShardConfig
+from shards.remake import remake
+from shards.spectra import holds_spectra
+
+#: Surveys whose data sets are merged from others': the paper's joint set (Spectromer, A&A 709, A122, section 2).
+JOINT = {"slomost": ("sdss", "lamost")}
+
+
+def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) -> Manifest:
+    """Make the data set of a survey in `out/shards/IMAGE`.
+
+    Args:
+        out: the spectra go to `out/spectra`; of a joint survey each part has a folder in `out`.
+        choice: arguments of `ingest_survey`: data, catalogue, n, cuts, where, listed_only, seed, engine,
+            max_bad_fraction, force.
+
+    Raises:
+        UsageError: wrong arguments. JobError: too many bad objects, or the environment failed.
+    """
+    shards = out / "shards" / config.image.image
+    if survey in JOINT:
+        # Parquet may hold several surveys already, and says of each row which.
+        if not _is_drawn(choice):
+            parts = JOINT[survey]
+            for part in parts:
+                print(f"--- {part}")
+                make(part, out / part, config, choice)
+            print(f"--- {survey}")
+            folders = [out / part / "shards" / config.image.image for part in parts]
+            return remake(folders, shards, engine=choice["engine"], force=choice["force"])
+    else:
+        check_survey(survey)
+    draw = {name: choice[name] for name in ("engine", "max_bad_fraction", "force")}
+    if _is_drawn(choice):
+        where = Path(choice["data"]).expanduser()
+        return build(config, where, shards, survey=None if survey in JOINT else survey, **draw)
+    ingest_survey(survey, out, **choice)
+    return build(config, out / "spectra", shards, **draw)
+
+
+def _is_drawn(choice: dict[str, Any]) -> bool:
+    """Whether DATA is spectra Parquet that can be drawn as it is: nothing is to be chosen of it, or joined to it."""
+    selects = any(choice[name] is not None for name in ("catalogue", "n", "cuts", "where"))
+    return choice["data"] is not None and not selects and holds_spectra(Path(choice["data"]).expanduser())
