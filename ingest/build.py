@@ -220,7 +220,7 @@ def _run(tasks: Sequence[PartTask], config: IngestConfig, engine: Engine) -> lis
         print(f"resuming: {len(done)} of {len(tasks)} parts are done already")
     for result in run_tasks(
         ingest_part, todo, engine, describe=f"ingest {config.survey or 'files'}", unit="file",
-        sizes=[len(task.files) for task in todo], note=_progress(),
+        sizes=[len(task.files) for task in todo], note=_progress(), name=lambda task: f"part {task.number}",
     ):  # fmt: skip
         done[result.number] = result
     return [done[task.number] for task in tasks]

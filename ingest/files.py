@@ -29,6 +29,11 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root: what another process, in another folder, must be told. URLs are that already."""
+    return path if is_remote(path) else path.absolute()
+
+
 def readable(path: Path) -> Path | IO[bytes]:
     """What pyarrow opens: the path, or for an object store an open file."""
     return path.open("rb") if is_remote(path) else path

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.errors import UsageError
-from ingest.files import location
+from ingest.files import absolute, location
 from ingest.jobs import Engine
 from ingest.quarantine import quarantine_row
 from render import RenderError, renderer
@@ -77,7 +77,7 @@ def build(
             another input or configuration (unless `force`).
         JobError: too many objects could not be drawn, another process writes to `out`, or the environment failed.
     """
-    where, out = location(spectra), location(out)
+    where, out = (absolute(location(path)) for path in (spectra, out))
     source = SpectraFolder.scan(where, survey)
     _placed(source)
     with locked(out):

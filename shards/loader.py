@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ingest.errors import JobError, UsageError
+from ingest.files import is_remote, location
 from ingest.jobs import cores
 from render import ImageConfig, renderer
 from shards.archive import Archive, check_files
@@ -115,6 +116,9 @@ def open(
         split, batch_size, seed, rank, world_size, device, backend, split == "train" if shuffle is None else shuffle,
         None if weights is None else tuple(weights), balance, on_error, threads or cores(),
     )  # fmt: skip
+    for folder in many:
+        if is_remote(location(folder)):
+            raise UsageError(f"{folder}: is not on local disk; use `shards.stream`, or copy the data set here")
     return Loader([Path(folder) for folder in many], options, image, augment)
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ingest import cuts
 from ingest.errors import JobError, UsageError
-from ingest.files import location, readable
+from ingest.files import absolute, location, readable
 from ingest.jobs import Engine, run_tasks
 from ingest.quarantine import quarantine_row
 from render import ImageConfig, RenderError, renderer
@@ -169,9 +169,10 @@ def remake(
         UsageError: data sets that do not fit, an encoding that cannot be made from theirs, or `out` holds another.
         JobError: a damaged source, or the environment failed.
     """
+    folders = [str(absolute(location(folder))) for folder in folders]
     manifests = [Manifest.load(location(folder)) for folder in folders]
     config = _config(folders, manifests, encoding, image, samples_per_shard, split, seed)
-    out = location(out)
+    out = absolute(location(out))
     if out in [location(folder) for folder in folders]:
         raise UsageError(f"{out}: is one of the sources; choose another OUT")
     surveys = tuple(sorted({name for manifest in manifests for name in manifest.surveys}))

@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from ingest.errors import UsageError
+from ingest.errors import JobError, UsageError
 from ingest.files import is_remote, location
 from ingest.jobs import Engine
+from shards import loader, stream
 from shards.build import build
 from shards.format import Manifest, ShardConfig
 from shards.remake import remake
@@ -77,3 +80,54 @@ def test_what_is_not_there_is_named(bucket: str, tmp_path: Path) -> None:
         Manifest.load(location(f"{bucket}/nothing"))
     assert is_remote(location(bucket)) and not is_remote(location("~/x"))
     assert location("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize("encoding", ["png", "flux"])
+def test_streamed_samples_are_those_of_the_loader(
+    bucket: str, spectra_folder: Path, tmp_path: Path, encoding: str
+) -> None:
+    config = ShardConfig(encoding=encoding, samples_per_shard=60)
+    there = f"{bucket}/stream-{encoding}"
+    build(config, spectra_folder, there, engine=HERE)
+    build(config, spectra_folder, tmp_path / "here", engine=HERE)
+    expected = {}
+    with loader.open(tmp_path / "here", "train", 16) as batches:
+        for batch in batches:
+            for i, key in enumerate(batch["key"]):
+                expected[key] = (batch["pixel_values"][i], {name: v[i].item() for name, v in batch["labels"].items()})
+    orders = []
+    for rank in (0, 1):
+        with stream.open(there, "train", 16, rank=rank, world_size=2, cache=tmp_path / "cache") as batches:
+            for _ in range(2):
+                seen = []
+                for batch in batches:
+                    for i, key in enumerate(batch["key"]):
+                        pixels, labels = expected[key]
+                        assert torch.equal(batch["pixel_values"][i], pixels)
+                        assert all(
+                            np.array_equal(v[i], labels[n], equal_nan=True) for n, v in batch["labels"].items()
+                        )
+                        seen.append(key)
+                orders.append(seen)
+    assert sorted(orders[0] + orders[2]) == sorted(expected) and sorted(orders[1] + orders[3]) == sorted(expected)
+    assert orders[0] != orders[1]
+    # The second time nothing is fetched: the bucket could be gone. And a local folder needs no cache.
+    for record in Manifest.load(location(there)).split("train"):
+        record.path(location(there)).unlink()
+    with stream.open(there, "train", 64, cache=tmp_path / "cache") as batches:
+        assert sum(len(batch["key"]) for batch in batches) == len(expected)
+    with stream.open(tmp_path / "here", "train", 64) as batches:
+        assert sum(len(batch["key"]) for batch in batches) == len(expected)
+    with stream.open(there, "train", 64) as batches, pytest.raises(JobError, match="tar: the archive is missing"):
+        list(batches)
+    damaged = sorted((tmp_path / "here" / "val").glob("*.tar"))[0]
+    location(f"{there}/val/{damaged.name}").write_bytes(damaged.read_bytes()[:-9] + b"123456789")
+    with stream.open(there, "val", 64) as batches, pytest.raises(JobError, match="is not what the manifest says"):
+        list(batches)
+
+
+def test_the_loader_sends_other_addresses_to_the_stream(bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"s3://survey/x: is not on local disk; use `shards\.stream`"):
+        loader.open(f"{bucket}/x", "train", 8)
+    with pytest.raises(UsageError, match="unknown split all"):
+        stream.open(tmp_path, "all", 8)
