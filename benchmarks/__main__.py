@@ -26,9 +26,9 @@ def load_records(rounds: int, scratch: Path, objects: int) -> list[Record]:
     from ingest.mock import MockConfig, write
     from shards import loader
     from shards.build import build
+    from shards.decode import dali_is_here
     from shards.encoding import ENCODINGS
     from shards.format import Manifest, ShardConfig
-    from shards.decode import dali_is_here
 
     mock = write(MockConfig(survey="lamost", n_files=objects), scratch / "mock")
     ingest(IngestConfig("lamost"), str(mock.folder), scratch)
