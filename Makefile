@@ -17,6 +17,7 @@ PRESET   ?=
 N        ?=
 WORKERS  ?=
 SCHEDULER ?=
+MEMORY   ?=
 FORCE    ?=
 TASK     ?= classify
 SHARDS   ?= data/lamost/shards/map2d
@@ -39,16 +40,16 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards train evaluate predict bench bench-render bench-encode bench-ingest test lint format clean distclean
+.PHONY: help shards train evaluate predict bench bench-render bench-encode bench-ingest bench-shards bench-load test lint format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make shards SURVEY=lamost|sdss|desi [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
+	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
 	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
-	@echo "              [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [SCHEDULER=tcp://...] [FORCE=1]"
+	@echo "              [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
 	@echo "  make train TASK=classify|redshift [SHARDS=folder,folder] [BACKBONE=facebook/dino-vitb16|folder|tiny]"
 	@echo "              [EPOCHS=n] [OUT=runs/TASK]"
 	@echo "  make evaluate MODEL=runs/classify"
@@ -61,7 +62,7 @@ shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 	@$(PYTHON) -m shards make --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
 	    $(call flag,--catalog,$(CATALOG)) $(call flag,--cuts,$(CUTS)) $(if $(strip $(WHERE)),--where "$$WHERE") \
 	    $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
-	    $(call flag,--preset,$(PRESET)) $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) \
+	    $(call flag,--preset,$(PRESET)) $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) $(call flag,--memory,$(MEMORY)) \
 	    $(if $(FORCE),--force) $(ARGS)
 
 train: $(STAMP)  ## Shards -> fine-tuned vision transformer in OUT
@@ -86,6 +87,12 @@ bench-encode: $(STAMP)  ## Time the encodings of a sample, and their bytes, agai
 bench-ingest: $(STAMP)  ## Time reading, Parquet, workers and memory of ingest against a plain astropy loop
 	@$(PYTHON) -m benchmarks.ingest $(ARGS)
 
+bench-shards: $(STAMP)  ## Time shards from Parquet to tar, stage by stage and as jobs, against csv.gz + matplotlib
+	@$(PYTHON) -m benchmarks.shards $(ARGS)
+
+bench-load: $(STAMP)  ## Time the loaders beside webdataset, loose files and ceilings; ARGS=--peers adds litdata, MosaicML
+	@$(PYTHON) -m benchmarks.load $(ARGS)
+
 test: $(STAMP)  ## Lint, types and tests
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -101,7 +108,7 @@ clean:  ## Remove caches and benchmark scratch; data/, runs/ and .venv stay
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove .venv too; data/ and runs/ stay
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) .venv-peers
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "making $(VENV): Python packages at the versions of constraints.txt (some minutes the first time)"
