@@ -74,13 +74,12 @@ def test_polars_counts_classes(counts: tuple[Path, dict[str, int]], monkeypatch:
     assert dict(eval(code[-1], {"pl": polars}).rows()) == counts[1]
 
 
-def test_every_command_of_ingest_that_the_docs_name_exists() -> None:
-    text = (ROOT / "docs" / "ingest.md").read_text()
-    for name in sorted(set(re.findall(r"python -m ingest (\w+)", text))):
-        done = subprocess.run(
-            [sys.executable, "-m", "ingest", name, "--help"], cwd=ROOT, capture_output=True, text=True
-        )
+@pytest.mark.parametrize(("document", "room"), [("ingest.md", "ingest"), ("data-sets.md", "shards")])
+def test_every_command_that_the_docs_name_exists(document: str, room: str) -> None:
+    text = (ROOT / "docs" / document).read_text()
+    for name in sorted(set(re.findall(rf"python -m {room} (\w+)", text))):
+        done = subprocess.run([sys.executable, "-m", room, name, "--help"], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, name
-        for option in re.findall(rf"python -m ingest {name}[^\n`]*", text):
+        for option in re.findall(rf"python -m {room} {name}[^\n`#]*", text):
             for flag in re.findall(r"(--[a-z-]+)", option):
                 assert flag in done.stdout.replace("\n", " "), f"{name} {flag}"
