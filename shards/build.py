@@ -104,7 +104,7 @@ def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None) -> Cla
     moved = dict(old.moved) if old is not None else {}
     if new:
         first = min(group.first_row for group in source.groups if group.file in new)
-        moved |= keep_together(near_rows(source.folder, source.groups, config), config, moved, first)
+        moved |= keep_together(near_rows(source, config), config, moved, first)
         if generations:
             print(f"{len(new)} new files of spectra: the shards that are there stay as they are")
         generations.append(new)

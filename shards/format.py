@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.errors import JobError, UsageError
-from ingest.schema import CLASSES, PROGRAM_VERSION
+from ingest.schema import PROGRAM_VERSION
 from render import ImageConfig
 from shards.encoding import ENCODINGS
 
@@ -241,8 +241,3 @@ def combine_stats(many: Sequence[LabelStats]) -> LabelStats:
     mean = sum(s.count * s.mean for s in filled) / count
     variance = sum(s.count * (s.std**2 + (s.mean - mean) ** 2) for s in filled) / count
     return LabelStats(count, mean, float(np.sqrt(variance)), min(s.min for s in filled), max(s.max for s in filled))
-
-
-def class_code(name: str | None) -> float:
-    """Position of a class in `CLASSES` as the label vector holds it; NaN when there is none."""
-    return float(CLASSES.index(name)) if name in CLASSES else float("nan")

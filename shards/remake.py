@@ -255,9 +255,10 @@ def _near_rows(sources: Sequence[Source], manifests: Sequence[Manifest], config:
     found = []
     for source, manifest in zip(sources, manifests, strict=True):
         for record in manifest.shards:
-            table = _sidecar(source.folder, record, ["source_row", "ra", "dec"])
-            rows, ra, dec = (table[name].to_numpy() for name in ("source_row", "ra", "dec"))
-            near = near_border(ra, dec, config)
+            names = ["source_row", "ra", "dec", "_healpix_29"]
+            table = _sidecar(source.folder, record, names)
+            rows, ra, dec, healpix = (table[name].to_numpy() for name in names)
+            near = near_border(healpix, config)
             found.append((rows[near] + source.base, ra[near], dec[near]))
     rows, ra, dec = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(rows, kind="stable")

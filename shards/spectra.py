@@ -17,22 +17,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.errors import BadObjectError, JobError, UsageError
 from ingest.files import is_remote, readable
-from ingest.schema import SCHEMA_VERSION, BoolArray, Spectrum, to_table
+from ingest.schema import CLASSES, SCHEMA_VERSION, BoolArray, Spectrum, healpix_29, to_table
 from ingest.surveys import SUFFIXES
 from ingest.surveys import multimodal_universe as mmu
 from ingest.surveys.common import placed
 from ingest.tables import TableFile, parquet_files
 from shards.flux import Arrays, Grid, log_grid
-from shards.format import LABELS, class_code
+from shards.format import LABELS
 
 #: Row groups from this size on are read in slices, and larger ones may be shared out among tasks (see `plan`).
 LARGE_GROUP = 2048
 
 _SURVEY_FILES = tuple(suffix for suffix in SUFFIXES if suffix != ".parquet")
+Positions = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]
+
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
 
 
@@ -148,23 +151,33 @@ class SpectraFolder:
         return cls(folder, tuple(groups), numbered, digests, lines, tuple(unplaced))
 
 
-def read_positions(folder: Path, group: RowGroup) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Right ascension and declination of the rows of a group, degrees, float64 `(rows,)` each; nothing else is read.
+def read_positions(folder: Path, file: str) -> Positions:
+    """Where the objects of a file are; nothing else is read.
+
+    Returns:
+        Right ascension and declination, degrees, float64 `(rows,)`, and the HEALPix index at order 29, int64, which
+        is -1 where there is no position.
 
     Raises:
         JobError: the file is damaged.
     """
-    path = folder / group.file
+    path = folder / file
     try:
-        file = _open(path)
-        labels = {"ra": "ra", "dec": "dec"} if group.survey is None else _columns(file).labels
-        wanted = [labels["ra"], labels["dec"]]
-        parts = list(file.slices(wanted, (), group.group, group.skip, group.rows))
-        table = pa.concat_tables(parts)
+        table = _open(path)
+        own = mmu.is_own(table)
+        labels = {"ra": "ra", "dec": "dec"} if own else _columns(table).labels
+        wanted = [labels["ra"], labels["dec"], *(["_healpix_29"] if own else [])]
+        found = pq.read_table(readable(path), columns=wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]})") from error
-    ra, dec = (table[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in wanted)
-    return np.asarray(ra, np.float64), np.asarray(dec, np.float64)
+    ra, dec = (found[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in wanted[:2])
+    if own:
+        return ra, dec, found["_healpix_29"].to_numpy()
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(ra) & (np.abs(dec) <= 90)
+    cells = np.full(len(ra), -1, np.int64)
+    cells[known] = healpix_29(ra[known], dec[known])
+    return ra, dec, cells
 
 
 @dataclass(frozen=True)
@@ -222,12 +235,16 @@ def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...]) -> Spect
     """
     path = folder / group.file
     try:
-        parquet = pq.ParquetFile(readable(path))
+        parquet = pq.ParquetFile(readable(path), pre_buffer=False)
+        # Wavelengths are seldom needed: nearly every grid has coefficients.
         names = [name for name in parquet.schema_arrow.names if name != "spectrum"]
-        meta = parquet.read_row_group(group.group, columns=names)
+        columns = [*names, *(f"spectrum.{name}" for name in _ARRAYS if name != "lambda")]
+        table = parquet.read_row_group(group.group, columns=columns, use_threads=False)
+        meta, spectrum = table.drop_columns(["spectrum"]), _whole(table["spectrum"])
         wanted = _wanted(meta)
-        columns = [f"spectrum.{name}" for name in wanted]
-        spectrum = parquet.read_row_group(group.group, columns=columns)["spectrum"].combine_chunks()
+        if "lambda" in wanted:
+            columns = [f"spectrum.{name}" for name in _ARRAYS]
+            spectrum = _whole(parquet.read_row_group(group.group, columns=columns, use_threads=False)["spectrum"])
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]}); ingest it again") from error
     return _block(meta, spectrum, wanted, surveys, group.first_row + np.arange(len(meta)))
@@ -253,7 +270,7 @@ def read_blocks(
         if group.survey is None:
             first = group.first_row
             for table in file.slices(file.names, _ARRAYS, group.group, group.skip, group.rows):
-                meta, spectrum = table.drop_columns(["spectrum"]), table["spectrum"].combine_chunks()
+                meta, spectrum = table.drop_columns(["spectrum"]), _whole(table["spectrum"])
                 yield _block(meta, spectrum, _wanted(meta), surveys, first + np.arange(len(meta)))
                 first += len(table)
         else:
@@ -360,7 +377,7 @@ def _foreign_block(
     rows = np.array([spectrum.row for spectrum in good], np.int64)
     shift = piece.file_row - piece.first_row
     meta = packed.drop_columns(["spectrum"])
-    return _block(meta, packed["spectrum"].combine_chunks(), _ARRAYS, surveys, rows - shift, tuple(bad), shift)
+    return _block(meta, _whole(packed["spectrum"]), _ARRAYS, surveys, rows - shift, tuple(bad), shift)
 
 
 def _wanted(meta: pa.Table) -> tuple[str, ...]:
@@ -390,6 +407,11 @@ def _has_ivar(meta: pa.Table) -> BoolArray | None:
     return np.array([mmu.NO_IVAR not in (layout or "") for layout in meta["layout"].to_pylist()], np.bool_)
 
 
+def _whole(column: pa.ChunkedArray) -> pa.StructArray:
+    # Putting one chunk together would copy it, which takes as long as decoding a third of it.
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def _ragged(column: pa.ListArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]:
     values = column.values
     array = values.to_numpy(zero_copy_only=False) if pa.types.is_boolean(values.type) else values.to_numpy()
@@ -403,12 +425,12 @@ def _float64(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
 
 
 def _label_matrix(meta: pa.Table, surveys: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    columns = []
-    for name in LABELS:
-        if name == "class":
-            columns.append(np.array([class_code(value) for value in meta["class"].to_pylist()], np.float64))
-        elif name == "survey":
-            columns.append(np.array([surveys.index(value) for value in meta["survey"].to_pylist()], np.float64))
-        else:
-            columns.append(_float64(meta, name))
+    places = {"class": CLASSES, "survey": surveys}
+    columns = [_places(meta[name], places[name]) if name in places else _float64(meta, name) for name in LABELS]
     return np.column_stack(columns)
+
+
+def _places(column: pa.ChunkedArray, names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """The place of each value among `names`; NaN where it is null or another."""
+    found = pc.index_in(column.cast(pa.string()), value_set=pa.array(names, pa.string()))
+    return np.asarray(found.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)

@@ -6,9 +6,6 @@ both sides of a border between cells. Here such pairs are found before anything 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +13,7 @@ from ingest.schema import HEALPIX_ORDER, healpix_29
 from shards.format import ShardConfig
 from shards.plan import assign_splits
 from shards.sky import close_pairs
-from shards.spectra import RowGroup, read_positions
+from shards.spectra import SpectraFolder, read_positions
 
 _INTS = npt.NDArray[np.int64]
 _FLOATS = npt.NDArray[np.float64]
@@ -30,27 +27,31 @@ _NEAR = 75_000
 Rows = tuple[_INTS, _FLOATS, _FLOATS]
 
 
-def near_border(ra: _FLOATS, dec: _FLOATS, config: ShardConfig) -> npt.NDArray[np.bool_]:
-    """Whether an object lies so near to a border of its cell that another of its visits could lie beyond it."""
-    with np.errstate(invalid="ignore"):
-        known = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
+def near_border(healpix: _INTS, config: ShardConfig) -> npt.NDArray[np.bool_]:
+    """Whether an object lies so near to a border of its cell that another of its visits could lie beyond it.
+
+    Args:
+        healpix: index at order 29; negative where there is no position.
+    """
     bits = HEALPIX_ORDER - (int(config.split_nside).bit_length() - 1)
-    inside = healpix_29(np.where(known, ra, 0.0), np.where(known, dec, 0.0)) & ((1 << 2 * bits) - 1)
-    side = 1 << bits
-    near = np.zeros(len(ra), np.bool_)
+    inside = healpix & ((1 << 2 * bits) - 1)
+    near = np.zeros(len(healpix), np.bool_)
     for axis in (inside, inside >> 1):
         place = _every_other_bit(axis)
-        near |= (place < _NEAR) | (place >= side - _NEAR)
-    return near & known
+        near |= (place < _NEAR) | (place >= (1 << bits) - _NEAR)
+    return near & (healpix >= 0)
 
 
-def near_rows(folder: Path, groups: Sequence[RowGroup], config: ShardConfig) -> Rows:
-    """Number, right ascension and declination of the objects of `groups` that lie near a border."""
+def near_rows(source: SpectraFolder, config: ShardConfig) -> Rows:
+    """Number, right ascension and declination of the objects that lie near a border."""
+    starts: dict[str, int] = {}
+    for group in source.groups:
+        starts.setdefault(group.file, group.first_row)
     found = []
-    for group in groups:
-        ra, dec = read_positions(folder, group)
-        near = near_border(ra, dec, config)
-        found.append((group.first_row + np.flatnonzero(near), ra[near], dec[near]))
+    for file, first in starts.items():
+        ra, dec, healpix = read_positions(source.folder, file)
+        near = near_border(healpix, config)
+        found.append((first + np.flatnonzero(near), ra[near], dec[near]))
     rows, ra, dec = (np.concatenate(part) for part in zip(*found, strict=True))
     return rows.astype(np.int64), ra, dec
 
