@@ -24,6 +24,7 @@ from ingest.jobs import Engine
 from render import ImageConfig
 from shards.build import build as build_shards
 from shards.format import ShardConfig
+from tests.test_loader_policy import damage
 from train import checkpoint, loop
 from train.config import TrainConfig
 from train.evaluate import evaluate
@@ -171,6 +172,20 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(JobError, match="cannot be written") as caught, checkpoint.writing(tmp_path):
             raise error
         assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_damaged_sample_stops_the_training_or_is_skipped_and_counted(
+    config: TrainConfig, spectra_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_shards(ShardConfig(samples_per_shard=60), spectra_folder, tmp_path / "shards", engine=Engine(workers=0))
+    tar, key, offset = damage(tmp_path / "shards", "png", "png")
+    mine = replace(config, shards=(str(tmp_path / "shards"),), epochs=1)
+    with pytest.raises(JobError, match=rf"^{tar}: {key}\.png at byte {offset}: "):
+        fit(mine, tmp_path / "stop", device="cpu")
+    fit(mine, tmp_path / "skip", device="cpu", on_error="skip")
+    said = capsys.readouterr()
+    assert "damaged samples skipped, over all epochs: 1 (1 of train)" in said.out
+    assert f"skipped: {tar}: {key}.png at byte {offset}" in said.err
 
 
 def test_evaluate_adds_the_test_split(trained: Path) -> None:

@@ -50,6 +50,9 @@ def fit(
         str, typer.Option(help="auto: go on with the unfinished run in OUT. never: replace what a run left there.")
     ] = "auto",
     checkpoint_minutes: Annotated[float, typer.Option(help="Between checkpoints inside an epoch.")] = 10,
+    on_error: Annotated[
+        str, typer.Option(help="A damaged sample: stop and name it, or skip it and say so at the end.")
+    ] = "stop",
     device: Annotated[str, _DEVICE] = "auto",
     workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
@@ -67,7 +70,10 @@ def fit(
         weight_decay=weight_decay, layer_decay=layer_decay, warmup=warmup, head=head, bins=bins, seed=seed,
         max_steps=max_steps, compile=compile,
     )  # fmt: skip
-    run(config, out, resume=resume, device=device, threads=workers, checkpoint_minutes=checkpoint_minutes)
+    run(
+        config, out, resume=resume, device=device, threads=workers, on_error=on_error,
+        checkpoint_minutes=checkpoint_minutes,
+    )  # fmt: skip
 
 
 @app.command()

@@ -58,13 +58,14 @@ def fit(
     device: str = "auto",
     threads: int | None = None,
     backend: str | None = None,
+    on_error: str = "stop",
     checkpoint_minutes: float = 10,
 ) -> Path:
     """Train, keep the best epoch by validation, write its model, `metrics.json` and report to `out`.
 
     Args:
         resume: `auto` goes on with an unfinished run of the same configuration and data; `never` replaces it.
-        threads, backend: of the loader.
+        threads, backend, on_error: of the loader; what it skips counts nowhere, and is said at the end.
         checkpoint_minutes: between checkpoints inside an epoch; there is one after every epoch anyhow.
 
     Returns:
@@ -90,6 +91,7 @@ def fit(
     where = {
         "rank": accelerator.process_index, "world_size": accelerator.num_processes, "seed": config.seed,
         "device": str(accelerator.device), "threads": threads, "backend": backend,
+        "on_error": on_error,
     }  # fmt: skip
     image = manifests[0].config.image
     names = task.classes if isinstance(task, Classification) else None
@@ -102,6 +104,9 @@ def fit(
     try:
         trainer.run()
     finally:
+        if train.skipped + val.skipped:
+            total = train.skipped + val.skipped
+            accelerator.print(f"damaged samples skipped, over all epochs: {total} ({train.skipped} of train)")
         train.close()
         val.close()
     if accelerator.is_main_process:
