@@ -174,15 +174,16 @@ def compare(records: Sequence[Record]) -> list[str]:
     """The ratios that matter, a line each."""
     found = {f"{r.group.partition(',')[0]} {r.name}": r.median for r in records if not r.group.startswith("peak")}
     one, two = found["job map2d png, 1 worker"], found["job map2d png, 2 workers"]
+    ratio = found["reference map2d"] / one
     lines = [
-        f"map2d png: {1 / one:,.0f} objects/s on one worker, {found['reference map2d'] / one:,.0f} times the reference; "
-        f"{1 / two:,.0f} on two, {one / two:.2f} times one"
+        f"map2d png: {1 / one:,.0f} objects/s on one worker, {ratio:,.0f} times the reference; {1 / two:,.0f} on two, "
+        f"{one / two:.2f} times one"
     ]
     for image, encoding in KINDS:
         mine = found[f"job {image} {encoding}, 2 workers"]
         theirs = found[f"reference {image}"]
         lines.append(
-            f"{image} {encoding}: {1 / mine:,.0f} objects/s on two workers, the reference {1 / theirs:,.1f} on one core: "
+            f"{image} {encoding}: {1 / mine:,.0f} objects/s on two workers, the reference {1 / theirs:,.1f} on one: "
             f"{theirs / mine:,.0f} times, {theirs / mine / 2:,.0f} times a core"
         )
     return lines
