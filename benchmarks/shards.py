@@ -25,10 +25,11 @@ from benchmarks.records import Record, interleave, save, table
 from ingest.errors import run_app
 from ingest.mock.scale import ScaleConfig, write_parquet_survey
 from render import ImageConfig, renderer
+from shards.blocks import SpectraBlock, iter_blocks
 from shards.encoding import ENCODINGS
 from shards.flux import Arrays
 from shards.format import key, label_npy
-from shards.spectra import SpectraBlock, SpectraFolder, iter_blocks
+from shards.spectra import SpectraFolder
 from shards.tar import TarWriter
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

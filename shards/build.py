@@ -15,11 +15,12 @@ from ingest.files import absolute, location
 from ingest.jobs import Engine
 from ingest.quarantine import quarantine_row
 from render import RenderError, renderer
+from shards.blocks import SpectraBlock, read_blocks
 from shards.encoding import ENCODINGS
 from shards.format import Manifest, ShardConfig
 from shards.job import Claim, earlier, locked, publish, run, start
 from shards.plan import cut_tasks, fingerprint
-from shards.spectra import RowGroup, SpectraBlock, SpectraFolder, read_blocks
+from shards.spectra import RowGroup, SpectraFolder
 from shards.visits import keep_together, near_rows
 from shards.write import Account, Portion, Task
 

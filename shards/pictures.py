@@ -16,8 +16,9 @@ from ingest.quarantine import quarantine_row
 from ingest.surveys import open_file
 from ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from render import ImageConfig, RenderError, renderer
+from shards.blocks import iter_blocks
 from shards.flux import Arrays
-from shards.spectra import SpectraFolder, holds_spectra, iter_blocks
+from shards.spectra import SpectraFolder, holds_spectra
 
 
 @dataclass(frozen=True)

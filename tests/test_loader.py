@@ -13,11 +13,12 @@ from ingest.jobs import Engine
 from render import ImageConfig, preset, renderer
 from render.device_draw import DeviceRenderer
 from shards import loader, paint
+from shards.blocks import iter_blocks
 from shards.build import build
 from shards.decode import dali_is_here
 from shards.format import ShardConfig
 from shards.pictures import pictures
-from shards.spectra import SpectraFolder, iter_blocks
+from shards.spectra import SpectraFolder
 from tests.conftest import make_spectrum
 
 BACKENDS = [

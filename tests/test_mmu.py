@@ -25,12 +25,13 @@ from ingest.tables import SLICE_ROWS, TableFile
 from render import ImageConfig, renderer
 from shards import spectra as shard_spectra
 from shards.__main__ import make_survey
+from shards.blocks import iter_blocks, read_blocks
 from shards.build import build
 from shards.encoding import Png
 from shards.format import LABELS, SPLITS, Manifest, ShardConfig
 from shards.pictures import pictures
 from shards.plan import cut_tasks
-from shards.spectra import SpectraFolder, iter_blocks, read_blocks
+from shards.spectra import SpectraFolder
 from tests.conftest import make_spectrum
 
 HERE = Engine(workers=0)

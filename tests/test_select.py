@@ -28,7 +28,8 @@ from ingest.schema import SCHEMA, to_table, write_parquet
 from ingest.select import Account, SelectConfig, command, number_of
 from ingest.subset import select
 from ingest.surveys.common import number
-from shards.spectra import SpectraFolder, iter_blocks
+from shards.blocks import iter_blocks
+from shards.spectra import SpectraFolder
 from tests.conftest import make_spectrum
 
 BIG = 11537156405737052160  # a real specObjID beyond int64

@@ -23,6 +23,7 @@ from ingest.jobs import Engine
 from ingest.schema import healpix_29, to_table, write_parquet
 from render import ImageConfig, renderer
 from shards import __main__ as command
+from shards.blocks import iter_blocks
 from shards.build import build
 from shards.format import (
     LABELS,
@@ -35,7 +36,7 @@ from shards.format import (
     label_npy,
 )
 from shards.plan import assign_splits
-from shards.spectra import SpectraFolder, iter_blocks
+from shards.spectra import SpectraFolder
 from tests.conftest import make_spectrum
 
 HERE = Engine(workers=0)
