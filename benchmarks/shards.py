@@ -177,8 +177,8 @@ def compare(records: Sequence[Record]) -> list[str]:
     one, two = found["job map2d png, 1 worker"], found["job map2d png, 2 workers"]
     ratio = found["reference map2d"] / one
     lines = [
-        f"map2d png: {1 / one:,.0f} objects/s on one worker, {ratio:,.0f} times the reference; {1 / two:,.0f} on two, "
-        f"{one / two:.2f} times one"
+        f"map2d png: {1 / one:,.0f} objects/s on one worker, {ratio:,.0f} times the reference; "
+        f"{1 / two:,.0f} on two, {one / two:.2f} times one"
     ]
     for image, encoding in KINDS:
         mine = found[f"job {image} {encoding}, 2 workers"]

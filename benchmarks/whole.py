@@ -1,0 +1,68 @@
+"""`python -m benchmarks.whole`: a whole survey from spectra Parquet to verified shards, in one run.
+
+The spectra are mock ones, written beforehand and not counted. Then `shards build` and `shards verify --deep` run as a
+user types them, with their start included; peak memory is that of the largest process of each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.records import Record, save, table
+from benchmarks.shards import build_command, mock
+from ingest.errors import run_app
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_MEASURED = (
+    "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=sys.stderr); "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
+)
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds, and peak resident memory of its largest process in MB."""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", _MEASURED, *command], check=True, stdout=subprocess.PIPE, text=True)
+    return time.perf_counter() - began, int(done.stdout) / 1024
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/whole.json"),
+    scratch: Annotated[Path, typer.Option(help="Folder for the survey and its shards: 30 GB a million.")] = Path(
+        "benchmarks/results/local/whole"
+    ),
+    objects: Annotated[int, typer.Option(help="Mock objects.")] = 1_000_000,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
+) -> None:
+    """Build and verify a large mock survey; print a table and write the record as JSON."""
+    spectra, shards = mock(objects, scratch), scratch / "shards"
+    shutil.rmtree(shards, ignore_errors=True)
+    records = []
+    verify = [sys.executable, "-m", "shards", "verify", str(shards), "--deep", "--workers", str(workers)]
+    for name, command in (("build", build_command(spectra, shards, workers)), ("verify --deep", verify)):
+        seconds, peak = run(command)
+        note = f"{seconds:.0f} s in all, peak memory of the largest process {peak:.0f} MB"
+        records.append(Record(f"{objects:,} objects, {workers} workers", name, (seconds / objects,), note))
+    size = sum(path.stat().st_size for path in shards.rglob("*") if path.is_file())
+    manifest = json.loads((shards / "manifest.json").read_text())
+    tars = sum(shard["bytes"] for shard in manifest["shards"])
+    note = f"{tars / objects:,.0f} bytes an object in tars, {size / objects:,.0f} with index, sidecars and ledger"
+    whole = sum(record.median for record in records)
+    records.append(Record(records[0].group, "Parquet to verified shards", (whole,), note, size / objects))
+    print(table(records))
+    print("\n".join(f"{record.name}: {record.note}" for record in records))
+    save(records, out, " ".join(["python -m benchmarks.whole", *sys.argv[1:]]))
+    print(out)
+
+
+if __name__ == "__main__":
+    run_app(app)
