@@ -22,7 +22,7 @@ import numpy as np
 from ingest import catalog
 from ingest.cuts import Cut, cut_for
 from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import write_text
+from ingest.files import sweep, write_text
 from ingest.jobs import Engine, run_tasks
 from ingest.part import PartResult, PartTask, finished, ingest_part
 from ingest.plan import Part, find_files, make_plan
@@ -135,8 +135,9 @@ def claim(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, f
     if changes(out, config, root, catalogue, force):
         (ledger / "plan.parquet").unlink(missing_ok=True)
         shutil.rmtree(ledger / "parts")
-    for folder in (out, ledger / "parts", out / "spectra"):
+    for folder in (out, ledger, ledger / "parts", out / "spectra"):
         make_folder(folder)
+        sweep(folder)
     _write_json(ledger / "config.json", _identity(config, root, catalogue))
 
 

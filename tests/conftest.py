@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from ingest.schema import Spectrum, to_table, write_parquet
 
 ROOT = Path(__file__).parent.parent
 REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", ROOT.parent / "shared" / "data"))
+
+# A job in the background of a shell starts with Ctrl-C ignored, and so would every process that a test starts: those
+# that are interrupted to see what they do would go on. What has a handler here is at its default in a new process.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

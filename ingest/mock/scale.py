@@ -31,7 +31,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.errors import UsageError, make_folder, naming
-from ingest.files import write_text
+from ingest.files import sweep, write_text
 from ingest.jobs import Engine, run_tasks
 from ingest.mock import templates
 from ingest.mock.draws import ROW, draw_rows, shares
@@ -193,6 +193,7 @@ def write_parquet_survey(
     ledger, spectra = out / "ingest", out / "spectra"
     for folder in (out, ledger, spectra):
         make_folder(folder)
+        sweep(folder)
     claim(out, config, force)
     bank = ledger / f"templates-{_fingerprint(config, 0)[:16]}.npy"
     _drop_stale(out, config.parts, bank)
