@@ -83,6 +83,16 @@ def test_a_job_killed_at_random_moments_ends_as_if_it_had_not_been(survey: Path,
     assert not list(out.rglob("*.tmp"))
 
 
+def test_what_a_killed_writer_left_is_swept(survey: Path, tmp_path: Path) -> None:
+    config, out = IngestConfig(files_per_part=60), tmp_path / "out"
+    build(config, str(survey), out, engine=HERE, max_bad_fraction=0.1)
+    before = content(out)
+    for folder in ("spectra", "ingest", "ingest/parts"):
+        (out / folder / ".part-00001.parquet.0a1b2c3d.tmp").write_bytes(b"PAR1")
+    build(config, str(survey), out, engine=HERE, max_bad_fraction=0.1)
+    assert content(out) == before and not list(out.rglob("*.tmp"))
+
+
 def test_a_rerun_reads_only_what_is_new_or_changed(
     survey: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
