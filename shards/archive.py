@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
 from ingest.errors import JobError
 from ingest.files import is_remote
-from shards.format import LABELS, NPY_HEADER_BYTES, key, label_npy
+from shards.format import LABELS, NPY_HEADER_BYTES, Manifest, key, label_npy
 
 _INTS = npt.NDArray[np.int64]
 _LABEL_HEADER = np.frombuffer(label_npy(np.zeros(len(LABELS)))[:NPY_HEADER_BYTES], np.uint8)
@@ -164,3 +165,20 @@ def check_files(tars: Sequence[Path], sizes: Sequence[int]) -> None:
             raise JobError(f"{path}: the archive or its .idx is missing; run `make shards` again")
         if path.stat().st_size != size:
             raise JobError(f"{path}: {path.stat().st_size} bytes, the manifest says {size}; run `make shards` again")
+
+
+def read_sidecars(
+    folders: Sequence[Path], manifests: Sequence[Manifest], split: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The table of a split of several data sets, one row a sample in the order of the tars.
+
+    `key` is `<data set>/<sample key>`, the others are columns of the spectra Parquet.
+    """
+    tables = []
+    for index, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
+        wanted = None if columns is None else list(dict.fromkeys(["key", *columns]))
+        for record in manifest.split(split):
+            table = pq.read_table(record.sidecar(folder), columns=wanted)
+            keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
+            tables.append(table.set_column(table.column_names.index("key"), "key", keys))
+    return pa.concat_tables(tables, promote_options="default")

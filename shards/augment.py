@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,6 +81,28 @@ class Augment:
             start, stop = _stretch(len(picture), self.mask, rng)
             picture[start:stop] = 0
         return changed
+
+
+def parse_augment(text: str) -> Augment | None:
+    """`noise=1,scale=0.05,mask=0.1`, any of them, to an `Augment`; None for an empty text.
+
+    Raises:
+        UsageError: another name, or not a number.
+    """
+    if not text.strip():
+        return None
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            values[name.strip()] = float(number)
+        except ValueError:
+            raise UsageError(f"augment {part!r}: write name=number, such as noise=1,mask=0.1") from None
+    known = [field.name for field in fields(Augment)]
+    for name in values:
+        if name not in known:
+            raise UsageError(f"augment: no {name}; choose {', '.join(known)}")
+    return Augment(**values)
 
 
 def _stretch(n: int, share: float, rng: np.random.Generator) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The loader: batches of pictures and labels from one data set or several, exactly once per epoch.
+"""The loader: batches of pictures, or of spectra, and labels from one data set or several, exactly once per epoch.
 
 for batch in loader.open("data/lamost/shards/map2d", "train", batch_size=64):
     batch["pixel_values"]     # uint8 (B, 3, S, S)
@@ -15,47 +15,35 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from ingest.errors import JobError, UsageError
 from ingest.files import is_remote, location
 from ingest.jobs import cores
 from render import ImageConfig, renderer
-from shards.archive import Archive, check_files
+from shards.archive import Archive, check_files, read_sidecars
 from shards.augment import Augmentation
+from shards.batch import Batch as Batch
+from shards.batch import Decoded
+from shards.batch import SpectraBatch as SpectraBatch
 from shards.decode import dali_is_here, make_decoder
-from shards.encoding import ENCODINGS, Flux
+from shards.encoding import ENCODINGS
 from shards.format import SPLITS, Manifest
-from shards.mixing import make_weights
+from shards.mixing import agreed, make_weights
 from shards.order import EpochOrder
 from shards.paint import CannotDrawError, Painter
+from shards.stack import Stacker
 
 BACKENDS = ("dali", "plain")
 ON_ERROR = ("stop", "skip")
+VIEWS = ("picture", "spectra")
 #: Batches that are made ready while the consumer works on one.
 _AHEAD = 2
-
-
-class Batch(TypedDict):
-    """One batch of B samples.
-
-    pixel_values: uint8 `(B, 3, S, S)`, RGB, on the loader's device.
-    labels: name -> float64 `(B,)` on the CPU (pinned, where the device is a GPU); NaN = missing. `class` is a
-        position in the manifest's `classes`, `survey` one in the loader's `surveys`.
-    key: `<data set>/<sample key>`, B of them.
-    valid: bool `(B,)`; False marks a repeat that fills up the last batch, or a damaged sample: not to be counted.
-    """
-
-    pixel_values: torch.Tensor
-    labels: dict[str, torch.Tensor]
-    key: list[str]
-    valid: torch.Tensor
 
 
 def open(
@@ -67,6 +55,7 @@ def open(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    view: str = "picture",
     device: str = "cpu",
     backend: str | None = None,
     shuffle: bool | None = None,
@@ -84,6 +73,8 @@ def open(
         image: the picture; by default the one that the data sets were made for. Another only where they hold spectra
             (encoding `flux`).
         rank, world_size: this process and how many share the epoch.
+        view: `picture`, or `spectra`: batches are `SpectraBatch`, each spectrum on its own wavelengths;
+            only where the data sets hold spectra.
         device: `cpu`, `cuda` or `cuda:N`; pictures are decoded, drawn and coloured there as far as that is possible.
         backend: `dali` or `plain`; by default DALI where it is installed. The samples, and their order, are the same.
         shuffle: by default for `train` only.
@@ -110,11 +101,14 @@ def open(
         raise UsageError("NVIDIA DALI is not installed (it exists for Linux only); choose backend plain")
     if on_error not in ON_ERROR:
         raise UsageError(f"unknown on_error {on_error}: choose {' or '.join(ON_ERROR)}")
+    if view not in VIEWS:
+        raise UsageError(f"unknown view {view}: choose {' or '.join(VIEWS)}")
     if batch_size < 1 or not 0 <= rank < world_size:
         raise UsageError(f"batch_size {batch_size}, rank {rank}, world_size {world_size}: not a possible loader")
     options = _Options(
-        split, batch_size, seed, rank, world_size, device, backend, split == "train" if shuffle is None else shuffle,
-        None if weights is None else tuple(weights), balance, on_error, threads or cores(),
+        split, batch_size, seed, rank, world_size, view, device, backend,
+        split == "train" if shuffle is None else shuffle, None if weights is None else tuple(weights), balance,
+        on_error, threads or cores(),
     )  # fmt: skip
     for folder in many:
         if is_remote(location(folder)):
@@ -129,6 +123,7 @@ class _Options:
     seed: int
     rank: int
     world_size: int
+    view: str
     device: str
     backend: str
     shuffle: bool
@@ -145,6 +140,7 @@ class Loader:
         manifests: of the data sets, in the order given.
         image: the picture.
         surveys: names that the `survey` label counts in, over all data sets.
+        labels: names of the labels of a batch.
         samples: of an epoch, over all ranks.
         skipped: damaged samples left out so far.
     """
@@ -155,11 +151,12 @@ class Loader:
         """See `open`, which checks the options."""
         self.folders, self.split, self._options, self._augment = tuple(folders), options.split, options, augment
         self.manifests = tuple(Manifest.load(folder) for folder in folders)
-        first = _agreed(self.folders, self.manifests, image)
+        first = agreed(self.folders, self.manifests, image, options.view)
         self.image = image or first.config.image
         self.surveys = tuple(sorted({name for manifest in self.manifests for name in manifest.surveys}))
         self.skipped = 0
-        self._names = first.labels
+        self._added: dict[str, npt.NDArray[np.float64]] = {}
+        self._stored_labels = first.labels
         self._survey_maps = [
             np.array([self.surveys.index(name) for name in manifest.surveys], np.float64)
             for manifest in self.manifests
@@ -183,9 +180,10 @@ class Loader:
         self._archive = Archive(tars, counts, encoding.extension, keep=2 * self._order.most + 1)
         self._decoder = make_decoder(encoding, options.backend, options.batch_size, options.threads, options.device)
         self._painter = Painter(encoding, options.device, augment)
+        self._stacker = Stacker(options.device, augment) if options.view == "spectra" else None
         # A batch is read and decoded in one thread and painted in the next, while the consumer has the one before.
         self._decoding, self._painting = (ThreadPoolExecutor(1, f"shards-{name}") for name in ("decode", "paint"))
-        self._ahead: deque[Future[Batch]] = deque()
+        self._ahead: deque[Future[Batch | SpectraBatch]] = deque()
         self._named: set[str] = set()
         self._epoch = self._batch = 0
 
@@ -193,6 +191,29 @@ class Loader:
     def samples(self) -> int:
         """Samples of an epoch, over all ranks."""
         return self._order.length
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels of a batch: those of the shards, then those of `add_label`."""
+        return (*self._stored_labels, *self._added)
+
+    def add_label(self, name: str, values: npt.NDArray[np.float64]) -> None:
+        """Let the batches of the next iteration carry a label that is not in the shards, such as `subclass`.
+
+        It decides no sequence: fingerprint and state stay as they are.
+
+        Args:
+            values: float64 `(n,)`, NaN = missing, one for each row of `sidecar`, in its order.
+
+        Raises:
+            UsageError: another number of values, or a name that is there already.
+        """
+        if name in self.labels:
+            raise UsageError(f"label {name}: is there already; choose another name")
+        values, rows = np.array(values, np.float64), int(self._archive.starts[-1])
+        if values.shape != (rows,):
+            raise UsageError(f"label {name}: values of shape {values.shape}; give one for each of the {rows:,} rows")
+        self._added = {**self._added, name: values}
 
     def _bounds(self, rank: int) -> tuple[int, int]:
         ranks = self._options.world_size
@@ -204,7 +225,10 @@ class Loader:
         return -(-fullest // self._options.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the current epoch: all of it, but after `load_state_dict` or an early `break`."""
+        """The rest of the current epoch: all of it, but after `load_state_dict` or an early `break`.
+
+        With view `spectra` the batches are `SpectraBatch`; `spectra` says so to a type checker.
+        """
         self._forget()
         next_batch = self._batch
         while self._batch < len(self):
@@ -215,8 +239,18 @@ class Loader:
             batch = self._ahead.popleft().result()
             # Counted before the consumer sees it: a state saved while it works on a batch goes on with the next.
             self._batch += 1
-            yield batch
+            yield cast(Batch, batch)
         self._epoch, self._batch = self._epoch + 1, 0
+
+    def spectra(self) -> Iterator[SpectraBatch]:
+        """The same iteration, of a loader with view `spectra`.
+
+        Raises:
+            UsageError: the loader draws pictures.
+        """
+        if self._stacker is None:
+            raise UsageError("this loader draws pictures; open it with view spectra")
+        return cast(Iterator[SpectraBatch], iter(self))
 
     def _forget(self) -> None:
         """Drop what was made ready for a position that was left."""
@@ -224,10 +258,8 @@ class Loader:
             future.cancel()
         self._ahead.clear()
 
-    def _decode(
-        self, epoch: int, number: int
-    ) -> tuple[Any, npt.NDArray[np.float64], list[str], npt.NDArray[np.bool_]]:
-        """Stored arrays or spectra, labels, keys and which count, of one batch of this rank."""
+    def _decode(self, epoch: int, number: int) -> Decoded:
+        """One batch of this rank."""
         size = self._options.batch_size
         start, end = self._bounds(self._options.rank)
         start = min(start + number * size, end)
@@ -236,10 +268,12 @@ class Loader:
         if not len(samples):
             # A rank with fewer batches than others still needs something to fill its own with.
             samples = self._order.slice(epoch, max(0, end - 1), max(0, end - 1) + 1)
+        samples = np.pad(samples, (0, size - len(samples)), mode="edge")
         places = self._archive.locate(samples)
-        places += [places[-1]] * (size - len(places))
         stored, wrong = self._decoder(self._archive.payloads(places))
         labels, unlabelled = self._archive.labels(places)
+        added = self._added
+        labels = np.column_stack([labels, *(values[samples] for values in added.values())])
         for i, reason in sorted({**wrong, **unlabelled}.items()):
             self._damaged(f"{self._archive.where(places[i])}: {reason}")
             valid[i], labels[i] = False, np.nan
@@ -250,11 +284,11 @@ class Loader:
             stored = [whole if item is None else item for item in stored]
         keys = [f"{self._owner[place[0]]}/{self._archive.key(place)}" for place in places]
         self._rename_surveys(labels, [self._owner[number] for number, _ in places])
-        return stored, labels, keys, valid
+        return Decoded(stored, (*self._stored_labels, *added), labels, keys, valid)
 
     def _rename_surveys(self, labels: npt.NDArray[np.float64], owners: Sequence[int]) -> None:
         """From positions in each data set's surveys to positions in the loader's."""
-        column = self._names.index("survey")
+        column = self._stored_labels.index("survey")
         for i, owner in enumerate(owners):
             if not np.isnan(labels[i, column]):
                 labels[i, column] = self._survey_maps[owner][int(labels[i, column])]
@@ -268,13 +302,23 @@ class Loader:
             self._named.add(what)
             print(f"skipped: {what}", file=sys.stderr)
 
-    def _paint(self, decoded: Future[Any], epoch: int, number: int) -> Batch:
-        stored, labels, keys, valid = decoded.result()
+    def _paint(self, decoding: Future[Decoded], epoch: int, number: int) -> Batch | SpectraBatch:
+        decoded = decoding.result()
+        seed = [self._options.seed, epoch, self._options.rank, number]
+        if self._stacker is None:
+            pixels = self._pixels(decoded, seed)
+            labels, valid = self._columns(decoded)
+            return Batch(pixel_values=pixels, labels=labels, key=decoded.keys, valid=valid)
+        stack = self._stacker(decoded.stored, np.random.default_rng(seed))
+        labels, valid = self._columns(decoded)
+        return SpectraBatch(**stack, labels=labels, key=decoded.keys, valid=valid)
+
+    def _pixels(self, decoded: Decoded, seed: Sequence[int]) -> torch.Tensor:
+        """The pictures; what cannot be drawn loses its labels."""
+        stored, _, labels, keys, valid = decoded
         while True:
-            rng = np.random.default_rng([self._options.seed, epoch, self._options.rank, number])
             try:
-                pixels = self._painter(stored, keys, rng)
-                break
+                return self._painter(stored, keys, np.random.default_rng(seed))
             except CannotDrawError as error:
                 if self._options.on_error == "stop" or len(set(map(id, stored))) == 1:
                     raise
@@ -283,19 +327,20 @@ class Loader:
                 bad = stored[error.index]
                 other = next(item for item in stored if item is not bad)
                 stored = [other if item is bad else item for item in stored]
-        columns = torch.from_numpy(np.ascontiguousarray(labels.T))
+
+    def _columns(self, decoded: Decoded) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        columns = torch.from_numpy(np.ascontiguousarray(decoded.labels.T))
         if self._options.device.startswith("cuda"):
             columns = columns.pin_memory()
-        return Batch(
-            pixel_values=pixels, labels=dict(zip(self._names, columns, strict=True)), key=keys,
-            valid=torch.from_numpy(valid),
-        )  # fmt: skip
+        return dict(zip(decoded.names, columns, strict=True)), torch.from_numpy(decoded.valid)
 
     def _arguments(self) -> dict[str, Any]:
         """All that decides the sequence of batches, but the data."""
         options = asdict(self._options)
         for name in ("device", "backend", "threads", "on_error"):  # the same batches, whatever they are
             del options[name]
+        if self._stacker is None:
+            del options["view"]  # states of old are of pictures, and name none
         return {
             **options, "weights": None if options["weights"] is None else list(options["weights"]),
             "image": self.image.to_dict(), "augment": None if self._augment is None else repr(self._augment),
@@ -333,14 +378,7 @@ class Loader:
 
     def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The split's table, one row a sample: `key` as in the batches, and the columns of the spectra Parquet."""
-        tables = []
-        for index, (folder, manifest) in enumerate(zip(self.folders, self.manifests, strict=True)):
-            wanted = None if columns is None else list(dict.fromkeys(["key", *columns]))
-            for record in manifest.split(self.split):
-                table = pq.read_table(record.sidecar(folder), columns=wanted)
-                keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
-                tables.append(table.set_column(table.column_names.index("key"), "key", keys))
-        return pa.concat_tables(tables, promote_options="default")
+        return read_sidecars(self.folders, self.manifests, self.split, columns)
 
     def close(self) -> None:
         """Give back files, threads and device memory."""
@@ -357,33 +395,3 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-
-def _agreed(folders: Sequence[Path], manifests: Sequence[Manifest], image: ImageConfig | None) -> Manifest:
-    """The first manifest, once all agree in what one batch can hold, and that is `image`, where one is asked for."""
-    first = manifests[0]
-    drawn_here = first.config.encoding == Flux.name and image is not None
-    for folder, manifest in zip(folders, manifests, strict=True):
-        for what, theirs, ours in (
-            ("encoding", manifest.config.encoding, first.config.encoding),
-            ("image configuration", manifest.config.image, first.config.image),
-            ("labels", manifest.labels, first.labels),
-            ("classes", manifest.classes, first.classes),
-        ):
-            if theirs != ours and not (drawn_here and what == "image configuration"):
-                raise UsageError(f"{folder}: another {what} than {folders[0]}; make both shard sets alike")
-        # Two different splits of one sky would put a train object of one data set into the test set of the other.
-        if (manifest.config.seed, manifest.config.split, manifest.config.split_nside) != (
-            first.config.seed, first.config.split, first.config.split_nside,
-        ):  # fmt: skip
-            raise UsageError(
-                f"{folder}: splits the sky otherwise than {folders[0]}; make both with one seed and split"
-            )
-    if image is not None and image != first.config.image and not drawn_here:
-        asked, there = image.to_dict(), first.config.image.to_dict()
-        changed = ", ".join(f"{k} {there[k]}, not {asked[k]}" for k in there if there[k] != asked[k])
-        raise UsageError(
-            f"{folders[0]}: holds pictures that are drawn already, with {changed}; leave `image` out, or make shards "
-            "with ENCODING=flux, which give any picture"
-        )
-    return first

@@ -1,4 +1,4 @@
-"""Weights for mixing data sets and classes: what share of an epoch each is given."""
+"""Mixing data sets: whether they fit together in one batch, and what share of an epoch each, or a class, is given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 
 from ingest.errors import UsageError
 from ingest.schema import CLASSES
-from shards.format import ShardRecord
+from render import ImageConfig
+from shards.encoding import Flux
+from shards.format import Manifest, ShardRecord
 from shards.order import Weights
 
 BALANCES = ("class",)
@@ -81,3 +83,50 @@ def _table(
             wanted = np.nan_to_num(wanted / rows) * np.asarray(shares, np.float64)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(wanted / wanted.sum() * total / each) if wanted.sum() else wanted
+
+
+def agreed(
+    folders: Sequence[Path], manifests: Sequence[Manifest], image: ImageConfig | None, view: str = "picture"
+) -> Manifest:
+    """The first manifest, once all agree in what one batch can hold, and that is what is asked for.
+
+    Args:
+        image: the picture that is asked for; None: the one that the data sets were made for.
+        view: `picture` or `spectra`; what has no pictures need not agree in them.
+
+    Raises:
+        UsageError: names the folder that differs, in what, and the mend.
+    """
+    first = manifests[0]
+    flux = first.config.encoding == Flux.name
+    drawn_here = flux and (image is not None or view == "spectra")
+    if view == "spectra" and not flux:
+        raise UsageError(
+            f"{folders[0]}: holds pictures ({first.config.encoding}); make shards with ENCODING=flux for view spectra"
+        )
+    if view == "spectra" and image is not None:
+        raise UsageError("view spectra draws no picture; leave `image` out")
+    for folder, manifest in zip(folders, manifests, strict=True):
+        for what, theirs, ours in (
+            ("encoding", manifest.config.encoding, first.config.encoding),
+            ("image configuration", manifest.config.image, first.config.image),
+            ("labels", manifest.labels, first.labels),
+            ("classes", manifest.classes, first.classes),
+        ):
+            if theirs != ours and not (drawn_here and what == "image configuration"):
+                raise UsageError(f"{folder}: another {what} than {folders[0]}; make both shard sets alike")
+        # Two different splits of one sky would put a train object of one data set into the test set of the other.
+        if (manifest.config.seed, manifest.config.split, manifest.config.split_nside) != (
+            first.config.seed, first.config.split, first.config.split_nside,
+        ):  # fmt: skip
+            raise UsageError(
+                f"{folder}: splits the sky otherwise than {folders[0]}; make both with one seed and split"
+            )
+    if image is not None and image != first.config.image and not drawn_here:
+        asked, there = image.to_dict(), first.config.image.to_dict()
+        changed = ", ".join(f"{k} {there[k]}, not {asked[k]}" for k in there if there[k] != asked[k])
+        raise UsageError(
+            f"{folders[0]}: holds pictures that are drawn already, with {changed}; leave `image` out, or make shards "
+            "with ENCODING=flux, which give any picture"
+        )
+    return first

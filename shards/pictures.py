@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,18 @@ class PictureBatch:
         rows: B dictionaries with object_id, survey, ra, dec, source_file and the labels that are known.
         quarantine: objects met since the last batch that could not be read or drawn: file, row, stage, reason,
             exception.
+        spectra: of the same objects, flux, ivar, wavelength and mask as they were drawn; only where asked for.
     """
 
     pixel_values: npt.NDArray[np.uint8]
     rows: list[dict[str, Any]]
     quarantine: list[dict[str, Any]]
+    spectra: list[Arrays] = field(default_factory=list)
 
 
-def pictures(inputs: Path, image: ImageConfig, batch_size: int) -> Iterator[PictureBatch]:
+def pictures(
+    inputs: Path, image: ImageConfig, batch_size: int, *, keep_spectra: bool = False
+) -> Iterator[PictureBatch]:
     """Draw every spectrum of a survey file, a folder of them, a glob, or Parquet (ours or MultimodalUniverse's).
 
     Every object comes out once, in `rows` or in `quarantine`; the last batch may be short, or hold only quarantine.
@@ -49,11 +53,12 @@ def pictures(inputs: Path, image: ImageConfig, batch_size: int) -> Iterator[Pict
     codes: list[npt.NDArray[np.uint8]] = []
     rows: list[dict[str, Any]] = []
     quarantine: list[dict[str, Any]] = []
+    spectra: list[Arrays] = []
 
     def flush() -> PictureBatch:
         stacked = np.stack(codes) if codes else np.empty((0, *drawer.code_shape), np.uint8)
-        batch = PictureBatch(drawer.expand_batch(stacked), list(rows), list(quarantine))
-        for done in (codes, rows, quarantine):
+        batch = PictureBatch(drawer.expand_batch(stacked), list(rows), list(quarantine), list(spectra))
+        for done in (codes, rows, quarantine, spectra):
             done.clear()
         return batch
 
@@ -61,6 +66,8 @@ def pictures(inputs: Path, image: ImageConfig, batch_size: int) -> Iterator[Pict
         try:
             codes.append(drawer.codes(*arrays).copy())
             rows.append(meta)
+            if keep_spectra:
+                spectra.append(arrays)
         except RenderError as error:
             quarantine.append(quarantine_row(meta["source_file"], meta.get("row"), "render", error))
         if len(codes) == batch_size:
