@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 from ingest.errors import UsageError
 from render import ImageConfig
 from shards.format import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
-from train.config import HEADS, TrainConfig
+from train.classification import Classification, spectral_type, types_present
+from train.config import HEADS, TrainConfig, preset
 from train.heads import GaussianHead, HistogramHead, PointHead
-from train.tasks import Classification, Regression, Task, make_task, masked_loss, task_from_dict
+from train.regression import Regression
+from train.tasks import Task, make_tasks, masked_loss, split_logits, task_from_dict
 
 STATS = LabelStats(count=1000, mean=0.4, std=0.6, min=-0.002, max=4.5)
 
@@ -25,7 +28,16 @@ def redshift(head: str = "histogram") -> Regression:
     return Regression.fit("redshift", STATS, head, 128)
 
 
-TASKS: list[Task] = [Classification(("STAR", "GALAXY", "QSO")), *(redshift(head) for head in HEADS)]
+TASKS: list[Task] = [
+    Classification(("STAR", "GALAXY", "QSO")),
+    Classification(("A", "F", "G"), "subclass", (0.2, 0.5, 0.3), "weights"),
+    Classification(("A", "F", "G"), "subclass", (0.2, 0.5, 0.3), "logits"),
+    *(redshift(head) for head in HEADS[1:]),
+]
+
+
+def _make(config: TrainConfig, manifests: list[Manifest], subclasses: list[str | None] | None = None) -> Task:
+    return make_tasks(config, manifests, lambda columns: pa.table({"subclass": subclasses or []}))[0]
 
 
 def manifest(stats: dict[str, LabelStats] | None = None, classes: dict[str, int] | None = None) -> Manifest:
@@ -94,7 +106,14 @@ def test_labels_outside_the_train_range_count_as_its_ends() -> None:
 def test_gaussian_and_point_heads_against_torch() -> None:
     logits, target = torch.randn(50, 2), torch.randn(50)
     theirs = torch.nn.functional.gaussian_nll_loss(logits[:, 0], target, logits[:, 1].exp(), reduction="none", eps=0)
-    torch.testing.assert_close(GaussianHead().loss(logits, target), theirs)
+    # beta-NLL: a sample counts as much as its predicted standard deviation, which learns nothing by it.
+    expected = theirs * logits[:, 1].exp().sqrt()
+    torch.testing.assert_close(GaussianHead().loss(logits, target), expected)
+    leaf = logits.clone().requires_grad_()
+    GaussianHead().loss(leaf, target).sum().backward()
+    error = leaf.detach()[:, 0] - target
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad[:, 0], error * (-0.5 * leaf.detach()[:, 1]).exp())
     torch.testing.assert_close(PointHead().loss(logits[:, :1], target), (logits[:, 0] - target) ** 2)
     assert torch.isnan(PointHead().std(logits[:, :1])).all()
     q16, q50, q84 = GaussianHead().quantiles(torch.zeros(1, 2))[0].tolist()
@@ -116,7 +135,7 @@ def test_redshift_is_scaled_so_that_an_error_on_the_axis_is_dz() -> None:
         assert float(task.scaled(near).diff()) * task.scale == pytest.approx(1e-4, rel=1e-3)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", HEADS[1:])
 def test_decoded_columns_are_in_the_labels_unit(head: str) -> None:
     task = redshift(head)
     truth = torch.tensor([0.1, 1.0, 3.3], dtype=torch.float64)
@@ -142,24 +161,24 @@ def test_a_task_survives_its_record(task: Task) -> None:
 
 
 def test_an_unknown_task_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="unknown TASK=foo: choose classify, redshift"):
-        make_task(TrainConfig(task="foo", shards=("there",)), [manifest()])
+    with pytest.raises(UsageError, match="unknown TASK=foo: choose classify, subclass, redshift"):
+        _make(TrainConfig(task="foo", shards=("there",)), [manifest()])
 
 
 def test_a_task_without_labels_names_the_shards() -> None:
     with pytest.raises(UsageError, match="some/shards: no object of the train split has a teff"):
-        make_task(TrainConfig(task="teff", shards=("some/shards",)), [manifest()])
+        _make(TrainConfig(task="teff", shards=("some/shards",)), [manifest()])
 
 
 def test_one_class_alone_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
     stats = {"class": LabelStats(5, 0, 0, 0, 0)}
-    make_task(TrainConfig(task="classify", shards=("s",)), [manifest(stats, {"STAR": 5, "unlabelled": 3})])
+    _make(TrainConfig(task="classify", shards=("s",)), [manifest(stats, {"STAR": 5, "unlabelled": 3})])
     assert "every labelled object of the train split is a STAR" in capsys.readouterr().err
 
 
 def test_statistics_of_several_data_sets_are_combined() -> None:
     one, two = LabelStats(10, 0.0, 0.1, -0.1, 0.2), LabelStats(30, 2.0, 0.5, 1.0, 5.0)
-    task = make_task(TrainConfig(task="redshift", shards=("a", "b")), [manifest({"z": one}), manifest({"z": two})])
+    task = _make(TrainConfig(task="redshift", shards=("a", "b")), [manifest({"z": one}), manifest({"z": two})])
     assert isinstance(task, Regression) and (task.low, task.high) == (-0.1, 5.0)
 
 
@@ -169,3 +188,57 @@ def test_statistics_of_several_data_sets_are_combined() -> None:
 def test_a_wrong_configuration_is_a_usage_error(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         replace(TrainConfig(task="classify", shards=("s",)), **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("F5", "F"), ("A1V", "A"), ("G2", "G"), ("dM3", "M"), ("gK5", "K"), ("K0III", "K"), ("sdM1", "M"), ("M", "M"),
+        ("A0 (12345)", "A"), ("B6IV", "B"), ("WD", "WD"), ("Carbon", "CARBON"), ("CV", "CV"),
+        ("AGN BROADLINE", "AGN"),
+        ("STARFORMING", "STARFORMING"), ("Am", "A"), ("", None), ("  ", None), ("Non", None),
+        ("GALAXY", "GALAXY"), ("L5.5", "L"),
+    ],
+)  # fmt: skip
+def test_a_spectral_type_is_the_letter_of_a_subclass(text: str, kind: str | None) -> None:
+    assert spectral_type(text) == kind
+
+
+def test_the_types_of_the_train_split_are_learnt_and_rare_ones_left_out() -> None:
+    subclasses = ["G2"] * 20 + ["A1V"] * 12 + ["F5"] * 30 + ["O9"] * 3 + ["WD"] * 11 + [None] * 5
+    assert types_present(subclasses) == {"A": 12, "F": 30, "G": 20, "WD": 11}
+    task = _make(TrainConfig(task="subclass", shards=("s",)), [manifest()], subclasses)
+    assert isinstance(task, Classification) and task.classes == ("A", "F", "G", "WD")
+    found = task.targets(pa.table({"subclass": ["F0", "O9", None, "WD"]}))
+    np.testing.assert_array_equal(found, [1, np.nan, np.nan, 3])
+
+
+def test_adjusted_logits_undo_the_shares_of_the_classes() -> None:
+    task = Classification(("A", "F"), "subclass", (0.9, 0.1), "logits")
+    # Where the truth follows the shares and the picture says nothing, equal logits are the best answer.
+    logits = torch.zeros(1000, 2, requires_grad=True)
+    target = (torch.arange(1000) >= 900).float()
+    task.sample_loss(logits, target).sum().backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad.sum(dim=0), torch.zeros(2), atol=1e-3, rtol=0)
+
+
+def test_weights_let_each_class_count_alike() -> None:
+    task = Classification(("A", "F", "G"), "subclass", (0.75, 0.25, 0.0), "weights")
+    losses = task.sample_loss(torch.zeros(4, 3), torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    assert float(losses[:3].sum()) == pytest.approx(float(losses[3])) and float(losses.mean()) == pytest.approx(
+        math.log(3)
+    )
+
+
+def test_outputs_are_split_by_task() -> None:
+    tasks = [TASKS[0], redshift("gaussian")]
+    parts = split_logits(tasks, torch.arange(10.0).reshape(2, 5))
+    assert [part.tolist() for part in parts] == [[[0, 1, 2], [5, 6, 7]], [[3, 4], [8, 9]]]
+
+
+def test_a_preset_gives_way_to_what_is_asked_for() -> None:
+    options = preset("paper", {"lr": None, "epochs": 3})
+    assert options["lr"] == 1e-5 and options["weight_decay"] == 0.01 and options["epochs"] == 3
+    with pytest.raises(UsageError, match="unknown PRESET=old: choose paper or modern"):
+        preset("old", {})

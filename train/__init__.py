@@ -1,1 +1,1 @@
-"""Shards in; fine-tuned vision transformers, predictions and reports out. Stands on `shards`, knows no flux."""
+"""Shards in; fine-tuned models, predictions and reports out. Stands on `shards`, opens no Parquet of flux."""

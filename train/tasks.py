@@ -1,28 +1,24 @@
-"""What a model can learn: tasks by name, their losses with missing labels masked, and their answers in real units."""
+"""What a model can learn: tasks by name, side by side in one model, with missing labels masked in the loss."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ingest.errors import UsageError
-from shards.format import LabelStats, Manifest, combine_stats
-from train import metrics
+from shards.format import Manifest, combine_stats
+from train.classification import FEWEST, Classification, types_present
 from train.config import TrainConfig
-from train.heads import QUANTILES, Head, make_head
+from train.metrics import FloatArray
+from train.regression import REGRESSIONS, Regression
 
-FloatArray = npt.NDArray[np.float64]
 Arrays = Mapping[str, FloatArray]
+TASKS = ("classify", "subclass", *REGRESSIONS)
 
 
 class Task(Protocol):
@@ -30,7 +26,8 @@ class Task(Protocol):
 
     Attributes:
         name: as in TASK=name.
-        label: the label that it learns (a name in `shards.format.LABELS`).
+        label: the label that it learns.
+        unit: of the label; empty for none.
         head_size: number of outputs of the model.
         best: metric by which the best epoch is chosen on validation, and whether more is better.
         filler: a value of the label that stands in for missing ones while the loss is taken; it has no weight.
@@ -43,6 +40,9 @@ class Task(Protocol):
     def label(self) -> str: ...  # noqa: D102
 
     @property
+    def unit(self) -> str: ...  # noqa: D102
+
+    @property
     def head_size(self) -> int: ...  # noqa: D102
 
     @property
@@ -50,6 +50,10 @@ class Task(Protocol):
 
     @property
     def filler(self) -> float: ...  # noqa: D102
+
+    def targets(self, sidecar: pa.Table) -> FloatArray:
+        """The label of a sidecar's rows, float64 `(N,)`, NaN = missing."""
+        ...
 
     def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every sample, float32 `(B,)`; logits `(B, head_size)`, labels float32 `(B,)`, none missing."""
@@ -59,6 +63,10 @@ class Task(Protocol):
         """Named columns float64 `(B,)` in physical units; `point` is the best single answer."""
         ...
 
+    def calibration(self, logits: Tensor, label: FloatArray) -> dict[str, FloatArray]:
+        """Columns float64 `(B,)` that need the truth, NaN where it is missing."""
+        ...
+
     def measure(self, columns: Arrays, labels: Arrays) -> dict[str, Any]:
         """Metrics over samples that all have the label. Raises nothing; undefined is NaN."""
         ...
@@ -66,6 +74,11 @@ class Task(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content, read back by `task_from_dict`."""
         ...
+
+
+def split_logits(tasks: Sequence[Task], logits: Tensor) -> list[Tensor]:
+    """The outputs `(B, sum of head sizes)` of one model, for each task its own."""
+    return list(logits.split([task.head_size for task in tasks], dim=1))
 
 
 def masked_loss(task: Task, logits: Tensor, label: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,175 +102,55 @@ def masked_loss(task: Task, logits: Tensor, label: Tensor, valid: Tensor) -> tup
     return torch.where(counts, losses, 0.0).sum() + 0.0 * logits.sum(), counts.sum()
 
 
-@dataclass(frozen=True)
-class Classification:
-    """STAR, GALAXY or QSO, by cross-entropy."""
-
-    classes: tuple[str, ...]
-    name: str = "classify"
-    label: str = "class"
-    best: ClassVar[tuple[str, bool]] = ("macro_f1", True)
-    filler: ClassVar[float] = 0.0
-
-    @property
-    def head_size(self) -> int:
-        """One output per class."""
-        return len(self.classes)
-
-    def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of every sample."""
-        return F.cross_entropy(logits, target.long(), reduction="none")
-
-    def decode(self, logits: Tensor) -> dict[str, FloatArray]:
-        """`point`: position of the likeliest class; `p_<class>`: probabilities that add up to 1."""
-        probabilities = logits.cpu().double().softmax(dim=1).numpy()
-        columns = {f"p_{name}": probabilities[:, i] for i, name in enumerate(self.classes)}
-        return {"point": probabilities.argmax(axis=1).astype(np.float64), **columns}
-
-    def measure(self, columns: Arrays, labels: Arrays) -> dict[str, Any]:
-        """Accuracy, macro F1, and recall, precision, F1 and count of each class; confusion[true][predicted]."""
-        return metrics.classification(labels["class"].astype(int), columns["point"].astype(int), self.classes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able content."""
-        return {"name": self.name, "classes": list(self.classes)}
-
-
-@dataclass(frozen=True)
-class Regression:
-    """One number, learnt on an axis that the train split sets.
-
-    The axis is `(t(label) - t(mean)) / (t'(mean) std)`: for `redshift` t is log(1+z), so that an error on the axis is
-    the error (z' - z)/(1 + z) that astronomers count whatever the redshift; for the others t is the label itself.
-
-    Attributes:
-        low, high: range of the label in the train split; a histogram spans it, labels outside count as its ends.
-        centre, scale: of the axis, in units of t.
-    """
-
-    name: str
-    label: str
-    transform: str
-    low: float
-    high: float
-    centre: float
-    scale: float
-    head: str = "histogram"
-    bins: int = 128
-
-    @classmethod
-    def fit(cls, name: str, stats: LabelStats, head: str, bins: int) -> Regression:
-        """Scale by the statistics of the train split."""
-        label, transform = _REGRESSIONS[name]
-        if stats.max - stats.min <= 0:
-            _warn(f"every {label} of the train split is {stats.min:g}: there is nothing to learn")
-        std = stats.std if stats.std > 0 else 1.0
-        slope = 1 / (1 + stats.mean) if transform == "log1p" else 1.0
-        high = stats.max if stats.max > stats.min else stats.min + std
-        centre = math.log1p(stats.mean) if transform == "log1p" else stats.mean
-        return cls(name, label, transform, stats.min, high, centre, std * slope, head, bins)
-
-    @cached_property
-    def _head(self) -> Head:
-        low, high = (float(self.scaled(torch.tensor(v, dtype=torch.float64))) for v in (self.low, self.high))
-        return make_head(self.head, low, high, self.bins)
-
-    @property
-    def head_size(self) -> int:
-        """As the head wants."""
-        return self._head.size
-
-    @property
-    def filler(self) -> float:
-        """The label at the origin of the axis."""
-        return math.expm1(self.centre) if self.transform == "log1p" else self.centre
-
-    @property
-    def best(self) -> tuple[str, bool]:
-        """Mean |dz| for redshift, mean absolute error for the rest.
-
-        Not NMAD: over a sample of mostly stars, a constant has a better one than any model.
-        """
-        return ("mean_abs_dz" if self.name == "redshift" else "mae"), False
-
-    def scaled(self, label: Tensor) -> Tensor:
-        """Label to axis. An impossible redshift (-1 and below) counts as -0.99."""
-        return (
-            (torch.log1p(label.clamp_min(-0.99)) if self.transform == "log1p" else label) - self.centre
-        ) / self.scale
-
-    def physical(self, axis: Tensor) -> Tensor:
-        """Axis to label: the inverse of `scaled`."""
-        t = axis * self.scale + self.centre
-        return torch.expm1(t) if self.transform == "log1p" else t
-
-    def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The head's loss on the axis."""
-        return self._head.loss(logits, self.scaled(target))
-
-    def decode(self, logits: Tensor) -> dict[str, FloatArray]:
-        """`point`; `<label>_std`; `<label>_q16`, `_q50`, `_q84`; in the label's unit.
-
-        A line mistaken for another gives a redshift several likely values: its point is that of the likeliest peak,
-        where the mean would lie between them. The others' point is the mean.
-        """
-        logits = logits.cpu().double()
-        point = self.physical(self._head.point(logits, mode=self.name == "redshift"))
-        std = self._head.std(logits)
-        slope = self.scale * (1 + point if self.transform == "log1p" else torch.ones_like(point))
-        columns = {"point": point, f"{self.label}_std": std * slope}
-        quantiles = self.physical(self._head.quantiles(logits))
-        columns |= {f"{self.label}_q{round(100 * q)}": quantiles[:, i] for i, q in enumerate(QUANTILES)}
-        return {name: column.numpy() for name, column in columns.items()}
-
-    def measure(self, columns: Arrays, labels: Arrays) -> dict[str, Any]:
-        """R2, MAE, bias; for redshift also mean |dz|, NMAD, outlier share and non-catastrophic share."""
-        return metrics.regression(labels[self.label], columns["point"], redshift=self.name == "redshift",
-                                  classes=labels["class"])  # fmt: skip
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able content."""
-        return asdict(self)
-
-
-_REGRESSIONS = {
-    "redshift": ("z", "log1p"),
-    "teff": ("teff", "identity"),
-    "logg": ("logg", "identity"),
-    "feh": ("feh", "identity"),
-}
-TASKS = ("classify", *_REGRESSIONS)
-
-
-def check_task(name: str) -> None:
+def check_tasks(config: TrainConfig) -> None:
     """Raise UsageError for a task that does not exist."""
-    if name not in TASKS:
-        raise UsageError(f"unknown TASK={name}: choose {', '.join(TASKS)}")
+    for name in config.tasks:
+        if name not in TASKS:
+            raise UsageError(f"unknown TASK={name}: choose {', '.join(TASKS)}")
 
 
-def make_task(config: TrainConfig, manifests: Sequence[Manifest]) -> Task:
-    """The task of a run, scaled by the train split of its data sets.
+def make_tasks(
+    config: TrainConfig, manifests: Sequence[Manifest], sidecar: Callable[[Sequence[str]], pa.Table]
+) -> tuple[Task, ...]:
+    """The tasks of a run, scaled by the train split of its data sets.
+
+    Args:
+        sidecar: columns of the train split's table; only `subclass` asks for one.
 
     Raises:
         UsageError: no such task, or no object of the train split has its label.
     """
-    check_task(config.task)
+    check_tasks(config)
+    return tuple(_make(name, config, manifests, sidecar) for name in config.tasks)
+
+
+def _make(
+    name: str, config: TrainConfig, manifests: Sequence[Manifest], sidecar: Callable[[Sequence[str]], pa.Table]
+) -> Task:
     where = ", ".join(config.shards)
-    label = "class" if config.task == "classify" else _REGRESSIONS[config.task][0]
-    stats = combine_stats([manifest.label_stats[label] for manifest in manifests])
-    if not stats.count:
-        raise UsageError(
-            f"{where}: no object of the train split has a {label}, so TASK={config.task} cannot be learnt"
-        )
-    if config.task != "classify":
-        return Regression.fit(config.task, stats, config.head, config.bins)
-    present = {name for manifest in manifests for name, n in manifest.class_counts("train").items() if n}
-    present -= {"unlabelled"}
+    if name in REGRESSIONS:
+        label = REGRESSIONS[name][0]
+        stats = combine_stats([manifest.label_stats[label] for manifest in manifests])
+        if not stats.count:
+            raise UsageError(f"{where}: no object of the train split has a {label}, so TASK={name} cannot be learnt")
+        return Regression.fit(name, stats, config.head, config.bins)
+    if name == "subclass":
+        counts = types_present(sidecar(["subclass"])["subclass"].to_pylist())
+        few = f"no spectral type has {FEWEST} objects in the train split"
+    else:
+        counts = {kind: sum(m.class_counts("train").get(kind, 0) for m in manifests) for kind in manifests[0].classes}
+        few = "no object of the train split has a class"
+    total = sum(counts.values())
+    if not total:
+        raise UsageError(f"{where}: {few}, so TASK={name} cannot be learnt")
+    present = [kind for kind, n in counts.items() if n]
     if len(present) == 1:
-        _warn(
-            f"{where}: every labelled object of the train split is a {present.pop()}: there is nothing to tell apart"
+        print(
+            f"warning: {where}: every labelled object of the train split is a {present[0]}: there is nothing to tell "
+            "apart",
+            file=sys.stderr,
         )
-    return Classification(manifests[0].classes)
+    return Classification(tuple(counts), name, tuple(n / total for n in counts.values()), config.balance)
 
 
 def task_from_dict(content: Mapping[str, Any]) -> Task:
@@ -266,11 +159,9 @@ def task_from_dict(content: Mapping[str, Any]) -> Task:
     Raises:
         UsageError: no such task. TypeError, KeyError: not such a record.
     """
-    check_task(content["name"])
-    if content["name"] == "classify":
-        return Classification(tuple(content["classes"]))
-    return Regression(**content)
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    name = content["name"]
+    if name not in TASKS:
+        raise UsageError(f"unknown TASK={name}: choose {', '.join(TASKS)}")
+    if name in REGRESSIONS:
+        return Regression(**content)
+    return Classification(tuple(content["classes"]), name, tuple(content["shares"]), content["balance"])
