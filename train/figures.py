@@ -1,55 +1,130 @@
-"""One picture of a model's answers on a split: the confusion matrix, or predicted against true."""
+"""The figures of a run folder: a picture of each split and task, and the drawings that stand in its page."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ingest.schema import CLASSES
-from train.metrics import FloatArray, classification
+from ingest.errors import make_folder
+from ingest.files import replacing, write_text
+from train import plots
+from train.classification import Classification
+from train.metrics import classification
+from train.report import metric_name
 from train.scoring import Scored
-from train.tasks import Classification, Task
+from train.svg import to_svg
+from train.tasks import Task
 
-_COLOURS = {"STAR": "#c77700", "GALAXY": "#2a6f97", "QSO": "#8a2d6b"}
+FOLDER = "figures"
+_MOST_LINES = 6  # classes in one plot of S/N: the most numerous ones
 
 
 def draw(run: Path, task: Task, scored: Scored, split: str, mock: bool) -> None:
-    """Write `run/figure_<split>.png` of the labelled samples of one split."""
+    """Write `run/figure_<split>_<task>.png` of the labelled samples of one split, and its SVG for the page.
+
+    It is the confusion matrix or predicted against true. The page draws all else from `metrics.json`; predictions one
+    by one are nowhere else.
+    """
     known = np.isfinite(scored.labels[task.label])
     true, point = scored.labels[task.label][known], scored.columns["point"][known]
-    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
-    axes = figure.add_subplot()
+    with plots.style():
+        if isinstance(task, Classification):
+            counts = classification(true.astype(int), point.astype(int), task.classes)["confusion"]
+            figure = plots.confusion(counts, task.classes)
+        else:
+            figure = plots.against(true, point, scored.labels["class"][known], task)
+        figure.axes[0].set_title(f"{'MOCK data, ' if mock else ''}{split}, {task.name}: {len(true):,} objects")
+        make_folder(run / FOLDER)
+        write_text(_stored(run, split, task.name), to_svg(figure))
+        with replacing(run / f"figure_{split}_{task.name}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+
+
+def stored(run: Path, split: str, task: str) -> str | None:
+    """The SVG that `draw` wrote last for a split and task, or None."""
+    path = _stored(run, split, task)
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def svgs(task: Task, scores: Mapping[str, Any]) -> dict[str, str]:
+    """Drawings of one split and task from its part of `metrics.json`: name -> SVG.
+
+    `reliability`; `residuals`; `pit`; `sn`: metrics by S/N; `classes_sn`: recall by class and S/N. What has no data
+    is absent.
+    """
+    drawings: dict[str, Callable[[], Figure]] = {}
+    if any(b["count"] for b in scores.get("reliability") or []):
+        drawings["reliability"] = lambda: plots.reliability(scores["reliability"])
+    if scores.get("residuals"):
+        drawings["residuals"] = lambda: plots.residuals(scores["residuals"], task)
+    if scores.get("pit"):
+        drawings["pit"] = lambda: plots.pit(scores["pit"])
+    if scores["by_sn"]:
+        drawings["sn"] = lambda: _by_sn(task, scores["by_sn"])
+    if scores.get("class_by_sn"):
+        drawings["classes_sn"] = lambda: _classes_by_sn(scores)
+    return _drawn(drawings)
+
+
+def history(entries: Sequence[Mapping[str, Any]], best: int | None) -> str | None:
+    """The training by epoch as SVG, from `training.history`: a panel for every number in it; None without any."""
+    names = [name for name in dict.fromkeys(k for entry in entries for k in entry) if name not in ("epoch", "step")]
+    # With one task the number that chooses the epoch is there twice: by its own name and with the task's before it.
+    names = [name for name in names if not any(name.endswith(f"_{other}") for other in names if other != name)]
+    panels = {name: [entry.get(name) for entry in entries] for name in names}
+    panels = {name: values for name, values in panels.items() if any(v is not None for v in values)}
+    if not panels:
+        return None
+    epochs = [entry["epoch"] for entry in entries]
+    return _drawn({"": lambda: plots.history(epochs, {_title(k): v for k, v in panels.items()}, best)})[""]
+
+
+def _title(name: str) -> str:
+    if name.startswith("loss_"):
+        return f"{name.removeprefix('loss_')}: loss"
+    task, _, metric = name.partition("_")
+    known = metric_name(metric)
+    return f"{task}: {known}" if metric and known != metric.replace("_", " ") else metric_name(name)
+
+
+def _drawn(drawings: Mapping[str, Callable[[], Figure]]) -> dict[str, str]:
+    with plots.style():
+        return {name: to_svg(make()) for name, make in drawings.items()}
+
+
+def _stored(run: Path, split: str, task: str) -> Path:
+    return run / FOLDER / f"{split}_{task}.svg"
+
+
+def _by_sn(task: Task, by_sn: Mapping[str, Any]) -> Figure:
+    counts = [values["count"] for values in by_sn.values()]
+
+    def line(metric: str) -> plots.Line:
+        return metric_name(metric), [values.get(metric) for values in by_sn.values()], counts
+
     if isinstance(task, Classification):
-        _confusion(axes, classification(true.astype(int), point.astype(int), task.classes)["confusion"], task.classes)
+        panels = {"share: accuracy, macro F1": [line("accuracy"), line("macro_f1")]}
     else:
-        _against(axes, true, point, scored.labels["class"][known], task)
-    axes.set_title(f"{'MOCK data, ' if mock else ''}{split}: {len(true):,} objects", fontsize=10)
-    figure.savefig(run / f"figure_{split}.png", dpi=150, metadata={"Software": None})
+        unit = f" ({task.unit})" if task.unit else ""
+        panels = {"share: R2": [line("r2")], f"MAE{unit}": [line("mae")]}
+        if task.name == "redshift":
+            panels |= {"mean |dz|": [line("mean_abs_dz")], "share: non-catastrophic": [line("non_catastrophic")]}
+    return plots.curves(list(by_sn), counts, panels)
 
 
-def _confusion(axes: Axes, confusion: list[list[int]], classes: tuple[str, ...]) -> None:
-    counts = np.asarray(confusion)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (i, j), n in np.ndenumerate(counts):
-        colour = "white" if shares[i, j] > 0.5 else "black"
-        axes.text(j, i, f"{n:,}\n{100 * shares[i, j]:.1f}%", ha="center", va="center", color=colour)
-    axes.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="predicted", ylabel="true")
-    axes.set_xticklabels(classes)
-    axes.set_yticklabels(classes)
-
-
-def _against(axes: Axes, true: FloatArray, point: FloatArray, classes: FloatArray, task: Task) -> None:
-    groups = [(name, classes == i, _COLOURS[name]) for i, name in enumerate(CLASSES)]
-    groups.append(("no class", np.isnan(classes), "#666666"))
-    for name, rows, colour in groups:
-        if rows.any():
-            axes.plot(true[rows], point[rows], ".", ms=2.5, alpha=0.5, color=colour, label=f"{name} {rows.sum():,}")
-    if len(true):
-        ends = [float(true.min()), float(true.max())]
-        axes.plot(ends, ends, color="black", lw=0.7)
-        axes.legend(frameon=False, markerscale=4, fontsize=8)
-    axes.set(xlabel=f"true {task.label}", ylabel=f"predicted {task.label}")
+def _classes_by_sn(scores: Mapping[str, Any]) -> Figure:
+    bins = scores["by_sn"]
+    by_class = scores["class_by_sn"]
+    totals = {kind: sum(v["count"] for v in found.values()) for kind, found in by_class.items()}
+    shown = sorted(totals, key=lambda kind: -totals[kind])[:_MOST_LINES]
+    lines = [
+        (kind, [by_class[kind].get(b, {}).get("recall") for b in bins],
+         [by_class[kind].get(b, {}).get("count", 0) for b in bins])
+        for kind in by_class if kind in shown
+    ]  # fmt: skip
+    counts = [values["count"] for values in bins.values()]
+    return plots.curves(list(bins), counts, {"share: recall of each class": lines})

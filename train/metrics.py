@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,10 @@ LIGHT_SPEED = 299_792.458  # km/s
 OUTLIER = 0.15  # |dz| above it is an outlier
 #: |dz| c below it is not a catastrophe, km/s, by class.
 NON_CATASTROPHIC = {"QSO": 3000.0, "GALAXY": 1000.0, "STAR": 1000.0}
+
+#: Rows that `bootstrap` draws at most in all: what bounds its time for a million objects.
+_DRAWN = 10_000_000
+_FEWEST_ROUNDS = 50  # below it the ends of a 95% interval are single rounds
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -46,6 +50,116 @@ def classification(true: IntArray, predicted: IntArray, classes: Sequence[str]) 
         },
         "confusion": confusion.tolist(),
     }  # fmt: skip
+
+
+def probabilistic(true: IntArray, probabilities: FloatArray, bins: int = 15) -> dict[str, float]:
+    """How far predicted probabilities can be believed.
+
+    Args:
+        true: columns of `probabilities`, int `(N,)`.
+        probabilities: float `(N, K)`, rows sum to 1.
+        bins: of the calibration error.
+
+    Returns:
+        `nll`: mean of -ln p(true class); `ece`: mean distance between the confidence in the likeliest class and its
+        accuracy, over equal bins of confidence (Guo et al. 2017, eq. 3); `brier`: mean over objects of the squared
+        distance to the truth, summed over classes, 0 to 2 (Brier 1950). NaN when N = 0.
+    """
+    n = len(true)
+    if not n:
+        return {"nll": float("nan"), "ece": float("nan"), "brier": float("nan")}
+    own = probabilities[np.arange(n), true]
+    squares = (probabilities**2).sum(axis=1) - own**2 + (1 - own) ** 2
+    _, confidence, hits = _by_confidence(true, probabilities, bins)
+    return {
+        "nll": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
+        "ece": float(np.abs(confidence - hits).sum() / n),
+        "brier": float(squares.mean()),
+    }
+
+
+def reliability(true: IntArray, probabilities: FloatArray, bins: int = 10) -> list[dict[str, Any]]:
+    """The likeliest class by equal bins of confidence: how often it is right where the model is so sure.
+
+    Returns:
+        For every bin `low`, `high`, `count`, mean `confidence` and `accuracy`, NaN where it is empty.
+    """
+    count, confidence, hits = _by_confidence(true, probabilities, bins)
+    means, accuracy = _ratio(confidence, count), _ratio(hits, count)
+    return [
+        {"low": i / bins, "high": (i + 1) / bins, "count": int(count[i]), "confidence": float(means[i]),
+         "accuracy": float(accuracy[i])}
+        for i in range(bins)
+    ]  # fmt: skip
+
+
+def pit_histogram(pit: FloatArray, bins: int = 20) -> list[int]:
+    """Objects in equal bins from 0 to 1 of the predicted probability below the truth, float `(N,)`; NaN are left out.
+
+    Even where the predicted distributions are right; a hump where they are too wide, a bowl where too narrow.
+    """
+    counts, _ = np.histogram(np.clip(pit[np.isfinite(pit)], 0, 1), bins=bins, range=(0, 1))
+    return [int(n) for n in counts]
+
+
+def residual_boxes(true: FloatArray, error: FloatArray, bins: int = 10) -> list[dict[str, Any]]:
+    """Percentiles of the error, float `(N,)`, in bins of the true value that hold about equally many objects.
+
+    Returns:
+        For every bin `low`, `high` (of the true value), `count`, and the error's `p5`, `q1`, `median`, `q3`, `p95`.
+        Fewer bins than asked for where they would hold fewer than ten objects; equal values are in one bin.
+    """
+    if not len(true):
+        return []
+    bins = min(bins, max(1, len(true) // 10))
+    edges = np.unique(np.quantile(true, np.linspace(0, 1, bins + 1)))
+    place = np.clip(np.searchsorted(edges, true, side="right") - 1, 0, max(0, len(edges) - 2))
+    boxes = []
+    for i in np.unique(place):
+        inside = error[place == i]
+        names = ("p5", "q1", "median", "q3", "p95")
+        values = np.percentile(inside, [5, 25, 50, 75, 95])
+        low, high = float(edges[i]), float(edges[min(i + 1, len(edges) - 1)])
+        boxes.append(
+            {"low": low, "high": high, "count": len(inside)} | dict(zip(names, values.tolist(), strict=True))
+        )
+    return boxes
+
+
+def bootstrap(
+    measure: Callable[[IntArray], Mapping[str, float]], n: int, rounds: int = 200, seed: int = 0, level: float = 0.95,
+    groups: IntArray | None = None,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Percentile intervals of metrics by drawing objects anew, with replacement (Efron & Tibshirani 1993, ch. 13).
+
+    They hold for other objects drawn like these, the model being what it is; not for another training.
+
+    Args:
+        measure: rows, int `(M,)`, to metrics; called once a round.
+        n: number of rows. Above 50,000 there are fewer rounds, down to 50 from 200,000 on, where intervals are narrow
+            and their ends a little rough.
+        groups: int `(n,)`: rows of one group are drawn together, such as visits of one object, which are no
+            independent witnesses.
+
+    Returns:
+        Metric -> [low, high]; rounds without a defined value are left out. Both are NaN with fewer than two objects
+        to draw from, and where every round gives the same: drawing anew from 40 right answers tells nothing of the
+        wrong ones to come.
+    """
+    rounds = min(rounds, max(_FEWEST_ROUNDS, _DRAWN // max(1, n)))
+    rng = np.random.default_rng(seed)
+    order, starts, sizes = _grouped(n, groups)
+    if len(starts) < 2:
+        return {name: [float("nan")] * 2 for name in measure(np.arange(n))}
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        drawn = rng.integers(0, len(starts), len(starts))
+        size = sizes[drawn]
+        # Row numbers of all groups drawn: each group's start, and then one after the other.
+        within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+        for name, value in measure(order[np.repeat(starts[drawn], size) + within]).items():
+            found.setdefault(name, []).append(value)
+    return {name: _interval(np.array(values), level) for name, values in found.items()}
 
 
 def regression(
@@ -91,6 +205,34 @@ def nmad(dz: FloatArray) -> float:
     if not len(dz):
         return float("nan")
     return 1.4826 * float(np.median(np.abs(dz - np.median(dz))))
+
+
+def _by_confidence(true: IntArray, probabilities: FloatArray, bins: int) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Of each bin ((i - 1)/bins, i/bins] of the top probability: objects, sum of it, number of hits."""
+    top, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    place = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    confidence, right = np.zeros(bins), np.zeros(bins)
+    np.add.at(confidence, place, top)
+    np.add.at(right, place, hits)
+    return count.astype(np.int64), confidence, right
+
+
+def _grouped(n: int, groups: IntArray | None) -> tuple[IntArray, IntArray, IntArray]:
+    """Rows sorted by group, and each group's first place and size among them."""
+    if groups is None:
+        return np.arange(n), np.arange(n), np.ones(n, np.int64)
+    order = np.argsort(groups, kind="stable")
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    return order, starts, sizes
+
+
+def _interval(values: FloatArray, level: float) -> list[float]:
+    known = values[np.isfinite(values)]
+    if not len(known) or known.min() == known.max():
+        return [float("nan")] * 2
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return [float(low), float(high)]
 
 
 def _mean(values: npt.NDArray[Any]) -> float:
