@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from train.classification import Classification
 from train.metrics import FloatArray
-from train.tasks import Classification, Task
+from train.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,7 @@ class Baselines:
     def learn(cls, task: Task, train: pa.Table) -> Baselines:
         """From the sidecar of the train split: columns `survey` and the task's label."""
         surveys = np.asarray(train["survey"].to_pylist(), dtype=object)
-        column = train[task.label].to_pylist()
-        if isinstance(task, Classification):
-            names = task.classes
-            values = np.array([float(names.index(v)) if v in names else np.nan for v in column])
-        else:
-            values = np.array([np.nan if v is None else float(v) for v in column])
+        values = task.targets(train)
         known = np.isfinite(values)
         surveys, values = surveys[known], values[known]
         counts = {"all": len(values)}
