@@ -74,8 +74,9 @@ def _stepper(accelerator: Any, compiled: bool) -> Callable[[Any], None]:
     """One optimiser step as the training loop does it, without its book-keeping."""
     from transformers import ViTConfig, ViTForImageClassification
 
+    from train.classification import Classification
     from train.model import SpectrumModel, build, parameter_groups
-    from train.tasks import Classification, masked_loss
+    from train.tasks import masked_loss
 
     task = Classification(("STAR", "GALAXY", "QSO"))
     if accelerator.device.type == "cpu":

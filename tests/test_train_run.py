@@ -30,7 +30,7 @@ from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.loop import fit
 from train.model import build, load, parameter_groups
-from train.predict import predict
+from train.predict import Predictor, predict
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,17 +69,17 @@ def regressed(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_tiny_learns_and_says_so_beside_the_baseline(trained: Path) -> None:
     content = json.loads((trained / "metrics.json").read_text())
-    scores = content["splits"]["val"]
+    scores = content["splits"]["val"]["classify"]
     assert list(content["splits"]) == ["val"], "training must not touch the test split"
     assert content["mock"] is True and scores["all"]["count"] == scores["labelled"] > 0
     assert scores["all"]["macro_f1"] > 0.9 > 0.5 > scores["baselines"]["constant"]["macro_f1"]
     assert set(scores["by_survey"]) == {"mock-lamost"}
-    assert "MOCK" in (trained / "report.md").read_text() and (trained / "figure_val.png").is_file()
+    assert "MOCK" in (trained / "report.md").read_text() and (trained / "figure_val_classify.png").is_file()
     assert not (trained / "checkpoints").exists()
 
 
 def test_redshift_beats_the_mean_label(regressed: Path) -> None:
-    scores = json.loads((regressed / "metrics.json").read_text())["splits"]["val"]
+    scores = json.loads((regressed / "metrics.json").read_text())["splits"]["val"]["redshift"]
     assert scores["all"]["mean_abs_dz"] < 0.5 * scores["baselines"]["constant"]["mean_abs_dz"]
     assert set(scores["by_class"]) == {"STAR", "GALAXY", "QSO"}
 
@@ -111,10 +111,11 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     with monkeypatch.context() as patch:
         step, score = loop._Trainer.step, loop.score
 
-        def stopping_step(self, batch) -> None:  # type: ignore[no-untyped-def]
-            step(self, batch)
+        def stopping_step(self, window):  # type: ignore[no-untyped-def]
+            loss = step(self, window)
             if self.progress.step == at:
                 interrupt()
+            return loss
 
         def stopping_score(*args):  # type: ignore[no-untyped-def]
             if at is None:
@@ -189,13 +190,13 @@ def test_a_damaged_sample_stops_the_training_or_is_skipped_and_counted(
 
 
 def test_evaluate_adds_the_test_split(trained: Path) -> None:
-    before = json.loads((trained / "metrics.json").read_text())["splits"]["val"]
+    before = json.loads((trained / "metrics.json").read_text())["splits"]["val"]["classify"]
     content = evaluate(trained, device="cpu", batch_size=7)
     assert set(content["splits"]) == {"val", "test"} and content["training"]["epochs"] == 6
     # Another batch size pads otherwise: the counts and hits must not notice.
-    assert content["splits"]["val"]["all"] == before["all"]
-    assert content["splits"]["val"]["loss"] == pytest.approx(before["loss"], rel=1e-4)
-    assert "## test" in (trained / "report.md").read_text() and (trained / "figure_test.png").is_file()
+    assert content["splits"]["val"]["classify"]["all"] == before["all"]
+    assert content["splits"]["val"]["classify"]["loss"] == pytest.approx(before["loss"], rel=1e-4)
+    assert "## test" in (trained / "report.md").read_text() and (trained / "figure_test_classify.png").is_file()
 
 
 def test_an_empty_split_is_left_out_and_said(
@@ -218,19 +219,23 @@ def test_evaluate_refuses_pictures_of_another_kind(trained: Path, spectra_folder
 
 
 def test_predict_accounts_for_every_object(trained: Path, spectra_folder: Path, tmp_path: Path) -> None:
-    table = predict(trained, spectra_folder, out=tmp_path / "p.parquet", device="cpu")
+    account = predict(trained, spectra_folder, out=tmp_path / "p.parquet", device="cpu")
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert account.predicted == table.num_rows and Predictor.open(trained)(spectra_folder).equals(table)
     bad = pq.read_table(tmp_path / "p_quarantine.parquet")
     assert (table.num_rows, bad.num_rows) == (297, 3) and all(bad["reason"].to_pylist())
     p = np.stack([table[f"p_{name}"].to_numpy() for name in ("STAR", "GALAXY", "QSO")])
     np.testing.assert_allclose(p.sum(axis=0), 1, atol=1e-9)
     assert table["predicted_class"].to_pylist() == [("STAR", "GALAXY", "QSO")[i] for i in p.argmax(axis=0)]
-    assert set(table["trained_on_mock"].to_pylist()) == {True} and pq.read_table(tmp_path / "p.parquet").equals(table)
+    assert set(table["trained_on_mock"].to_pylist()) == {True}
 
 
 def test_redshift_predictions_as_csv(regressed: Path, spectra_folder: Path, tmp_path: Path) -> None:
     predict(regressed, spectra_folder, out=tmp_path / "p.csv", device="cpu", batch_size=50)
     table = pa_csv.read_csv(tmp_path / "p.csv")
-    assert table.num_rows == 297 and {"z", "z_std", "z_q16", "z_q50", "z_q84"} <= set(table.column_names)
+    assert table.num_rows == 297 and {"z", "z_std", "z_q16", "z_q50", "z_q84", "z_lo68", "z_hi68"} <= set(
+        table.column_names
+    )
 
 
 def test_only_unreadable_input_fails(trained: Path, tmp_path: Path) -> None:

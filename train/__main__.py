@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ingest.errors import UsageError, run_app
+from train.tool_commands import embed, explain, export
 
 app = typer.Typer(
     help="Fine-tune a vision transformer on shards of spectrum images, say what it is worth, and predict with it.",
@@ -22,30 +23,69 @@ _WORKERS = typer.Option(help="Decoding threads of the loader. Default: all cores
 
 @app.command()
 def fit(
-    task: Annotated[str, typer.Option(help="What to learn: classify, redshift, teff, logg or feh.")],
-    shards: Annotated[str, typer.Option(help="Shard folder, or several with commas: trained on together.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run: model, metrics.json, report.md.")],
-    backbone: Annotated[
+    task: Annotated[
         str,
-        typer.Option(help="A model's name on the hub, a folder of one, or tiny: small, from scratch, no download."),
-    ] = "facebook/dino-vitb16",
-    epochs: Annotated[int, typer.Option(help="Passes over the train split.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Images a step and process.")] = 64,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate [1e-3 for tiny, 1e-4 otherwise].")] = None,
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.05,
+        typer.Option(help="What to learn: classify, subclass, redshift, teff, logg, feh; several with commas."),
+    ],
+    shards: Annotated[str, typer.Option(help="Shard folder, or several with commas: trained on together.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: model, metrics.json, report.html.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="paper: lr 1e-5, weight decay 0.01, 30 epochs, MSE. modern: layer decay, longer warm-up, drop "
+            "path. What is given beside it wins."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="A model's name on the hub, a folder of one, or tiny: small, from scratch, no download. "
+            "[facebook/dino-vitb16]"
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the train split. [10]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a batch and process. [64]")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches whose gradients make one step. [1]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [1e-3 for tiny, 1e-4 otherwise]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW. [0.05]")] = None,
     layer_decay: Annotated[
-        float, typer.Option(help="Learning rate of a layer relative to the one above; 1: off.")
-    ] = 1.0,
-    warmup: Annotated[float, typer.Option(help="Share of the steps over which the learning rate rises.")] = 0.05,
+        float | None, typer.Option(help="Learning rate of a layer relative to the one above; 1: off. [1]")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="After the warm-up: cosine or constant. [cosine]")] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of the steps over which the learning rate rises. [0.05]")
+    ] = None,
+    drop_path: Annotated[
+        float | None, typer.Option(help="Largest share of residual branches left out, where the backbone has it. [0]")
+    ] = None,
+    freeze: Annotated[str | None, typer.Option(help="backbone: train the heads alone. [none]")] = None,
     head: Annotated[
-        str, typer.Option(help="Regression predicts a histogram, a gaussian or a point (mse).")
-    ] = "histogram",
-    bins: Annotated[int, typer.Option(help="Of the histogram.")] = 128,
+        str | None,
+        typer.Option(
+            help="Regression predicts a histogram, a gaussian or a point (mse). [auto: histogram for "
+            "redshift, gaussian for the rest]"
+        ),
+    ] = None,
+    bins: Annotated[int | None, typer.Option(help="Of the histogram. [128]")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="Of classes: weights in the loss, or logits adjusted. [none]")
+    ] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="While training: noise=1,scale=0.05,mask=0.1, any of them (ENCODING=flux).")
+    ] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of an average of the weights, such as 0.999.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU. [auto]")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the new weights and the order.")] = 0,
+    overfit_batches: Annotated[
+        int | None, typer.Option(help="Learn the first so many batches only: a check that the model can learn.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the new weights and the order. [0]")] = None,
     compile: Annotated[
         bool, typer.Option(help="Use torch.compile: slower to start, faster to run on a GPU.")
     ] = False,
+    tracker: Annotated[
+        str, typer.Option(help="Curves to tensorboard (OUT/tensorboard), wandb or none.")
+    ] = "tensorboard",
     resume: Annotated[
         str, typer.Option(help="auto: go on with the unfinished run in OUT. never: replace what a run left there.")
     ] = "auto",
@@ -61,17 +101,20 @@ def fit(
     The best epoch on validation is kept and opens with transformers' from_pretrained. The test split is not touched.
     """
     from train.config import TrainConfig
+    from train.config import preset as preset_options
     from train.loop import fit as run
 
     if resume not in ("auto", "never"):
         raise UsageError(f"unknown --resume {resume}: choose auto or never")
-    config = TrainConfig(
-        task=task, shards=_folders(shards), backbone=backbone, epochs=epochs, batch_size=batch_size, lr=lr,
-        weight_decay=weight_decay, layer_decay=layer_decay, warmup=warmup, head=head, bins=bins, seed=seed,
-        max_steps=max_steps, compile=compile,
-    )  # fmt: skip
+    given = {
+        "backbone": backbone, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate, "lr": lr,
+        "weight_decay": weight_decay, "layer_decay": layer_decay, "schedule": schedule, "warmup": warmup,
+        "drop_path": drop_path, "freeze": freeze, "head": head, "bins": bins, "balance": balance, "augment": augment,
+        "ema": ema, "precision": precision, "max_steps": max_steps, "overfit_batches": overfit_batches, "seed": seed,
+    }  # fmt: skip
+    config = TrainConfig(task=task, shards=_folders(shards), compile=compile, **preset_options(preset, given))
     run(
-        config, out, resume=resume, device=device, threads=workers, on_error=on_error,
+        config, out, resume=resume, device=device, threads=workers, on_error=on_error, log=tracker,
         checkpoint_minutes=checkpoint_minutes,
     )  # fmt: skip
 
@@ -87,7 +130,7 @@ def evaluate(
     device: Annotated[str, _DEVICE] = "auto",
     workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
-    """Score on validation and test beside the trivial baselines: metrics.json, report.md and figures.
+    """Score on validation and test beside the baselines: metrics.json, report.md and the page report.html.
 
     Choose between models on validation; look at the test split once, at the end.
     """
@@ -100,19 +143,42 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Option(help="Folder of a trained run.")],
-    input: Annotated[str, typer.Option(help="FITS file, folder or glob of them, or spectra Parquet.")],
+    input: Annotated[str, typer.Option(help="FITS file, folder or glob of them, spectra Parquet, or shards.")],
     out: Annotated[
         Path | None, typer.Option(help="Table to write: .parquet or .csv [MODEL/predictions.parquet].")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
     device: Annotated[str, _DEVICE] = "auto",
 ) -> None:
-    """Predict class probabilities or a value with its uncertainty for every spectrum of the input."""
+    """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""
     from train.predict import predict as run
 
     if not input.strip():
         raise UsageError("no INPUT given: name a FITS file, a folder or glob of them, or spectra Parquet")
     run(model, Path(input), out=out, batch_size=batch_size, device=device)
+
+
+@app.command()
+def baselines(
+    model: Annotated[Path, typer.Option(help="Folder of the run to stand beside.")],
+    shards: Annotated[
+        str, typer.Option(help="Shards of the same spectra, made with ENCODING=flux; several with commas.")
+    ],
+    limit: Annotated[int, typer.Option(help="Train objects at most; for support vectors 10,000.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Of the objects drawn, and of the forests.")] = 0,
+    workers: Annotated[int | None, _WORKERS] = None,
+) -> None:
+    """Fit k-NN, a random forest and support vectors to a run's tasks; evaluate puts them beside the model."""
+    from train.classical import fit_classical
+    from train.run import open_any
+
+    card, _ = open_any(model)
+    fitted = fit_classical(card.tasks, _folders(shards), seed=seed, limit=limit, threads=workers)
+    print(f"{fitted.write(model)}: beside the model in the next `evaluate`")
+
+
+for _command in (explain, embed, export):
+    app.command()(_command)
 
 
 def _folders(text: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Checkpoints of a run under way: written whole or not at all, read back without pickle's powers.
 
 <run>/checkpoints/step-00001200-0003/model.safetensors     weights
+                                     average.safetensors   of the averaged model, where there is one
                                      optimizer.pt          read with weights_only=True
                                      rank-0.pt             random states and loader position of each process
                                      state.json            where the loop stands
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ingest.errors import JobError, one_line
 
@@ -63,6 +64,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     loader: Stateful,
     accelerator: Any,
+    average: nn.Module | None = None,
 ) -> None:
     """Write `step-<step>-<epochs validated>`, unless it is there, and remove older ones.
 
@@ -85,9 +87,10 @@ def save(
     with writing(folder):
         torch.save(mine, folder / f"rank-{accelerator.process_index}.pt")
     if accelerator.is_main_process:
-        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         with writing(folder):
-            save_file(weights, folder / "model.safetensors")
+            save_file(_weights(model), folder / "model.safetensors")
+            if average is not None:
+                save_file(_weights(average), folder / "average.safetensors")
             torch.save(optimizer.state_dict(), folder / "optimizer.pt")
             (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n")
     accelerator.wait_for_everyone()
@@ -103,8 +106,9 @@ def save(
 
 
 def restore(
-    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Stateful, rank: int
-) -> dict[str, Any]:
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Stateful, rank: int,
+    average: nn.Module | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Put everything back as `save` found it, and return its `state`.
 
     Raises:
@@ -112,6 +116,8 @@ def restore(
     """
     try:
         model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+        if average is not None:
+            average.load_state_dict(load_file(checkpoint / "average.safetensors"))
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu"))
         mine = torch.load(checkpoint / f"rank-{rank}.pt", weights_only=True, map_location="cpu")
         state = json.loads((checkpoint / "state.json").read_text())
@@ -125,6 +131,10 @@ def restore(
     if "cuda" in mine and torch.cuda.is_available():
         torch.cuda.set_rng_state(mine["cuda"])
     return state
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
 
 
 def remove(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a model is worth: `metrics.json`, a report and its figures, beside the trivial baselines.
+"""What a model is worth: `metrics.json`, `report.md` and the page `report.html`, beside the baselines.
 
 Training writes the validation part; the test split is touched by `evaluate` alone.
 """
@@ -15,9 +15,12 @@ from ingest.errors import UsageError
 from ingest.files import write_text
 from shards import loader as shard_loader
 from shards.format import SPLITS, Manifest
-from train import figures, report
-from train.run import METRICS, REPORT, Card, data_record, open_model
-from train.scoring import finite, judge, make_accelerator, score
+from train import answers, figures, report
+from train import page as html
+from train.judgement import judge
+from train.metrics import FloatArray
+from train.run import METRICS, PAGE, REPORT, Card, data_record, open_any
+from train.scoring import add_labels, finite, make_accelerator, score
 
 
 def evaluate(
@@ -45,9 +48,9 @@ def evaluate(
     for split in splits:
         if split not in SPLITS:
             raise UsageError(f"unknown split {split}: choose {', '.join(SPLITS)}")
-    card, model = open_model(run)
+    card, model = open_any(run)
     folders = list(shards) or [record["folder"] for record in card.data]
-    accelerator = make_accelerator(device)
+    accelerator = make_accelerator(device, card.config.precision)
     network = accelerator.prepare(model.to(accelerator.device))
     manifests = [Manifest.load(Path(folder)) for folder in folders]
     filled = [split for split in splits if any(manifest.samples(split) for manifest in manifests)]
@@ -62,13 +65,24 @@ def evaluate(
         with shard_loader.open(
             folders, split, batch_size or card.config.batch_size, rank=accelerator.process_index,
             world_size=accelerator.num_processes, device=str(accelerator.device), shuffle=False, threads=threads,
-            backend=backend,
+            backend=backend, view=card.config.view,
         ) as loader:  # fmt: skip
-            _check_pictures(card, loader.manifests[0].config.image.to_dict(), folders)
-            scored = score(network, card.task, loader, accelerator)
-        scores[split] = judge(card.task, scored, card.baselines)
+            check_pictures(card, loader.manifests[0].config.image.to_dict(), folders)
+            add_labels(card.tasks, loader)
+            scored = score(network, card.tasks, loader, accelerator)
+            beside = _fitted_baselines(run, split, loader)
+        scores[split] = {
+            task.name: judge(
+                task,
+                scored[task.name],
+                card.baselines[task.name],
+                extra={name: points[task.name] for name, points in beside.items()},
+            )
+            for task in card.tasks
+        }
         if accelerator.is_main_process:
-            figures.draw(run, card.task, scored, split, mock)
+            for task in card.tasks:
+                figures.draw(run, task, scored[task.name], split, mock)
     if accelerator.is_main_process:
         print(write(run, replace(card, mock=mock), scores, data=data))
     accelerator.wait_for_everyone()
@@ -78,18 +92,19 @@ def evaluate(
 def write(
     run: Path,
     card: Card,
-    scores: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]],
     *,
     training: Mapping[str, Any] | None = None,
     data: Sequence[Mapping[str, Any]] | None = None,
+    page: bool = True,
 ) -> str:
-    """Add the scores of some splits to `metrics.json`, write `report.md` from all of it, return the short table.
+    """Add scores (by split and task) to `metrics.json`, write the reports from all of it, return the short table.
 
     What `metrics.json` holds of another model (other weights, other data) is dropped, never mixed.
     """
     path = run / METRICS
     scored_on = [dict(record) for record in (data or card.data)]
-    head = {"task": card.task.name, "mock": card.mock, "model": card.model, "data": scored_on}
+    head = {"tasks": [task.name for task in card.tasks], "mock": card.mock, "model": card.model, "data": scored_on}
     content: dict[str, Any] = {**head, "splits": {}}
     if path.is_file():
         before = json.loads(path.read_text())
@@ -102,14 +117,26 @@ def write(
         content["training"] = finite(dict(training))
     write_text(path, json.dumps(content, indent=1) + "\n")
     write_text(run / REPORT, report.markdown(content, card))
-    return report.short(content, card) + f"\n{path}, {run / REPORT}"
+    if page:
+        html.write(run, content, card)
+    return report.short(content, card) + f"\n{path}, {run / PAGE}"
+
+
+def _fitted_baselines(run: Path, split: str, loader: Any) -> dict[str, dict[str, FloatArray]]:
+    """What `train baselines` left in the run for this split, in the order of the loader."""
+    if not (run / answers.FILE).is_file():
+        return {}
+    return answers.Answers.read(run).beside(split, loader.sidecar(list(answers.IDENTITY)))
 
 
 def _fingerprints(data: Sequence[Mapping[str, Any]]) -> list[str]:
     return [record["fingerprint"] for record in data]
 
 
-def _check_pictures(card: Card, image: Mapping[str, Any], folders: Sequence[str]) -> None:
+def check_pictures(card: Card, image: Mapping[str, Any], folders: Sequence[str]) -> None:
+    """Raise UsageError where shards hold other pictures than a model learnt from."""
+    if card.config.view != "picture":
+        return
     different = [name for name in card.image if image.get(name) != card.image[name]]
     if different:
         raise UsageError(

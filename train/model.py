@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ingest.errors import JobError, UsageError
+from train.classification import Classification
 from train.config import TINY
+from train.tasks import Task
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WAYS_OUT = "give BACKBONE=folder (a copied model) or BACKBONE=tiny (small, from scratch)"
@@ -58,12 +60,33 @@ class SpectrumModel(nn.Module):
         (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def build(backbone: str, head_size: int, image_size: int, names: Sequence[str] | None = None) -> SpectrumModel:
+def output_names(tasks: Sequence[Task]) -> list[str]:
+    """A name for every output of a model: the class, with its task where there are several, or a label and number."""
+    names: list[str] = []
+    for task in tasks:
+        if isinstance(task, Classification):
+            names += [f"{task.name}: {name}" if len(tasks) > 1 else name for name in task.classes]
+        else:
+            names += [f"{task.label}_{i}" for i in range(task.head_size)]
+    return names
+
+
+def freeze(model: nn.Module) -> None:
+    """Let only the last layer learn."""
+    head = {id(parameter) for parameter in _head_parameters(model)}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in head)
+
+
+def build(
+    backbone: str, head_size: int, image_size: int, names: Sequence[str] | None = None, drop_path: float = 0.0
+) -> SpectrumModel:
     """A backbone with a fresh head of `head_size` outputs, for pictures of `image_size` pixels a side.
 
     Args:
         backbone: `tiny`, a folder (a bare encoder or an image classifier), or a name on the model hub.
-        names: of the outputs, where they are classes.
+        names: of the outputs.
+        drop_path: largest share of residual branches left out while training; only some backbones have it.
 
     Raises:
         UsageError: no such folder or model, not an image model, or one that cannot take pictures of this size.
@@ -73,7 +96,7 @@ def build(backbone: str, head_size: int, image_size: int, names: Sequence[str] |
     if backbone == TINY:
         network, mean, std = _tiny(image_size, head_size)
     else:
-        network, mean, std = _pretrained(backbone, head_size)
+        network, mean, std = _pretrained(backbone, head_size, drop_path)
         _fit_image_size(network, backbone, image_size)
     _fresh_head(network)
     names = names or [f"LABEL_{i}" for i in range(head_size)]
@@ -150,8 +173,8 @@ def _tiny(image_size: int, head_size: int) -> tuple[Any, Sequence[float], Sequen
     return network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
-def _pretrained(backbone: str, head_size: int) -> tuple[Any, Sequence[float], Sequence[float]]:
-    from transformers import AutoModelForImageClassification
+def _pretrained(backbone: str, head_size: int, drop_path: float) -> tuple[Any, Sequence[float], Sequence[float]]:
+    from transformers import AutoConfig, AutoModelForImageClassification
 
     local = Path(backbone).is_dir()
     if local and not (Path(backbone) / "config.json").is_file():
@@ -160,9 +183,12 @@ def _pretrained(backbone: str, head_size: int) -> tuple[Any, Sequence[float], Se
         raise UsageError(f"BACKBONE={backbone}: no such folder; {_WAYS_OUT}")
     cached = local or _fetch(backbone)
     try:
+        more = {}
+        if drop_path and hasattr(AutoConfig.from_pretrained(backbone, local_files_only=cached), "drop_path_rate"):
+            more["drop_path_rate"] = drop_path
         network, info = AutoModelForImageClassification.from_pretrained(
             backbone, num_labels=head_size, ignore_mismatched_sizes=True, output_loading_info=True,
-            local_files_only=cached, dtype=torch.float32,
+            local_files_only=cached, dtype=torch.float32, **more,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(

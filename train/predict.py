@@ -1,9 +1,18 @@
-"""Predictions for spectra that need no labels: survey files or spectra Parquet in, a table out."""
+"""Predictions for spectra that need no labels: survey files, spectra Parquet or shards in, a table out.
+
+from train.predict import Predictor
+model = Predictor.open("runs/classify")
+table = model("spectra/*.fits")     # pyarrow.Table, one row an object
+"""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +20,22 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import torch
+from accelerate.utils import send_to_device
 from tqdm import tqdm
 
 from ingest.errors import JobError, UsageError, make_folder
 from ingest.files import replacing
 from render import ImageConfig
+from shards import loader as shard_loader
+from shards.format import MANIFEST, SPLITS, Manifest
 from shards.pictures import pictures
-from train.run import Card, open_model
-from train.scoring import make_accelerator
-from train.tasks import Classification
+from shards.stack import stack
+from train.classification import Classification
+from train.conformal import intervals
+from train.evaluate import check_pictures
+from train.run import Card, open_any
+from train.scoring import make_accelerator, model_input
+from train.tasks import split_logits
 
 _KNOWN = {"object_id": pa.string(), "survey": pa.string(), "source_file": pa.string(), "ra": pa.float64(),
           "dec": pa.float64()}  # fmt: skip
@@ -27,20 +43,137 @@ _QUARANTINE = {"file": pa.string(), "row": pa.int64(), "stage": pa.string(), "re
                "exception": pa.string()}  # fmt: skip
 
 
+@dataclass
+class Account:
+    """What became of the objects: how many were predicted, the quarantine rows, and the classes predicted."""
+
+    predicted: int = 0
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    classes: dict[str, Counter[str]] = field(default_factory=dict)
+    first: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Predictor:
+    """A trained model, ready to answer.
+
+    Attributes:
+        card: what it learnt, from what; its fingerprint is `card.model`.
+    """
+
+    def __init__(self, card: Card, network: Any, accelerator: Any, batch_size: int) -> None:
+        """See `open`."""
+        self.card, self._network, self._accelerator, self._batch = card, network, accelerator, batch_size
+
+    @classmethod
+    def open(cls, run: str | Path, *, batch_size: int = 64, device: str = "auto") -> Predictor:
+        """The model of a run folder.
+
+        Raises:
+            UsageError: no such model or device. JobError: a damaged model.
+        """
+        card, model = open_any(Path(run))
+        accelerator = make_accelerator(device, card.config.precision)
+        return cls(card, accelerator.prepare(model.to(accelerator.device)).eval(), accelerator, batch_size)
+
+    def __call__(self, inputs: str | Path) -> pa.Table:
+        """All predictions for `inputs` in one table; see `batches`.
+
+        Raises:
+            JobError: no object of them could be read.
+        """
+        account = Account()
+        parts = list(self.batches(inputs, account))
+        if not parts:
+            raise nothing_read(inputs, account)
+        return pa.concat_tables(parts)
+
+    def batches(self, inputs: str | Path, account: Account) -> Iterator[pa.Table]:
+        """Predictions, a batch at a time, in the order of the input; what cannot be drawn goes to `account`.
+
+        Args:
+            inputs: a FITS file, a folder or glob of them, spectra Parquet, or a folder of shards (all its splits).
+
+        Yields:
+            One row an object: object_id, survey, source_file, ra, dec (and `split`, from shards). A classification
+            gives `predicted_class` (or `_subclass`), `p_<class>` and the conformal sets; a regression `<label>`,
+            `<label>_std`, its quantiles and conformal intervals `<label>_lo68`, `_hi68`. Then `model` (sha256 of the
+            weights, 16 digits) and `trained_on_mock`.
+
+        Raises:
+            UsageError: nothing there, or shards of other pictures.
+        """
+        source = self._shards if (Path(inputs) / MANIFEST).is_file() else self._pictures
+        for rows, given in source(Path(inputs), account):
+            with torch.inference_mode(), self._accelerator.autocast():
+                logits = self._network(send_to_device(given, self._accelerator.device))
+            table = self._table(rows, logits.float())
+            account.predicted += len(table)
+            if len(account.first) < 5:
+                account.first += table.slice(0, 5 - len(account.first)).to_pylist()
+            for task in self.card.tasks:
+                if isinstance(task, Classification):
+                    column = table[f"predicted_{task.label}"].to_pylist()
+                    account.classes.setdefault(task.name, Counter()).update(column)
+            yield table
+
+    def _pictures(self, inputs: Path, account: Account) -> Iterator[tuple[dict[str, pa.Array], Any]]:
+        spectra = self.card.config.view == "spectra"
+        image = ImageConfig.from_dict(self.card.image)
+        for batch in pictures(inputs, image, self._batch, keep_spectra=spectra):
+            account.quarantine += batch.quarantine
+            if batch.rows:
+                rows = {name: pa.array([r.get(name) for r in batch.rows], kind) for name, kind in _KNOWN.items()}
+                if spectra:
+                    arrays = map(torch.from_numpy, stack(batch.spectra))
+                    yield rows, dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
+                else:
+                    yield rows, torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
+
+    def _shards(self, folder: Path, account: Account) -> Iterator[tuple[dict[str, pa.Array], Any]]:
+        manifest = Manifest.load(folder)
+        check_pictures(self.card, manifest.config.image.to_dict(), [str(folder)])
+        for split in SPLITS:
+            if not manifest.samples(split):
+                continue
+            device, view = str(self._accelerator.device), self.card.config.view
+            with shard_loader.open(folder, split, self._batch, shuffle=False, device=device, view=view) as loader:
+                known = loader.sidecar(list(_KNOWN))
+                done = 0
+                for batch in loader:
+                    n = int(batch["valid"].sum())
+                    part = known.slice(done, n)
+                    rows = {name: part[name].cast(kind) for name, kind in _KNOWN.items()}
+                    given = model_input(batch)
+                    kept = given[:n] if isinstance(given, torch.Tensor) else {k: v[:n] for k, v in given.items()}
+                    yield {**rows, "split": pa.array([split] * n)}, kept
+                    done += n
+
+    def _table(self, rows: dict[str, pa.Array], logits: torch.Tensor) -> pa.Table:
+        columns: dict[str, Any] = dict(rows)
+        for task, part in zip(self.card.tasks, split_logits(self.card.tasks, logits), strict=True):
+            answers = task.decode(part)
+            more = intervals(task, self.card.conformal.get(task.name), answers)
+            point = answers.pop("point")
+            if isinstance(task, Classification):
+                columns[f"predicted_{task.label}"] = pa.array([task.classes[int(i)] for i in point], pa.string())
+            else:
+                columns[task.label] = pa.array(point)
+            # A head that gives no width leaves its columns null, not NaN.
+            columns |= {name: pa.array(values, from_pandas=True) for name, values in {**answers, **more}.items()}
+        columns["model"] = pa.array([self.card.model[:16]] * len(logits))
+        columns["trained_on_mock"] = pa.array([self.card.mock] * len(logits))
+        return pa.table(columns)
+
+
 def predict(
     run: Path, inputs: Path, *, out: Path | None = None, batch_size: int = 64, device: str = "auto"
-) -> pa.Table:
+) -> Account:
     """Predict every object of `inputs` and write `out`; what cannot be drawn goes to `<out>_quarantine.parquet`.
 
     Args:
         run: folder of a trained model.
-        inputs: a FITS file, a folder or glob of them, or spectra Parquet.
-        out: `.parquet` or `.csv`; `<run>/predictions.parquet` by default.
-
-    Returns:
-        One row an object, in the order of the input: object_id, survey, source_file, ra, dec; then `predicted_class`
-        and `p_<class>`, or `<label>`, `<label>_std` and its quantiles; `model` (sha256 of the weights, 16 digits) and
-        `trained_on_mock`.
+        inputs: see `Predictor.batches`.
+        out: `.parquet` or `.csv`; `<run>/predictions.parquet` by default. It is written as the predictions come.
 
     Raises:
         UsageError: no such model or input, or an `out` of another kind. JobError: nothing could be read.
@@ -48,55 +181,35 @@ def predict(
     out = out or run / "predictions.parquet"
     if out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out {out}: give a name that ends in .parquet or .csv")
-    card, model = open_model(run)
+    model = Predictor.open(run, batch_size=batch_size, device=device)
     make_folder(out.parent)
     _check_writable(out)
-    accelerator = make_accelerator(device)
-    network = accelerator.prepare(model.to(accelerator.device)).eval()
-    parts: list[pa.Table] = []
-    quarantine: list[dict[str, Any]] = []
-    with tqdm(unit="obj", desc="predict", file=sys.stderr, delay=1) as bar, torch.inference_mode():
-        for batch in pictures(inputs, ImageConfig.from_dict(card.image), batch_size):
-            quarantine += batch.quarantine
-            if not batch.rows:
-                continue
-            pixels = torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2).to(accelerator.device)
-            with accelerator.autocast():
-                logits = network(pixels)
-            parts.append(_table(card, batch.rows, logits.float()))
-            bar.update(len(batch.rows))
-    if not parts:
-        why = f"{quarantine[0]['file']}: {quarantine[0]['reason']}" if quarantine else "nothing in it"
-        raise JobError(f"INPUT={inputs}: no object of {len(quarantine)} could be read ({why})")
-    table = pa.concat_tables(parts)
-    _write(table, out)
-    print(_summary(card, table, quarantine, out))
-    return table
+    account = Account()
+    batches = model.batches(inputs, account)
+    first = next(batches, None)
+    if first is None:
+        raise nothing_read(inputs, account)
+    with tqdm(unit="obj", desc="predict", file=sys.stderr, delay=1) as bar, _writer(out, first.schema) as writer:
+        for table in chain([first], batches):
+            writer.write_table(table)
+            bar.update(len(table))
+    print(_summary(model.card, account, out))
+    return account
 
 
-def _table(card: Card, rows: list[dict[str, Any]], logits: torch.Tensor) -> pa.Table:
-    task = card.task
-    answers = task.decode(logits)
-    point = answers.pop("point")
-    columns = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in _KNOWN.items()}
-    if isinstance(task, Classification):
-        columns["predicted_class"] = pa.array([task.classes[int(i)] for i in point], pa.string())
-    else:
-        columns[task.label] = pa.array(point)
-    # A head that gives no width leaves its columns null, not NaN.
-    columns |= {name: pa.array(values, from_pandas=True) for name, values in answers.items()}
-    columns["model"] = pa.array([card.model[:16]] * len(rows))
-    columns["trained_on_mock"] = pa.array([card.mock] * len(rows))
-    return pa.table(columns)
+def nothing_read(inputs: str | Path, account: Account) -> JobError:
+    """The error for an input without a single usable object."""
+    bad = account.quarantine
+    why = f"{bad[0]['file']}: {bad[0]['reason']}" if bad else "nothing in it"
+    return JobError(f"INPUT={inputs}: no object of {len(bad)} could be read ({why})")
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
     with replacing(path) as temporary:
-        if path.suffix == ".csv":
-            pa_csv.write_csv(table, temporary)
-        else:
-            pq.write_table(table, temporary, compression="zstd")
+        kind = pa_csv.CSVWriter if path.suffix == ".csv" else pq.ParquetWriter
+        with kind(temporary, schema) as writer:
+            yield writer
 
 
 def _check_writable(path: Path) -> None:
@@ -109,22 +222,24 @@ def _check_writable(path: Path) -> None:
         raise JobError(f"--out {path}: cannot be written ({error.strerror}); choose another place") from error
 
 
-def _summary(card: Card, table: pa.Table, quarantine: list[dict[str, Any]], out: Path) -> str:
+def _summary(card: Card, account: Account, out: Path) -> str:
     beside = out.with_name(f"{out.stem}_quarantine.parquet")
     beside.unlink(missing_ok=True)
-    total = table.num_rows + len(quarantine)
+    bad = account.quarantine
     lines = ["the model learnt from MOCK data: do not use these numbers for science"] if card.mock else []
-    lines += [f"{out}: {total:,} objects = {table.num_rows:,} predicted + {len(quarantine):,} in quarantine"]
-    if isinstance(card.task, Classification):
-        counts = Counter(table["predicted_class"].to_pylist())
+    lines += [
+        f"{out}: {account.predicted + len(bad):,} objects = {account.predicted:,} predicted + {len(bad):,} in "
+        "quarantine"
+    ]
+    for counts in account.classes.values():
         lines.append(", ".join(f"{name} {n:,}" for name, n in counts.most_common()))
-    if quarantine:
-        columns = {name: pa.array([row.get(name) for row in quarantine], kind) for name, kind in _QUARANTINE.items()}
-        _write(pa.table(columns), beside)
-        reasons = Counter(str(row["reason"]) for row in quarantine)
+    if bad:
+        columns = {name: pa.array([row.get(name) for row in bad], kind) for name, kind in _QUARANTINE.items()}
+        with replacing(beside) as temporary:
+            pq.write_table(pa.table(columns), temporary, compression="zstd")
+        reasons = Counter(str(row["reason"]) for row in bad)
         lines += [f"  {n:,} x {reason}" for reason, n in reasons.most_common(5)] + [f"  listed in {beside}"]
-    shown = [name for name in table.column_names if name not in ("model", "trained_on_mock", "ra", "dec")]
-    for row in table.select(shown).slice(0, 5).to_pylist():
-        cells = (f"{k} {v:.4f}" if isinstance(v, float) else str(v) for k, v in row.items() if v is not None)
-        lines.append("  " + "  ".join(cells))
+    for row in account.first:
+        shown = {k: v for k, v in row.items() if k not in ("model", "trained_on_mock", "ra", "dec") and v is not None}
+        lines.append("  " + "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else str(v) for k, v in shown.items()))
     return "\n".join(lines)

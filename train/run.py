@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from ingest.files import publish, write_text
 from shards.format import Manifest
 from train import checkpoint
 from train.baselines import Baselines
-from train.config import TrainConfig
-from train.model import SpectrumModel, load
+from train.config import SEQUENCE_SIZES, TrainConfig
+from train.model import SpectrumModel, build, load
+from train.sequence import SEQUENCES, SequenceModel
 from train.tasks import Task, task_from_dict
 
-CARD, RUN, METRICS, REPORT = "specshards.json", "run.json", "metrics.json", "report.md"
-_MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+CARD, RUN, METRICS, REPORT, PAGE = "specshards.json", "run.json", "metrics.json", "report.md", "report.html"
+_MODEL_FILES = ("config.json", "preprocessor_config.json", "sequence.json", "model.safetensors")
+
+Network = SpectrumModel | SequenceModel
 
 
 @dataclass(frozen=True)
@@ -34,27 +37,36 @@ class Card:
     """`specshards.json`: what a model needs to be used and judged.
 
     Attributes:
+        tasks: in the order of the model's outputs.
         image: of the pictures that it was trained on (`render.ImageConfig` content).
         data: folder, fingerprint and surveys of every data set.
         mock: True when any of the training data are mock.
         model: sha256 of the weights.
         best: epoch, metric and value on validation.
+        baselines: by the name of the task. conformal: the same; see `train.conformal`.
     """
 
-    task: Task
+    tasks: tuple[Task, ...]
     config: TrainConfig
     image: dict[str, Any]
     data: tuple[dict[str, Any], ...]
     mock: bool
-    baselines: Baselines
+    baselines: dict[str, Baselines]
     model: str = ""
     best: dict[str, Any] | None = None
+    conformal: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The names of the tasks."""
+        return ", ".join(task.name for task in self.tasks)
 
     def dumps(self) -> str:
         """The JSON text."""
         content = {
-            "task": self.task.to_dict(), "config": self.config.to_dict(), "image": self.image, "data": self.data,
-            "mock": self.mock, "baselines": self.baselines.to_dict(), "model": self.model, "best": self.best,
+            "tasks": [task.to_dict() for task in self.tasks], "config": self.config.to_dict(), "image": self.image,
+            "data": self.data, "mock": self.mock, "model": self.model, "best": self.best, "conformal": self.conformal,
+            "baselines": {name: baselines.to_dict() for name, baselines in self.baselines.items()},
         }  # fmt: skip
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
@@ -63,9 +75,10 @@ class Card:
         """The inverse of `dumps`. Raises ValueError, KeyError or TypeError for anything else."""
         content = json.loads(text)
         return cls(
-            task=task_from_dict(content["task"]), config=TrainConfig.from_dict(content["config"]),
+            tasks=tuple(map(task_from_dict, content["tasks"])), config=TrainConfig.from_dict(content["config"]),
             image=content["image"], data=tuple(content["data"]), mock=content["mock"],
-            baselines=Baselines.from_dict(content["baselines"]), model=content["model"], best=content["best"],
+            baselines={name: Baselines.from_dict(b) for name, b in content["baselines"].items()},
+            model=content["model"], best=content["best"], conformal=content["conformal"],
         )  # fmt: skip
 
 
@@ -77,24 +90,44 @@ def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[
     )
 
 
-def save_model(run: Path, model: SpectrumModel, card: Card, best: dict[str, Any]) -> Card:
-    """Replace the model of a run folder; the card comes last and carries the weights' checksum."""
+def build_any(config: TrainConfig, image_size: int, names: Sequence[str]) -> Network:
+    """A fresh model with an output for each of `names`; see `train.model.build`."""
+    if config.view == "spectra":
+        return SequenceModel(SEQUENCES[SEQUENCE_SIZES[config.backbone]], len(names))
+    return build(config.backbone, len(names), image_size, names, drop_path=config.drop_path)
 
+
+def save_model(run: Path, model: Network, card: Card) -> Card:
+    """Replace the model of a run folder; the card comes last and carries the weights' checksum."""
     temporary = run / ".model.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     with checkpoint.writing(temporary):
+        temporary.mkdir(parents=True)
         model.save(temporary)
     with (temporary / "model.safetensors").open("rb") as file:
-        card = replace(card, model=hashlib.file_digest(file, "sha256").hexdigest(), best=best)
+        card = replace(card, model=hashlib.file_digest(file, "sha256").hexdigest())
     for name in _MODEL_FILES:
-        publish(temporary / name, run / name)
+        if (temporary / name).is_file():
+            publish(temporary / name, run / name)
     shutil.rmtree(temporary)
     write_text(run / CARD, card.dumps())
     return card
 
 
 def open_model(run: Path) -> tuple[Card, SpectrumModel]:
-    """The model of a run folder and its card.
+    """A model that reads pictures, and its card; see `open_any`.
+
+    Raises:
+        UsageError: the model reads spectra.
+    """
+    card, model = open_any(run)
+    if not isinstance(model, SpectrumModel):
+        raise UsageError(f"MODEL={run}: reads spectra, and has no pictures to look at; name a model of pictures")
+    return card, model
+
+
+def open_any(run: Path) -> tuple[Card, Network]:
+    """The model of a run folder, whatever it reads, and its card.
 
     Raises:
         UsageError: no such folder, or not one that `train fit` wrote. JobError: damaged.
@@ -114,7 +147,7 @@ def open_model(run: Path) -> tuple[Card, SpectrumModel]:
     with weights.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != card.model:
             raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); train the model again")
-    return card, load(run)
+    return card, SequenceModel.load(run) if card.config.view == "spectra" else load(run)
 
 
 def claim(run: Path, config: TrainConfig, data: Sequence[Mapping[str, Any]], resume: str) -> dict[str, Any]:
@@ -160,7 +193,11 @@ def write_record(run: Path, record: Mapping[str, Any]) -> None:
 def clear(run: Path) -> None:
     """Remove what a run wrote, and nothing else."""
     checkpoint.remove(run)
-    for name in (RUN, CARD, METRICS, REPORT, *_MODEL_FILES):
+    for name in (RUN, CARD, METRICS, REPORT, PAGE, *_MODEL_FILES):
+        (run / name).unlink(missing_ok=True)
+    for name in ("figures", "tensorboard", "explain", "hub"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for name in ("baselines.parquet", "embeddings.parquet", "predictions.parquet", "model.onnx"):
         (run / name).unlink(missing_ok=True)
     for figure in run.glob("figure_*.png"):
         figure.unlink()

@@ -1,9 +1,11 @@
-"""A model's answers on one split, and what they are worth: over all, by survey, by class, beside the baselines."""
+"""A model's answers on one split, with the labels that they are to be judged by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from ingest.errors import UsageError
-from ingest.schema import CLASSES
 from shards.format import LABELS
-from train.baselines import Baselines
 from train.metrics import FloatArray
-from train.tasks import Task, masked_loss
+from train.tasks import Task, masked_loss, split_logits
 
-_SN_BINS = {
-    "below 2": (-np.inf, 2.0), "2 to 5": (2.0, 5.0), "5 to 10": (5.0, 10.0), "10 to 20": (10.0, 20.0),
-    "20 and more": (20.0, np.inf),
-}  # fmt: skip
+LOGS = ("tensorboard", "wandb", "none")
 
 
 @dataclass(frozen=True)
@@ -41,45 +38,65 @@ class Scored:
     loss: float
 
 
-def make_accelerator(device: str = "auto") -> Accelerator:
-    """One process's share of the machine: bf16 on a GPU that has it, float32 elsewhere.
+def make_accelerator(
+    device: str = "auto", precision: str = "auto", log: str = "none", out: Path | None = None
+) -> Accelerator:
+    """One process's share of the machine.
+
+    Args:
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it, float32 elsewhere.
+        log: `tensorboard`, into `out`, `wandb` or `none`.
 
     Raises:
-        UsageError: a device that this machine does not have.
+        UsageError: a device or a way to log that this machine does not have.
     """
+    if log not in LOGS:
+        raise UsageError(f"unknown tracker {log}: choose {', '.join(LOGS)}")
+    if log == "wandb" and find_spec("wandb") is None:
+        raise UsageError("tracker wandb: Weights & Biases is not installed; `.venv/bin/pip install wandb`")
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device != "auto" and not here.get(device):
         raise UsageError(
             f"device {device}: not on this machine; choose auto or {' or '.join(k for k in here if here[k])}"
         )
-    bf16 = device in ("auto", "cuda") and here["cuda"] and torch.cuda.is_bf16_supported()
-    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device == "cpu")
+    suits = device in ("auto", "cuda") and here["cuda"] and torch.cuda.is_bf16_supported()
+    bf16 = precision == "bf16" or (precision == "auto" and suits)
+    return Accelerator(
+        mixed_precision="bf16" if bf16 else "no", cpu=device == "cpu", log_with=None if log == "none" else log,
+        project_dir=out,
+    )  # fmt: skip
 
 
 def score(
-    model: nn.Module, task: Task, loader: Any, accelerator: Accelerator, check: Callable[[], None] = lambda: None
-) -> Scored:
+    model: nn.Module, tasks: Sequence[Task], loader: Any, accelerator: Accelerator,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Scored]:  # fmt: skip
     """Run the model over one whole split, on all processes, each sample counted once.
 
     Args:
-        loader: of `shards.loader`, unshuffled.
+        loader: of `shards.loader`, unshuffled; with the labels that `add_labels` gives it.
         check: called after every batch; may raise to stop.
+
+    Returns:
+        By the name of the task; the labels are the same for all.
     """
     model.eval()
     logits, labels, valid = [], [], []
-    total, count = torch.zeros((), dtype=torch.float64), 0
+    names: list[str] = []
+    sums = torch.zeros(len(tasks), 2, dtype=torch.float64)
     with torch.inference_mode():
         for batch in loader:
             with accelerator.autocast():
-                answer = model(batch["pixel_values"])
-            loss_sum, n = masked_loss(task, answer, batch["labels"][task.label], batch["valid"])
-            total, count = total + loss_sum.cpu().double(), count + int(n)
+                answer = model(model_input(batch))
+            for i, (task, part) in enumerate(zip(tasks, split_logits(tasks, answer), strict=True)):
+                total, count = masked_loss(task, part, batch["labels"][task.label], batch["valid"])
+                sums[i] += torch.stack([total.cpu().double(), count.cpu().double()])
             logits.append(answer.float().cpu())
-            labels.append(torch.stack([batch["labels"][name].double().cpu() for name in LABELS], dim=1))
+            names = list(batch["labels"])
+            labels.append(torch.stack([batch["labels"][name].double().cpu() for name in names], dim=1))
             valid.append(batch["valid"].cpu())
             check()
     everything = [torch.cat(part) for part in (logits, labels, valid)]
-    sums = torch.stack([total, torch.tensor(float(count), dtype=torch.float64)])
     if accelerator.num_processes > 1:
         device = accelerator.device
         everything = [accelerator.gather(part.to(device)).cpu() for part in everything]
@@ -87,39 +104,28 @@ def score(
     all_logits, all_labels, all_valid = everything
     kept = all_valid.bool()
     table = all_labels[kept].numpy()
-    columns = {name: table[:, i] for i, name in enumerate(LABELS)}
-    names = np.array([*loader.surveys, "unknown"], dtype=object)
-    codes = np.nan_to_num(columns["survey"], nan=len(names) - 1).astype(int)
-    loss = float(sums[0] / sums[1]) if sums[1] else float("nan")
-    return Scored(task.decode(all_logits[kept]), columns, names[codes], loss)
+    columns = {name: table[:, i] for i, name in enumerate(names)}
+    surveys = np.array([*loader.surveys, "unknown"], dtype=object)
+    whose = surveys[np.nan_to_num(columns["survey"], nan=len(surveys) - 1).astype(int)]
+    scored = {}
+    for task, part, (total, count) in zip(tasks, split_logits(tasks, all_logits[kept]), sums, strict=True):
+        answers = {**task.decode(part), **task.calibration(part, columns[task.label])}
+        scored[task.name] = Scored(answers, columns, whose, float(total / count) if count else float("nan"))
+    return scored
 
 
-def judge(task: Task, scored: Scored, baselines: Baselines) -> dict[str, Any]:
-    """Metrics of a split: `objects`, `labelled`, `loss`, `all`, `by_survey`, `by_class`, `by_sn`, `baselines`."""
-    known = np.isfinite(scored.labels[task.label])
+def model_input(batch: Mapping[str, Any]) -> Any:
+    """What a model reads of a batch: the pictures, or the spectra."""
+    if "pixel_values" in batch:
+        return batch["pixel_values"]
+    return {name: batch[name] for name in ("flux", "ivar", "wavelength")}
 
-    def measure(rows: np.ndarray[Any, np.dtype[np.bool_]], columns: dict[str, FloatArray]) -> dict[str, Any]:
-        return task.measure(
-            {name: values[rows] for name, values in columns.items()},
-            {name: values[rows] for name, values in scored.labels.items()},
-        )
 
-    def groups(members: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        counted = ((name, known & rows) for name, rows in members)
-        return {name: measure(rows, scored.columns) for name, rows in counted if rows.any()}
-
-    sn = scored.labels["sn_median"]
-    constant = baselines.predict(list(scored.surveys))
-    return {
-        "objects": len(known),
-        "labelled": int(known.sum()),
-        "loss": scored.loss,
-        "all": measure(known, scored.columns),
-        "by_survey": groups((s, scored.surveys == s) for s in sorted(set(scored.surveys))),
-        "by_class": groups((name, scored.labels["class"] == i) for i, name in enumerate(CLASSES)),
-        "by_sn": groups((name, (sn >= low) & (sn < high)) for name, (low, high) in _SN_BINS.items()),
-        "baselines": {name: measure(known, {"point": values}) for name, values in constant.items()},
-    }
+def add_labels(tasks: Sequence[Task], loader: Any) -> None:
+    """Give a loader the labels of tasks that the shards do not hold."""
+    for task in tasks:
+        if task.label not in LABELS:
+            loader.add_label(task.label, task.targets(loader.sidecar([task.label])))
 
 
 def finite(content: Any) -> Any:
