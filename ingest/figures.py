@@ -24,6 +24,11 @@ _GALAXY = (*_HYDROGEN[:2], *_METALS[:3], *_NEBULAR)
 _LINES = {"STAR": (*_HYDROGEN, *_METALS), "GALAXY": _GALAXY, "QSO": (*_HYDROGEN[:3], *_NEBULAR, *_BROAD)}
 
 
+def strong_lines(kind: str | None) -> tuple[tuple[str, float], ...]:
+    """Names and rest wavelengths (Angstrom, vacuum) of the lines worth marking in a class; else those of a galaxy."""
+    return _LINES.get(kind or "", _GALAXY)
+
+
 def flux_limits(spectrum: Spectrum) -> tuple[float, float, int]:
     """Limits of the flux axis that a few wild pixels do not set, and how many good pixels lie beyond them."""
     import numpy as np
@@ -70,7 +75,7 @@ def _plot(axes: Axes, spectrum: Spectrum, width: float) -> int:
 def _mark_lines(axes: Axes, spectrum: Spectrum) -> None:
     z, kind = spectrum.labels.get("z"), spectrum.labels.get("class")
     left, right = axes.get_xlim()
-    for name, rest in _LINES.get(kind or "", _GALAXY):
+    for name, rest in strong_lines(kind):
         at = inf if z is None else rest * (1.0 + z)
         if left < at < right:
             axes.axvline(at, color="#a33b20", lw=0.7, ls=":")

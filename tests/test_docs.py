@@ -74,7 +74,9 @@ def test_polars_counts_classes(counts: tuple[Path, dict[str, int]], monkeypatch:
     assert dict(eval(code[-1], {"pl": polars}).rows()) == counts[1]
 
 
-@pytest.mark.parametrize(("document", "room"), [("ingest.md", "ingest"), ("data-sets.md", "shards")])
+@pytest.mark.parametrize(
+    ("document", "room"), [("ingest.md", "ingest"), ("data-sets.md", "shards"), ("training.md", "train")]
+)
 def test_every_command_that_the_docs_name_exists(document: str, room: str) -> None:
     text = (ROOT / "docs" / document).read_text()
     for name in sorted(set(re.findall(rf"python -m {room} (\w+)", text))):

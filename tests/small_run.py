@@ -1,0 +1,27 @@
+"""A model of several tasks, trained in seconds, for the tests of what is done with a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ingest.jobs import Engine
+from render import ImageConfig
+from shards.build import build as build_shards
+from shards.format import ShardConfig
+from train.config import TrainConfig
+from train.loop import fit
+
+#: 25 patches, of 16 pixels.
+IMAGE = ImageConfig(size=80, block=1)
+
+
+def small_shards(spectra: Path, out: Path, image: ImageConfig = IMAGE) -> Path:
+    """Shards of small pictures."""
+    build_shards(ShardConfig(image=image, samples_per_shard=60), spectra, out, engine=Engine(workers=0))
+    return out
+
+
+def small_run(shards: Path, out: Path, task: str = "classify,redshift", epochs: int = 3) -> Path:
+    """A `tiny` model of the shards."""
+    config = TrainConfig(task=task, shards=(str(shards),), backbone="tiny", epochs=epochs, batch_size=16)
+    return fit(config, out, device="cpu", threads=1, log="none")

@@ -1,0 +1,136 @@
+"""Attention rolled out to the patches of a picture, and put back onto the wavelength axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ingest.errors import UsageError
+from train.metrics import FloatArray
+from train.model import SpectrumModel
+
+
+def rollout(attentions: Sequence[Tensor]) -> Tensor:
+    """What each token's input contributes to the CLS token, by attention alone: float64 `(B, T)`, rows sum to 1.
+
+    Heads are averaged, an added identity stands for the residual connection, rows are normalised, and the layers are
+    multiplied (Abnar & Zuidema 2020, section 3, "attention rollout"); this is the row of token 0.
+
+    Args:
+        attentions: of every layer, the first one first: `(B, heads, T, T)`, rows (queries) sum to 1.
+    """
+    row: Tensor | None = None
+    for weights in reversed(attentions):
+        mixed = weights.double().mean(dim=1)
+        mixed = mixed + torch.eye(mixed.shape[-1], dtype=mixed.dtype, device=mixed.device)
+        mixed = mixed / mixed.sum(dim=-1, keepdim=True)
+        # One row through the layers from the top: the product of the matrices would cost T times as much.
+        row = mixed[:, :1] if row is None else row @ mixed
+    if row is None:
+        raise ValueError("no layers")
+    return row[:, 0]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Attention along a spectrum.
+
+    Attributes:
+        wavelength: float64 `(m,)`, Angstrom, increasing: every wavelength that the picture shows.
+        edges: Angstrom `(m + 1,)`: what of the spectrum belongs to each, from midpoint to midpoint.
+        density: attention per Angstrom `(m,)`.
+        relative: attention `(m,)` on the patches that show it, 1 = what even attention gives every patch.
+        blank: attention on pixels that show no wavelength; `(density * diff(edges)).sum() + blank` is all of it.
+    """
+
+    wavelength: FloatArray
+    edges: FloatArray
+    density: FloatArray
+    relative: FloatArray
+    blank: float
+
+
+def per_angstrom(weights: FloatArray, there: FloatArray) -> Spread:
+    """The attention on patches as attention on wavelengths.
+
+    A patch's weight is shared out evenly among its pixels, and where a pixel shows several wavelengths at once,
+    evenly among those. Nothing is known finer than a patch: in a map filled row by row, the pieces of several rows
+    that a patch shows have one value.
+
+    Args:
+        weights: of the patches, float `(p, p)`.
+        there: of `render.where.where`, `(k, S, S)`, with some wavelength in it.
+    """
+    side, size = len(weights), there.shape[-1]
+    patch = np.arange(size) * side // size
+    on_pixels = weights[patch[:, None], patch] / np.bincount(patch)[patch[:, None]] / np.bincount(patch)[patch]
+    shown = np.isfinite(there)
+    several = shown.sum(axis=0)
+    wavelength, which, count = np.unique(there[shown], return_inverse=True, return_counts=True)
+    shares = on_pixels / np.maximum(several, 1)
+    total = np.bincount(which, np.broadcast_to(shares, there.shape)[shown])
+    mean = np.bincount(which, np.broadcast_to(on_pixels, there.shape)[shown]) / count
+    edges = _edges(wavelength)
+    blank = float(on_pixels[several == 0].sum())
+    return Spread(wavelength, edges, total / np.diff(edges), mean * size**2, blank)
+
+
+def _edges(wavelength: FloatArray) -> FloatArray:
+    """Midpoints, and the ends as far out as in; half an Angstrom around a single wavelength."""
+    if len(wavelength) < 2:
+        return np.concatenate([wavelength - 0.5, wavelength + 0.5])
+    middle = (wavelength[1:] + wavelength[:-1]) / 2
+    ends = 2 * wavelength[[0, -1]] - middle[[0, -1]]
+    return np.concatenate([ends[:1], middle, ends[1:]])
+
+
+def attend(model: SpectrumModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Answers of a model, and its rolled-out attention on the patches of uint8 pictures `(B, 3, S, S)`.
+
+    Returns:
+        Logits float32 `(B, outputs)`; weights float64 `(B, p, p)` that sum to 1 over the patches of a picture: what
+        the CLS token (or a register) keeps for itself is left out.
+
+    Raises:
+        UsageError: the model has no attention from a CLS token to patches.
+    """
+    network: Any = model.network
+    with torch.inference_mode(), _watched(network) as caught:
+        logits = model(pixels).float()
+    patch = getattr(network.config, "patch_size", None)
+    side = pixels.shape[-1] // patch if isinstance(patch, int) else 0
+    shapes = {tuple(weights.shape[-2:]) for weights in caught}
+    tokens = min((shape[-1] for shape in shapes), default=0)
+    if not side or shapes != {(tokens, tokens)} or tokens <= side**2:
+        raise UsageError(
+            f"{type(network).__name__}: has no attention from a CLS token to patches that could be shown; explain "
+            "takes a ViT or one of its kin"
+        )
+    weights = rollout(caught)[:, -(side**2) :]
+    return logits, (weights / weights.sum(dim=1, keepdim=True)).reshape(-1, side, side)
+
+
+@contextmanager
+def _watched(network: Any) -> Iterator[list[Tensor]]:
+    """The attention weights of all layers, after a forward pass; only the eager implementation gives them."""
+    caught: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        caught.extend(weights for weights in getattr(output, "attentions", None) or () if weights is not None)
+
+    before = network.config._attn_implementation
+    network.set_attn_implementation("eager")
+    hook = network.base_model.register_forward_hook(keep)
+    try:
+        network.config.output_attentions = True
+        yield caught
+    finally:
+        hook.remove()
+        network.config.output_attentions = False
+        network.set_attn_implementation(before)
