@@ -40,7 +40,7 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards train evaluate predict bench bench-render bench-encode bench-ingest bench-shards bench-load test lint format clean distclean
+.PHONY: help shards train evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load test lint format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
@@ -50,9 +50,11 @@ help:  ## Say what the targets do
 	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
 	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
 	@echo "              [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
-	@echo "  make train TASK=classify|redshift [SHARDS=folder,folder] [BACKBONE=facebook/dino-vitb16|folder|tiny]"
-	@echo "              [EPOCHS=n] [OUT=runs/TASK]"
+	@echo "  make train TASK=classify|subclass|redshift|teff|logg|feh[,...] [SHARDS=folder,folder]"
+	@echo "              [BACKBONE=facebook/dino-vitb16|folder|tiny] [PRESET=paper|modern] [EPOCHS=n] [OUT=runs/TASK]"
 	@echo "  make evaluate MODEL=runs/classify"
+	@echo "  make baselines MODEL=runs/classify SHARDS=data/dr10/shards/map2d"
+	@echo "  make explain|embed MODEL=runs/classify INPUT=file.fits|folder"
 	@echo "  make predict  MODEL=runs/classify INPUT=file.fits|folder [OUT=predictions.csv|.parquet]"
 	@echo
 	@echo "  Without DATA, 'make shards' makes a mock survey in the real file layouts and runs the same job on it."
@@ -67,10 +69,19 @@ shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 
 train: $(STAMP)  ## Shards -> fine-tuned vision transformer in OUT
 	@$(PYTHON) -m train fit --task '$(TASK)' --shards '$(SHARDS)' --backbone '$(BACKBONE)' --out '$(OUT)' \
-	    $(call flag,--epochs,$(EPOCHS)) $(ARGS)
+	    $(call flag,--epochs,$(EPOCHS)) $(call flag,--preset,$(PRESET)) $(ARGS)
 
 evaluate: $(STAMP)  ## Metrics, tables and figures of MODEL on val and test
 	@$(PYTHON) -m train evaluate --model '$(MODEL)' $(ARGS)
+
+baselines: $(STAMP)  ## k-NN, forest and support vectors on SHARDS (ENCODING=flux) of MODEL's spectra, beside it
+	@$(PYTHON) -m train baselines --model '$(MODEL)' --shards '$(SHARDS)' $(ARGS)
+
+explain: $(STAMP)  ## Where MODEL looks in the spectra of INPUT
+	@$(PYTHON) -m train explain --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
+
+embed: $(STAMP)  ## MODEL's vectors of INPUT, nearest neighbours, anomaly score
+	@$(PYTHON) -m train embed --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
 
 predict: $(STAMP)  ## MODEL's predictions for INPUT as Parquet or CSV
 	@$(PYTHON) -m train predict --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
