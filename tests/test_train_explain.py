@@ -23,7 +23,7 @@ from shards.pictures import pictures
 from tests.conftest import make_spectrum
 from tests.small_run import IMAGE, small_run, small_shards
 from train.attention import attend, per_angstrom, rollout
-from train.explain import TABLE, draw, explain, look
+from train.explain import TABLE, _number, draw, explain, look
 from train.model import SpectrumModel
 from train.run import open_model
 
@@ -234,3 +234,12 @@ def test_mistakes_are_one_line(run: Path, spectra_folder: Path, tmp_path: Path) 
     (tmp_path / "notes.fits").write_text("no FITS here")
     with pytest.raises(JobError, match=r"no object of 1 could be read \(notes.fits"):
         explain(run, tmp_path / "notes.fits", out=tmp_path / "seen", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("value", "std", "said"),
+    [(5250.3, 172.4, "x = 5250 ± 172 K"), (4.6441, 0.158, "x = 4.64 ± 0.16 K"), (5250.3, float("nan"), "x = 5250 K"),
+     (0.25, 0.0, "x = 0.25 K")],
+)  # fmt: skip
+def test_a_number_is_said_to_the_second_digit_of_its_width(value: float, std: float, said: str) -> None:
+    assert _number("x", value, std, "K") == said

@@ -223,7 +223,12 @@ def _title(sight: Sight, mock: bool) -> str:
 
 
 def _number(label: str, value: float, std: float = float("nan"), unit: str = "") -> str:
-    return f"{label} = {value:.4g}" + (f" ± {std:.2g}" if np.isfinite(std) else "") + (f" {unit}" if unit else "")
+    end = f" {unit}" if unit else ""
+    if not (np.isfinite(std) and std > 0):
+        return f"{label} = {value:.4g}{end}"
+    # Both to the second digit of the width, and never as a power of ten.
+    digits = max(0, 1 - int(np.floor(np.log10(std))))
+    return f"{label} = {value:.{digits}f} ± {std:.{digits}f}{end}"
 
 
 def _known(value: Any) -> Any:
