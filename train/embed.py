@@ -18,20 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ingest.errors import JobError, UsageError, make_folder
+from ingest.errors import UsageError, make_folder
 from ingest.files import replacing
 from ingest.quarantine import write_quarantine
-from render import ImageConfig
-from shards import loader as shard_loader
 from shards.format import MANIFEST
-from shards.pictures import pictures
 from train.metrics import FloatArray, IntArray
 from train.model import SpectrumModel
 from train.run import Card, open_model
 from train.scoring import make_accelerator
+from train.sources import from_shards, from_spectra, nothing_read
 
-_KNOWN = {"object_id": pa.string(), "survey": pa.string(), "source_file": pa.string(), "ra": pa.float64(),
-          "dec": pa.float64()}  # fmt: skip
 #: Rows and columns of the similarities that are in memory at once: 64 MB.
 _QUERIES, _OTHERS = 2048, 8192
 
@@ -82,13 +78,12 @@ def embed(
     make_folder(out.parent)
     quarantine: list[dict[str, Any]] = []
     if (inputs / MANIFEST).is_file():
-        source = _from_shards(card, inputs, split, batch_size, str(accelerator.device), threads)
+        source = from_shards(card, inputs, split, batch_size, str(accelerator.device), threads)
     else:
-        source = _from_spectra(card, inputs, batch_size, quarantine)
+        source = from_spectra(card, inputs, batch_size, quarantine)
     rows, vectors = _embed(model, network, accelerator, source)
     if not vectors.numel():
-        why = f"{quarantine[0]['file']}: {quarantine[0]['reason']}" if quarantine else "nothing in it"
-        raise JobError(f"INPUT={inputs}: no object of {len(quarantine)} could be read ({why})")
+        raise nothing_read(inputs, quarantine)
     table = _table(card, rows, vectors, known, neighbours, accelerator.device)
     with replacing(out) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -181,32 +176,6 @@ def _before_the_head(network: Any) -> Iterator[list[Tensor]]:
         yield caught
     finally:
         hook.remove()
-
-
-def _from_spectra(
-    card: Card, inputs: Path, batch_size: int, quarantine: list[dict[str, Any]]
-) -> Iterator[tuple[pa.Table, Tensor]]:
-    for batch in pictures(inputs, ImageConfig.from_dict(card.image), batch_size):
-        quarantine += batch.quarantine
-        if batch.rows:
-            columns = {name: pa.array([row.get(name) for row in batch.rows], kind) for name, kind in _KNOWN.items()}
-            yield pa.table(columns), torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
-
-
-def _from_shards(
-    card: Card, folder: Path, split: str, batch_size: int, device: str, threads: int | None
-) -> Iterator[tuple[pa.Table, Tensor]]:
-    image = ImageConfig.from_dict(card.image)
-    with shard_loader.open(
-        folder, split, batch_size, image=image, device=device, shuffle=False, threads=threads
-    ) as loader:
-        known = loader.sidecar(list(_KNOWN))
-        places = {key: i for i, key in enumerate(known["key"].to_pylist())}
-        known = known.select(list(_KNOWN)).cast(pa.schema(_KNOWN))
-        for batch in loader:
-            valid, pixels = batch["valid"], batch["pixel_values"]
-            rows = [places[key] for key, counts in zip(batch["key"], valid.tolist(), strict=True) if counts]
-            yield known.take(pa.array(rows, pa.int64())), pixels[valid.to(pixels.device)]
 
 
 def _reference(path: Path, card: Card) -> _Reference:

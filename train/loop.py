@@ -362,5 +362,5 @@ class _Trainer:
         """What the run was, for `metrics.json`; rates are of the last uninterrupted part."""
         return {
             "epochs": self.progress.epoch, "steps": self.progress.step, "best": self.progress.best,
-            "history": self.progress.history, "device": str(self.accelerator.device), **self.meter.summary(),
+            "history": self.progress.history, "device": str(self.accelerator.device), **self.meter.rates(),
         }  # fmt: skip

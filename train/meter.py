@@ -105,10 +105,6 @@ class Meter:
             "mfu": done / self.peak if self.peak else None,
         }  # fmt: skip
 
-    def summary(self) -> dict[str, float | None]:
-        """The rates of the whole run."""
-        return self.rates()
-
     def close(self) -> None:
         """Leave the line as it is."""
         self.line.close()

@@ -25,20 +25,15 @@ from tqdm import tqdm
 
 from ingest.errors import JobError, UsageError, make_folder
 from ingest.files import replacing
-from render import ImageConfig
-from shards import loader as shard_loader
 from shards.format import MANIFEST, SPLITS, Manifest
-from shards.pictures import pictures
-from shards.stack import stack
 from train.classification import Classification
 from train.conformal import intervals
 from train.evaluate import check_pictures
 from train.run import Card, open_any
-from train.scoring import make_accelerator, model_input
+from train.scoring import make_accelerator
+from train.sources import Source, from_shards, from_spectra, nothing_read
 from train.tasks import split_logits
 
-_KNOWN = {"object_id": pa.string(), "survey": pa.string(), "source_file": pa.string(), "ra": pa.float64(),
-          "dec": pa.float64()}  # fmt: skip
 _QUARANTINE = {"file": pa.string(), "row": pa.int64(), "stage": pa.string(), "reason": pa.string(),
                "exception": pa.string()}  # fmt: skip
 
@@ -84,7 +79,7 @@ class Predictor:
         account = Account()
         parts = list(self.batches(inputs, account))
         if not parts:
-            raise nothing_read(inputs, account)
+            raise nothing_read(inputs, account.quarantine)
         return pa.concat_tables(parts)
 
     def batches(self, inputs: str | Path, account: Account) -> Iterator[pa.Table]:
@@ -102,8 +97,7 @@ class Predictor:
         Raises:
             UsageError: nothing there, or shards of other pictures.
         """
-        source = self._shards if (Path(inputs) / MANIFEST).is_file() else self._pictures
-        for rows, given in source(Path(inputs), account):
+        for rows, given in self._source(Path(inputs), account):
             with torch.inference_mode(), self._accelerator.autocast():
                 logits = self._network(send_to_device(given, self._accelerator.device))
             table = self._table(rows, logits.float())
@@ -116,40 +110,18 @@ class Predictor:
                     account.classes.setdefault(task.name, Counter()).update(column)
             yield table
 
-    def _pictures(self, inputs: Path, account: Account) -> Iterator[tuple[dict[str, pa.Array], Any]]:
-        spectra = self.card.config.view == "spectra"
-        image = ImageConfig.from_dict(self.card.image)
-        for batch in pictures(inputs, image, self._batch, keep_spectra=spectra):
-            account.quarantine += batch.quarantine
-            if batch.rows:
-                rows = {name: pa.array([r.get(name) for r in batch.rows], kind) for name, kind in _KNOWN.items()}
-                if spectra:
-                    arrays = map(torch.from_numpy, stack(batch.spectra))
-                    yield rows, dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
-                else:
-                    yield rows, torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
+    def _source(self, inputs: Path, account: Account) -> Source:
+        if not (inputs / MANIFEST).is_file():
+            yield from from_spectra(self.card, inputs, self._batch, account.quarantine)
+            return
+        manifest = Manifest.load(inputs)
+        check_pictures(self.card, manifest.config.image.to_dict(), [str(inputs)])
+        for split in filter(manifest.samples, SPLITS):
+            for rows, given in from_shards(self.card, inputs, split, self._batch, str(self._accelerator.device)):
+                yield rows.append_column("split", pa.array([split] * len(rows))), given
 
-    def _shards(self, folder: Path, account: Account) -> Iterator[tuple[dict[str, pa.Array], Any]]:
-        manifest = Manifest.load(folder)
-        check_pictures(self.card, manifest.config.image.to_dict(), [str(folder)])
-        for split in SPLITS:
-            if not manifest.samples(split):
-                continue
-            device, view = str(self._accelerator.device), self.card.config.view
-            with shard_loader.open(folder, split, self._batch, shuffle=False, device=device, view=view) as loader:
-                known = loader.sidecar(list(_KNOWN))
-                done = 0
-                for batch in loader:
-                    n = int(batch["valid"].sum())
-                    part = known.slice(done, n)
-                    rows = {name: part[name].cast(kind) for name, kind in _KNOWN.items()}
-                    given = model_input(batch)
-                    kept = given[:n] if isinstance(given, torch.Tensor) else {k: v[:n] for k, v in given.items()}
-                    yield {**rows, "split": pa.array([split] * n)}, kept
-                    done += n
-
-    def _table(self, rows: dict[str, pa.Array], logits: torch.Tensor) -> pa.Table:
-        columns: dict[str, Any] = dict(rows)
+    def _table(self, rows: pa.Table, logits: torch.Tensor) -> pa.Table:
+        columns: dict[str, Any] = {name: rows[name] for name in rows.column_names}
         for task, part in zip(self.card.tasks, split_logits(self.card.tasks, logits), strict=True):
             answers = task.decode(part)
             more = intervals(task, self.card.conformal.get(task.name), answers)
@@ -188,20 +160,13 @@ def predict(
     batches = model.batches(inputs, account)
     first = next(batches, None)
     if first is None:
-        raise nothing_read(inputs, account)
+        raise nothing_read(inputs, account.quarantine)
     with tqdm(unit="obj", desc="predict", file=sys.stderr, delay=1) as bar, _writer(out, first.schema) as writer:
         for table in chain([first], batches):
             writer.write_table(table)
             bar.update(len(table))
     print(_summary(model.card, account, out))
     return account
-
-
-def nothing_read(inputs: str | Path, account: Account) -> JobError:
-    """The error for an input without a single usable object."""
-    bad = account.quarantine
-    why = f"{bad[0]['file']}: {bad[0]['reason']}" if bad else "nothing in it"
-    return JobError(f"INPUT={inputs}: no object of {len(bad)} could be read ({why})")
 
 
 @contextmanager
