@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import typer
 
+from benchmarks.process import measured
 from benchmarks.records import Record, interleave, save, table
 from ingest.build import IngestConfig, build
 from ingest.errors import BadObjectError, run_app
@@ -153,13 +154,7 @@ def memory(paths: list[Path], sizes: Sequence[int], scratch: Path) -> dict[str, 
     peaks = {}
     for size in sorted(set(sizes)):
         folder = linked(paths, size, scratch / f"links-{size}")
-        code = (
-            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
-            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        )
-        arguments = build_command(folder, scratch / f"m-{size}", 2)
-        done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
-        peaks[f"{size} files"] = int(done.stdout) / 1024
+        _, peaks[f"{size} files"] = measured(build_command(folder, scratch / f"m-{size}", 2), quiet=True)
         print(f"peak memory of the largest process, {size:,} files: {peaks[f'{size} files']:.0f} MB", flush=True)
     return peaks
 

@@ -21,6 +21,7 @@ import pyarrow.csv as pa_csv
 import typer
 
 from benchmarks.matplotlib_reference import figure
+from benchmarks.process import measured
 from benchmarks.records import Record, interleave, save, table
 from ingest.errors import run_app
 from ingest.mock.scale import ScaleConfig, write_parquet_survey
@@ -151,14 +152,8 @@ def memory_records(sizes: Sequence[int], scratch: Path) -> list[Record]:
     records = []
     for size in sorted(sizes):
         spectra = mock(size, scratch)
-        code = (
-            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
-            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        )
         with tempfile.TemporaryDirectory(dir=scratch) as out:
-            command = [sys.executable, "-c", code, *build_command(spectra, Path(out) / "x", 2)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peak = int(done.stdout) / 1024
+            _, peak = measured(build_command(spectra, Path(out) / "x", 2), quiet=True)
         print(f"peak memory of the largest process, {size:,} objects: {peak:.0f} MB", flush=True)
         records.append(Record("peak memory, MB, not seconds", f"{size:,} objects", (peak,)))
     return records

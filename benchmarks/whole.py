@@ -8,30 +8,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.process import measured
 from benchmarks.records import Record, save, table
 from benchmarks.shards import build_command, mock
 from ingest.errors import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_MEASURED = (
-    "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=sys.stderr); "
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
-)
-
-
-def run(command: list[str]) -> tuple[float, float]:
-    """Seconds, and peak resident memory of its largest process in MB."""
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", _MEASURED, *command], check=True, stdout=subprocess.PIPE, text=True)
-    return time.perf_counter() - began, int(done.stdout) / 1024
 
 
 @app.command()
@@ -49,7 +37,7 @@ def main(
     records = []
     verify = [sys.executable, "-m", "shards", "verify", str(shards), "--deep", "--workers", str(workers)]
     for name, command in (("build", build_command(spectra, shards, workers)), ("verify --deep", verify)):
-        seconds, peak = run(command)
+        seconds, peak = measured(command)
         note = f"{seconds:.0f} s in all, peak memory of the largest process {peak:.0f} MB"
         records.append(Record(f"{objects:,} objects, {workers} workers", name, (seconds / objects,), note))
     size = sum(path.stat().st_size for path in shards.rglob("*") if path.is_file())

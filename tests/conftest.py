@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,17 @@ REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", ROOT.parent / "shared" / "dat
 # A job in the background of a shell starts with Ctrl-C ignored, and so would every process that a test starts: those
 # that are interrupted to see what they do would go on. What has a handler here is at its default in a new process.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch's threads wait for each other at every layer: on a busy machine two are many times slower than one."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,7 @@ from train.sequence import CONFIG, SEQUENCES, WEIGHTS, SequenceConfig, SequenceM
 TINY = SEQUENCES["tiny"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def spectrum(seed: int, n: int = 700, kind: int = 0, good: float = 0.9) -> Arrays:
