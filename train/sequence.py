@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ingest.errors import JobError, UsageError, make_folder
 from ingest.files import replacing, write_text
 from shards.batch import SpectraBatch
+from train.layers import Layer
 
 CONFIG, WEIGHTS = "sequence.json", "model.safetensors"
 _ORIGIN, _STEP = math.log(3500.0), 1e-4 * math.log(10)  # Angstrom; the pixel of SDSS and LAMOST
@@ -135,7 +136,7 @@ class _Encoder(nn.Module):
         self.patch, self.width = config.patch, config.width
         self.embed_flux = nn.Linear(config.patch, config.width)
         self.embed_wavelength = nn.Linear(2, config.width)
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config.width, config.heads, config.expansion) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, flux: Tensor, ivar: Tensor, wavelength: Tensor) -> Tensor:
@@ -176,26 +177,3 @@ class _Encoder(nn.Module):
         rates = torch.exp(torch.arange(half, device=where.device) * (-math.log(10_000.0) / half))
         angles = (where / (_STEP * self.patch))[:, :, None] * rates
         return torch.cat([angles.sin(), angles.cos()], dim=2)
-
-
-class _Layer(nn.Module):
-    """Attention and MLP, each behind a norm and beside a way around it."""
-
-    def __init__(self, config: SequenceConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.heads = config.heads
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, config.expansion * width), nn.GELU(), nn.Linear(config.expansion * width, width)
-        )
-
-    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """tokens `(B, T, width)`; valid bool `(B, T)`: those that are attended to."""
-        parts = self.query_key_value(self.norm_attention(tokens)).unflatten(2, (3, self.heads, -1))
-        query, key, value = parts.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None, :])
-        tokens = tokens + self.out(mixed.transpose(1, 2).flatten(2))
-        result: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
-        return result

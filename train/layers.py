@@ -1,0 +1,38 @@
+"""The transformer layer of the models that read spectra."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each behind a norm and beside a way around it (Xiong et al. 2020, "pre-norm")."""
+
+    def __init__(self, width: int, heads: int, expansion: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width))
+
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """tokens `(B, T, width)` to as many; valid bool `(B, T)`: those that are attended to, one a row at least."""
+        query, key, value = self._parts(tokens)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None, :])
+        tokens = tokens + self.out(mixed.transpose(1, 2).flatten(2))
+        result: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
+        return result
+
+    def attention(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """The weights that `forward` mixes with: float32 `(B, heads, T, T)`, rows (queries) sum to 1."""
+        query, key, _ = self._parts(tokens)
+        scores = (query.float() @ key.float().transpose(2, 3)) * query.shape[-1] ** -0.5
+        return scores.masked_fill(~valid[:, None, None, :], -torch.inf).softmax(dim=3)
+
+    def _parts(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `(B, heads, T, width / heads)` each."""
+        parts = self.query_key_value(self.norm_attention(tokens)).unflatten(2, (3, self.heads, -1))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        return query, key, value
