@@ -9,7 +9,7 @@ from render import ImageConfig
 from shards.build import build as build_shards
 from shards.format import ShardConfig
 from train.config import TrainConfig
-from train.loop import fit
+from train.fit import fit
 
 #: 25 patches, of 16 pixels.
 IMAGE = ImageConfig(size=80, block=1)

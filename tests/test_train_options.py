@@ -25,7 +25,7 @@ from train.classification import Classification
 from train.config import TrainConfig
 from train.conformal import LEVELS, calibrate, intervals
 from train.evaluate import evaluate
-from train.loop import fit
+from train.fit import fit
 from train.meter import forward_flops
 from train.model import SpectrumModel, build
 from train.predict import Predictor

@@ -24,10 +24,10 @@ from render import ImageConfig
 from shards.build import build as build_shards
 from shards.format import ShardConfig
 from tests.test_loader_policy import damage
-from train import checkpoint, loop
+from train import checkpoint, loop, scoring
 from train.config import TrainConfig
 from train.evaluate import evaluate
-from train.loop import fit
+from train.fit import fit
 from train.model import build, load, parameter_groups
 from train.predict import Predictor, predict
 
@@ -102,7 +102,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        step, score = loop._Trainer.step, loop.score
+        step, score = loop._Trainer.step, scoring.score
 
         def stopping_step(self, window):  # type: ignore[no-untyped-def]
             loss = step(self, window)
@@ -116,7 +116,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
             return score(*args)
 
         patch.setattr(loop._Trainer, "step", stopping_step)
-        patch.setattr(loop, "score", stopping_score)
+        patch.setattr("train.fit.score", stopping_score)
         with pytest.raises(KeyboardInterrupt):
             fit(config, tmp_path / "cut", device="cpu")
     assert json.loads((tmp_path / "cut" / "run.json").read_text())["status"] == "running"

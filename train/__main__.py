@@ -102,7 +102,7 @@ def fit(
     """
     from train.config import TrainConfig
     from train.config import preset as preset_options
-    from train.loop import fit as run
+    from train.fit import fit as run
 
     if resume not in ("auto", "never"):
         raise UsageError(f"unknown --resume {resume}: choose auto or never")

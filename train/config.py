@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from ingest.errors import UsageError
 
 TINY = "tiny"
+#: What the backbone of a run on a tokenizer begins with; its folder follows.
+TOKENIZER = "tokenizer:"
 #: The one-dimensional transformer, which reads spectra, and its small version; see `train.sequence`.
 SEQUENCE_SIZES = {"sequence": "paper", "sequence-tiny": "tiny"}
 HEADS = ("auto", "histogram", "gaussian", "mse")
@@ -18,6 +20,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "balance": ("none", "weights", "logits"),
     "freeze": ("none", "backbone"),
+    "pool": ("mean", "attention"),
 }
 #: Values that a preset gives; what a user gives beside it wins. `paper` is A&A 709, A122.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -29,27 +32,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """What decides the weights that a run ends with.
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What decides how any model is trained: `train.loop`.
 
     Attributes:
-        task: a name in `train.tasks.TASKS`, or several with commas: one backbone, a head for each.
         shards: folders with a `manifest.json`; more than one are trained on together.
-        backbone: a name on the model hub, a folder, or `tiny`; `sequence` is the one-dimensional transformer that
-            reads spectra (shards made with ENCODING=flux), `sequence-tiny` a small one.
-        batch_size: images a step and process. accumulate: batches whose gradients make one step.
-        lr: peak learning rate; None takes 1e-3 for `tiny` and `sequence-tiny`, and 1e-4 for other backbones.
+        batch_size: samples a step and process. accumulate: batches whose gradients make one step.
+        lr: peak learning rate; None takes what suits the model, see `peak_lr`.
         layer_decay: learning rate of each layer relative to the one above it; 1 is off.
         schedule: after the warm-up, a `cosine` down to 1%, or `constant`.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient.
-        drop_path: largest share of residual branches left out while training, where the backbone has it.
-        freeze: `backbone` trains the heads alone.
-        head: how a regression task predicts: a `histogram` over the train range, a `gaussian`, or a point by `mse`;
-            `auto` is a histogram for redshift and a Gaussian for the rest.
-        bins: of the histogram.
-        balance: of classes: `weights` in the loss, or `logits` adjusted by the log of the class shares.
         augment: changes made to spectra or codes while training, such as `noise=1,mask=0.1` (see `shards.augment`).
         ema: decay a step of an average of the weights, which is what is validated and kept; None is off.
         precision: `auto` is bf16 on a GPU that has it, else fp32.
@@ -58,9 +52,7 @@ class TrainConfig:
         compile: run the model through `torch.compile`.
     """
 
-    task: str
     shards: tuple[str, ...]
-    backbone: str = "facebook/dino-vitb16"
     epochs: int = 10
     batch_size: int = 64
     accumulate: int = 1
@@ -70,11 +62,6 @@ class TrainConfig:
     schedule: str = "cosine"
     warmup: float = 0.05
     clip: float = 1.0
-    drop_path: float = 0.0
-    freeze: str = "none"
-    head: str = "auto"
-    bins: int = 128
-    balance: str = "none"
     augment: str = ""
     ema: float | None = None
     precision: str = "auto"
@@ -87,8 +74,6 @@ class TrainConfig:
         """Check the fields; UsageError names the field and what is allowed."""
         if not self.shards:
             raise UsageError("no SHARDS given: name a folder made by `make shards`")
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise UsageError(f"TASK={self.task}: name one task, or several different ones with commas")
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.upper()}={getattr(self, name)}: give a positive number")
@@ -100,14 +85,71 @@ class TrainConfig:
             raise UsageError("weight_decay must not be negative and clip must be positive")
         if not 0 < self.layer_decay <= 1:
             raise UsageError(f"layer_decay={self.layer_decay}: give a number above 0, at most 1 (off)")
-        for name in ("warmup", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)}: give a share, 0 to below 1")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"warmup={self.warmup}: give a share, 0 to below 1")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UsageError(f"ema={self.ema}: give a number between 0 and 1, such as 0.999")
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
+            if getattr(self, name, allowed[0]) not in allowed:
                 raise UsageError(f"unknown {name} {getattr(self, name)}: choose {', '.join(allowed)}")
+
+    @property
+    def peak_lr(self) -> float:
+        """`lr`, or the default that suits the model."""
+        return 1e-4 if self.lr is None else self.lr
+
+    @property
+    def view(self) -> str:
+        """What the model reads: `picture` or `spectra`."""
+        return "spectra"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able content, with the learning rate resolved."""
+        return {**asdict(self), "shards": list(self.shards), "lr": self.peak_lr}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; ValueError for fields that this program does not know."""
+        unknown = set(content) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
+        return cls(**{**content, "shards": tuple(content["shards"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopConfig):
+    """What decides the weights that a run on labels ends with.
+
+    Attributes:
+        task: a name in `train.tasks.TASKS`, or several with commas: one backbone, a head for each.
+        backbone: a name on the model hub, a folder, or `tiny`; `sequence` is the one-dimensional transformer that
+            reads spectra (shards made with ENCODING=flux), `sequence-tiny` a small one; `tokenizer:folder` is what
+            `make pretrain` made.
+        pool: how the tokens of a tokenizer become one vector: their `mean`, or by a learnt `attention`.
+        drop_path: largest share of residual branches left out while training, where the backbone has it.
+        freeze: `backbone` trains the heads alone.
+        head: how a regression task predicts: a `histogram` over the train range, a `gaussian`, or a point by `mse`;
+            `auto` is a histogram for redshift and a Gaussian for the rest.
+        bins: of the histogram.
+        balance: of classes: `weights` in the loss, or `logits` adjusted by the log of the class shares.
+    """
+
+    task: str
+    backbone: str = "facebook/dino-vitb16"
+    pool: str = "mean"
+    drop_path: float = 0.0
+    freeze: str = "none"
+    head: str = "auto"
+    bins: int = 128
+    balance: str = "none"
+
+    def __post_init__(self) -> None:
+        """Check the fields; UsageError names the field and what is allowed."""
+        super().__post_init__()
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise UsageError(f"TASK={self.task}: name one task, or several different ones with commas")
+        if not 0 <= self.drop_path < 1:
+            raise UsageError(f"drop_path={self.drop_path}: give a share, 0 to below 1")
         if self.bins < 8:
             raise UsageError(f"bins={self.bins}: give at least 8")
 
@@ -117,9 +159,14 @@ class TrainConfig:
         return tuple(name for name in (part.strip() for part in self.task.split(",")) if name)
 
     @property
+    def tokenizer(self) -> str | None:
+        """The folder of the tokenizer that this run starts from, if it does."""
+        return self.backbone.removeprefix(TOKENIZER) if self.backbone.startswith(TOKENIZER) else None
+
+    @property
     def view(self) -> str:
         """What the model reads: `picture` or `spectra`."""
-        return "spectra" if self.backbone in SEQUENCE_SIZES else "picture"
+        return "spectra" if self.backbone in SEQUENCE_SIZES or self.tokenizer is not None else "picture"
 
     @property
     def peak_lr(self) -> float:
@@ -127,18 +174,6 @@ class TrainConfig:
         if self.lr is not None:
             return self.lr
         return 1e-3 if self.backbone in (TINY, "sequence-tiny") else 1e-4
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able content, with the learning rate resolved."""
-        return {**asdict(self), "shards": list(self.shards), "lr": self.peak_lr}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`; ValueError for fields that this program does not know."""
-        unknown = set(content) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
-        return cls(**{**content, "shards": tuple(content["shards"])})
 
 
 def preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,19 @@
-"""The training loop: reads top to bottom, stops at any moment, and goes on where it stopped."""
+"""The training loop: reads top to bottom, stops at any moment, and goes on where it stopped.
+
+What is learnt is an `Objective`: `train.fit` has the one of labels, `train.tokenizer.pretrain` the one without.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -21,18 +24,78 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from shards import loader as shard_loader
 from shards.augment import parse_augment
 from shards.format import Manifest
-from train import checkpoint, evaluate, figures
-from train.baselines import Baselines
-from train.config import TrainConfig
-from train.conformal import calibrate
-from train.judgement import judge
+from train import checkpoint
+from train.config import LoopConfig
 from train.meter import Meter, stop_on_interrupt
-from train.model import freeze, output_names, parameter_groups
-from train.run import CARD, Card, build_any, claim, data_record, save_model, write_record
-from train.scoring import add_labels, finite, make_accelerator, model_input, score
-from train.tasks import check_tasks, make_tasks, masked_loss, split_logits
+from train.model import parameter_groups
+from train.run import claim, data_record, write_record
+from train.scoring import finite, make_accelerator
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a validation found.
+
+    Attributes:
+        metric, value: by which the best epoch is chosen. more: whether more of it is better.
+        entry: of the history and the tracker.
+        found: for `Objective.keep`.
+    """
+
+    metric: str
+    value: float
+    more: bool
+    entry: dict[str, Any]
+    found: Any = None
+
+    def beats(self, best: dict[str, Any] | None) -> bool:
+        """Whether this is the best validation so far; a run without a defined metric keeps its last epoch."""
+        if best is None or best["value"] is None:
+            return True
+        return math.isfinite(self.value) and (self.value > best["value"] if self.more else self.value < best["value"])
+
+
+class Objective(Protocol):
+    """What a model is to learn."""
+
+    @property
+    def title(self) -> str:
+        """In the progress line."""
+        ...
+
+    def build(self, device: torch.device) -> nn.Module:
+        """A fresh model."""
+        ...
+
+    def counts(self, batch: Any) -> list[int]:
+        """How many samples of a batch count, for each term of the loss."""
+        ...
+
+    def totals(self, model: nn.Module, batch: Any, accelerator: Accelerator) -> Sequence[Tensor]:
+        """Each term of the loss summed over the samples that count, float32 scalars."""
+        ...
+
+    def validate(self, model: nn.Module, loader: Any, accelerator: Accelerator, check: Callable[[], None]) -> Verdict:
+        """Score the validation split on all processes; `check` is called after every batch and may raise."""
+        ...
+
+    def keep(self, model: nn.Module, verdict: Verdict, best: dict[str, Any]) -> None:
+        """Write the best model so far to the run's folder; on the main process alone."""
+        ...
+
+    def restore(self) -> None:
+        """Read again what `keep` wrote, after an interruption."""
+        ...
+
+    def describe(self) -> str:
+        """One line on the data and the model, before the first step."""
+        ...
+
+    def finish(self, summary: dict[str, Any]) -> str:
+        """Write the report of the whole run, and return what there is to say; on the main process alone."""
+        ...
 
 
 @dataclass
@@ -53,57 +116,66 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def fit(
-    config: TrainConfig,
-    out: Path,
-    *,
-    resume: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    backend: str | None = None,
-    on_error: str = "stop",
-    log: str = "tensorboard",
-    checkpoint_minutes: float = 10,
-) -> Path:
-    """Train, keep the best epoch by validation, write its model, `metrics.json` and report to `out`.
+@dataclass(frozen=True)
+class Start:
+    """What an objective is made from: open loaders of the train and validation split, and records of their data."""
 
-    Args:
+    train: Any
+    val: Any
+    data: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What does not change the weights that a run ends with (but for what damaged samples leave out).
+
+    Attributes:
         resume: `auto` goes on with an unfinished run of the same configuration and data; `never` replaces it.
         threads, backend, on_error: of the loader; what it skips counts nowhere, and is said at the end.
         log: `tensorboard` (in `out/tensorboard`), `wandb` or `none`.
         checkpoint_minutes: between checkpoints inside an epoch; there is one after every epoch anyhow.
+    """
 
-    Returns:
-        `out`.
+    resume: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    backend: str | None = None
+    on_error: str = "stop"
+    log: str = "tensorboard"
+    checkpoint_minutes: float = 10
+
+
+def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: Options) -> Path:
+    """Train, and keep the best epoch by validation in `out`, which is returned.
 
     Raises:
         UsageError: the configuration, the shards or `out` do not fit. JobError: hub, disk or a checkpoint failed.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
-    check_tasks(config)
     augment = parse_augment(config.augment)
     manifests = [Manifest.load(Path(folder)) for folder in config.shards]
-    accelerator = make_accelerator(device, config.precision, log, out)
+    accelerator = make_accelerator(options.device, config.precision, options.log, out)
     data = data_record(config.shards, manifests)
     if accelerator.is_main_process:
-        claim(out, config, data, resume)
+        claim(out, config.to_dict(), data, options.resume)
     accelerator.wait_for_everyone()
-    record = claim(out, config, data, "auto")
+    record = claim(out, config.to_dict(), data, "auto")
     if record["status"] == "complete":
         accelerator.print(f"{out}: this run is complete; nothing to do. --resume never trains it again")
         return out
     set_seed(config.seed)
     where = {
         "rank": accelerator.process_index, "world_size": accelerator.num_processes, "seed": config.seed,
-        "device": str(accelerator.device), "threads": threads, "backend": backend, "on_error": on_error,
-        "view": config.view,
+        "device": str(accelerator.device), "threads": options.threads, "backend": options.backend,
+        "on_error": options.on_error, "view": config.view,
     }  # fmt: skip
     with (
         shard_loader.open(config.shards, "train", config.batch_size, augment=augment, **where) as train,
         shard_loader.open(config.shards, "val", config.batch_size, **where) as val,
     ):
-        trainer = _trainer(config, out, accelerator, train, val, record, data)
-        trainer.interval = 60 * checkpoint_minutes
+        objective = make(Start(train, val, data))
+        trainer = _Trainer(config, objective, out, accelerator, train, val, record)
+        trainer.interval = 60 * options.checkpoint_minutes
         try:
             trainer.run()
         finally:
@@ -113,44 +185,26 @@ def fit(
                 tracker.finish()
     if accelerator.is_main_process:
         summary = trainer.summary()
-        print(evaluate.write(out, trainer.card, {}, training=summary))
+        print(objective.finish(summary))
         write_record(out, {**record, "status": "complete", **summary})
         checkpoint.remove(out)
     accelerator.wait_for_everyone()
     return out
 
 
-def _trainer(
-    config: TrainConfig, out: Path, accelerator: Accelerator, train: Any, val: Any, record: dict[str, Any],
-    data: tuple[dict[str, Any], ...],
-) -> _Trainer:  # fmt: skip
-    tasks = make_tasks(config, train.manifests, train.sidecar)
-    for loader in (train, val):
-        add_labels(tasks, loader)
-    labels = train.sidecar(["survey", *(task.label for task in tasks)])
-    baselines = {task.name: Baselines.learn(task, labels) for task in tasks}
-    mock = any(manifest.mock for manifest in train.manifests)
-    return _Trainer(Card(tasks, config, train.image.to_dict(), data, mock, baselines), out, accelerator, train, val,
-                    record)  # fmt: skip
-
-
 class _Trainer:
     def __init__(
-        self, card: Card, out: Path, accelerator: Accelerator, train: Any, val: Any, record: dict[str, Any]
-    ) -> None:
-        self.card, self.out, self.accelerator, self.train, self.val = card, out, accelerator, train, val
-        self.config, self.tasks, self.record = card.config, card.tasks, record
+        self, config: LoopConfig, objective: Objective, out: Path, accelerator: Accelerator, train: Any, val: Any,
+        record: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.config, self.objective, self.out, self.accelerator = config, objective, out, accelerator
+        self.train, self.val, self.record = train, val, record
         self.progress = Progress()
-        config = self.config
         self.per_epoch = min(len(train), config.overfit_batches or sys.maxsize)
         a_step = math.ceil(self.per_epoch / config.accumulate)
         self.steps = min(config.epochs * a_step, config.max_steps or sys.maxsize)
         self.epochs = math.ceil(self.steps / a_step)
-        names = output_names(self.tasks)
-        self.plain = build_any(config, train.image.size, names)
-        self.plain.to(accelerator.device)
-        if config.freeze == "backbone":
-            freeze(self.plain)
+        self.plain = objective.build(accelerator.device)
         groups = parameter_groups(self.plain, config.weight_decay, config.layer_decay)
         fused = accelerator.device.type in ("cuda", "cpu")
         optimizer = torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.999), fused=fused)
@@ -160,7 +214,7 @@ class _Trainer:
         self.model, self.optimizer = accelerator.prepare(runner, optimizer)
         self.interval, self.saved_at = 600.0, time.monotonic()
         self.few: list[Any] | None = None
-        self.meter = Meter(accelerator, self.plain, train.image.size, card.title)
+        self.meter = Meter(accelerator, self.plain, train.image.size, objective.title)
 
     def averaged(self) -> AveragedModel | None:
         """The moving average of the weights, where it is asked for."""
@@ -195,7 +249,7 @@ class _Trainer:
         self.progress = Progress(**state)
         self.accelerator.print(f"resuming {self.out} after step {self.progress.step} of {self.steps}")
         if self.progress.best:
-            self.card = Card.loads((self.out / CARD).read_text())
+            self.objective.restore()
 
     def train_epoch(self) -> None:
         """Train on what is left of the epoch; checkpoint now and then."""
@@ -225,29 +279,22 @@ class _Trainer:
         yield from self.few[self.progress.batch :]
 
     def step(self, window: list[Any]) -> Tensor:
-        """One optimiser step on some batches: the sum over tasks of the mean loss over their labelled samples.
+        """One optimiser step on some batches: the sum over the terms of the mean loss over the samples that count.
 
         The means are over all batches of the step and all processes, however unevenly the labels are spread.
         """
         share = self.schedule(self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.peak_lr * group["lr_scale"] * share
-        known = [
-            sum(int((torch.isfinite(b["labels"][task.label]) & b["valid"].cpu()).sum()) for b in window)
-            for task in self.tasks
-        ]
+        known = [sum(term) for term in zip(*map(self.objective.counts, window), strict=True)]
         # Processes average their gradients, so each one's sum is divided by the mean count, not by its own.
         counts = torch.tensor(known, device=self.accelerator.device, dtype=torch.float32)
         counts = self.accelerator.reduce(counts, reduction="mean").clamp_min(1 / self.accelerator.num_processes)
         whole = torch.zeros((), device=self.accelerator.device)
         for i, batch in enumerate(window):
             with self.accelerator.no_sync(self.model) if i + 1 < len(window) else nullcontext():
-                with self.accelerator.autocast():
-                    logits = self.model(model_input(batch))
-                loss = torch.zeros((), device=self.accelerator.device)
-                for task, part, count in zip(self.tasks, split_logits(self.tasks, logits), counts, strict=True):
-                    total, _ = masked_loss(task, part, batch["labels"][task.label], batch["valid"])
-                    loss = loss + total / count
+                totals = self.objective.totals(self.model, batch, self.accelerator)
+                loss = (torch.stack(list(totals)) / counts).sum()
                 self.accelerator.backward(loss)
                 whole += loss.detach()
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -277,47 +324,17 @@ class _Trainer:
                 self.save(stop=True)
 
         model = self.model if self.average is None else self.average.module
-        scored = score(model, self.tasks, self.val, self.accelerator, check)
-        scores = {task.name: judge(task, scored[task.name], self.card.baselines[task.name]) for task in self.tasks}
+        verdict = self.objective.validate(model, self.val, self.accelerator, check)
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        metric, value, more = self.criterion(scores)
-        entry = {"epoch": progress.epoch, "step": progress.step, metric: value}
-        entry |= {f"loss_{name}": found["loss"] for name, found in scores.items()}
-        entry |= {f"{task.name}_{task.best[0]}": scores[task.name]["all"][task.best[0]] for task in self.tasks}
+        entry = {"epoch": progress.epoch, "step": progress.step, verdict.metric: verdict.value, **verdict.entry}
         progress.history.append(finite(entry))
-        self.meter.epoch(progress.step, f"{progress.epoch}/{self.epochs} val {metric} {value:.4f}", entry)
-        if self.better(value, more):
-            progress.best = {"epoch": progress.epoch, "metric": metric, "value": finite(value)}
+        text = f"{progress.epoch}/{self.epochs} val {verdict.metric} {verdict.value:.4f}"
+        self.meter.epoch(progress.step, text, entry)
+        if verdict.beats(progress.best):
+            progress.best = {"epoch": progress.epoch, "metric": verdict.metric, "value": finite(verdict.value)}
             if self.accelerator.is_main_process:
-                card = replace(self.card, best=progress.best, conformal=calibrate(self.tasks, scored))
-                self.card = save_model(self.out, self.best_model, card)
-                for task in self.tasks:
-                    figures.draw(self.out, task, scored[task.name], "val", self.card.mock)
-                evaluate.write(self.out, self.card, {"val": scores}, page=False)
+                self.objective.keep(self.best_model, verdict, progress.best)
         self.save(stop=self.wish() > 1 and progress.epoch < self.epochs)
-
-    def criterion(self, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, float, bool]:
-        """Metric, value and whether more is better: the task's own, or the mean skill where there are several.
-
-        The skill of a classification is its macro F1, that of a regression 1 - error / error of the mean label.
-        """
-        if len(self.tasks) == 1:
-            metric, more = self.tasks[0].best
-            return metric, scores[self.tasks[0].name]["all"][metric], more
-        skills = []
-        for task in self.tasks:
-            metric, more = task.best
-            mine, constant = (scores[task.name][k] for k in ("all", "baselines"))
-            skills.append(mine[metric] if more else 1 - mine[metric] / constant["constant"][metric])
-        known = [skill for skill in skills if math.isfinite(skill)]
-        return "mean_skill", sum(known) / len(known) if known else math.nan, True
-
-    def better(self, value: float, more: bool) -> bool:
-        """Whether this is the best validation so far; a run without a defined metric keeps its last epoch."""
-        best = None if self.progress.best is None else self.progress.best["value"]
-        if best is None:
-            return True
-        return math.isfinite(value) and (value > best if more else value < best)
 
     def save(self, stop: bool) -> None:
         """Checkpoint; on `stop` say how to go on and leave."""
@@ -345,15 +362,9 @@ class _Trainer:
         return int(everyone.max())
 
     def say_what(self) -> None:
-        counted = {name: dict(baselines.counts) for name, baselines in self.card.baselines.items()}
-        counts = "; ".join(
-            f"{name} {numbers.pop('all'):,} labelled ({', '.join(f'{k} {n:,}' for k, n in numbers.items())})"
-            for name, numbers in counted.items()
-        )
         parameters = sum(p.numel() for p in self.plain.parameters())
         self.accelerator.print(
-            f"{'MOCK data: ' if self.card.mock else ''}{self.train.samples:,} train images, {self.val.samples:,} val "
-            f"images; {counts}\n{self.config.backbone}, {parameters / 1e6:.1f} M parameters, {self.steps:,} steps of "
+            f"{self.objective.describe()}, {parameters / 1e6:.1f} M parameters, {self.steps:,} steps of "
             f"{self.config.batch_size} x {self.config.accumulate} x {self.accelerator.num_processes} on "
             f"{self.accelerator.device}, {self.accelerator.mixed_precision.replace('no', 'fp32')}"
         )

@@ -48,7 +48,7 @@ class SpectrumModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and `preprocessor_config.json` that `from_pretrained` opens."""
-        _quiet()
+        quiet()
         self.network.save_pretrained(folder)  # type: ignore[operator]
         size = _image_size(self.network)
         content = {
@@ -92,7 +92,7 @@ def build(
         UsageError: no such folder or model, not an image model, or one that cannot take pictures of this size.
         JobError: the model hub cannot be reached and the model is not in its local cache.
     """
-    _quiet()
+    quiet()
     if backbone == TINY:
         network, mean, std = _tiny(image_size, head_size)
     else:
@@ -113,7 +113,7 @@ def load(folder: Path) -> SpectrumModel:
     """
     from transformers import AutoModelForImageClassification
 
-    _quiet()
+    quiet()
     try:
         network, info = AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
@@ -298,7 +298,7 @@ def _fresh_head(network: nn.Module) -> None:
             nn.init.zeros_(parameter)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """No progress bars and load reports of transformers between our lines."""
     import transformers
 

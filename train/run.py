@@ -150,7 +150,7 @@ def open_any(run: Path) -> tuple[Card, Network]:
     return card, SequenceModel.load(run) if card.config.view == "spectra" else load(run)
 
 
-def claim(run: Path, config: TrainConfig, data: Sequence[Mapping[str, Any]], resume: str) -> dict[str, Any]:
+def claim(run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]], resume: str) -> dict[str, Any]:
     """The record of the run to do in this folder: a new one, or the unfinished or complete one that is there.
 
     Args:
@@ -159,7 +159,7 @@ def claim(run: Path, config: TrainConfig, data: Sequence[Mapping[str, Any]], res
     Raises:
         UsageError: the folder holds a run of another configuration or data that has saved something, or other files.
     """
-    wanted = {"config": config.to_dict(), "data": [dict(record) for record in data]}
+    wanted = {"config": dict(config), "data": [dict(record) for record in data]}
     path = run / RUN
     if resume == "never":
         clear(run)

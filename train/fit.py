@@ -1,0 +1,141 @@
+"""Learning from labels: the objective of a run on one or several tasks, and `fit`, which trains it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from train import evaluate, figures, loop
+from train.baselines import Baselines
+from train.config import TrainConfig
+from train.conformal import calibrate
+from train.judgement import judge
+from train.loop import Options, Start, Verdict
+from train.model import freeze, output_names
+from train.run import CARD, Card, build_any, save_model
+from train.scoring import add_labels, model_input, score
+from train.tasks import check_tasks, make_tasks, masked_loss, split_logits
+
+
+def fit(config: TrainConfig, out: Path, **options: Any) -> Path:
+    """Train, keep the best epoch by validation, write its model, `metrics.json` and report to `out`.
+
+    Args:
+        options: see `train.loop.Options`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: the configuration, the shards or `out` do not fit. JobError: hub, disk or a checkpoint failed.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint.
+    """
+    check_tasks(config)
+    return loop.train(config, out, lambda start: Labels.of(config, out, start), Options(**options))
+
+
+class Labels:
+    """The objective: the masked loss of every task, and the skill on validation. See `train.loop.Objective`."""
+
+    def __init__(self, card: Card, out: Path, image_size: int, images: tuple[int, int]) -> None:
+        """Of a card without a model yet; `images` of the train and the validation split."""
+        self.card, self.tasks, self.config = card, card.tasks, card.config
+        self._out, self._size, self._images = out, image_size, images
+
+    @classmethod
+    def of(cls, config: TrainConfig, out: Path, start: Start) -> Labels:
+        """The tasks of a run, scaled by the train split, and its constant baselines."""
+        train = start.train
+        tasks = make_tasks(config, train.manifests, train.sidecar)
+        for loader in (train, start.val):
+            add_labels(tasks, loader)
+        labels = train.sidecar(["survey", *(task.label for task in tasks)])
+        baselines = {task.name: Baselines.learn(task, labels) for task in tasks}
+        mock = any(manifest.mock for manifest in train.manifests)
+        card = Card(tasks, config, train.image.to_dict(), start.data, mock, baselines)
+        return cls(card, out, train.image.size, (train.samples, start.val.samples))
+
+    @property
+    def title(self) -> str:
+        """The names of the tasks."""
+        return self.card.title
+
+    def build(self, device: torch.device) -> nn.Module:
+        """The backbone with a fresh head."""
+        model = build_any(self.config, self._size, output_names(self.tasks)).to(device)
+        if self.config.freeze == "backbone":
+            freeze(model)
+        return model
+
+    def counts(self, batch: Any) -> list[int]:
+        """Labelled samples, for each task."""
+        valid = batch["valid"].cpu()
+        return [int((torch.isfinite(batch["labels"][task.label]) & valid).sum()) for task in self.tasks]
+
+    def totals(self, model: nn.Module, batch: Any, accelerator: Accelerator) -> list[Tensor]:
+        """The loss of each task, summed over its labelled samples."""
+        with accelerator.autocast():
+            logits = model(model_input(batch))
+        return [
+            masked_loss(task, part, batch["labels"][task.label], batch["valid"])[0]
+            for task, part in zip(self.tasks, split_logits(self.tasks, logits), strict=True)
+        ]
+
+    def validate(self, model: nn.Module, loader: Any, accelerator: Accelerator, check: Callable[[], None]) -> Verdict:
+        """Everything that is measured of every task."""
+        scored = score(model, self.tasks, loader, accelerator, check)
+        scores = {task.name: judge(task, scored[task.name], self.card.baselines[task.name]) for task in self.tasks}
+        entry = {f"loss_{name}": found["loss"] for name, found in scores.items()}
+        entry |= {f"{task.name}_{task.best[0]}": scores[task.name]["all"][task.best[0]] for task in self.tasks}
+        return Verdict(*self.criterion(scores), entry, (scored, scores))
+
+    def criterion(self, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, float, bool]:
+        """Metric, value and whether more is better: the task's own, or the mean skill where there are several.
+
+        The skill of a classification is its macro F1, that of a regression 1 - error / error of the mean label.
+        """
+        if len(self.tasks) == 1:
+            metric, more = self.tasks[0].best
+            return metric, scores[self.tasks[0].name]["all"][metric], more
+        skills = []
+        for task in self.tasks:
+            metric, more = task.best
+            mine, constant = (scores[task.name][k] for k in ("all", "baselines"))
+            skills.append(mine[metric] if more else 1 - mine[metric] / constant["constant"][metric])
+        known = [skill for skill in skills if math.isfinite(skill)]
+        return "mean_skill", sum(known) / len(known) if known else math.nan, True
+
+    def keep(self, model: Any, verdict: Verdict, best: dict[str, Any]) -> None:
+        """The model, its card, and the report of the validation."""
+        scored, scores = verdict.found
+        card = replace(self.card, best=best, conformal=calibrate(self.tasks, scored))
+        self.card = save_model(self._out, model, card)
+        for task in self.tasks:
+            figures.draw(self._out, task, scored[task.name], "val", self.card.mock)
+        evaluate.write(self._out, self.card, {"val": scores}, page=False)
+
+    def restore(self) -> None:
+        """The card of the best model so far."""
+        self.card = Card.loads((self._out / CARD).read_text())
+
+    def describe(self) -> str:
+        """Images, labels and backbone."""
+        counted = {name: dict(baselines.counts) for name, baselines in self.card.baselines.items()}
+        counts = "; ".join(
+            f"{name} {numbers.pop('all'):,} labelled ({', '.join(f'{k} {n:,}' for k, n in numbers.items())})"
+            for name, numbers in counted.items()
+        )
+        train, val = self._images
+        mock = "MOCK data: " if self.card.mock else ""
+        return f"{mock}{train:,} train images, {val:,} val images; {counts}\n{self.config.backbone}"
+
+    def finish(self, summary: dict[str, Any]) -> str:
+        """The report with the whole history."""
+        return evaluate.write(self._out, self.card, {}, training=summary)
