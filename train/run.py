@@ -25,11 +25,12 @@ from train.config import SEQUENCE_SIZES, TrainConfig
 from train.model import SpectrumModel, build, load
 from train.sequence import SEQUENCES, SequenceModel
 from train.tasks import Task, task_from_dict
+from train.tokenizer.classifier import SpectrumClassifier, classifier, load_classifier
 
 CARD, RUN, METRICS, REPORT, PAGE = "specshards.json", "run.json", "metrics.json", "report.md", "report.html"
 _MODEL_FILES = ("config.json", "preprocessor_config.json", "sequence.json", "model.safetensors")
 
-Network = SpectrumModel | SequenceModel
+Network = SpectrumModel | SequenceModel | SpectrumClassifier
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[
 
 def build_any(config: TrainConfig, image_size: int, names: Sequence[str]) -> Network:
     """A fresh model with an output for each of `names`; see `train.model.build`."""
+    if config.tokenizer is not None:
+        return classifier(Path(config.tokenizer), len(names), config.pool)
     if config.view == "spectra":
         return SequenceModel(SEQUENCES[SEQUENCE_SIZES[config.backbone]], len(names))
     return build(config.backbone, len(names), image_size, names, drop_path=config.drop_path)
@@ -147,6 +150,8 @@ def open_any(run: Path) -> tuple[Card, Network]:
     with weights.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != card.model:
             raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); train the model again")
+    if card.config.tokenizer is not None:
+        return card, load_classifier(run)
     return card, SequenceModel.load(run) if card.config.view == "spectra" else load(run)
 
 

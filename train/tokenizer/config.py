@@ -16,6 +16,7 @@ class TokenizerConfig(PreTrainedConfig):
         expansion: of the MLP between two attentions.
         patch: pixels a token.
         shortest, longest: wavelengths, Angstrom, of the sinusoids that encode a wavelength, evenly spaced in log.
+        pool: of a classifier on the encoder: the `mean` of the tokens, or a learnt `attention`.
     """
 
     model_type = "spectral-tokenizer"
@@ -28,6 +29,7 @@ class TokenizerConfig(PreTrainedConfig):
     patch: int = 32
     shortest: float = 0.1
     longest: float = 1e6
+    pool: str = "mean"
 
 
 #: `base` is the published size (39 M parameters); `tiny` learns on a CPU within an hour.

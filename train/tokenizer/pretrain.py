@@ -1,0 +1,222 @@
+"""Pretraining without labels: draw every spectrum again, weighed by what is known of its noise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ingest.errors import UsageError
+from ingest.files import publish, write_text
+from train import checkpoint, loop
+from train.config import LoopConfig
+from train.loop import Options, Start, Verdict
+from train.model import quiet
+from train.scoring import model_input
+from train.tokenizer.config import SIZES, TokenizerConfig
+from train.tokenizer.model import Tokenizer
+from train.tokenizer.pixels import Pixels, patches, scaled, usable
+
+CARD = "tokenizer.json"
+#: Share of the good patches that validation hides, whatever training does: what is drawn there was not seen.
+HIDDEN = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LoopConfig):
+    """What decides the weights of a tokenizer. The defaults are the paper's, where it says what it did.
+
+    Attributes:
+        size: a name in `train.tokenizer.config.SIZES`.
+        masked: share of the good patches hidden from the encoder while training; 0 is the paper's choice.
+        huber: residuals of more than so many standard deviations count linearly, not squared; None is the paper's.
+        floor: error that no pixel is better than, as a share of the spectrum's scale, added in quadrature: without
+            it, the few brightest spectra rule the loss. 0 is the paper's choice.
+    """
+
+    size: str = "base"
+    weight_decay: float = 0.01
+    masked: float = 0.0
+    huber: float | None = None
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the fields; UsageError names the field and what is allowed."""
+        super().__post_init__()
+        if self.size not in SIZES:
+            raise UsageError(f"unknown SIZE={self.size}: choose {' or '.join(SIZES)}")
+        if not 0 <= self.masked < 1 or not 0 <= self.floor < 1:
+            raise UsageError("masked and floor are shares: give 0 to below 1")
+        if self.huber is not None and not self.huber > 0:
+            raise UsageError(f"huber={self.huber}: give a positive number of standard deviations")
+
+    @property
+    def peak_lr(self) -> float:
+        """`lr`, or the default that suits the size."""
+        if self.lr is not None:
+            return self.lr
+        return 1e-3 if self.size == "tiny" else 1e-4
+
+
+def pretrain(config: PretrainConfig, out: Path, **options: Any) -> Path:
+    """Train a tokenizer, keep the best epoch by validation, and write it to `out` as `from_pretrained` opens it.
+
+    Args:
+        options: see `train.loop.Options`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UsageError: the configuration, the shards or `out` do not fit. JobError: disk or a checkpoint failed.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint.
+    """
+    return loop.train(config, out, lambda start: Drawing.of(config, out, start), Options(**options))
+
+
+def chi2(drawn: Tensor, pixels: Pixels, floor: float = 0.0, huber: float | None = None) -> Tensor:
+    """Squared residual of every pixel in units of its variance, float32 `(B, N)`; 0 where bad.
+
+    Where a survey gives no errors, the variance is 1, in units of the spectrum's scale.
+
+    Args:
+        drawn: flux over its scale `(B, N)`.
+        floor, huber: see `PretrainConfig`.
+    """
+    variance = torch.where(pixels.error > 0, pixels.error.square() + floor**2, 1)
+    residual = (drawn - pixels.flux) * variance.rsqrt()
+    squared = residual.square()
+    if huber is not None:
+        squared = torch.where(residual.abs() <= huber, squared, 2 * huber * residual.abs() - huber**2)
+    return torch.where(pixels.good, squared, 0)
+
+
+def per_object(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of each row's counted pixels, float32 `(B,)`, and whether it has any, bool `(B,)`."""
+    count = counted.sum(dim=1)
+    return (values * counted).sum(dim=1) / count.clamp_min(1), count > 0
+
+
+def hide(batch: Any, patch: int, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """A random share of the patches that could be used, bool `(B, T)`, drawn on the CPU."""
+    could = usable(patches(batch["ivar"] > 0, patch))
+    return could & (torch.rand(could.shape, generator=generator) < share).to(could.device)
+
+
+class Drawing:
+    """The objective: the weighted squared error of what is drawn. See `train.loop.Objective`."""
+
+    def __init__(self, config: PretrainConfig, out: Path, card: dict[str, Any], samples: tuple[int, int]) -> None:
+        """With the record that will stand beside the model; `samples` of the train and the validation split."""
+        self.config, self.card = config, card
+        self._out, self._samples = out, samples
+
+    @classmethod
+    def of(cls, config: PretrainConfig, out: Path, start: Start) -> Drawing:
+        """For the data of a run."""
+        mock = any(manifest.mock for manifest in start.train.manifests)
+        card = {"config": config.to_dict(), "data": list(start.data), "mock": mock, "model": "", "best": None}
+        return cls(config, out, card, (start.train.samples, start.val.samples))
+
+    @property
+    def title(self) -> str:
+        """In the progress line."""
+        return "tokenizer"
+
+    def build(self, device: torch.device) -> nn.Module:
+        """A tokenizer from scratch."""
+        return Tokenizer(TokenizerConfig(**SIZES[self.config.size])).to(device)
+
+    def counts(self, batch: Any) -> list[int]:
+        """Spectra with a good pixel."""
+        return [int(self._counted(batch).sum())]
+
+    def totals(self, model: nn.Module, batch: Any, accelerator: Accelerator) -> list[Tensor]:
+        """The mean over each spectrum's good pixels, hidden or not, summed over the spectra."""
+        hidden = self._hide(batch)
+        with accelerator.autocast():
+            drawn = model(model_input(batch), hidden)
+        pixels = scaled(batch["flux"], batch["ivar"])
+        mean, _ = per_object(chi2(drawn, pixels, self.config.floor, self.config.huber), pixels.good)
+        return [torch.where(self._counted(batch), mean, 0).sum() + 0.0 * drawn.sum()]
+
+    def validate(self, model: nn.Module, loader: Any, accelerator: Accelerator, check: Callable[[], None]) -> Verdict:
+        """The loss of training on the whole split, and what the same loss is where patches are hidden.
+
+        The patches hidden are the same at every epoch. Where training hides none, the epoch is chosen by what is
+        seen, else by what is hidden.
+        """
+        model.eval()
+        generator = torch.Generator().manual_seed(0)
+        sums = torch.zeros(2, 2, dtype=torch.float64)
+        options = (self.config.floor, self.config.huber)
+        with torch.inference_mode():
+            for batch in loader:
+                pixels = scaled(batch["flux"], batch["ivar"])
+                hidden = hide(batch, TokenizerConfig.patch, HIDDEN, generator)
+                unseen = hidden.repeat_interleave(TokenizerConfig.patch, dim=1)[:, : pixels.good.shape[1]]
+                for i, (patch_mask, where) in enumerate(((None, pixels.good), (hidden, pixels.good & unseen))):
+                    with accelerator.autocast():
+                        drawn = model(model_input(batch), patch_mask)
+                    mean, some = per_object(chi2(drawn, pixels, *options), where)
+                    some &= batch["valid"].to(some.device)
+                    sums[i] += torch.stack([mean[some].double().sum(), some.sum().double()]).cpu()
+                check()
+        if accelerator.num_processes > 1:
+            sums = accelerator.reduce(sums.to(accelerator.device)).cpu()
+        seen, unseen_loss = (float(total / count) if count else float("nan") for total, count in sums)
+        entry = {"loss": seen, "loss_hidden": unseen_loss}
+        if self.config.masked:
+            return Verdict("loss_hidden", unseen_loss, more=False, entry=entry)
+        return Verdict("loss", seen, more=False, entry=entry)
+
+    def keep(self, model: Any, verdict: Verdict, best: dict[str, Any]) -> None:
+        """The tokenizer, and its card, which comes last and carries the weights' checksum."""
+        temporary = self._out / ".model.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        quiet()
+        with checkpoint.writing(temporary):
+            model.save_pretrained(temporary)
+        with (temporary / "model.safetensors").open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        for path in sorted(temporary.iterdir()):
+            publish(path, self._out / path.name)
+        shutil.rmtree(temporary)
+        self.card = {**self.card, "best": best, "model": checksum}
+        write_text(self._out / CARD, json.dumps(self.card, indent=1, sort_keys=True) + "\n")
+
+    def restore(self) -> None:
+        """The card of the best model so far."""
+        self.card = json.loads((self._out / CARD).read_text())
+
+    def describe(self) -> str:
+        """Spectra and size."""
+        train, val = self._samples
+        mock = "with MOCK data: " if self.card["mock"] else ""
+        return f"{mock}{train:,} train spectra, {val:,} val spectra\ntokenizer {self.config.size}"
+
+    def finish(self, summary: dict[str, Any]) -> str:
+        """What the best epoch reached."""
+        entry = next(e for e in summary["history"] if e["epoch"] == summary["best"]["epoch"])
+        return (
+            f"epoch {entry['epoch']}: mean squared residual in variances {entry['loss']:.4g} of what was seen, "
+            f"{entry['loss_hidden']:.4g} of hidden patches\n"
+            f"{self._out}: the tokenizer; `make train MODEL=tokenizer:{self._out} TASK=...` goes on from it"
+        )
+
+    def _hide(self, batch: Any) -> Tensor | None:
+        if not self.config.masked:
+            return None
+        return hide(batch, TokenizerConfig.patch, self.config.masked)
+
+    @staticmethod
+    def _counted(batch: Any) -> Tensor:
+        return (batch["ivar"] > 0).any(dim=1) & batch["valid"].to(batch["ivar"].device)
