@@ -39,18 +39,19 @@ def run(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rollout_is_the_product_of_the_layers(layers: int) -> None:
     rng = np.random.default_rng(layers)
     attention = rng.dirichlet(np.full(7, 0.3), size=(layers, 2, 3, 7))  # layers, batch, heads, queries, keys
-    found = rollout([torch.from_numpy(weights) for weights in attention]).numpy()
+    start = np.stack([np.eye(7)[0], rng.dirichlet(np.full(7, 0.5))])  # a CLS token, and a mean with weights
+    found = rollout([torch.from_numpy(weights) for weights in attention], torch.from_numpy(start)).numpy()
     for b in range(2):
         product = np.eye(7)
         for layer in range(layers):
             product = (0.5 * attention[layer, b].mean(axis=0) + 0.5 * np.eye(7)) @ product
-        np.testing.assert_allclose(found[b], product[0], rtol=1e-12)
+        np.testing.assert_allclose(found[b], start[b] @ product, rtol=1e-12)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
 
 
 def test_a_token_that_looks_at_itself_alone_sees_nothing_else() -> None:
-    found = rollout([torch.eye(5).expand(1, 2, 5, 5)] * 3)
-    assert found.tolist() == [[1, 0, 0, 0, 0]]
+    found = rollout([torch.eye(5).expand(1, 2, 5, 5)] * 3, torch.tensor([[0.5, 0, 0, 0.25, 0.25]]))
+    assert found.tolist() == [[0.5, 0, 0, 0.25, 0.25]]
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,7 +139,7 @@ def test_attention_is_that_of_transformers_and_the_model_is_left_as_it_was(run: 
     normal = (pixels / 255 - 0.5) / 0.5
     with torch.inference_mode():
         attentions = other(pixel_values=normal, output_attentions=True).attentions
-    expected = rollout(attentions)[:, 1:]
+    expected = rollout(attentions, torch.eye(26)[:1].expand(2, 26))[:, 1:]
     expected = expected / expected.sum(dim=1, keepdim=True)
     torch.testing.assert_close(weights.reshape(2, -1), expected, rtol=1e-4, atol=1e-7)
     assert weights.shape == (2, 5, 5)

@@ -1,8 +1,8 @@
-"""Attention rolled out to the patches of a picture, and put back onto the wavelength axis."""
+"""Attention rolled out to patches of a picture or tokens of a spectrum, and put back onto the wavelength axis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,26 +15,50 @@ from ingest.errors import UsageError
 from train.metrics import FloatArray
 from train.model import SpectrumModel
 
+#: A step from token to token is a gap where it is longer than this many of the median one. On a logarithmic grid they
+#: grow by a factor of 3 from 3500 to 10,500 Angstrom.
+_GAP = 5
 
-def rollout(attentions: Sequence[Tensor]) -> Tensor:
-    """What each token's input contributes to the CLS token, by attention alone: float64 `(B, T)`, rows sum to 1.
+
+def rollout(attentions: Sequence[Tensor], start: Tensor) -> Tensor:
+    """What each token's input contributes to what is read behind the layers, by attention alone.
 
     Heads are averaged, an added identity stands for the residual connection, rows are normalised, and the layers are
-    multiplied (Abnar & Zuidema 2020, section 3, "attention rollout"); this is the row of token 0.
+    multiplied (Abnar & Zuidema 2020, section 3, "attention rollout"); `start` is multiplied by the product.
 
     Args:
         attentions: of every layer, the first one first: `(B, heads, T, T)`, rows (queries) sum to 1.
+        start: weights of the last layer's tokens in what is read, `(B, T)`: 1 and zeros for a CLS token.
+
+    Returns:
+        float64 `(B, T)`; rows have the sums of `start`.
     """
-    row: Tensor | None = None
+    row = start.double()[:, None]
     for weights in reversed(attentions):
         mixed = weights.double().mean(dim=1)
         mixed = mixed + torch.eye(mixed.shape[-1], dtype=mixed.dtype, device=mixed.device)
         mixed = mixed / mixed.sum(dim=-1, keepdim=True)
         # One row through the layers from the top: the product of the matrices would cost T times as much.
-        row = mixed[:, :1] if row is None else row @ mixed
-    if row is None:
-        raise ValueError("no layers")
+        row = row @ mixed
     return row[:, 0]
+
+
+def through(layers: Iterable[Any], tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens through the layers of a model that takes the mean over the valid ones, watched.
+
+    Args:
+        layers: `train.layers.Layer`, the first one first.
+        tokens: `(B, T, width)`. valid: bool `(B, T)`, one a row at least.
+
+    Returns:
+        Tokens `(B, T, width)` behind the last layer; what each that went in contributes to their mean, see `rollout`:
+        float64 `(B, T)`, rows sum to 1, 0 where a token is not valid.
+    """
+    attentions = []
+    for layer in layers:
+        attentions.append(layer.attention(tokens, valid))
+        tokens = layer(tokens, valid)
+    return tokens, rollout(attentions, valid.double() / valid.sum(dim=1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -42,10 +66,12 @@ class Spread:
     """Attention along a spectrum.
 
     Attributes:
-        wavelength: float64 `(m,)`, Angstrom, increasing: every wavelength that the picture shows.
+        wavelength: float64 `(m,)`, Angstrom, increasing: every wavelength that the picture shows, or the middle of
+            every token and of every gap between tokens.
         edges: Angstrom `(m + 1,)`: what of the spectrum belongs to each, from midpoint to midpoint.
         density: attention per Angstrom `(m,)`.
-        relative: attention `(m,)` on the patches that show it, 1 = what even attention gives every patch.
+        relative: attention `(m,)` on the patches that show it, or on the token, 1 = what even attention gives every
+            patch, or every token that is attended to at all.
         blank: attention on pixels that show no wavelength; `(density * diff(edges)).sum() + blank` is all of it.
     """
 
@@ -81,6 +107,33 @@ def per_angstrom(weights: FloatArray, there: FloatArray) -> Spread:
     return Spread(wavelength, edges, total / np.diff(edges), mean * size**2, blank)
 
 
+def per_token(weights: FloatArray, ends: FloatArray) -> Spread:
+    """The attention on tokens of a spectrum as attention on wavelengths.
+
+    A token ends halfway to the next one. Between two that stand further apart lies a gap, which has no attention; a
+    gap within a token cannot be told from the rest of it.
+
+    Args:
+        weights: of the tokens, `(T,)`. ends: first and last wavelength of each, increasing, `(T, 2)`, Angstrom; 0 in
+            padding, but not everywhere.
+    """
+    there = ends[:, 1] > 0
+    weights, (first, last) = weights[there], ends[there].astype(np.float64).T
+    steps = first[1:] - last[:-1]
+    usual = float(np.median(steps)) if len(steps) else 1.0
+    gap = steps > _GAP * usual
+    half = np.where(gap, usual, steps) / 2
+    left = first - np.append(usual / 2, half)
+    right = last + np.append(half, usual / 2)
+    # Tokens and what is between them by turns; what is between is kept where it is a gap.
+    edges = np.stack([left, right], axis=1).ravel()
+    share, kept = np.zeros(len(edges) - 1), np.ones(len(edges) - 1, np.bool_)
+    share[::2], kept[1::2] = weights, gap
+    edges, share = edges[np.append(kept, True)], share[kept]
+    middle = (edges[1:] + edges[:-1]) / 2
+    return Spread(middle, edges, share / np.diff(edges), share * np.count_nonzero(weights), 0.0)
+
+
 def _edges(wavelength: FloatArray) -> FloatArray:
     """Midpoints, and the ends as far out as in; half an Angstrom around a single wavelength."""
     if len(wavelength) < 2:
@@ -112,7 +165,9 @@ def attend(model: SpectrumModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
             f"{type(network).__name__}: has no attention from a CLS token to patches that could be shown; explain "
             "takes a ViT or one of its kin"
         )
-    weights = rollout(caught)[:, -(side**2) :]
+    start = caught[0].new_zeros(len(pixels), tokens)
+    start[:, 0] = 1
+    weights = rollout(caught, start)[:, -(side**2) :]
     return logits, (weights / weights.sum(dim=1, keepdim=True)).reshape(-1, side, side)
 
 

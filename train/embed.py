@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ from ingest.errors import UsageError, make_folder
 from ingest.files import replacing
 from ingest.quarantine import write_quarantine
 from shards.format import MANIFEST
+from train.layers import SpectraModel
 from train.metrics import FloatArray, IntArray
 from train.model import SpectrumModel
-from train.run import Card, open_model
+from train.run import Card, open_any
 from train.scoring import make_accelerator
-from train.sources import from_shards, from_spectra, nothing_read
+from train.sources import Source, from_shards, from_spectra, nothing_read
 
 #: Rows and columns of the similarities that are in memory at once: 64 MB.
 _QUERIES, _OTHERS = 2048, 8192
@@ -57,10 +58,10 @@ def embed(
 
     Returns:
         One row an object: object_id, survey, source_file, ra, dec; `embedding`, float32: the CLS token after the last
-        norm, or what the backbone pools where it has no such token; `neighbours`: object ids by cosine distance
-        (1 - cosine, 0 to 2), nearest first; `distances`; `anomaly`: their mean, null without a neighbour. It is high
-        for what is unlike anything else there, and says nothing of groups larger than `neighbours`. Then `model`
-        (sha256 of the weights, 16 digits) and `trained_on_mock`.
+        norm, or what the backbone pools where it has no such token, such as the mean over the tokens of a spectrum;
+        `neighbours`: object ids by cosine distance (1 - cosine, 0 to 2), nearest first; `distances`; `anomaly`: their
+        mean, null without a neighbour. It is high for what is unlike anything else there, and says nothing of groups
+        larger than `neighbours`. Then `model` (sha256 of the weights, 16 digits) and `trained_on_mock`.
 
     Raises:
         UsageError: no such model, input, split or reference, or shards of other pictures. JobError: nothing could be
@@ -71,7 +72,7 @@ def embed(
         raise UsageError(f"--out {out}: give a name that ends in .parquet")
     if neighbours < 1:
         raise UsageError(f"--neighbours {neighbours}: give a positive number")
-    card, model = open_model(run)
+    card, model = open_any(run)
     known = None if reference is None else _reference(reference, card)
     accelerator = make_accelerator(device)
     network = accelerator.prepare(model.to(accelerator.device)).eval()
@@ -139,21 +140,36 @@ def nearest(queries: Tensor, others: Tensor, k: int, *, themselves: bool = False
 
 
 def _embed(
-    model: SpectrumModel, network: nn.Module, accelerator: Any, source: Iterator[tuple[pa.Table, Tensor]]
+    model: SpectrumModel | SpectraModel, network: nn.Module, accelerator: Any, source: Source
 ) -> tuple[pa.Table, Tensor]:
     """Identities, and vectors float32 `(N, D)` on the CPU."""
     tables, vectors = [], []
     bar = tqdm(unit="obj", desc="embed", file=sys.stderr, delay=1)
-    with bar, torch.inference_mode(), _before_the_head(model.network) as caught:
-        for rows, pixels in source:
+    with bar, torch.inference_mode(), _encoder(model, network) as encode:
+        for rows, given in source:
             with accelerator.autocast():
-                network(pixels.to(accelerator.device))
-            vectors.append(caught.pop().float().cpu())
+                vectors.append(encode(given).float().cpu())
             tables.append(rows)
             bar.update(len(rows))
     if not tables:
         return pa.table({}), torch.empty(0, 0)
     return pa.concat_tables(tables), torch.cat(vectors)
+
+
+@contextmanager
+def _encoder(model: SpectrumModel | SpectraModel, network: nn.Module) -> Iterator[Callable[[Any], Tensor]]:
+    """From what the model reads to what its head is given, `(B, D)`."""
+    if not isinstance(model, SpectrumModel):
+        yield model.represent
+        return
+    device = next(model.parameters()).device
+    with _before_the_head(model.network) as caught:
+
+        def encode(pixels: Tensor) -> Tensor:
+            network(pixels.to(device))
+            return caught.pop()
+
+        yield encode
 
 
 @contextmanager

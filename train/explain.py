@@ -1,6 +1,6 @@
-"""Where a model looks: a picture of each spectrum with the attention on it, patch by patch and along the wavelengths.
+"""Where a model looks: each spectrum with the attention along its wavelengths, and on its picture patch by patch.
 
-Attention says which parts of a picture reached the answer, not what they did there (Jain & Wallace 2019): a start for
+Attention says which parts of an input reached the answer, not what they did there (Jain & Wallace 2019): a start for
 a question to the model, not an answer of it.
 """
 
@@ -26,13 +26,15 @@ from render import ImageConfig
 from render.where import where
 from shards.flux import Arrays
 from shards.pictures import PictureBatch, pictures
-from train.attention import Spread, attend, per_angstrom
+from shards.stack import stack
+from train.attention import Spread, attend, per_angstrom, per_token
 from train.classification import Classification
+from train.layers import SpectraModel
 from train.metrics import FloatArray
 from train.model import SpectrumModel
-from train.run import Card, open_model
+from train.run import Card, open_any
 from train.scoring import make_accelerator
-from train.tasks import split_logits
+from train.tasks import Task, split_logits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +51,7 @@ def explain(
     """Draw, for the first objects of `inputs`, what the model attended to.
 
     Args:
-        run: folder of a trained model with a CLS token, such as a ViT.
+        run: folder of a trained model with a CLS token, such as a ViT, or of one that reads spectra.
         inputs: a FITS file, a folder or glob of them, or spectra Parquet.
         out: folder; `<run>/explain` by default. Pictures of an earlier call go.
         limit: most objects to draw.
@@ -57,8 +59,8 @@ def explain(
 
     Returns:
         `out`, with a PNG for every object and `attention.parquet`: object_id, survey, `wavelength` (Angstrom),
-        `attention` (share of it per Angstrom), `relative` (1 = even over the picture) and `blank` (share on pixels
-        that show no wavelength).
+        `attention` (share of it per Angstrom), `relative` (1 = even over the picture, or over the tokens that have a
+        good pixel) and `blank` (share on pixels that show no wavelength).
 
     Raises:
         UsageError: no such model or input, or a model without such attention. JobError: nothing could be read.
@@ -66,7 +68,7 @@ def explain(
     if limit < 1:
         raise UsageError(f"--limit {limit}: give a positive number")
     out = out or run / "explain"
-    card, model = open_model(run)
+    card, model = open_any(run)
     model = model.to(make_accelerator(device).device).eval()
     make_folder(out)
     if (out / TABLE).is_file():
@@ -99,60 +101,93 @@ class Sight:
 
     Attributes:
         row: what is known of the object, as in `shards.pictures`.
-        spectrum: flux, ivar, wavelength, mask. picture: uint8 `(S, S, 3)`.
-        weights: attention on the patches `(p, p)`; spread: the same along the wavelengths.
+        spectrum: flux, ivar, wavelength, mask.
+        picture: uint8 `(S, S, 3)`; weights: attention on its patches `(p, p)`. None where the model reads spectra.
+        spread: the attention along the wavelengths.
         said: the answer to each label, in words.
         kind, z: predicted class and redshift, None where the model has no such task.
     """
 
     row: dict[str, Any]
     spectrum: Arrays
-    picture: npt.NDArray[np.uint8]
-    weights: FloatArray
+    picture: npt.NDArray[np.uint8] | None
+    weights: FloatArray | None
     spread: Spread
     said: dict[str, str]
     kind: str | None
     z: float | None
 
 
-def look(card: Card, model: SpectrumModel, image: ImageConfig, batch: PictureBatch) -> list[Sight]:
+def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, batch: PictureBatch) -> list[Sight]:
     """The model's answers and attention for every object of a batch that holds its spectra."""
-    pixels = torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
-    logits, weights = attend(model, pixels.to(next(model.parameters()).device))
+    seen: list[tuple[npt.NDArray[np.uint8] | None, FloatArray | None, Spread]]
+    if isinstance(model, SpectrumModel):
+        pixels = torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
+        logits, weights = attend(model, pixels.to(next(model.parameters()).device))
+        seen = [
+            (picture, mine, per_angstrom(mine, where(image, spectrum[2])))
+            for picture, mine, spectrum in zip(batch.pixel_values, weights.cpu().numpy(), batch.spectra, strict=True)
+        ]
+    else:
+        arrays = map(torch.from_numpy, stack(batch.spectra))
+        logits, weights, ends = model.attend(dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False)))
+        both = zip(weights.cpu().numpy(), ends.cpu().numpy(), strict=True)
+        seen = [(None, None, per_token(mine, there)) for mine, there in both]
     parts = split_logits(card.tasks, logits)
     answers = [(task, task.decode(part)) for task, part in zip(card.tasks, parts, strict=True)]
-    sights = []
-    for i, (row, spectrum) in enumerate(zip(batch.rows, batch.spectra, strict=True)):
-        said: dict[str, str] = {}
-        kind: str | None = None
-        z: float | None = None
-        for task, columns in answers:
-            value = float(columns["point"][i])
-            if isinstance(task, Classification):
-                name = task.classes[int(value)]
-                said[task.label] = f"{name} (p = {columns[f'p_{name}'][i]:.2f})"
-                kind = name if task.label == "class" else kind
-            else:
-                std = float(columns[f"{task.label}_std"][i])
-                said[task.label] = _number(task.label, value, std, task.unit)
-                z = value if task.label == "z" else z
-        mine = weights[i].cpu().numpy()
-        spread = per_angstrom(mine, where(image, spectrum[2]))
-        sights.append(Sight(row, spectrum, batch.pixel_values[i], mine, spread, said, kind, z))
-    return sights
+    objects = zip(batch.rows, batch.spectra, seen, strict=True)
+    return [Sight(row, spectrum, *what, *_said(answers, i)) for i, (row, spectrum, what) in enumerate(objects)]
+
+
+def _said(
+    answers: Sequence[tuple[Task, dict[str, FloatArray]]], i: int
+) -> tuple[dict[str, str], str | None, float | None]:
+    """Of object i: the answers in words, the class and the redshift."""
+    said: dict[str, str] = {}
+    kind: str | None = None
+    z: float | None = None
+    for task, columns in answers:
+        value = float(columns["point"][i])
+        if isinstance(task, Classification):
+            name = task.classes[int(value)]
+            said[task.label] = f"{name} (p = {columns[f'p_{name}'][i]:.2f})"
+            kind = name if task.label == "class" else kind
+        else:
+            std = float(columns[f"{task.label}_std"][i])
+            said[task.label] = _number(task.label, value, std, task.unit)
+            z = value if task.label == "z" else z
+    return said, kind, z
 
 
 def draw(sight: Sight, mock: bool, lines: bool) -> Figure:
-    """Spectrum over attention at the left, the picture without and with its patches' attention at the right."""
+    """Spectrum over attention, and the picture, where there is one, without and with its patches' attention."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 5.6), layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=(3.2, 1))
-    flux, share = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
-    spread = sight.spread
-    heat = sight.weights * sight.weights.size
+    relative = sight.spread.relative
+    heat = relative[relative > 0] if sight.weights is None else sight.weights * sight.weights.size
     reach = max(0.5, float(np.abs(heat - 1).max()))
     colours: dict[str, Any] = {"cmap": "PuOr_r", "vmin": 1 - reach, "vmax": 1 + reach}
+    if sight.picture is None:
+        flux, share = figure.subplots(2, 1)
+    else:
+        (flux, top), (share, bottom) = figure.subplots(2, 2, width_ratios=(3.2, 1))
+        top.imshow(sight.picture)
+        top.set_title("what the model sees", fontsize=9)
+        bar = figure.colorbar(bottom.imshow(heat, **colours), ax=bottom, location="bottom", fraction=0.05, pad=0.03)
+        bar.ax.set_xlim(max(0.0, 1 - reach), 1 + reach)
+        bottom.set_title(f"attention on {len(heat)} × {len(heat)} patches, 1 = even", fontsize=9)
+        for axes in (top, bottom):
+            axes.set_axis_off()
+    _plot_attention(flux, share, sight, colours)
+    if lines:
+        _mark_lines(flux, share, sight)
+    figure.suptitle(_title(sight, mock), fontsize=10, parse_math=False)
+    return figure
+
+
+def _plot_attention(flux: Axes, share: Axes, sight: Sight, colours: dict[str, Any]) -> None:
+    spread = sight.spread
     _plot_flux(flux, sight)
     flux.pcolormesh(
         spread.edges, [0, 1], spread.relative[None], transform=flux.get_xaxis_transform(), alpha=0.6, zorder=0,
@@ -162,21 +197,8 @@ def draw(sight: Sight, mock: bool, lines: bool) -> Figure:
     share.axhline(1, color="black", lw=0.6, ls=":")
     flux.tick_params(labelbottom=False)
     share.set(xlim=flux.get_xlim(), ylim=(0, None), ylabel="attention, 1 = even")
-    share.set_xlabel(
-        f"wavelength (Å, vacuum, observed frame); {100 * spread.blank:.0f}% of the attention where none is shown"
-    )
-    if lines:
-        _mark_lines(flux, share, sight)
-    top, bottom = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
-    top.imshow(sight.picture)
-    top.set_title("what the model sees", fontsize=9)
-    bar = figure.colorbar(bottom.imshow(heat, **colours), ax=bottom, location="bottom", fraction=0.05, pad=0.03)
-    bar.ax.set_xlim(max(0.0, 1 - reach), 1 + reach)
-    bottom.set_title(f"attention on {len(heat)} × {len(heat)} patches, 1 = even", fontsize=9)
-    for axes in (top, bottom):
-        axes.set_axis_off()
-    figure.suptitle(_title(sight, mock), fontsize=10, parse_math=False)
-    return figure
+    nowhere = f"; {100 * spread.blank:.0f}% of the attention where none is shown" if sight.picture is not None else ""
+    share.set_xlabel(f"wavelength (Å, vacuum, observed frame){nowhere}")
 
 
 def _plot_flux(axes: Axes, sight: Sight) -> None:

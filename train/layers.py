@@ -1,10 +1,34 @@
-"""The transformer layer of the models that read spectra."""
+"""What the models that read spectra have in common: the transformer layer, and the ways to look inside."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class SpectraModel(Protocol):
+    """A model that reads spectra, in eval mode, as `embed` and `explain` see it.
+
+    A batch has `flux`, `ivar` and `wavelength`, as `shards.batch.Stack` says; the model moves them to its own device.
+    """
+
+    def represent(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the head reads of each spectrum: `(B, width)`."""
+        ...
+
+    def attend(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Answers, and the attention rolled out to the tokens; see `train.attention.through`.
+
+        Returns:
+            Logits float32 `(B, outputs)`, those of a forward pass; weights float64 `(B, T)`, which sum to 1 over the
+            tokens that are attended to and are 0 on others; ends float32 `(B, T, 2)`, first and last wavelength of
+            each token, Angstrom, 0 in padding.
+        """
+        ...
 
 
 class Layer(nn.Module):

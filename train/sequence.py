@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 from ingest.errors import JobError, UsageError, make_folder
 from ingest.files import replacing, write_text
 from shards.batch import SpectraBatch
+from train.attention import through
 from train.layers import Layer
 
 CONFIG, WEIGHTS = "sequence.json", "model.safetensors"
@@ -79,12 +82,31 @@ class SequenceModel(nn.Module):
 
     def forward(self, batch: SpectraBatch) -> Tensor:
         """Logits `(B, head_size)` of a batch with `flux`, `ivar` and `wavelength`, moved to the model's device."""
+        answer: Tensor = self.head(self.represent(batch))
+        return answer
+
+    def represent(self, batch: Mapping[str, Any]) -> Tensor:
+        """The mean over each spectrum's tokens after the last norm, `(B, width)`; see `train.layers.SpectraModel`."""
+        mean: Tensor = self.encoder(*self._parts(batch))
+        return mean
+
+    @torch.inference_mode()
+    def attend(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, weights of the tokens and their ends; see `train.layers.SpectraModel`."""
+        flux, ivar, wavelength = self._parts(batch)
+        tokens, valid = self.encoder.tokens(flux, ivar, wavelength)
+        tokens, weights = through(self.encoder.layers, tokens, valid)
+        pixels = self.encoder.patches(wavelength)
+        ends = torch.stack([pixels[:, :, 0], pixels.amax(dim=2)], dim=2)
+        return self.head(self.encoder.mean(tokens, valid)).float(), weights, ends
+
+    def _parts(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Flux, ivar and wavelength on the model's device."""
         device = self.encoder.embed_flux.weight.device
         flux, ivar, wavelength = (
             x.to(device, non_blocking=True) for x in (batch["flux"], batch["ivar"], batch["wavelength"])
         )
-        answer: Tensor = self.head(self.encoder(flux, ivar, wavelength))
-        return answer
+        return flux, ivar, wavelength
 
     def save(self, folder: Path) -> None:
         """Write `sequence.json` and `model.safetensors`; the folder is made where it is missing."""
@@ -141,6 +163,13 @@ class _Encoder(nn.Module):
 
     def forward(self, flux: Tensor, ivar: Tensor, wavelength: Tensor) -> Tensor:
         """Mean over the tokens of each spectrum, `(B, width)`."""
+        tokens, valid = self.tokens(flux, ivar, wavelength)
+        for layer in self.layers:
+            tokens = layer(tokens, valid)
+        return self.mean(tokens, valid)
+
+    def tokens(self, flux: Tensor, ivar: Tensor, wavelength: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first layer is given: tokens `(B, T, width)`, and bool `(B, T)`, those to attend to."""
         good = ivar > 0
         pixels = self.patches(scaled(flux, good))
         valid = self.patches(good).any(dim=2)
@@ -148,9 +177,10 @@ class _Encoder(nn.Module):
         valid[:, 0] |= ~valid.any(dim=1)
         first, last = self.ends(self.patches(wavelength))
         tokens = self.embed_flux(pixels) + self.embed_wavelength(torch.stack([first, last], dim=2))
-        tokens = tokens + self.positions(first)
-        for layer in self.layers:
-            tokens = layer(tokens, valid)
+        return tokens + self.positions(first), valid
+
+    def mean(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Of the valid tokens after the last norm: `(B, width)`."""
         kept = self.norm(tokens) * valid[:, :, None]
         return kept.sum(dim=1) / valid.sum(dim=1, keepdim=True)
 
