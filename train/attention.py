@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,12 +43,16 @@ def rollout(attentions: Sequence[Tensor], start: Tensor) -> Tensor:
     return row[:, 0]
 
 
-def through(layers: Iterable[Any], tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens through the layers of a model that takes the mean over the valid ones, watched.
+def through(
+    layers: Iterable[Any], tokens: Tensor, valid: Tensor, pool: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Tokens through the layers of a model that takes a mean over the valid ones, watched.
 
     Args:
         layers: `train.layers.Layer`, the first one first.
         tokens: `(B, T, width)`. valid: bool `(B, T)`, one a row at least.
+        pool: from the tokens behind the last layer to their weights in the mean, `(B, T)`, rows sum to 1; an even
+            mean over the valid ones by default.
 
     Returns:
         Tokens `(B, T, width)` behind the last layer; what each that went in contributes to their mean, see `rollout`:
@@ -58,7 +62,8 @@ def through(layers: Iterable[Any], tokens: Tensor, valid: Tensor) -> tuple[Tenso
     for layer in layers:
         attentions.append(layer.attention(tokens, valid))
         tokens = layer(tokens, valid)
-    return tokens, rollout(attentions, valid.double() / valid.sum(dim=1, keepdim=True))
+    start = valid.double() / valid.sum(dim=1, keepdim=True) if pool is None else pool(tokens)
+    return tokens, rollout(attentions, start)
 
 
 @dataclass(frozen=True)

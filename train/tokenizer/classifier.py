@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ingest.errors import JobError, UsageError
-from shards.batch import SpectraBatch
+from train.attention import through
 from train.model import quiet
 from train.tokenizer.config import TokenizerConfig
-from train.tokenizer.model import Encoder, Tokenizer, Tokens, _Parts
+from train.tokenizer.model import Encoder, Parts, Tokenizer, Tokens
+from train.tokenizer.pixels import patches, scaled
 
 
-class SpectrumClassifier(_Parts):
+class SpectrumClassifier(Parts):
     """Logits of spectra on their own wavelengths.
 
     Attributes:
@@ -35,22 +37,38 @@ class SpectrumClassifier(_Parts):
         self.head = nn.Linear(config.width, config.num_labels)
         self.post_init()
 
-    def forward(self, batch: SpectraBatch) -> Tensor:
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits `(B, num_labels)` of a batch with `flux`, `ivar` and `wavelength`, moved to the model's device."""
         logits: Tensor = self.head(self.represent(batch))
         return logits
 
-    def represent(self, batch: SpectraBatch) -> Tensor:
-        """What the head is given, `(B, width)`."""
-        device = self.head.weight.device
-        flux, ivar, wavelength = (
-            x.to(device, non_blocking=True) for x in (batch["flux"], batch["ivar"], batch["wavelength"])
-        )
-        tokens: Tokens = self.encoder(flux, ivar, wavelength)
+    def represent(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the head is given, `(B, width)`; see `train.layers.SpectraModel`."""
+        return self._pooled(self.encoder(*self._parts(batch)))
+
+    def attend(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, weights of the tokens and their ends; see `train.layers.SpectraModel`."""
+        flux, ivar, wavelength = self._parts(batch)
+        encoder, pool = self.encoder, self.pool
+        tokens, used, centre = encoder.embed(scaled(flux, ivar), wavelength)
+        by_pool = None if pool is None else lambda last: pool.weights(encoder.norm(last), used).mean(dim=2)
+        last, weights = through(encoder.layers, tokens, used, by_pool)
+        pixels = patches(wavelength, self.config.patch)
+        ends = torch.stack([pixels[:, :, 0], pixels.amax(dim=2)], dim=2)
+        logits: Tensor = self.head(self._pooled(Tokens(encoder.norm(last), used, centre)))
+        return logits.float(), weights, ends
+
+    def _pooled(self, tokens: Tokens) -> Tensor:
         if self.pool is not None:
             pooled: Tensor = self.pool(tokens.values, tokens.used)
             return pooled
         return (tokens.values * tokens.used[..., None]).sum(dim=1) / tokens.used.sum(dim=1, keepdim=True)
+
+    def _parts(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Flux, ivar and wavelength on the model's device."""
+        device = self.head.weight.device
+        flux, ivar, wavelength = (batch[k].to(device, non_blocking=True) for k in ("flux", "ivar", "wavelength"))
+        return flux, ivar, wavelength
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`, which `from_pretrained` opens."""

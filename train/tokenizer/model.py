@@ -29,7 +29,7 @@ class Tokens(NamedTuple):
     centre: Tensor
 
 
-class _Parts(PreTrainedModel):
+class Parts(PreTrainedModel):
     """What encoder, tokenizer and classifier share: how they are saved, and how they begin."""
 
     config_class = TokenizerConfig
@@ -50,7 +50,7 @@ class _Parts(PreTrainedModel):
             nn.init.trunc_normal_(module.mask_token, std=0.02)
 
 
-class Encoder(_Parts):
+class Encoder(Parts):
     """Spectra to tokens.
 
     A bad pixel enters as zeros, and a patch with more than half of its pixels bad as a learnt vector instead of its
@@ -97,7 +97,7 @@ class Encoder(_Parts):
         return tokens + self.embed_wavelength(wavelength), attended, centres(wavelength, self.config.patch)
 
 
-class Tokenizer(_Parts):
+class Tokenizer(Parts):
     """Encoder and decoder; see `Encoder`.
 
     Attributes:
