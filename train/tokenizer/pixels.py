@@ -27,7 +27,6 @@ class Pixels(NamedTuple):
     scale: Tensor
 
 
-@torch.no_grad()
 def scaled(flux: Tensor, ivar: Tensor) -> Pixels:
     """Divide each spectrum by its median.
 
@@ -45,7 +44,7 @@ def scaled(flux: Tensor, ivar: Tensor) -> Pixels:
     scale = torch.maximum(middle, width).nan_to_num()
     scale = torch.where(scale > 0, scale, 1)
     says_nothing = (ivar == 1).eq(good).all(dim=1, keepdim=True)
-    error = torch.where(good & ~says_nothing, ivar.clamp_min(torch.finfo(ivar.dtype).tiny).rsqrt(), 0) / scale
+    error = torch.where(good & ~says_nothing, torch.where(good, ivar, 1).rsqrt(), 0) / scale
     return Pixels(torch.where(good, flux, 0) / scale, error, good, scale)
 
 

@@ -40,6 +40,8 @@ class PretrainConfig(LoopConfig):
         huber: residuals of more than so many standard deviations count linearly, not squared; None is the paper's.
         floor: error that no pixel is better than, as a share of the spectrum's scale, added in quadrature: without
             it, the few brightest spectra rule the loss. 0 is the paper's choice.
+        regrid: draw on pixels that begin elsewhere and are up to three times as wide, so that the decoder learns to
+            draw on any grid; not in the paper.
     """
 
     size: str = "base"
@@ -47,6 +49,7 @@ class PretrainConfig(LoopConfig):
     masked: float = 0.0
     huber: float | None = None
     floor: float = 0.0
+    regrid: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
@@ -105,6 +108,29 @@ def per_object(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     return (values * counted).sum(dim=1) / count.clamp_min(1), count > 0
 
 
+def regridded(pixels: Pixels, wavelength: Tensor, first: int, factor: int) -> tuple[Pixels, Tensor]:
+    """The same spectra on other pixels: from pixel `first` on, each the mean of `factor` neighbours by their ivar.
+
+    Args:
+        pixels: of `(B, N)`. wavelength: float32 `(B, N)`, 0 = padding.
+
+    Returns:
+        Pixels of `(B, M)`, M = (N - first) // factor, good where all of their parts are; wavelengths `(B, M)`.
+    """
+    m = (wavelength.shape[1] - first) // factor
+
+    def groups(values: Tensor) -> Tensor:
+        return values[:, first : first + m * factor].unflatten(1, (m, factor))
+
+    good, error, where = groups(pixels.good).all(dim=2), groups(pixels.error), groups(wavelength)
+    weight = torch.where(error > 0, error.clamp_min(1e-20).reciprocal().square(), 1)
+    flux = (groups(pixels.flux) * weight).sum(dim=2) / weight.sum(dim=2)
+    known = good & (error > 0).all(dim=2)
+    error = torch.where(known, weight.sum(dim=2).rsqrt(), 0)
+    centre = torch.where((where > 0).all(dim=2), where.mean(dim=2), 0)
+    return Pixels(torch.where(good, flux, 0), error, good, pixels.scale), centre
+
+
 def hide(batch: Any, patch: int, share: float, generator: torch.Generator | None = None) -> Tensor:
     """A random share of the patches that could be used, bool `(B, T)`, drawn on the CPU."""
     could = usable(patches(batch["ivar"] > 0, patch))
@@ -142,9 +168,12 @@ class Drawing:
     def totals(self, model: nn.Module, batch: Any, accelerator: Accelerator) -> list[Tensor]:
         """The mean over each spectrum's good pixels, hidden or not, summed over the spectra."""
         hidden = self._hide(batch)
+        pixels, target = scaled(batch["flux"], batch["ivar"]), None
+        if self.config.regrid:
+            first, factor = (int(torch.randint(low, high, ())) for low, high in ((0, TokenizerConfig.patch), (1, 4)))
+            pixels, target = regridded(pixels, batch["wavelength"], first, factor)
         with accelerator.autocast():
-            drawn = model(model_input(batch), hidden)
-        pixels = scaled(batch["flux"], batch["ivar"])
+            drawn = model(model_input(batch), hidden, target)
         mean, _ = per_object(chi2(drawn, pixels, self.config.floor, self.config.huber), pixels.good)
         return [torch.where(self._counted(batch), mean, 0).sum() + 0.0 * drawn.sum()]
 
