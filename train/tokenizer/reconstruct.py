@@ -223,7 +223,8 @@ def _one(
         known = there if there is not None else np.interp(at, wavelength, drawn, np.nan, np.nan)
         values = known.astype(np.float32)
         imputed = np.interp(at, wavelength, (ivar > 0).astype(np.float64), 0, 0) < 0.5
-    return Redrawn(row, *arrays, *map(float, scores), grid, values, imputed)
+    seen, unseen = map(float, scores)
+    return Redrawn(row, *arrays, seen, unseen, grid, values, imputed)
 
 
 def _table(objects: list[Redrawn], config: PretrainConfig, card: dict[str, Any]) -> pa.Table:
