@@ -25,6 +25,8 @@ BACKBONE ?= facebook/dino-vitb16
 EPOCHS   ?=
 MODEL    ?= runs/$(TASK)
 INPUT    ?=
+SIZE     ?= base
+GRID     ?= own
 ARGS     ?=
 
 VENV   := .venv
@@ -33,6 +35,9 @@ STAMP  := $(VENV)/.made
 # OUT is the spectra's folder for `shards` and the run's folder for `train`.
 shards: OUT ?= data/$(SURVEY)
 train:  OUT ?= runs/$(TASK)
+pretrain: OUT ?= runs/tokenizer
+# MODEL=tokenizer:folder trains on what `make pretrain` left there.
+train:  BACKBONE := $(if $(filter tokenizer:%,$(MODEL)),$(MODEL),$(BACKBONE))
 
 # A filter has quotes of its own, so that it reaches the command through the environment.
 export WHERE
@@ -40,7 +45,7 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards train evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load test lint format clean distclean
+.PHONY: help shards train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load test lint format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
@@ -52,6 +57,9 @@ help:  ## Say what the targets do
 	@echo "              [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
 	@echo "  make train TASK=classify|subclass|redshift|teff|logg|feh[,...] [SHARDS=folder,folder]"
 	@echo "              [BACKBONE=facebook/dino-vitb16|folder|tiny] [PRESET=paper|modern] [EPOCHS=n] [OUT=runs/TASK]"
+	@echo "  make pretrain [SHARDS=folder,folder] [SIZE=base|tiny] [EPOCHS=n] [OUT=runs/tokenizer]     (ENCODING=flux)"
+	@echo "  make train MODEL=tokenizer:runs/tokenizer TASK=redshift SHARDS=..."
+	@echo "  make reconstruct MODEL=runs/tokenizer INPUT=file.fits|folder [GRID=3800:9200:1]"
 	@echo "  make evaluate MODEL=runs/classify"
 	@echo "  make baselines MODEL=runs/classify SHARDS=data/dr10/shards/map2d"
 	@echo "  make explain|embed MODEL=runs/classify INPUT=file.fits|folder"
@@ -70,6 +78,13 @@ shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 train: $(STAMP)  ## Shards -> fine-tuned vision transformer in OUT
 	@$(PYTHON) -m train fit --task '$(TASK)' --shards '$(SHARDS)' --backbone '$(BACKBONE)' --out '$(OUT)' \
 	    $(call flag,--epochs,$(EPOCHS)) $(call flag,--preset,$(PRESET)) $(ARGS)
+
+pretrain: $(STAMP)  ## Flux shards, any surveys -> a self-supervised tokenizer of spectra in OUT
+	@$(PYTHON) -m train.tokenizer pretrain --shards '$(SHARDS)' --size '$(SIZE)' --out '$(OUT)' \
+	    $(call flag,--epochs,$(EPOCHS)) $(ARGS)
+
+reconstruct: $(STAMP)  ## The spectra of INPUT as tokenizer MODEL draws them, on GRID; how odd each is
+	@$(PYTHON) -m train.tokenizer reconstruct '$(INPUT)' --model '$(MODEL)' --grid '$(GRID)' $(call flag,--out,$(OUT)) $(ARGS)
 
 evaluate: $(STAMP)  ## Metrics, tables and figures of MODEL on val and test
 	@$(PYTHON) -m train evaluate --model '$(MODEL)' $(ARGS)

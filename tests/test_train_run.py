@@ -278,7 +278,7 @@ def test_a_backbone_folder_keeps_its_encoder_and_gets_a_fresh_head(tmp_path: Pat
 def test_a_backbone_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     ViTModel(SMALL).save_pretrained(tmp_path / "vit")
     with pytest.raises(
-        UsageError, match="patches of 16 pixels do not divide pictures of 100; make shards with SIZE=96"
+        UsageError, match="patches of 16 pixels do not divide pictures of 100; make shards with ARGS='--size 96'"
     ):
         build(str(tmp_path / "vit"), 3, 100)
     with pytest.raises(UsageError, match=r"no config\.json"):

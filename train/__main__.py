@@ -39,9 +39,12 @@ def fit(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="A model's name on the hub, a folder of one, or tiny: small, from scratch, no download. "
-            "[facebook/dino-vitb16]"
+            help="A model's name on the hub, a folder of one, or tiny: small, from scratch, no download; or, to read "
+            "spectra, sequence or tokenizer:folder. [facebook/dino-vitb16]"
         ),
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Of a tokenizer's tokens: their mean, or a learnt attention. [mean]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the train split. [10]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch and process. [64]")] = None,
@@ -109,8 +112,9 @@ def fit(
     given = {
         "backbone": backbone, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate, "lr": lr,
         "weight_decay": weight_decay, "layer_decay": layer_decay, "schedule": schedule, "warmup": warmup,
-        "drop_path": drop_path, "freeze": freeze, "head": head, "bins": bins, "balance": balance, "augment": augment,
-        "ema": ema, "precision": precision, "max_steps": max_steps, "overfit_batches": overfit_batches, "seed": seed,
+        "drop_path": drop_path, "freeze": freeze, "pool": pool, "head": head, "bins": bins, "balance": balance,
+        "augment": augment, "ema": ema, "precision": precision, "max_steps": max_steps,
+        "overfit_batches": overfit_batches, "seed": seed,
     }  # fmt: skip
     config = TrainConfig(task=task, shards=_folders(shards), compile=compile, **preset_options(preset, given))
     run(

@@ -163,7 +163,10 @@ def _tiny(image_size: int, head_size: int) -> tuple[Any, Sequence[float], Sequen
 
     patch = next((p for p in (32, 28, 16, 14, 10, 8) if image_size % p == 0), None)
     if patch is None:
-        raise UsageError(f"BACKBONE=tiny: pictures of {image_size} pixels do not divide into patches; use SIZE=224")
+        raise UsageError(
+            f"BACKBONE=tiny: pictures of {image_size} pixels do not divide into patches; "
+            "make shards with ARGS='--size 224'"
+        )
     network = ViTForImageClassification(
         ViTConfig(
             hidden_size=96, num_hidden_layers=4, num_attention_heads=3, intermediate_size=192, hidden_act="gelu",
@@ -252,7 +255,7 @@ def _fit_image_size(network: Any, backbone: str, size: int) -> None:
     if isinstance(patch, int) and size % patch:
         raise UsageError(
             f"BACKBONE={backbone}: its patches of {patch} pixels do not divide pictures of {size}; "
-            f"make shards with SIZE={size // patch * patch} or {(size // patch + 1) * patch}"
+            f"make shards with ARGS='--size {size // patch * patch}' (or {(size // patch + 1) * patch})"
         )
     if size != _image_size(network):
         embeddings: Any = getattr(getattr(network, network.base_model_prefix, None), "embeddings", None)
@@ -268,7 +271,7 @@ def _fit_image_size(network: Any, backbone: str, size: int) -> None:
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"BACKBONE={backbone}: takes pictures of {_image_size(network)} pixels, the shards have {size} "
-            f"({_first_line(error)}); make shards with SIZE={_image_size(network)}"
+            f"({_first_line(error)}); make shards with ARGS='--size {_image_size(network)}'"
         ) from error
 
 

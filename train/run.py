@@ -1,6 +1,7 @@
 """A run folder: the best model so far, the card beside it, and the record of the run.
 
 <run>/config.json, model.safetensors, preprocessor_config.json    opens with `from_pretrained`
+<run>/tokenizer.json                                               of a tokenizer, in place of the next one
 <run>/specshards.json                                              task, scaling, classes, image, data, baselines
 <run>/run.json                                                     configuration, data, history, status
 <run>/checkpoints/                                                 only while the run is not complete
@@ -28,7 +29,9 @@ from train.tasks import Task, task_from_dict
 from train.tokenizer.classifier import SpectrumClassifier, classifier, load_classifier
 
 CARD, RUN, METRICS, REPORT, PAGE = "specshards.json", "run.json", "metrics.json", "report.md", "report.html"
-_MODEL_FILES = ("config.json", "preprocessor_config.json", "sequence.json", "model.safetensors")
+_MODEL_FILES = (
+    "config.json", "preprocessor_config.json", "sequence.json", "tokenizer.json", "model.safetensors",
+)  # fmt: skip
 
 Network = SpectrumModel | SequenceModel | SpectrumClassifier
 
@@ -200,7 +203,7 @@ def clear(run: Path) -> None:
     checkpoint.remove(run)
     for name in (RUN, CARD, METRICS, REPORT, PAGE, *_MODEL_FILES):
         (run / name).unlink(missing_ok=True)
-    for name in ("figures", "tensorboard", "explain", "hub"):
+    for name in ("figures", "tensorboard", "explain", "hub", "reconstructions"):
         shutil.rmtree(run / name, ignore_errors=True)
     for name in ("baselines.parquet", "embeddings.parquet", "predictions.parquet", "model.onnx"):
         (run / name).unlink(missing_ok=True)

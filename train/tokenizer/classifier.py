@@ -46,6 +46,7 @@ class SpectrumClassifier(Parts):
         """What the head is given, `(B, width)`; see `train.layers.SpectraModel`."""
         return self._pooled(self.encoder(*self._parts(batch)))
 
+    @torch.inference_mode()
     def attend(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, weights of the tokens and their ends; see `train.layers.SpectraModel`."""
         flux, ivar, wavelength = self._parts(batch)
