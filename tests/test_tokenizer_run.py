@@ -178,6 +178,8 @@ def test_slips_are_one_line(tokenizer: Path, flux_shards: list[str], tmp_path: P
             TrainConfig(task="classify", shards=(flux_shards[0],), backbone=f"tokenizer:{tmp_path}"),
             tmp_path / "run", device="cpu", log="none",
         )  # fmt: skip
+    with pytest.raises(UsageError, match="a tokenizer without a task; `make train MODEL=tokenizer:"):
+        open_any(tokenizer)
     broken = tmp_path / "broken"
     broken.mkdir()
     for name in ("config.json", "tokenizer.json"):

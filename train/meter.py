@@ -38,6 +38,7 @@ class Meter:
 
     def __init__(self, accelerator: Accelerator, model: Any, size: int, title: str) -> None:
         self.accelerator, self.title = accelerator, title
+        self.unit = "img" if isinstance(model, SpectrumModel) else "spec"
         self.flops = 3 * forward_flops(model, size, accelerator.device)
         self.peak = None
         if accelerator.device.type == "cuda":
@@ -53,7 +54,7 @@ class Meter:
         name = "specshards" if LoggerType.WANDB in self.accelerator.log_with else "tensorboard"
         self.accelerator.init_trackers(name, init_kwargs={"tensorboard": {"purge_step": step}})
         self.line = tqdm(
-            total=images, initial=done, unit="img", desc=self.title, smoothing=0.1,
+            total=images, initial=done, unit=self.unit, desc=self.title, smoothing=0.1,
             disable=not self.accelerator.is_main_process, file=sys.stderr,
             mininterval=0.3 if sys.stderr.isatty() else 10.0,
         )  # fmt: skip

@@ -142,6 +142,8 @@ def open_any(run: Path) -> tuple[Card, Network]:
         raise UsageError(f"MODEL={run}: no such folder; name the OUT of a `make train`")
     if not (run / CARD).is_file():
         state = "its run has not finished an epoch" if (run / RUN).is_file() else "not the OUT of a `make train`"
+        if (run / "tokenizer.json").is_file():
+            state = f"a tokenizer without a task; `make train MODEL=tokenizer:{run} TASK=...` first"
         raise UsageError(f"MODEL={run}: no {CARD} there: {state}")
     try:
         card = Card.loads((run / CARD).read_text())
