@@ -290,9 +290,12 @@ def _damage(shard: tuple[str, ShardRecord]) -> str:
 
 
 def _quarantine(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """What gave no sample in the sources, under its number in the new set; a row of a table keeps its place there."""
     rows = []
     for source in sources:
-        rows += pq.read_table(readable(location(source.folder) / "quarantine.parquet")).to_pylist()
+        for row in pq.read_table(readable(location(source.folder) / "quarantine.parquet")).to_pylist():
+            of_table = row["file"].endswith(".parquet")
+            rows.append(row if of_table else {**row, "row": row["row"] + source.base})
     return rows
 
 

@@ -31,6 +31,7 @@ from shards.encoding import Png
 from shards.format import LABELS, SPLITS, Manifest, ShardConfig
 from shards.pictures import pictures
 from shards.plan import cut_tasks
+from shards.remake import remake
 from shards.spectra import SpectraFolder
 from tests.conftest import make_spectrum
 
@@ -272,6 +273,12 @@ def test_unusable_rows_are_quarantined_with_file_row_and_reason(tmp_path: Path) 
         assert word in row["reason"], row
     with pytest.raises(JobError, match=f"{n_bad} of 15"):
         build(ShardConfig(), tmp_path / "in", tmp_path / "again", engine=HERE)
+    # Merged behind another set they keep their places: those are of the table, not of the set.
+    (tmp_path / "first").mkdir()
+    pq.write_table(sdss_table(mock(4)), tmp_path / "first" / "c.parquet")
+    build(ShardConfig(), tmp_path / "first", tmp_path / "before", engine=HERE)
+    remake([tmp_path / "before", tmp_path / "out"], tmp_path / "both", engine=HERE)
+    assert pq.read_table(tmp_path / "both" / "quarantine.parquet").to_pylist() == rows
 
 
 def test_prediction_needs_no_position(tmp_path: Path) -> None:

@@ -123,6 +123,9 @@ def test_two_surveys_become_one_data_set(made: dict[str, Path], tmp_path: Path) 
         row + base: item for base, folder in zip((0, 90), both, strict=True) for row, item in samples(folder).items()
     }
     assert found.keys() == before.keys() and all(found[row][0] == before[row][0] for row in found)
+    # What gave no sample is numbered with the samples: its number is nobody else's.
+    lost = pq.read_table(tmp_path / "out" / "quarantine.parquet")["row"].to_pylist()
+    assert sorted([*found, *lost]) == list(range(390)) and sorted(lost) == [3, 90 + 5, 90 + 120, 90 + 299]
     # A star in both surveys is in one split, whatever it was in before.
     splits: dict[tuple[float, float], set[str]] = {}
     for *_, split, row in found.values():
