@@ -93,7 +93,7 @@ def test_onnx_is_compared_with_torch_and_not_kept_where_it_differs(
 
 def test_missing_packages_are_named(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "find_spec", lambda name: None if name == "onnxscript" else object())
-    with pytest.raises(UsageError, match=r"ONNX needs onnxscript: `pip install specshards\[export\]`"):
+    with pytest.raises(UsageError, match=r"ONNX needs onnxscript: `\.venv/bin/pip install -c constraints\.txt -e"):
         export_onnx(trained, tmp_path / "model.onnx")
 
 

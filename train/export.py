@@ -47,7 +47,9 @@ def export_onnx(run: Path, out: Path | None = None, *, check: bool = True) -> Pa
     """
     missing = [name for name in _ONNX_PACKAGES[: 3 if check else 2] if find_spec(name) is None]
     if missing:
-        raise UsageError(f"ONNX needs {', '.join(missing)}: `pip install specshards[export]` (here: `.[export]`)")
+        raise UsageError(
+            f"ONNX needs {', '.join(missing)}: `.venv/bin/pip install -c constraints.txt -e '.[export]'` here"
+        )
     out = out or run / "model.onnx"
     card, model = open_model(run)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
