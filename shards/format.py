@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,7 @@ class Manifest:
                 raise JobError(
                     f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it"
                 )
+            _refuse_newer(path, content)
             stats = {
                 name: LabelStats(
                     values.pop("count"), **{k: float("nan") if v is None else v for k, v in values.items()}
@@ -230,6 +231,24 @@ class Manifest:
             return cls(config=config, shards=shards, label_stats=stats, **content)
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(f"{path}: not a manifest of this program ({error}); make the shards again") from error
+
+
+def _refuse_newer(path: Path, content: dict[str, Any]) -> None:
+    """JobError that names the first key of a manifest that this version does not know."""
+    config = content["config"]
+    for prefix, kind, parts in (
+        ("", Manifest, [content]),
+        ("config.", ShardConfig, [config]),
+        ("config.image.", ImageConfig, [config["image"]]),
+        ("shards.", ShardRecord, content["shards"]),
+        ("label_stats.", LabelStats, content["label_stats"].values()),
+    ):
+        known = {item.name for item in fields(kind)}
+        for name in sorted({name for part in parts for name in part} - known):
+            raise JobError(
+                f"{path}: {prefix}{name} is a key of a newer version (written by {content.get('program_version')}, "
+                f"this is {PROGRAM_VERSION}); update this program"
+            )
 
 
 def combine_stats(many: Sequence[LabelStats]) -> LabelStats:

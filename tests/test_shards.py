@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -231,6 +233,28 @@ def test_manifest_round_trip_and_newer_version(shard_folder: Path, tmp_path: Pat
         Manifest.load(tmp_path)
     with pytest.raises(UsageError, match="make shards"):
         Manifest.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [
+        (lambda content: content, "cadence"),
+        (lambda content: content["config"], "config.cadence"),
+        (lambda content: content["config"]["image"], "config.image.cadence"),
+        (lambda content: content["shards"][-1], "shards.cadence"),
+        (lambda content: content["label_stats"]["z"], "label_stats.cadence"),
+    ],
+)
+def test_a_key_of_a_newer_program_is_named(
+    shard_folder: Path, tmp_path: Path, place: Callable[[dict[str, Any]], dict[str, Any]], key: str
+) -> None:
+    content = json.loads((shard_folder / "manifest.json").read_text())
+    content["program_version"] = "9.0"
+    place(content)["cadence"] = 1
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    said = rf": {re.escape(key)} is a key of a newer version \(written by 9\.0, .*; update this program$"
+    with pytest.raises(JobError, match=said):
+        Manifest.load(tmp_path)
 
 
 @given(st.lists(hnp.arrays(np.float64, st.integers(0, 20), elements=st.floats(-1e3, 1e3)), min_size=1, max_size=5))
