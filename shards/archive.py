@@ -17,10 +17,9 @@ import pyarrow.parquet as pq
 
 from ingest.errors import JobError
 from ingest.files import is_remote
-from shards.format import LABELS, NPY_HEADER_BYTES, Manifest, key, label_npy
+from shards.format import NPY_HEADER_BYTES, Manifest, key, label_npy
 
 _INTS = npt.NDArray[np.int64]
-_LABEL_HEADER = np.frombuffer(label_npy(np.zeros(len(LABELS)))[:NPY_HEADER_BYTES], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,13 @@ class Archive:
         tars: the files; starts: int64 `(len(tars) + 1,)`, where each begins among all samples.
     """
 
-    def __init__(self, tars: Sequence[Path], samples: Sequence[int], extension: str, keep: int) -> None:
-        """`keep` is how many tars may be open at a time."""
+    def __init__(
+        self, tars: Sequence[Path], samples: Sequence[int], extension: str, labels: Sequence[str], keep: int
+    ) -> None:
+        """`labels` are the manifest's; `keep` is how many tars may be open at a time."""
         self.tars, self._samples, self._extension, self._keep = tuple(tars), tuple(samples), extension, keep
+        member = label_npy(np.zeros(len(labels)))
+        self._label_bytes, self._label_header = len(member), np.frombuffer(member[:NPY_HEADER_BYTES], np.uint8)
         self.starts = np.concatenate([[0], np.cumsum(samples)]).astype(np.int64)
         self._open: OrderedDict[int, ShardIndex] = OrderedDict()
 
@@ -128,15 +131,15 @@ class Archive:
         return found
 
     def labels(self, places: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
-        """The label vectors, float64 `(B, len(LABELS))`, and why not for each that is damaged."""
-        total = NPY_HEADER_BYTES + 8 * len(LABELS)
+        """The label vectors, float64 `(B, labels)`, and why not for each that is damaged."""
+        total = self._label_bytes
         members = np.zeros((len(places), total), np.uint8)
         for row, (number, i) in enumerate(places):
             shard = self.shard(number)
             start = shard.labels[i]
             member = shard.view[start : start + total]
             members[row, : len(member)] = member
-        wrong = (members[:, :NPY_HEADER_BYTES] != _LABEL_HEADER).any(axis=1)
+        wrong = (members[:, :NPY_HEADER_BYTES] != self._label_header).any(axis=1)
         vectors = members[:, NPY_HEADER_BYTES:].copy().view("<f8")
         return vectors, {int(row): "not a label vector" for row in np.flatnonzero(wrong)}
 

@@ -177,7 +177,7 @@ class Loader:
         counts = [record.samples for _, record in shards]
         chosen = make_weights(shards, self._owner, options.weights, options.balance)
         self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen)
-        self._archive = Archive(tars, counts, encoding.extension, keep=2 * self._order.most + 1)
+        self._archive = Archive(tars, counts, encoding.extension, first.labels, keep=2 * self._order.most + 1)
         self._decoder = make_decoder(encoding, options.backend, options.batch_size, options.threads, options.device)
         self._painter = Painter(encoding, options.device, augment)
         self._stacker = Stacker(options.device, augment) if options.view == "spectra" else None

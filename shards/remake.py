@@ -102,7 +102,7 @@ class CopyTask(Task):
         tar = location(source.folder) / piece.record.name
         old = ENCODINGS[source.config.encoding](renderer(source.config.image), source.config.jpeg_quality)
         new = ENCODINGS[self.config.encoding](renderer(self.config.image), self.config.jpeg_quality)
-        archive = Archive([tar], [piece.record.samples], old.extension, keep=1)
+        archive = Archive([tar], [piece.record.samples], old.extension, LABELS, keep=1)
         places = [(0, int(piece.start + i)) for i in chosen]
         labels, _ = archive.labels(places)
         column = LABELS.index("survey")

@@ -22,10 +22,10 @@ from ingest.errors import JobError, UsageError
 from ingest.files import is_remote, location, replacing
 from ingest.jobs import cores
 from render import ImageConfig, renderer
+from shards.batch import Batch
 from shards.decode import PlainDecoder
 from shards.encoding import ENCODINGS
-from shards.format import LABELS, NPY_HEADER_BYTES, SPLITS, Manifest, ShardRecord
-from shards.loader import Batch
+from shards.format import NPY_HEADER_BYTES, SPLITS, Manifest, ShardRecord
 from shards.paint import Painter
 from shards.write import sha256
 
@@ -111,12 +111,12 @@ class Stream:
         return here
 
     def _batch(self, samples: Sequence[dict[str, Any]]) -> Batch:
-        extension = self._encoding.extension
+        extension, names = self._encoding.extension, self.manifest.labels
         keys = [str(sample["__key__"]) for sample in samples]
         try:
             payloads = [np.frombuffer(sample[extension], np.uint8) for sample in samples]
             vectors = [np.frombuffer(sample["npy"][NPY_HEADER_BYTES:], "<f8") for sample in samples]
-            labels = np.stack(vectors).reshape(len(samples), len(LABELS))
+            labels = np.stack(vectors).reshape(len(samples), len(names))
         except (KeyError, ValueError) as error:
             raise JobError(f"{self.folder}: a sample near {keys[0]} lacks a member ({error})") from None
         stored, wrong = self._decoder(payloads)
@@ -125,7 +125,7 @@ class Stream:
         columns = torch.from_numpy(np.ascontiguousarray(labels.T))
         return Batch(
             pixel_values=self._painter(stored, keys, np.random.default_rng(0)),
-            labels=dict(zip(LABELS, columns, strict=True)),
+            labels=dict(zip(names, columns, strict=True)),
             key=[f"0/{key}" for key in keys],
             valid=torch.ones(len(keys), dtype=torch.bool),
         )

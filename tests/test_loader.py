@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,14 @@ from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
 from render import ImageConfig, preset, renderer
 from render.device_draw import DeviceRenderer
-from shards import loader, paint
+from shards import loader, paint, stream
 from shards.blocks import iter_blocks
 from shards.build import build
 from shards.decode import dali_is_here
-from shards.format import ShardConfig
+from shards.format import Manifest, ShardConfig, label_npy
 from shards.pictures import pictures
 from shards.spectra import SpectraFolder
+from shards.tar import TarWriter, read_index
 from tests.conftest import make_spectrum
 
 BACKENDS = [
@@ -94,6 +97,32 @@ def test_a_foreign_state_is_refused(folders, backend: str) -> None:
         target = loader.open(folders["map2d"], "train", **{"batch_size": 16, "backend": backend, **other})
         with pytest.raises(UsageError, match="fingerprint"):
             target.load_state_dict(state)
+
+
+def test_labels_are_those_that_the_manifest_names(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Another list of labels, in another order, as another version may write them."""
+    manifest = Manifest.load(folders["pnm"])
+    records = []
+    for record in manifest.split("val"):
+        content = record.path(folders["pnm"]).read_bytes()
+        tar = tmp_path / record.name
+        tar.parent.mkdir(exist_ok=True)
+        with TarWriter(tar) as writer:
+            for sample in read_index(record.index(folders["pnm"])):
+                picture, labels = (content[start : start + size] for start, size, _ in (sample["pgm"], sample["npy"]))
+                key = sample["npy"][2].partition(".")[0]
+                vector = np.array([float(key), *np.load(io.BytesIO(labels))])
+                writer.add(key, [("pgm", picture), ("npy", label_npy(vector))])
+        records.append(replace(record, bytes=writer.size, sha256=writer.sha256, index_sha256=writer.index_sha256))
+    new = replace(manifest, labels=("number", *manifest.labels), shards=tuple(records))
+    (tmp_path / "manifest.json").write_text(new.dumps())
+    with loader.open(folders["pnm"], "val", 8) as batches:
+        expected = {key: z for batch in batches for key, z in zip(batch["key"], batch["labels"]["z"], strict=True)}
+    for opened in (loader.open(tmp_path, "val", 8), stream.open(tmp_path, "val", 8)):
+        with opened as batches:
+            for batch in batches:
+                assert batch["labels"]["number"].tolist() == [float(key.partition("/")[2]) for key in batch["key"]]
+                assert batch["labels"]["z"].tolist() == [expected[key] for key in batch["key"]]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
