@@ -12,7 +12,7 @@ those readers also have
 
     survey_of(file) -> str                        whose spectra these are, or `unknown`
 
-To add a survey, write the module and name it below; `docs/layouts.md` has an example of thirty lines.
+To add a survey, write the module and name it below; `docs/bring-your-own-survey.md` has an example of thirty lines.
 """
 
 from __future__ import annotations
