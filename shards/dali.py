@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shards.decode import Decoded, Payloads, PlainDecoder
+from shards.decode import Payloads, PlainDecoder, Stored
 from shards.encoding import Encoding
 
 
@@ -48,7 +48,7 @@ class DaliDecoder:
         built.build()
         return built
 
-    def __call__(self, payloads: Payloads) -> Decoded:
+    def __call__(self, payloads: Payloads) -> Stored:
         """The pictures, uint8 `(B, *encoding.shape)`: numpy, or for JPEG on a GPU a torch tensor there."""
         shape = (len(payloads), *(self._encoding.shape or ()))
         try:

@@ -14,13 +14,13 @@ from shards.encoding import Encoding
 
 Payloads = Sequence[npt.NDArray[np.uint8]]
 #: A batch as stored: uint8 `(B, *encoding.shape)`, or a list of B spectra; and why not for each that is damaged.
-Decoded = tuple[Any, dict[int, str]]
+Stored = tuple[Any, dict[int, str]]
 
 
 class Decoder(Protocol):
     """Decodes batches one at a time; called from one thread."""
 
-    def __call__(self, payloads: Payloads) -> Decoded:
+    def __call__(self, payloads: Payloads) -> Stored:
         """The batch in order. Where a payload is damaged its place holds zeros, or None for a spectrum."""
 
     def close(self) -> None:
@@ -34,7 +34,7 @@ class PlainDecoder:
         self._encoding, self._threads = encoding, threads
         self._pool = ThreadPoolExecutor(threads)
 
-    def __call__(self, payloads: Payloads) -> Decoded:
+    def __call__(self, payloads: Payloads) -> Stored:
         """Decode in as many runs of neighbours as there are threads: a task per sample would cost more than most."""
         encoding = self._encoding
         if encoding.header is not None:
@@ -57,7 +57,7 @@ class PlainDecoder:
             list(self._pool.map(run, [range(i, min(i + size, count)) for i in range(0, count, size)]))
         return stored, wrong
 
-    def _slice(self, payloads: Payloads, header: npt.NDArray[np.uint8]) -> Decoded:
+    def _slice(self, payloads: Payloads, header: npt.NDArray[np.uint8]) -> Stored:
         """Nothing to decode: the bytes behind a header that is the same in every sample."""
         shape = self._encoding.shape or ()
         start, total = len(header), len(header) + int(np.prod(shape))
