@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,22 @@ SCHEMA = pa.schema(
 
 #: Labels that a catalogue may give, beside `class` and `subclass`.
 NUMERIC_LABELS = (*_LABELS, "zwarning")
+
+
+#: Grids kept: at 31 KB each, 8 MB. A survey has one or a few hundred of them.
+_GRIDS = 256
+
+
+@lru_cache(maxsize=_GRIDS)
+def log_grid(coeff0: float, coeff1: float, n: int) -> npt.NDArray[np.float64]:
+    """The wavelengths 10^(coeff0 + coeff1 i), Angstrom: float64 `(n,)`, read-only, because it is shared.
+
+    Whatever reads or draws a spectrum takes them from here, so that all agree in every bit.
+    """
+    with np.errstate(over="ignore"):  # coefficients of a damaged file, which is refused later
+        wavelength = np.asarray(10.0 ** (coeff0 + coeff1 * np.arange(n)), np.float64)
+    wavelength.setflags(write=False)
+    return wavelength
 
 
 @dataclass(slots=True)

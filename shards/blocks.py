@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from ingest.errors import BadObjectError, JobError
 from ingest.files import readable
-from ingest.schema import CLASSES, BoolArray, Spectrum, to_table
+from ingest.schema import CLASSES, BoolArray, Spectrum, log_grid, to_table
 from ingest.surveys import multimodal_universe as mmu
 from ingest.surveys.common import placed
-from shards.flux import Arrays, Grid, log_grid
+from shards.flux import Arrays, Grid
 from shards.format import LABELS
 from shards.spectra import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
 

@@ -21,24 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingest.schema import log_grid
+
 Grid = tuple[float, float]
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[Any], npt.NDArray[np.bool_]]
 
 HEADER_BYTES = 256
-#: Grids kept: at 31 KB each, 8 MB. A survey has one or a few hundred of them.
-_GRIDS = 256
 _MAGIC = b"\x93NUMPY\x01\x00"
-
-
-@lru_cache(maxsize=_GRIDS)
-def log_grid(coeff0: float, coeff1: float, n: int) -> npt.NDArray[np.float64]:
-    """The wavelengths 10^(coeff0 + coeff1 i), Angstrom: float64 `(n,)`, read-only, because it is shared.
-
-    Building and loading both take them from here, so that they agree in every bit.
-    """
-    wavelength = np.asarray(10.0 ** (coeff0 + coeff1 * np.arange(n)), np.float64)
-    wavelength.setflags(write=False)
-    return wavelength
 
 
 def pack(

@@ -20,10 +20,11 @@ from PIL import Image
 
 from benchmarks.encode import IMAGES, fidelity
 from ingest.jobs import Engine
+from ingest.schema import log_grid
 from render import PRESETS, ImageConfig, RenderError, preset, renderer
 from shards.build import build
 from shards.encoding import ENCODINGS, Jpeg, Png, Pnm
-from shards.flux import HEADER_BYTES, log_grid, pack, parse
+from shards.flux import HEADER_BYTES, pack, parse
 from shards.format import Manifest, ShardConfig
 from shards.png import encode_png
 from tests.conftest import make_spectrum

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ingest.errors import BadObjectError
 from ingest.hdu import HeaderLike
-from ingest.schema import CLASSES, Spectrum, WavelengthArray
+from ingest.schema import CLASSES, Spectrum, WavelengthArray, log_grid
 
 #: ORIGIN of the files that `ingest.mock` writes.
 MOCK_ORIGIN = "specshards mock"
@@ -80,7 +80,7 @@ def class_label(value: Any) -> str | None:
     return result if result in CLASSES else None
 
 
-def log_grid(header: HeaderLike, wavelength: WavelengthArray) -> tuple[float, float] | tuple[None, None]:
+def grid_coefficients(header: HeaderLike, wavelength: WavelengthArray) -> tuple[float, float] | tuple[None, None]:
     """COEFF0, COEFF1 of the header where they do describe `wavelength` to 1 part in 1e6, else None, None."""
     coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
     if coeff0 is None or coeff1 is None or coeff1 <= 0:
@@ -93,18 +93,9 @@ def log_grid(header: HeaderLike, wavelength: WavelengthArray) -> tuple[float, fl
 
 @lru_cache(maxsize=64)
 def _tolerance(coeff0: float, coeff1: float, n: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    expected = grid_from(coeff0, coeff1, n)
+    expected = log_grid(coeff0, coeff1, n)
     low, high = (expected * (1 - 1e-6)).astype(np.float32), (expected * (1 + 1e-6)).astype(np.float32)
     return low, high
-
-
-@lru_cache(maxsize=64)
-def grid_from(coeff0: float, coeff1: float, n: int) -> npt.NDArray[np.float64]:
-    """Wavelengths 10^(coeff0 + coeff1 i) in Angstrom: float64 `(n,)`, read-only; a survey has few of them."""
-    with np.errstate(over="ignore"):
-        grid = np.asarray(10.0 ** (coeff0 + coeff1 * np.arange(n)))
-    grid.setflags(write=False)
-    return grid
 
 
 def position(ra: Any, dec: Any) -> tuple[float, float]:

@@ -16,15 +16,14 @@ import numpy as np
 from ingest.errors import BadObjectError
 from ingest.fits import FitsFile
 from ingest.hdu import HeaderLike
-from ingest.schema import FloatArray, Spectrum
+from ingest.schema import FloatArray, Spectrum, log_grid
 from ingest.surveys.common import (
     MOCK_ORIGIN,
     bits,
     checked,
     class_label,
     first_of,
-    grid_from,
-    log_grid,
+    grid_coefficients,
     native,
     number,
     position,
@@ -77,7 +76,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
         if coeff0 is None or coeff1 is None or coeff1 <= 0:
             raise BadObjectError("no COEFF0 and COEFF1: this layout has no other wavelengths")
-        wave = grid_from(coeff0, coeff1, len(flux))
+        wave = log_grid(coeff0, coeff1, len(flux))
         _check_rows(flux, native(file[0].image()[2], np.float32))
     wavelength = native(wave, np.float32)
     # Any of LAMOST's six mask bits (bad CCD, profile, sky, trace, no data) condemns a pixel.
@@ -87,7 +86,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             f"inconsistent lengths: flux {len(flux)}, ivar {len(ivar)}, wavelength {len(wavelength)}, "
             f"mask {len(mask)}"
         )
-    grid = log_grid(header, wavelength)
+    grid = grid_coefficients(header, wavelength)
     ra, dec = position(header.get("RA"), header.get("DEC"))
     is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
     yield checked(

@@ -21,7 +21,7 @@ from ingest.surveys.common import (
     bits,
     checked,
     class_label,
-    log_grid,
+    grid_coefficients,
     native,
     number,
     position,
@@ -72,7 +72,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         wave = 10.0 ** native(pixels.column("loglam"), np.float64)
     wavelength = wave.astype(np.float32)
     and_mask = bits(pixels.column("and_mask"))
-    grid = log_grid(header, wave)
+    grid = grid_coefficients(header, wave)
     # RA and DEC of the primary header are the plate's centre, not the object's place.
     ra, dec = position(
         row.first("plug_ra", "racat", "fiber_ra", default=header.get("PLUG_RA")),

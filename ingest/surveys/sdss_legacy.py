@@ -13,8 +13,8 @@ import numpy as np
 from ingest.errors import BadObjectError
 from ingest.fits import FitsFile
 from ingest.hdu import HeaderLike
-from ingest.schema import Spectrum
-from ingest.surveys.common import bits, checked, grid_from, native, number, position, positive, text
+from ingest.schema import Spectrum, log_grid
+from ingest.surveys.common import bits, checked, native, number, position, positive, text
 from ingest.surveys.sdss import BAD_BITS
 
 SURVEY = "sdss"
@@ -63,7 +63,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     yield checked(
         Spectrum(
             object_id=_object_id(header), survey=SURVEY, release=text(header.get("VERS_1D")), ra=ra, dec=dec,
-            flux=flux, ivar=ivar, wavelength=grid_from(coeff0, coeff1, len(flux)).astype(np.float32), mask=mask,
+            flux=flux, ivar=ivar, wavelength=log_grid(coeff0, coeff1, len(flux)).astype(np.float32), mask=mask,
             layout=layout, source_file=source_file, wave_coeff0=coeff0, wave_coeff1=coeff1, label_source="header",
             labels={
                 "class": _CLASSES.get(int(kind)) if kind is not None else None,
