@@ -21,8 +21,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ingest.errors import BadObjectError, UsageError
+from ingest.surveys import lamost, sdss
 
-SURVEYS = ("lamost", "sdss")
+SURVEYS = (lamost.SURVEY, sdss.SURVEY)
 
 #: Reductions of SDSS-I and -II spectra; they lie beside those of BOSS and eBOSS on the server, not among them.
 _LEGACY = ("26", "103", "104")
@@ -116,13 +117,13 @@ def choose(
         raise UsageError(f"unknown SURVEY={survey}: choose {' or '.join(SURVEYS)}")
     base = None if base is None else check_base(base)
     # The root functions know what a release looks like; a wrong one must show before the first file.
-    lamost_root(release) if survey == "lamost" else sdss_root("26", release)
+    lamost_root(release) if survey == lamost.SURVEY else sdss_root("26", release)
     names: dict[str, str] = {}
     used: tuple[str, ...]
     for column in columns:
         lower = column.strip().lstrip("#").strip().lower()
         names.setdefault(_ALIASES.get(lower, lower), column)
-    if survey == "lamost":
+    if survey == lamost.SURVEY:
         by_path = all(name in names for name in _LAMOST)
         layout, used = ("obsid" if "obsid" in names and (token or not by_path) else "lamost"), (*_LAMOST, "obsid")
         complete = by_path or "obsid" in names
@@ -137,7 +138,7 @@ def choose(
 
 def _missing(survey: str, names: Mapping[str, str], columns: Sequence[str]) -> str:
     found = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
-    if survey == "sdss":
+    if survey == sdss.SURVEY:
         wanted, other = f"{', '.join(_PLATE)}, or {', '.join(_FIELD)}, or specobjid", "obsid" in names
         mend = "this looks like a LAMOST catalogue: --survey lamost" if other else "add them to the catalogue"
     else:

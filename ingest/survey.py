@@ -12,7 +12,6 @@ from ingest.summary import Summary
 from ingest.surveys import check_survey
 
 MOCK_FILES = 2000
-MOCKS = ("lamost", "sdss")
 
 
 def ingest_survey(
@@ -47,10 +46,10 @@ def ingest_survey(
         raise UsageError(f"seed {seed}: give 0 or a positive number")
     config = IngestConfig(survey, cuts=cuts, where=where, listed_only=listed_only, seed=seed)
     if data is None:
-        if survey not in MOCKS:
-            raise UsageError(f"DATA: name a folder of spectra; a mock survey is only of {' or '.join(MOCKS)}")
-        from ingest.mock import CATALOGUE, MockConfig, write_with_progress
+        from ingest.mock import CATALOGUE, SURVEYS, MockConfig, write_with_progress
 
+        if survey not in SURVEYS:
+            raise UsageError(f"DATA: name a folder of spectra; a mock survey is only of {' or '.join(SURVEYS)}")
         folder = out / "mock"
         data, catalogue = str(folder), catalogue or folder / CATALOGUE
         config = replace(config, mock_files=n or MOCK_FILES)

@@ -43,11 +43,11 @@ from ingest.jobs import cores
 from ingest.mock import lamost, sdss
 from ingest.mock.fitsbytes import BLOCK
 from ingest.mock.lines import Array
-from ingest.mock.plan import DAMAGES, Entry, MockConfig, observe, plan
+from ingest.mock.plan import DAMAGES, SURVEYS, Entry, MockConfig, observe, plan
 
 __all__ = [
-    "CATALOGUE", "DAMAGES", "VERSION", "Entry", "MockConfig", "MockResult", "Truth", "plan", "truth", "write",
-    "write_with_progress",
+    "CATALOGUE", "DAMAGES", "SURVEYS", "VERSION", "Entry", "MockConfig", "MockResult", "Truth", "plan", "truth",
+    "write", "write_with_progress",
 ]  # fmt: skip
 
 VERSION = 1

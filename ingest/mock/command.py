@@ -11,12 +11,13 @@ import typer
 from ingest import options
 from ingest.errors import UsageError
 from ingest.jobs import Engine, engine_of
+from ingest.mock.plan import SURVEYS
 
 
 def command(
     n: Annotated[int, typer.Argument(metavar="N", help="Number of spectra.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write to (data/mock-SURVEY).")] = None,
-    survey: Annotated[str, typer.Option(help="Which survey to imitate: lamost or sdss.")] = "lamost",
+    survey: Annotated[str, typer.Option(help=f"Which survey to imitate: {' or '.join(SURVEYS)}.")] = "lamost",
     form: Annotated[
         str, typer.Option("--as", help="parquet: spectra for `shards build`. fits: files in the survey's layouts.")
     ] = "parquet",

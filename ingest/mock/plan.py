@@ -18,12 +18,13 @@ from ingest.mock.instrument import LSF_KMS, Exposure, calibration, expose, grid
 from ingest.mock.lines import Array
 from ingest.mock.physics import Galaxy, Quasar, Star, extinction, galaxy_flux, quasar_flux, star_flux
 
-SURVEYS: Final = ("lamost", "sdss")
-
 CLASS_SHARES: Final[dict[str, dict[str, float]]] = {
     "lamost": {"STAR": 0.60, "GALAXY": 0.25, "QSO": 0.15},
     "sdss": {"STAR": 0.40, "GALAXY": 0.345, "QSO": 0.25, "SKY": 0.005},
 }
+
+SURVEYS: Final = tuple(CLASS_SHARES)
+"""The place of a survey's name is part of every seed: a new one goes last."""
 
 LAYOUT_SHARES: Final[dict[str, dict[str, float]]] = {
     "lamost": {"table": 0.70, "image.gz": 0.12, "image": 0.08, "dr1": 0.10},
