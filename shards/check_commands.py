@@ -20,12 +20,13 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte: checksums, images, labels, sky.")] = False,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
+    memory: options.Memory = None,
 ) -> None:
     """Check that a data set is whole and sound; one line a check, exit code 1 when one has failed."""
     from shards.verify import verify as checks_of
 
     started = time.perf_counter()
-    checks = checks_of(folder.expanduser(), deep=deep, engine=engine_of(workers, scheduler))
+    checks = checks_of(folder.expanduser(), deep=deep, engine=engine_of(workers, scheduler, memory))
     width = max(len(check.name) for check in checks)
     for check in checks:
         state = "FAIL" if not check.passed else "note" if check.note else "ok"

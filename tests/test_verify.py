@@ -415,6 +415,8 @@ def test_the_command_prints_a_line_a_check_and_fails_with_them(copy: Copy) -> No
     done = run(command.app, ["verify", str(copy.folder)])
     assert isinstance(done.exception, JobError) and "1 of 6 checks failed: files" in str(done.exception)
     assert "FAIL  files     train/train-000001.idx: missing" in done.output
+    done = run(command.app, ["verify", str(copy.folder), "--deep", "--memory", "1KB"])
+    assert isinstance(done.exception, UsageError) and "memory of one worker" in str(done.exception)
     with pytest.raises(UsageError, match="no such folder"):
         verify(copy.folder / "nowhere")
 
