@@ -10,7 +10,9 @@ import typer
 Survey = Annotated[str, typer.Option(help="Whose files these are: lamost, sdss or desi; slomost: sdss and lamost.")]
 AnySurvey = Annotated[str | None, typer.Option(help="Take only the files of this survey: lamost, sdss or desi.")]
 Data = Annotated[str | None, typer.Option(help="Folder, glob or file of spectra. Without it a mock survey is made.")]
-Catalog = Annotated[Path | None, typer.Option(help="Label table (CSV, FITS, Parquet), joined on obsid or specobjid.")]
+Catalog = Annotated[
+    Path | None, typer.Option(help="Label table (CSV, FITS, Parquet), joined on obsid, specobjid or targetid.")
+]
 Cuts = Annotated[str | None, typer.Option(help="Selection cuts by name: paper (of the published training sets).")]
 Where = Annotated[
     str | None, typer.Option(help="A filter, as: snrg > 10 and class in ('STAR', 'QSO') and teff is not null")
