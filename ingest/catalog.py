@@ -6,7 +6,6 @@ Where a catalogue has a value it wins over the file's header (they differ in pla
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from bisect import bisect_left
@@ -21,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import replacing, write_text
+from ingest.files import replacing, sha256, write_text
 from ingest.rows import Rows, key_texts, mapped, numbers, open_rows
 from ingest.schema import NUMERIC_LABELS, Spectrum
 from ingest.surveys.common import class_label, number, text
@@ -85,8 +84,7 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
     origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, sorted(wanted), 1])
     if _record(final).get("origin") != origin or not final.exists():
         _write(rows, {"key": key, **{name: names[name] for name in wanted}}, wanted, path, final)
-        with final.open("rb") as file:
-            content = {"origin": origin, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        content = {"origin": origin, "sha256": sha256(final)}
         write_text(final.with_suffix(".json"), json.dumps(content) + "\n")
     return final
 

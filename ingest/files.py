@@ -5,6 +5,7 @@ Local files are written under a temporary name, made durable, then renamed. An o
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -37,6 +38,12 @@ def absolute(path: Path) -> Path:
 def readable(path: Path) -> Path | IO[bytes]:
     """What pyarrow opens: the path, or for an object store an open file."""
     return path.open("rb") if is_remote(path) else path
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.errors import is_environment
+from ingest.files import sha256
 from render import renderer
 from shards.encoding import ENCODINGS, Encoding
 from shards.format import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
@@ -159,9 +159,8 @@ def _checksums(task: Task) -> None:
         (record.sidecar(folder), record.sidecar_sha256),
     )
     for path, expected in sums:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                raise _FaultError(f"{_name(task, path)}: its sha256 is not that of the manifest")
+        if sha256(path) != expected:
+            raise _FaultError(f"{_name(task, path)}: its sha256 is not that of the manifest")
 
 
 def _samples(task: Task, extension: str) -> list[_Sample]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ingest import cuts
 from ingest.errors import JobError, UsageError
-from ingest.files import absolute, location, readable
+from ingest.files import absolute, location, readable, sha256
 from ingest.jobs import Engine, run_tasks
 from ingest.quarantine import quarantine_row
 from render import ImageConfig, RenderError, renderer
@@ -31,7 +31,7 @@ from shards.format import LABELS, Manifest, ShardConfig, ShardRecord
 from shards.job import Claim, earlier, locked, publish, run, start
 from shards.plan import fingerprint, pack, task_size
 from shards.visits import Rows, keep_together, near_border
-from shards.write import Account, Portion, Task, sha256
+from shards.write import Account, Portion, Task
 
 #: A task takes its samples from about this many places, so that the data sets and their shards mix.
 _PLACES = 8

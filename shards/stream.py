@@ -19,7 +19,7 @@ import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from ingest.errors import JobError, UsageError
-from ingest.files import is_remote, location, replacing
+from ingest.files import is_remote, location, replacing, sha256
 from ingest.jobs import cores
 from render import ImageConfig, renderer
 from shards.batch import Batch
@@ -27,7 +27,6 @@ from shards.decode import PlainDecoder
 from shards.encoding import ENCODINGS
 from shards.format import NPY_HEADER_BYTES, SPLITS, Manifest, ShardRecord
 from shards.paint import Painter
-from shards.write import sha256
 
 _BUFFER = 4096
 

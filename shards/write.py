@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.errors import make_folder, naming
-from ingest.files import is_remote, location, replacing, write_text
+from ingest.files import is_remote, location, replacing, sha256, write_text
 from ingest.schema import CLASSES
 from render import renderer
 from shards.encoding import ENCODINGS
@@ -187,15 +186,6 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.cast(
         pa.schema([pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in table.schema])
     ).replace_schema_metadata(None)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _statistics(labels: npt.NDArray[np.float64]) -> dict[str, LabelStats]:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import publish, write_text
+from ingest.files import publish, sha256, write_text
 from shards.format import Manifest
 from train import checkpoint
 from train.baselines import Baselines
@@ -110,8 +109,7 @@ def save_model(run: Path, model: Network, card: Card) -> Card:
     with checkpoint.writing(temporary):
         temporary.mkdir(parents=True)
         model.save(temporary)
-    with (temporary / "model.safetensors").open("rb") as file:
-        card = replace(card, model=hashlib.file_digest(file, "sha256").hexdigest())
+    card = replace(card, model=sha256(temporary / "model.safetensors"))
     for name in _MODEL_FILES:
         if (temporary / name).is_file():
             publish(temporary / name, run / name)
@@ -152,9 +150,8 @@ def open_any(run: Path) -> tuple[Card, Network]:
     weights = run / "model.safetensors"
     if not weights.is_file():
         raise JobError(f"{weights}: missing; train the model again")
-    with weights.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != card.model:
-            raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); train the model again")
+    if sha256(weights) != card.model:
+        raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); train the model again")
     if card.config.tokenizer is not None:
         return card, load_classifier(run)
     return card, SequenceModel.load(run) if card.config.view == "spectra" else load(run)
