@@ -11,31 +11,14 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import typer
 
 from benchmarks.matplotlib_reference import Spectrum, draw
-from ingest.errors import BadObjectError, UsageError, run_app
-from ingest.plan import find_files
-from ingest.surveys import read_file
+from benchmarks.samples import made_up_galaxy, read_spectra
+from ingest.errors import UsageError, run_app
 from render import IMAGES, ImageConfig, renderer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def read_spectra(data: Path, count: int, seed: int = 0) -> list[Spectrum]:
-    """`count` spectra of a folder, a seeded random choice."""
-    root, files = find_files(str(data))
-    spectra: list[Spectrum] = []
-    for index in np.random.default_rng(seed).permutation(len(files)):
-        try:
-            s = read_file(root / files[index])
-        except BadObjectError:
-            continue
-        spectra.append((s.flux, s.ivar, s.wavelength, s.mask))
-        if len(spectra) == count:
-            break
-    return spectra
 
 
 def likeness(spectra: list[Spectrum], image: str) -> dict[str, float]:
@@ -83,23 +66,6 @@ def contact_sheet(spectra: list[Spectrum], out: Path) -> None:
                 ours = drawer.expand(drawer.codes(*spectrum))
                 sheet[y : y + side, x : x + side] = draw(spectrum, drawer.config) if half else ours
     cv2.imwrite(str(out), sheet[..., ::-1])
-
-
-def made_up_galaxy(seed: int = 3) -> Spectrum:
-    """A star-forming galaxy at z = 0.08 with noise and a dead stretch: for the README, nobody's data."""
-    rng = np.random.default_rng(seed)
-    wavelength = (10.0 ** (3.5682 + 1e-4 * np.arange(3909))).astype(np.float32)
-    rest = wavelength / 1.08
-    flux = 60 * (rest / 5500) ** -0.6 * (0.775 + 0.225 * np.tanh((rest.astype(float) - 4000) / 50))
-    for centre, height, sigma in (
-        (3728.5, 70, 4.0), (3934.8, -22, 7.0), (3969.6, -20, 7.0), (4862.7, 38, 4.0), (4960.3, 35, 4.0),
-        (5008.2, 100, 4.0), (5176.6, -12, 14.0), (5895.6, -14, 7.0), (6564.6, 150, 4.5), (6585.3, 48, 4.5),
-        (6718.3, 26, 4.0), (6732.7, 22, 4.0),
-    ):  # fmt: skip
-        flux = flux + height * np.exp(-0.5 * ((rest - centre) / sigma) ** 2)
-    noise = 2.2 + 6 * np.clip((wavelength - 8200) / 900, 0, None)
-    observed: npt.NDArray[np.float32] = (flux + rng.normal(0, noise)).astype(np.float32)
-    return observed, (1 / noise**2).astype(np.float32), wavelength, np.zeros(len(observed), np.bool_)
 
 
 def three_images(out: Path) -> None:

@@ -20,6 +20,7 @@ import typer
 
 from benchmarks.matplotlib_reference import Spectrum
 from benchmarks.records import Record, interleave, save, table
+from benchmarks.samples import made_up_galaxy, read_spectra
 from ingest.errors import UsageError, run_app
 from render import ImageConfig, Renderer, renderer
 from render.config import CHANNEL_SETS
@@ -39,8 +40,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def made_up_spectra(count: int) -> list[Spectrum]:
     """`count` spectra of a made-up galaxy, each with noise and a redshift of its own."""
-    from benchmarks.compare_matplotlib import made_up_galaxy
-
     flux, ivar, wavelength, mask = made_up_galaxy()
     rng = np.random.default_rng(0)
     spectra: list[Spectrum] = []
@@ -159,8 +158,6 @@ def main(
     if data is None:
         spectra = made_up_spectra(count)
     else:
-        from benchmarks.compare_matplotlib import read_spectra
-
         spectra = read_spectra(data, count)
         if not spectra:
             raise UsageError(f"{data}: no spectra there")

@@ -18,9 +18,9 @@ import numba
 import numpy as np
 import typer
 
-from benchmarks.compare_matplotlib import made_up_galaxy, read_spectra
 from benchmarks.matplotlib_reference import figure
 from benchmarks.records import Machine, Record, interleave
+from benchmarks.samples import made_up_galaxy, read_spectra
 from ingest.errors import run_app
 from render import IMAGES, ImageConfig, preset, renderer
 from render.prepare import as_arrays

@@ -14,7 +14,8 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.compare_matplotlib import made_up_galaxy, three_images  # noqa: E402
+from benchmarks.compare_matplotlib import three_images  # noqa: E402
+from benchmarks.samples import made_up_galaxy  # noqa: E402
 from render import ImageConfig, preset  # noqa: E402
 from render.config import CHANNEL_SETS  # noqa: E402
 from render.gallery import every_image, spread, table  # noqa: E402

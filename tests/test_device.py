@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.compare_matplotlib import made_up_galaxy, read_spectra
+from benchmarks.samples import made_up_galaxy, read_spectra
 from render import IMAGES, PRESETS, ImageConfig, RenderError, device_draw, preset, renderer
 from render.device import Expand
 from render.device_draw import DeviceRenderer, supports

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.compare_matplotlib import made_up_galaxy
+from benchmarks.samples import made_up_galaxy
 from render import ImageConfig, renderer
 from render.gallery import every_image, sheet, spread, table
 from tests.conftest import ROOT

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.compare_matplotlib import made_up_galaxy
+from benchmarks.samples import made_up_galaxy
 from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
 from render import ImageConfig, preset, renderer

@@ -15,8 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.compare_matplotlib import likeness, made_up_galaxy, read_spectra
+from benchmarks.compare_matplotlib import likeness
 from benchmarks.matplotlib_reference import draw
+from benchmarks.samples import made_up_galaxy, read_spectra
 from render import IMAGES, ImageConfig, RenderError, preset, renderer
 from render.lines import FULL, SPARE, canvas, pieces
 from render.lines import draw as draw_line

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.compare_matplotlib import read_spectra
+from benchmarks.samples import read_spectra
 from render.features import gradient, regions, residual, rolling_median, signal_to_noise, significance, smooth
 from render.percentile import percentiles, scatter
 from render.resample import log_edges, stretch, to_bins, to_centres

@@ -11,8 +11,8 @@ from astropy.visualization import AsinhStretch
 from hypothesis import assume, given, settings
 from matplotlib.colors import Normalize
 
-from benchmarks.compare_matplotlib import made_up_galaxy, read_spectra
 from benchmarks.matplotlib_reference import draw
+from benchmarks.samples import made_up_galaxy, read_spectra
 from render import PRESETS, ImageConfig, RenderError, preset, renderer
 from render.config import CHANNEL_SETS, CHANNELS
 from render.grid import cell_order
