@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import typer
 
-from benchmarks.process import measured
+from benchmarks.process import build_command, measured
 from benchmarks.records import Record, interleave, save, table
 from ingest.build import IngestConfig, build
 from ingest.errors import BadObjectError, run_app
@@ -154,30 +154,16 @@ def memory(paths: list[Path], sizes: Sequence[int], scratch: Path) -> dict[str, 
     peaks = {}
     for size in sorted(set(sizes)):
         folder = linked(paths, size, scratch / f"links-{size}")
-        _, peaks[f"{size} files"] = measured(build_command(folder, scratch / f"m-{size}", 2), quiet=True)
+        job = build_command("ingest", data=folder, out=scratch / f"m-{size}", workers=2)
+        _, peaks[f"{size} files"] = measured(job, quiet=True)
         print(f"peak memory of the largest process, {size:,} files: {peaks[f'{size} files']:.0f} MB", flush=True)
     return peaks
 
 
-def build_command(folder: Path, out: Path, workers: int) -> list[str]:
-    """The command line of an ingest job."""
-    return [
-        sys.executable,
-        "-m",
-        "ingest",
-        "build",
-        "--data",
-        str(folder),
-        "--out",
-        str(out),
-        "--workers",
-        str(workers),
-    ]
-
-
 def command(folder: Path, out: Path, workers: int) -> None:
     """Run an ingest job as a user does."""
-    subprocess.run(build_command(folder, out, workers), check=True, capture_output=True)
+    job = build_command("ingest", data=folder, out=out, workers=workers)
+    subprocess.run(job, check=True, capture_output=True)
 
 
 def linked(paths: Sequence[Path], count: int, folder: Path) -> Path:

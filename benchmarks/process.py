@@ -14,6 +14,12 @@ _MEASURED = (
 )
 
 
+def build_command(room: str, **options: object) -> list[str]:
+    """The command line of `python -m ROOM build`, as a user types it; `room` is `ingest` or `shards`."""
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return [sys.executable, "-m", room, "build", *words]
+
+
 def measured(command: Sequence[str], *, quiet: bool = False) -> tuple[float, float]:
     """Run a command; what it says goes to standard error, or nowhere when `quiet`.
 

@@ -21,7 +21,7 @@ import pyarrow.csv as pa_csv
 import typer
 
 from benchmarks.matplotlib_reference import figure
-from benchmarks.process import measured
+from benchmarks.process import build_command, measured
 from benchmarks.records import Record, interleave, save, table
 from ingest.errors import run_app
 from ingest.mock.scale import ScaleConfig, write_parquet_survey
@@ -121,22 +121,16 @@ def reference_records(spectra: Path, rounds: int, scratch: Path, count: int = 12
     return interleave("reference", {image: road(image) for image in ("map2d", "simple", "overlap")}, min(rounds, 3))
 
 
-def build_command(spectra: Path, out: Path, workers: int, image: str = "map2d", encoding: str = "png") -> list[str]:
-    """The command line of a job."""
-    return [
-        sys.executable, "-m", "shards", "build", "--spectra", str(spectra), "--out", str(out), "--workers",
-        str(workers), "--image", image, "--encoding", encoding,
-    ]  # fmt: skip
-
-
 def job_records(spectra: Path, objects: int, rounds: int, scratch: Path) -> list[Record]:
     """Whole jobs with one worker and with two, and one of each other picture and encoding with two."""
 
     def job(workers: int, image: str = "map2d", encoding: str = "png") -> Callable[[], int]:
         def work() -> int:
             with tempfile.TemporaryDirectory(dir=scratch) as out:
-                subprocess.run(build_command(spectra, Path(out) / "x", workers, image, encoding), check=True,
-                               capture_output=True)  # fmt: skip
+                command = build_command(
+                    "shards", spectra=spectra, out=Path(out) / "x", workers=workers, image=image, encoding=encoding
+                )
+                subprocess.run(command, check=True, capture_output=True)
             return objects
 
         return work
@@ -153,7 +147,8 @@ def memory_records(sizes: Sequence[int], scratch: Path) -> list[Record]:
     for size in sorted(sizes):
         spectra = mock(size, scratch)
         with tempfile.TemporaryDirectory(dir=scratch) as out:
-            _, peak = measured(build_command(spectra, Path(out) / "x", 2), quiet=True)
+            command = build_command("shards", spectra=spectra, out=Path(out) / "x", workers=2)
+            _, peak = measured(command, quiet=True)
         print(f"peak memory of the largest process, {size:,} objects: {peak:.0f} MB", flush=True)
         records.append(Record("peak memory, MB, not seconds", f"{size:,} objects", (peak,)))
     return records

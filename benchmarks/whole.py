@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.process import measured
+from benchmarks.process import build_command, measured
 from benchmarks.records import Record, save, table
-from benchmarks.shards import build_command, mock
+from benchmarks.shards import mock
 from ingest.errors import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -36,7 +36,8 @@ def main(
     shutil.rmtree(shards, ignore_errors=True)
     records = []
     verify = [sys.executable, "-m", "shards", "verify", str(shards), "--deep", "--workers", str(workers)]
-    for name, command in (("build", build_command(spectra, shards, workers)), ("verify --deep", verify)):
+    build = build_command("shards", spectra=spectra, out=shards, workers=workers)
+    for name, command in (("build", build), ("verify --deep", verify)):
         seconds, peak = measured(command)
         note = f"{seconds:.0f} s in all, peak memory of the largest process {peak:.0f} MB"
         records.append(Record(f"{objects:,} objects, {workers} workers", name, (seconds / objects,), note))
