@@ -26,6 +26,7 @@ from ingest.surveys.common import number, text
 
 BATCH = 8192
 # Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.
+# Each column has its own, and catalogues have hundreds of narrow ones: less than for spectra (`ingest.tables`).
 _READ_BUFFER = 1 << 17
 
 #: Names of a column of digests, in any case, and the algorithm by the number of hexadecimal digits.
