@@ -45,7 +45,7 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load test lint format clean distclean
+.PHONY: help shards train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load test format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
