@@ -50,12 +50,16 @@ def band_sn(visit: Visit) -> dict[str, float]:
 def _cards(visit: Visit, first: list[Card], snr: dict[str, float], has_norm: bool) -> list[Card]:
     """The primary header, keys and order as in the releases; `first` are the mandatory cards of the
     layout."""
-    entry, target = visit.entry, visit.source
-    old = entry.layout == "dr1"
+    old = visit.entry.layout == "dr1"
+    return [
+        *first, *_file_cards(visit.entry, old, has_norm), *_observation_cards(visit, old),
+        *_reduction_cards(visit.exposure.coeff0), *_result_cards(visit, old, snr),
+    ]  # fmt: skip
+
+
+def _file_cards(entry: Entry, old: bool, has_norm: bool) -> list[Card]:
     stem = entry.name.rsplit("/", 1)[-1].split(".fits")[0]
-    night = datetime.date(1858, 11, 17) + datetime.timedelta(days=entry.mjd)
-    cards = list(first)
-    cards += [("COMMENT", "", "--------FILE INFORMATION"), ("FILENAME", f"{stem}.fits", "")]
+    cards: list[Card] = [("COMMENT", "", "--------FILE INFORMATION"), ("FILENAME", f"{stem}.fits", "")]
     if not old:
         cards.append(("OBSID", obsid(entry), "Unique number ID of this spectrum"))
     cards.append(("AUTHOR", "specshards mock", "Who compiled the information"))
@@ -70,15 +74,17 @@ def _cards(visit: Visit, first: list[Card], snr: dict[str, float], has_norm: boo
     else:
         cards += [("EXTEN0", "Flux, Inverse, Wavelength, Andmask, Ormask", "")]
         cards += [("N_EXTEN", 1, "The extension number"), ("EXTNAME", "Flux", "The extension name")]
-    coeff0 = visit.exposure.coeff0
-    ra, dec = Number(f"{visit.ra:.6f}"), Number(f"{visit.dec:.6f}")
-    known = visit.known
-    kind = target.kind if known else "Unknown"
-    subclass = target.subclass if known and target.kind == "STAR" else "Non"
-    measured = (visit.z, visit.z_err) if known else (_MISSING, _MISSING)
-    cards += [
+    return [
+        *cards,
         ("ORIGIN", "specshards mock", "Not an observation: a simulated spectrum"),
         ("DATE", "2000-01-01T00:00:00", "Time when this HDU is created (UTC)"),
+    ]
+
+
+def _observation_cards(visit: Visit, old: bool) -> list[Card]:
+    entry = visit.entry
+    night = datetime.date(1858, 11, 17) + datetime.timedelta(days=entry.mjd)
+    return [
         ("COMMENT", "", "--------TELESCOPE PARAMETERS"),
         ("TELESCOP", "MOCK", "No telescope"),
         ("COMMENT", "", "--------OBSERVATION PARAMETERS"),
@@ -86,8 +92,8 @@ def _cards(visit: Visit, first: list[Card], snr: dict[str, float], has_norm: boo
         ("LMJD", entry.mjd, "Local Modified Julian Day"),
         ("MJD", entry.mjd - 1, "Modified Julian Day"),
         ("PLANID", f"MOCK{entry.plate:04d}", "Plan ID in use"),
-        ("RA", ra, "[deg] Right ascension of object"),
-        ("DEC", dec, "[deg] Declination of object"),
+        ("RA", Number(f"{visit.ra:.6f}"), "[deg] Right ascension of object"),
+        ("DEC", Number(f"{visit.dec:.6f}"), "[deg] Declination of object"),
         ("DESIG", _designation(visit.ra, visit.dec), "Designation of LAMOST target"),
         ("FIBERID", entry.fibre, "Fiber ID of Object"),
         ("OBJNAME", f"MOCK{entry.object_index:07d}", "Name of object"),
@@ -97,6 +103,11 @@ def _cards(visit: Visit, first: list[Card], snr: dict[str, float], has_norm: boo
         ("EQUINOX", Number("2000.00"), "Equinox in years"),
         ("COMMENT", "", "--------SPECTROGRAPH PARAMETERS"),
         ("SPID", entry.spectrograph, "Spectrograph ID"),
+    ]
+
+
+def _reduction_cards(coeff0: float) -> list[Card]:
+    return [
         ("COMMENT", "", "--------DATA REDUCTION PARAMETERS"),
         ("HELIO", True, "Heliocentric correction"),
         ("HELIO_RV", Number("0.00000"), "[km/s] Heliocentric correction"),
@@ -112,12 +123,21 @@ def _cards(visit: Visit, first: list[Card], snr: dict[str, float], has_norm: boo
         ("CRPIX1", 1, "Starting pixel (1-indexed)"),
         ("CTYPE1", "LINEAR", ""),
         ("DC-FLAG", 1, "Log-linear flag"),
+    ]
+
+
+def _result_cards(visit: Visit, old: bool, snr: dict[str, float]) -> list[Card]:
+    target, known = visit.source, visit.known
+    kind = target.kind if known else "Unknown"
+    subclass = target.subclass if known and target.kind == "STAR" else "Non"
+    z, z_err = (visit.z, visit.z_err) if known else (_MISSING, _MISSING)
+    cards: list[Card] = [
         ("COMMENT", "", "--------SPECTRA ANALYSIS RESULTS"),
         ("VERSPIPE", "mock", "Version of Pipeline"),
         ("CLASS", kind, "Class of object"),
         ("SUBCLASS", subclass, "Subclass of object"),
-        ("Z", Number(f"{measured[0]:.8f}"), "Redshift of object"),
-        ("Z_ERR", Number(f"{measured[1]:.8f}"), "Redshift error of object"),
+        ("Z", Number(f"{z:.8f}"), "Redshift of object"),
+        ("Z_ERR", Number(f"{z_err:.8f}"), "Redshift error of object"),
     ]
     for band, value in snr.items():
         shown = min(value, 99.0) if old else value
