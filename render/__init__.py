@@ -5,6 +5,25 @@
     rgb = drawer.expand(codes)                             # (224, 224, 3)
 
 Nothing but flux, ivar, wavelength and mask enters, so nothing about the label can reach the picture.
+
+    config          which picture, and how it is scaled: `ImageConfig` and its presets
+    base            what every renderer does: check, draw, expand
+    simple, overlap, map2d      the three pictures
+    prepare         window, order and good pixels of a spectrum
+    scale           limits, and from flux to a code
+    percentile      percentiles without sorting
+    lines           anti-aliased polylines, for `simple` and `overlap`
+    grid            which value stands in which cell of a `map2d`
+    resample        from a spectrum's pixels to another grid
+    channels        what the channels of a `map2d` show
+    features        how those beside flux are computed
+    expand          codes to RGB on the CPU
+    device          codes to RGB on a GPU
+    device_draw     spectra to codes on a GPU
+    device_values   window, grids and percentiles of batches there
+    where           which wavelength each pixel shows
+    gallery         contact sheets; `python -m render`
+    wide            wide loads and stores for Numba
 """
 
 from __future__ import annotations

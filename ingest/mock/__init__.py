@@ -21,6 +21,22 @@ What is not in it: model atmospheres and abundance patterns, rotation, binaries,
 dwarfs, carbon stars, broad absorption lines, damped absorbers), stars in front of quasars, host galaxies,
 selection effects and luminosity functions (z and S/N are drawn independently), noise that is correlated or
 underestimated, sky residuals. A score on it says that a pipeline works, nothing about real spectra.
+
+The modules, FITS files first:
+
+    plan            which file holds which object, seen when, in which layout, and what truth
+    lamost, sdss    the files of one visit in the survey's layouts
+    fitsbytes       FITS written by hand
+    physics         noiseless spectra of stars, galaxies and quasars
+    lines           rest wavelengths
+    instrument      what the spectrographs do to light
+    scale           spectra Parquet, thousands of objects a second
+    draws           what each of its rows shows
+    templates       its bank of noiseless spectra, made with `physics`
+    kernels         `instrument` again, in Numba
+    counter_random  its random numbers
+    table           its Arrow tables
+    command         `python -m ingest mock`
 """
 
 from __future__ import annotations

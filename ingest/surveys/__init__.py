@@ -13,6 +13,15 @@ those readers also have
     survey_of(file) -> str                        whose spectra these are, or `unknown`
 
 To add a survey, write the module and name it below; `docs/bring-your-own-survey.md` has an example of thirty lines.
+
+    lamost                  LAMOST low-resolution spectra, two image layouts and the table layout
+    sdss                    SDSS, BOSS and eBOSS `spec` and `spec-lite` files
+    sdss_legacy             `spSpec` files of SDSS DR1 to DR7
+    desi                    DESI coadds and the redrock files beside them
+    multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse
+    common                  what every reader needs: missing values, grids, the last checks
+
+From a survey's name to its Parquet leads `ingest.survey`.
 """
 
 from __future__ import annotations
