@@ -112,7 +112,8 @@ class Tokenizer(Parts):
         self.encoder = Encoder(config)
         layers = (Layer(config.width, config.heads, config.expansion) for _ in range(config.decoder_layers))
         self.decoder = nn.ModuleList(layers)
-        self.norm = nn.LayerNorm(config.width)
+        # Not `norm`: transformers, when it loads, takes that for the encoder's, whose name stands before its own.
+        self.norm_drawn = nn.LayerNorm(config.width)
         self.draw = nn.Linear(config.width, config.patch)
         self.post_init()
 
@@ -146,7 +147,7 @@ class Tokenizer(Parts):
         for layer in self.decoder:
             values = layer(values, used)
         # 1 is the spectrum's scale: a network that has learnt nothing draws that.
-        drawn: Tensor = self.draw(self.norm(values)).flatten(1)[:, : target.shape[1]] + 1
+        drawn: Tensor = self.draw(self.norm_drawn(values)).flatten(1)[:, : target.shape[1]] + 1
         return drawn.float()
 
 
