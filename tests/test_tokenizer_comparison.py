@@ -347,11 +347,12 @@ def test_a_run_is_compared_on_validation(
             parts = np.average([blue[name]["mean"], red[name]["mean"]], weights=counts)
             assert everything[name]["mean"] == pytest.approx(parts)
             assert f"{everything[name]['mean']:,.4g} ({everything[name]['median']:,.4g})" in printed
-    # What training said of the same model on the same spectra; what it says of hidden patches knows their scale.
+    # What training said of the same model on the same spectra; its floor for hidden patches is of another scale.
     record = json.loads((run / "run.json").read_text())
     best = next(e for e in record["history"] if e["epoch"] == record["best"]["epoch"])
     assert scores["all"]["seen"]["tokenizer"]["mean"] == pytest.approx(best["loss"], rel=1e-4)
     assert scores["all"]["hidden"]["tokenizer"]["mean"] == pytest.approx(of_hidden_patches(run, shards), rel=1e-3)
+    assert scores["all"]["hidden"]["tokenizer"]["mean"] == pytest.approx(best["loss_hidden"], rel=0.03)
     # Three degrees of freedom and noise: components find them, a constant does not, and a copy knows nothing.
     means = {
         column: {m: v["mean"] for m, v in scores["all"][column].items() if m != "count"} for column in scores["all"]
@@ -375,9 +376,7 @@ def of_hidden_patches(run: Path, shards: list[str]) -> float:
     generator, means = torch.Generator().manual_seed(0), []
     with loader.open(shards, "val", 16, view="spectra", threads=1) as batches, torch.inference_mode():
         for batch in batches.spectra():
-            hidden = hide(batch, PATCH, HIDDEN, generator).repeat_interleave(PATCH, dim=1)[
-                :, : batch["flux"].shape[1]
-            ]
+            hidden = hide(batch, PATCH, HIDDEN, generator)
             good = (batch["ivar"] > 0).numpy()
             for i in np.flatnonzero(batch["valid"].numpy() & (good & hidden.numpy()).any(axis=1)):
                 one = {name: batch[name][i : i + 1].clone() for name in ("flux", "ivar", "wavelength")}

@@ -22,7 +22,6 @@ tokenizer itself draws from as many numbers for every patch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ingest.errors import JobError, UsageError
+from ingest.errors import UsageError
 from ingest.files import write_text
 from shards import loader as shard_loader
 from shards.batch import SpectraBatch, Stack
@@ -42,10 +41,9 @@ from shards.format import Manifest
 from train.metrics import FloatArray
 from train.run import data_record
 from train.scoring import finite, make_accelerator, model_input
-from train.tokenizer.classifier import open_tokenizer
 from train.tokenizer.drawers import Constant, Drawer, Principal, RunningMedian, copy
 from train.tokenizer.pixels import Pixels, scaled
-from train.tokenizer.pretrain import CARD, HIDDEN, PretrainConfig, chi2, hide, per_object
+from train.tokenizer.pretrain import HIDDEN, chi2, hide, open_run, per_object
 
 SPLITS = ("val", "test")
 COLUMNS = ("seen", "hidden", "noise")
@@ -101,11 +99,10 @@ def compare(
         raise UsageError(f"unknown split {split}: choose {' or '.join(SPLITS)}")
     if limit < 2:
         raise UsageError(f"limit {limit}: give at least 2 train spectra")
-    card, config = _card(run)
+    model, config, card = open_run(run)
     folders = [str(folder) for folder in shards] or [record["folder"] for record in card["data"]]
     manifests = [Manifest.load(Path(folder)) for folder in folders]
     accelerator = make_accelerator(device, config.precision)
-    model = open_tokenizer(run)
     train = [(folder, manifest.samples("train")) for folder, manifest in zip(folders, manifests, strict=True)]
     if not any(size for _, size in train):
         raise UsageError(f"{', '.join(folders)}: the train split is empty; use more objects")
@@ -138,7 +135,7 @@ def trials(batch: Stack, patch: int, hiding: torch.Generator, noise: torch.Gener
     pixels = scaled(batch["flux"], batch["ivar"])
     good, ivar = pixels.good, batch["ivar"]
     flux = torch.where(good, batch["flux"], 0)
-    hidden = hide(batch, patch, HIDDEN, hiding).repeat_interleave(patch, dim=1)[:, : good.shape[1]] & good
+    hidden = hide(batch, patch, HIDDEN, hiding)
     draw = torch.randn(flux.shape, generator=noise)
     error = torch.where(good, ivar.clamp_min(torch.finfo(ivar.dtype).tiny).rsqrt(), 0)
     against = pixels._replace(flux=pixels.flux - draw * pixels.error, error=2**0.5 * pixels.error)
@@ -146,11 +143,9 @@ def trials(batch: Stack, patch: int, hiding: torch.Generator, noise: torch.Gener
     def given(flux: Tensor, ivar: Tensor) -> Stack:
         return Stack(flux=flux, ivar=ivar, wavelength=batch["wavelength"], length=batch["length"])
 
-    # A spectrum that is hidden as a whole says nothing to anyone.
-    some = (good & ~hidden).any(dim=1, keepdim=True)
     return {
         "seen": Trial(given(flux, ivar), pixels, good),
-        "hidden": Trial(given(flux.where(~hidden, 0), ivar.where(~hidden, 0)), pixels, hidden & some),
+        "hidden": Trial(given(flux.where(~hidden, 0), ivar.where(~hidden, 0)), pixels, hidden),
         "noise": Trial(given(flux + draw * error, ivar / 2), against, good & (pixels.error > 0)),
     }
 
@@ -250,23 +245,6 @@ def _methods(
         for column in COLUMNS
     }
     return {**methods, **{c: {**methods[c], "copy": copy} for c in ("seen", "noise")}}, record
-
-
-def _card(run: Path) -> tuple[dict[str, Any], PretrainConfig]:
-    """What stands beside a tokenizer, checked against its weights."""
-    path, weights = run / CARD, run / "model.safetensors"
-    if not path.is_file() or not weights.is_file():
-        raise UsageError(f"{run}: no tokenizer there; name the OUT of a `make pretrain`")
-    try:
-        card = json.loads(path.read_text())
-        config = PretrainConfig.from_dict(card["config"])
-        told = card["model"], card["best"], card["mock"], [record["fingerprint"] for record in card["data"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{path}: not a card of this program ({error}); pretrain it again") from error
-    with weights.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != told[0]:
-            raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); pretrain it again")
-    return card, config
 
 
 def _read(train: Sequence[tuple[str, int]], limit: int, threads: int | None) -> Iterator[Stack]:
