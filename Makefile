@@ -45,7 +45,7 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load test format clean distclean
+.PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load test format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
@@ -55,6 +55,7 @@ help:  ## Say what the targets do
 	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
 	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
 	@echo "              [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
+	@echo "  make report SHARDS=folder"
 	@echo "  make train TASK=classify|subclass|redshift|teff|logg|feh[,...] [SHARDS=folder,folder]"
 	@echo "              [BACKBONE=facebook/dino-vitb16|folder|tiny] [PRESET=paper|modern] [EPOCHS=n] [OUT=runs/TASK]"
 	@echo "  make pretrain [SHARDS=folder,folder] [SIZE=base|tiny] [EPOCHS=n] [OUT=runs/tokenizer]     (ENCODING=flux)"
@@ -74,6 +75,9 @@ shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 	    $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
 	    $(call flag,--preset,$(PRESET)) $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) $(call flag,--memory,$(MEMORY)) \
 	    $(if $(FORCE),--force) $(ARGS)
+
+report: $(STAMP)  ## The page of a finished data set, SHARDS/report.html, made again
+	@$(PYTHON) -m shards report '$(SHARDS)' $(ARGS)
 
 train: $(STAMP)  ## Shards -> fine-tuned vision transformer in OUT
 	@$(PYTHON) -m train fit --task '$(TASK)' --shards '$(SHARDS)' --backbone '$(BACKBONE)' --out '$(OUT)' \

@@ -38,4 +38,5 @@ What the other rooms use, too:
     files           files and objects that appear whole or not at all
     errors          the three ways things go wrong
     options         command-line options that `ingest` and `shards` share
+    page, svg       what the HTML pages of `shards` and `train` have in common, and the drawings in them
 """

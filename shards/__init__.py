@@ -30,6 +30,18 @@ Checking and looking:
     check           what a check says
     inspect         the head of a shard as table and pictures
 
+The page of a data set:
+
+    report          `report.html`: when it is made; `python -m shards report`
+    page            its sections
+    tally           what the sidecars add up to
+    examples        the samples that it shows
+    origin          the spectra Parquet that they came from
+    showcase        the gallery of them
+    drawings        its drawings
+    snippets        its code to copy
+    runs            what the jobs read, and how fast they were
+
 Reading:
 
     loader          batches from local disk, exactly once an epoch

@@ -132,6 +132,7 @@ def build(
 ) -> None:
     """Draw every spectrum and write OUT/<split>/*.tar; a rerun goes on where the last one stopped."""
     from shards.build import build
+    from shards.report import attempt
 
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
@@ -141,6 +142,7 @@ def build(
         config, spectra, out, survey=survey, engine=engine_of(workers, scheduler, memory),
         max_bad_fraction=max_bad_fraction, force=force,
     )  # fmt: skip
+    attempt(out)
 
 
 _Changed = Annotated[
@@ -167,11 +169,13 @@ def reshard(
 ) -> None:
     """Make another data set of one: other shard size, encoding or split, or a part. Nothing is drawn but spectra."""
     from shards.remake import remake
+    from shards.report import attempt
 
     remake(
         [folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed,
         where=where, engine=engine_of(workers, scheduler, memory), force=force,
     )  # fmt: skip
+    attempt(out)
 
 
 @app.command()
@@ -189,11 +193,13 @@ def merge(
 ) -> None:
     """Make one data set of several, mixed and split by sky together: one object in two surveys falls in one split."""
     from shards.remake import remake
+    from shards.report import attempt
 
     remake(
         folders, out, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed, where=where,
         engine=engine_of(workers, scheduler, memory), force=force,
     )  # fmt: skip
+    attempt(out)
 
 
 def _shares(text: str | None) -> tuple[float, float, float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,10 @@ def build(
         claim = _claim(source, config, old)
         start(out, claim, anew=old is None)
         tasks = _tasks(source, claim, out)
-        results, rate = run(tasks, engine or Engine(), f"draw {config.image.image}")
+        results, job = run(tasks, engine or Engine(), f"draw {config.image.image}")
         return publish(
-            results, claim, out, objects=source.rows, input_fingerprint=source.fingerprint, rate=rate,
+            results, claim, out, objects=source.rows, input_fingerprint=source.fingerprint,
+            job=replace(job, spectra=str(where), survey=survey),
             mock=any(name.startswith("mock") for name in source.surveys), max_bad_fraction=max_bad_fraction,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`python -m shards verify` and `inspect`: is a data set sound, and what is in it."""
+"""`python -m shards verify`, `inspect` and `report`: is a data set sound, and what is in it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,24 @@ def inspect(
     print(f"\n{len(head.rows)} of {head.record.samples:,} samples of {head.record.name}, drawn in {head.sheet}")
 
 
+def report(
+    folder: _Folder,
+    spectra: Annotated[
+        Path | None,
+        typer.Option(help="Where the spectra Parquet is that pictures were drawn from. Default: where it was."),
+    ] = None,
+) -> None:
+    """Write FOLDER/report.html: counts, distributions, sky, samples, quarantine, on one page that opens from disk.
+
+    `make shards`, build, reshard and merge end with it.
+    """
+    from shards.report import write
+
+    print(write(folder.expanduser(), None if spectra is None else spectra.expanduser()))
+
+
 def register(app: typer.Typer) -> None:
-    """Add both commands."""
+    """Add all three commands."""
     app.command("verify", no_args_is_help=True)(verify)
     app.command("inspect", no_args_is_help=True)(inspect)
+    app.command("report", no_args_is_help=True)(report)

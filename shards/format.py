@@ -5,6 +5,7 @@
 <folder>/<split>/<split>-000000.idx        DALI index v1.2
 <folder>/<split>/<split>-000000.parquet    one row per sample, in the tar's order
 <folder>/quarantine.parquet                one row per object that gave no sample
+<folder>/report.html                       all of it for people; no reader needs it
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from shards.encoding import ENCODINGS
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.json"
+PAGE = "report.html"
 
 #: The label vector of every sample: float64, NaN = missing. `class` and `survey` are positions in the manifest's
 #: `classes` and `surveys`.

@@ -22,8 +22,8 @@ from ingest.files import is_remote, remove_tree, sweep, write_text
 from ingest.jobs import Engine, run_tasks
 from ingest.quarantine import write_quarantine
 from ingest.schema import CLASSES
-from shards import card
-from shards.format import LABELS, MANIFEST, SPLITS, Manifest, ShardConfig, combine_stats
+from shards import card, runs
+from shards.format import LABELS, MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from shards.write import LEDGER, Task, TaskResult, finished, write_shard
 
 
@@ -129,6 +129,8 @@ def start(out: Path, claim: Claim, anew: bool) -> None:
             remove_tree(out / name)
         for path in (out / LEDGER).glob("*.json"):
             path.unlink()
+        for path in (out / LEDGER / runs.RUNS, out / PAGE):
+            path.unlink(missing_ok=True)
     for folder in (out, out / LEDGER, *(out / split for split in SPLITS)):
         sweep(folder)
     (out / MANIFEST).unlink(missing_ok=True)
@@ -137,11 +139,11 @@ def start(out: Path, claim: Claim, anew: bool) -> None:
     write_text(out / LEDGER / "plan.json", claim.dumps())
 
 
-def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[TaskResult], float]:
+def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[TaskResult], runs.Run]:
     """The results of all tasks, in order; those of an earlier run are kept where their files are whole.
 
     Returns:
-        And the objects a second of those that were run, 0 for none.
+        And how long those took that were run.
     """
     done = {task.shard: record for task in tasks if (record := finished(task)) is not None}
     todo = [task for task in tasks if task.shard not in done]
@@ -159,18 +161,20 @@ def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[Task
     for result in run_tasks(write_shard, todo, engine, describe=describe, unit="img", sizes=sizes, note=note):
         done[result.shard] = result
     seconds = time.perf_counter() - started
-    return [done[task.shard] for task in tasks], sum(sizes) / seconds
+    workers = engine.workers if engine.scheduler is None else None
+    return [done[task.shard] for task in tasks], runs.Run(sum(sizes), seconds, len(todo), len(tasks), workers)
 
 
 def publish(
     results: Sequence[TaskResult], claim: Claim, out: Path, *, objects: int, input_fingerprint: str, mock: bool,
-    max_bad_fraction: float, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0, rate: float = 0.0,
+    max_bad_fraction: float, job: runs.Run, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0,
     made_from: Sequence[dict[str, Any]] = (),
 ) -> Manifest:  # fmt: skip
     """Check the account, write quarantine, card and `_info.json`, and the manifest after them.
 
     Args:
         objects: that the job was given; quarantine, left_out: of those, what gave no sample before it began.
+        job: how long it took, and what it read.
 
     Raises:
         JobError: objects are missing, or too many are bad.
@@ -202,8 +206,9 @@ def publish(
             f"{out}: {new} of {objects} spectra could not be drawn, more than --max-bad-fraction "
             f"{max_bad_fraction:g}; {count} times: {reason}; all in {out}/quarantine.parquet"
         )
+    runs.note(out, job)
     write_text(out / "_info.json", card.timm_info(manifest))
     write_text(out / "README.md", card.dataset_card(manifest))
     write_text(out / MANIFEST, manifest.dumps())
-    print(card.summary(manifest, out) + (f", {rate:,.0f} objects/s" if rate else ""))
+    print(card.summary(manifest, out) + (f", {job.rate:,.0f} objects/s" if job.rate else ""))
     return manifest

@@ -7,6 +7,7 @@ from typing import Any
 
 from ingest.survey import ingest_survey
 from ingest.surveys import check_survey
+from shards import report
 from shards.build import build
 from shards.format import Manifest, ShardConfig
 from shards.remake import remake
@@ -17,7 +18,7 @@ JOINT = {"slomost": ("sdss", "lamost")}
 
 
 def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) -> Manifest:
-    """Make the data set of a survey in `out/shards/IMAGE`.
+    """Make the data set of a survey, and its page, in `out/shards/IMAGE`.
 
     Args:
         out: the spectra go to `out/spectra`; of a joint survey each part has a folder in `out`.
@@ -37,15 +38,21 @@ def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) ->
                 make(part, out / part, config, choice)
             print(f"--- {survey}")
             folders = [out / part / "shards" / config.image.image for part in parts]
-            return remake(folders, shards, engine=choice["engine"], force=choice["force"])
+            return _reported(remake(folders, shards, engine=choice["engine"], force=choice["force"]), shards)
     else:
         check_survey(survey)
     draw = {name: choice[name] for name in ("engine", "max_bad_fraction", "force")}
     if _is_drawn(choice):
         where = Path(choice["data"]).expanduser()
-        return build(config, where, shards, survey=None if survey in JOINT else survey, **draw)
+        whose = None if survey in JOINT else survey
+        return _reported(build(config, where, shards, survey=whose, **draw), shards)
     ingest_survey(survey, out, **choice)
-    return build(config, out / "spectra", shards, **draw)
+    return _reported(build(config, out / "spectra", shards, **draw), shards)
+
+
+def _reported(manifest: Manifest, folder: Path) -> Manifest:
+    report.attempt(folder)
+    return manifest
 
 
 def _is_drawn(choice: dict[str, Any]) -> bool:

@@ -79,7 +79,7 @@ def assign_splits(healpix_29: npt.NDArray[np.int64], config: ShardConfig) -> npt
     """
     order = int(config.split_nside).bit_length() - 1
     cell = healpix_29 >> (2 * (HEALPIX_ORDER - order))
-    fraction = _hash(cell.astype(np.uint64), config.seed) / 2.0**64
+    fraction = splitmix64(cell.astype(np.uint64), config.seed) / 2.0**64
     edges = np.cumsum(config.split)[:-1]
     return np.asarray(np.searchsorted(edges, fraction, side="right"), dtype=np.int8)
 
@@ -89,8 +89,8 @@ def row_order(config: ShardConfig, shard: int, rows: int) -> npt.NDArray[np.int6
     return np.random.default_rng([config.seed, 1, shard]).permutation(rows)
 
 
-def _hash(values: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
-    """splitmix64 (Steele, Lea & Flood 2014) of values and seed: the same everywhere, unlike `hash()`."""
+def splitmix64(values: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
+    """A hash of values and seed (Steele, Lea & Flood 2014), as float64: the same everywhere, unlike `hash()`."""
     with np.errstate(over="ignore"):
         x = values + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

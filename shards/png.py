@@ -10,6 +10,7 @@ Sources: PNG specification (W3C, 3rd edition), sections 5, 9 and 11; RFC 1950; R
 from __future__ import annotations
 
 import struct
+import zlib
 from functools import lru_cache
 
 import numpy as np
@@ -44,7 +45,33 @@ def encode_png(image: Codes, *, noisy: bool = False) -> bytes:
     else:
         lines[:, 0], lines[:, 1:] = 0, rows
         body = isal_zlib.compress(lines, _ISAL_LEVELS[image.ndim - 2])
-    return b"".join((_head(width, height, image.ndim), *_chunk(b"IDAT", body), _TAIL))
+    return b"".join((_head(width, height, 0 if image.ndim == 2 else 2), *_chunk(b"IDAT", body), _TAIL))
+
+
+def encode_compact(picture: Codes) -> bytes:
+    """A PNG of an RGB picture `(H, W, 3)` for a page: slowly, to as few bytes as may be, with a palette if it can.
+
+    At most 256 colours, as a map in one colour map has, take a byte a pixel.
+    """
+    height, width = picture.shape[:2]
+    packed = picture.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    colours, places = np.unique(packed, return_inverse=True)
+    if len(colours) > 256:
+        return _smallest(picture.reshape(height, -1), _head(width, height, 2), b"")
+    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8)
+    chunk = b"".join(_chunk(b"PLTE", palette.tobytes()))
+    return _smallest(places.reshape(height, width).astype(np.uint8), _head(width, height, 3), chunk)
+
+
+def _smallest(rows: Codes, head: bytes, palette: bytes) -> bytes:
+    """The shorter of two: with PNG's filter None, and with Up, the difference to the row above."""
+    above = np.zeros_like(rows)
+    above[1:] = rows[:-1]
+    bodies = []
+    for kind, content in ((0, rows), (2, rows - above)):
+        lines = np.concatenate([np.full((len(rows), 1), kind, np.uint8), content], axis=1)
+        bodies.append(zlib.compress(lines.tobytes(), 9))
+    return b"".join((head, palette, *_chunk(b"IDAT", min(bodies, key=len)), _TAIL))
 
 
 def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
@@ -53,9 +80,9 @@ def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
 
 
 @lru_cache
-def _head(width: int, height: int, dimensions: int) -> bytes:
-    """Signature and header, the same for every picture of a size."""
-    about = struct.pack(">IIBBBBB", width, height, 8, 0 if dimensions == 2 else 2, 0, 0, 0)
+def _head(width: int, height: int, colour: int) -> bytes:
+    """Signature and header, the same for every picture of a size; colour 0 is gray, 2 RGB, 3 a palette."""
+    about = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     return b"".join((_SIGNATURE, *_chunk(b"IHDR", about)))
 
 

@@ -192,11 +192,12 @@ def remake(
         claim = Claim(config, (inputs,), surveys, moved)
         start(out, claim, anew=old is None)
         tasks = _tasks(sources, manifests, claim, where, out)
-        results, rate = run(tasks, engine or Engine(), "copy")
+        results, job = run(tasks, engine or Engine(), "copy")
         return publish(
             results, claim, out, objects=int(bases[-1]),
             input_fingerprint=hashlib.sha256(json.dumps(inputs).encode()).hexdigest(),
-            mock=any(manifest.mock for manifest in manifests), max_bad_fraction=max_bad_fraction, rate=rate,
+            mock=any(manifest.mock for manifest in manifests), max_bad_fraction=max_bad_fraction,
+            job=replace(job, sources=tuple(map(str, folders))),
             quarantine=_quarantine(sources), left_out=sum(manifest.left_out for manifest in manifests),
             made_from=[_origin(manifest, where) for manifest in manifests],
         )  # fmt: skip

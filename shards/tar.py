@@ -132,10 +132,19 @@ def read_index(path: Path) -> list[dict[str, tuple[int, int, str]]]:
     version, _, count = (lines[0] if lines else "").partition(" ")
     if version != "v1.2" or not count.isdigit() or int(count) != len(lines) - 1:
         raise ValueError(f"{path}: not a whole DALI index v1.2; make the shards again")
-    samples = []
-    for line in lines[1:]:
-        words = line.split(" ")
-        samples.append(
-            {words[i]: (int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)}
-        )
-    return samples
+    return [_members(line) for line in lines[1:]]
+
+
+def read_entries(path: Path, places: Sequence[int]) -> list[dict[str, tuple[int, int, str]]]:
+    """What `read_index` says of some samples; the other lines are not parsed.
+
+    Raises:
+        ValueError: damaged lines. IndexError: a place that is not there.
+    """
+    lines = path.read_text().splitlines()
+    return [_members(lines[1 + place]) for place in places]
+
+
+def _members(line: str) -> dict[str, tuple[int, int, str]]:
+    words = line.split(" ")
+    return {words[i]: (int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)}

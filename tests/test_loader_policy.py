@@ -158,6 +158,19 @@ def test_augmented_spectra_have_the_noise_asked_for_and_repeat_with_the_seed() -
     assert Augment(noise=1).spectra([(flux, None, spectrum[2], spectrum[3])], rng)[0][1] is None
 
 
+def test_a_tilt_is_the_smooth_curve_that_numpy_draws() -> None:
+    wavelength = 10.0 ** (3.57 + 1e-4 * np.arange(3900))
+    spectrum = (np.ones(3900, np.float32), np.full(3900, 4, np.float32), wavelength, np.zeros(3900, bool))
+    ((flux, ivar, _, _),) = Augment(tilt=0.2).spectra([spectrum], np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    rng.standard_normal()  # the scale, of which there is none
+    heights = 0.2 * rng.standard_normal(3) / (1, 2, 3)
+    expected = np.exp(np.polynomial.chebyshev.chebval(np.linspace(-1, 1, 3900), [0, *heights]))
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(flux, expected, rtol=1e-5)
+    np.testing.assert_allclose(ivar * flux**2, 4, rtol=1e-5)  # the S/N stays
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_loader_augments_anew_every_epoch_and_alike_after_a_resume(folders: dict[str, Path], backend: str) -> None:
     augment = Augment(noise=1, scale=0.05, mask=0.2)

@@ -253,7 +253,7 @@ def test_what_cannot_be_is_one_line(config: TrainConfig, tmp_path: Path) -> None
         replace(config, task="teff,teff")
     with pytest.raises(UsageError, match="unknown tracker paper: choose tensorboard, wandb, none"):
         fit(config, tmp_path / "run", device="cpu", log="paper")
-    with pytest.raises(UsageError, match="augment: no blur; choose noise, scale, mask"):
+    with pytest.raises(UsageError, match="augment: no blur; choose noise, scale, mask, tilt"):
         fit(replace(config, augment="blur=1"), tmp_path / "run", device="cpu")
     with pytest.raises(UsageError, match="noise and scale change the spectrum"):
         fit(replace(config, augment="noise=1"), tmp_path / "run", device="cpu")

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from ingest import svg
 from shards.format import LabelStats
-from train import figures, page, plots, report, svg
+from train import figures, page, plots, report
 from train.baselines import Baselines
 from train.classification import Classification
 from train.config import TrainConfig
@@ -200,7 +201,7 @@ def test_figures_are_described_and_follow_the_readers_colours(html: str) -> None
     for drawing in drawings:
         assert re.match(r'<svg [^>]*role="img" aria-label="MOCK data, [^"]+"', drawing), drawing[:200]
         assert "<figcaption><strong>MOCK data.</strong> " in drawing and "Good: " in drawing
-        assert not any(colour in drawing for colour in (plots.INK, plots.MUTED, plots.ACCENT, *plots.SERIES))
+        assert not any(colour in drawing for colour in (svg.INK, svg.MUTED, svg.ACCENT, *svg.SERIES))
         assert "var(--ink)" in drawing
     assert "prefers-color-scheme:dark" in html and '<meta name="color-scheme" content="light dark">' in html
 
@@ -271,7 +272,7 @@ def test_a_page_of_many_objects_stays_small(tmp_path: Path) -> None:
 def test_the_density_counts_every_object_in_its_place() -> None:
     rng = np.random.default_rng(0)
     true = rng.uniform(0, 1, 5000)
-    with plots.style():
+    with svg.style():
         figure = plots.against(true, true**2, np.full(5000, np.nan), TASKS[2])
     image = figure.axes[0].get_images()[0]
     pixels = np.asarray(image.get_array())

@@ -34,7 +34,6 @@ Judging:
     page            metrics as one HTML page
     figures         which figures a run has
     plots           how each is drawn
-    svg             figures inside a page
 
 Using:
 

@@ -74,7 +74,8 @@ def fit(
         str | None, typer.Option(help="Of classes: weights in the loss, or logits adjusted. [none]")
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="While training: noise=1,scale=0.05,mask=0.1, any of them (ENCODING=flux).")
+        str | None,
+        typer.Option(help="While training: noise=1,scale=0.05,tilt=0.1,mask=0.1, any of them (ENCODING=flux)."),
     ] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of an average of the weights, such as 0.999.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU. [auto]")] = None,

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from ingest.errors import make_folder
 from ingest.files import replacing, write_text
+from ingest.svg import style, to_svg
 from train import plots
 from train.classification import Classification
 from train.metrics import classification
 from train.report import metric_name
 from train.scoring import Scored
-from train.svg import to_svg
 from train.tasks import Task
 
 FOLDER = "figures"
@@ -31,7 +31,7 @@ def draw(run: Path, task: Task, scored: Scored, split: str, mock: bool) -> None:
     """
     known = np.isfinite(scored.labels[task.label])
     true, point = scored.labels[task.label][known], scored.columns["point"][known]
-    with plots.style():
+    with style():
         if isinstance(task, Classification):
             counts = classification(true.astype(int), point.astype(int), task.classes)["confusion"]
             figure = plots.confusion(counts, task.classes)
@@ -92,7 +92,7 @@ def _title(name: str) -> str:
 
 
 def _drawn(drawings: Mapping[str, Callable[[], Figure]]) -> dict[str, str]:
-    with plots.style():
+    with style():
         return {name: to_svg(make()) for name, make in drawings.items()}
 
 

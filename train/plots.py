@@ -1,15 +1,13 @@
 """The drawings of an evaluation: one matplotlib figure each, from the numbers in `metrics.json` or from the answers.
 
-Colours are those of a light page; `train.page` gives them other values where a reader likes it dark.
+Colours and look are those of `ingest.svg`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -18,38 +16,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ingest.schema import CLASSES
+from ingest.svg import ACCENT, MUTED, SERIES, WARM, new_figure
 from train.metrics import FloatArray
 from train.tasks import Task
 
-INK, MUTED, GRID, ACCENT, WARM = "#1b2026", "#66707b", "#d4dae0", "#1f6fa8", "#b4541a"
-SERIES = ("#c77700", "#3b8fc2", "#c2559d", "#4f9a55", "#8a78c9", "#9c7a5b")
 #: More points than these are counted on a grid: a page holds a million objects as it holds a thousand.
 MOST_POINTS = 1500
-WIDTH = 5.2  # inches
 _GRID_CELLS = 150
 _FEW = 20  # objects: a value that rests on fewer is drawn hollow
 _CLASS_COLOURS = {**dict(zip(CLASSES, SERIES, strict=False)), "no class": MUTED}
-_STYLE: dict[str, Any] = {
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none", "grid.color": GRID,
-    "grid.linewidth": 0.6, "axes.axisbelow": True, "font.size": 9.0, "axes.titlesize": 9.0, "legend.frameon": False,
-    "legend.fontsize": 8.0, "lines.markersize": 4.0, "lines.linewidth": 1.4,
-    # Names are text, never formulas. A fixed salt makes the same SVG of the same numbers.
-    "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "specshards", "image.composite_image": False,
-}  # fmt: skip
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The look of all drawings; figures are made and saved inside."""
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        yield
-
-
-def _figure(height: float, columns: int = 1) -> Figure:
-    """As wide as one or two columns of the page, so that all text has one size."""
-    return Figure(figsize=(WIDTH * columns, height), layout="constrained")
 
 
 def _value(value: float | None) -> float:
@@ -62,7 +37,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     k = len(classes)
     many = k > 6
-    figure = _figure(min(9.5, 1.2 + 0.36 * k), 2) if many else _figure(4.6)
+    figure = new_figure(min(9.5, 1.2 + 0.36 * k), 2) if many else new_figure(4.6)
     axes = figure.add_subplot()
     for i, j in np.ndindex(k, k):
         if table[i, j]:
@@ -79,7 +54,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
 
 def against(true: FloatArray, point: FloatArray, classes: FloatArray, task: Task) -> Figure:
     """Predicted against true, coloured by class; many objects as a density, which is logarithmic."""
-    figure = _figure(4.6)
+    figure = new_figure(4.6)
     axes = figure.add_subplot()
     unit = f" ({task.unit})" if task.unit else ""
     axes.set(xlabel=f"true {task.label}{unit}", ylabel=f"predicted {task.label}{unit}")
@@ -121,7 +96,7 @@ def _density(axes: Axes, groups: Sequence[tuple[FloatArray, FloatArray, str]], l
 
 def residuals(boxes: Sequence[Mapping[str, Any]], task: Task) -> Figure:
     """A box per bin of the true value: median and quartiles, whiskers to the 5th and 95th percentile."""
-    figure = _figure(4.0)
+    figure = new_figure(4.0)
     axes = figure.add_subplot()
     error = "dz = (predicted - true) / (1 + true)" if task.name == "redshift" else f"predicted - true {task.label}"
     unit = f" ({task.unit})" if task.unit else ""
@@ -156,7 +131,7 @@ def curves(bins: Sequence[str], counts: Sequence[int], panels: Mapping[str, Sequ
     """
     columns = 2 if len(panels) > 2 else 1
     lines = -(-len(panels) // columns)
-    figure = _figure(0.4 + (3.2 if len(panels) == 1 else 2.2) * lines, columns)
+    figure = new_figure(0.4 + (3.2 if len(panels) == 1 else 2.2) * lines, columns)
     for place, (title, series) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(lines, columns, place)
         single = len(series) == 1
@@ -191,7 +166,7 @@ def _limits(axes: Axes, values: FloatArray, share: bool) -> None:
 def pit(counts: Sequence[int]) -> Figure:
     """The PIT histogram as a density, with what a right prediction gives and its twofold chance error."""
     n, bins = sum(counts), len(counts)
-    figure = _figure(3.6)
+    figure = new_figure(3.6)
     axes = figure.add_subplot()
     expected = n / bins
     error = 2 * np.sqrt(expected * (1 - 1 / bins)) / max(expected, 1e-9)
@@ -207,7 +182,7 @@ def pit(counts: Sequence[int]) -> Figure:
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy against confidence, and below it how many objects are how sure."""
-    figure = _figure(4.4)
+    figure = new_figure(4.4)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = [b for b in bins if b["count"]]
     x = np.array([_value(b["confidence"]) for b in filled])
@@ -232,7 +207,7 @@ def history(epochs: Sequence[int], panels: Mapping[str, Sequence[float | None]],
     """Values by epoch, a panel each; a dotted line at the epoch that was kept."""
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = _figure(0.3 + 2.4 * lines, 1 if columns == 1 else 2)
+    figure = new_figure(0.3 + 2.4 * lines, 1 if columns == 1 else 2)
     for place, (title, values) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(lines, columns, place)
         axes.plot(epochs, [_value(v) for v in values], "-o", ms=3, color=ACCENT)

@@ -204,7 +204,8 @@ def clear(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
     for name in ("figures", "tensorboard", "explain", "hub", "reconstructions"):
         shutil.rmtree(run / name, ignore_errors=True)
-    for name in ("baselines.parquet", "embeddings.parquet", "predictions.parquet", "model.onnx"):
+    for name in ("baselines.parquet", "embeddings.parquet", "predictions.parquet", "model.onnx",
+                 "comparison_val.json", "comparison_test.json"):  # fmt: skip
         (run / name).unlink(missing_ok=True)
     for figure in run.glob("figure_*.png"):
         figure.unlink()

@@ -117,6 +117,23 @@ def reconstruct(
     run(model, Path(input), grid=grid, out=out, limit=limit, batch_size=batch_size, device=device)
 
 
+@app.command()
+def compare(
+    model: Annotated[Path, _MODEL],
+    shards: Annotated[
+        str | None, typer.Option(help="Measure on these shards instead of those of the pretraining.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="val, or test: once, at the end.")] = "val",
+    limit: Annotated[int, typer.Option(help="Train spectra that the components learn from, at most.")] = 5000,
+    device: Annotated[str, _DEVICE] = "auto",
+    workers: Annotated[int | None, _WORKERS] = None,
+) -> None:
+    """What a tokenizer's drawings are worth beside a constant, a running median and principal components."""
+    from train.tokenizer.comparison import compare as run
+
+    run(model, shards=_folders(shards or ""), split=split, limit=limit, device=device, threads=workers)
+
+
 def _folders(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
 

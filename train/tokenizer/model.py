@@ -70,23 +70,17 @@ class Encoder(Parts):
         self.norm = nn.LayerNorm(config.width)
         self.post_init()
 
-    def forward(self, flux: Tensor, ivar: Tensor, wavelength: Tensor, hidden: Tensor | None = None) -> Tokens:
-        """Tokens of B spectra of N pixels; see `shards.batch.Stack` for the arguments, float32 `(B, N)`.
-
-        Args:
-            hidden: bool `(B, T)`: patches that are not looked at although they are good.
-        """
-        tokens, used, centre = self.embed(scaled(flux, ivar), wavelength, hidden)
+    def forward(self, flux: Tensor, ivar: Tensor, wavelength: Tensor) -> Tokens:
+        """Tokens of B spectra of N pixels; see `shards.batch.Stack` for the arguments, float32 `(B, N)`."""
+        tokens, used, centre = self.embed(scaled(flux, ivar), wavelength)
         for layer in self.layers:
             tokens = layer(tokens, used)
         return Tokens(self.norm(tokens), used, centre)
 
-    def embed(
-        self, pixels: Pixels, wavelength: Tensor, hidden: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def embed(self, pixels: Pixels, wavelength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens before the first layer `(B, T, width)`, which are used, and their wavelengths; see `Tokens`."""
         good = patches(pixels.good, self.config.patch)
-        used = usable(good) if hidden is None else usable(good) & ~hidden
+        used = usable(good)
         # asinh leaves noise and lines as they are, and keeps a cosmic ray from ruling its patch.
         parts = [patches(values.asinh(), self.config.patch) for values in (pixels.flux, pixels.error)]
         content = self.embed_pixels(torch.cat([*parts, good.to(parts[0].dtype)], dim=2))
@@ -112,16 +106,16 @@ class Tokenizer(Parts):
         self.encoder = Encoder(config)
         layers = (Layer(config.width, config.heads, config.expansion) for _ in range(config.decoder_layers))
         self.decoder = nn.ModuleList(layers)
-        self.norm = nn.LayerNorm(config.width)
+        # Not `norm`: transformers, when it loads, takes that for the encoder's, whose name stands before its own.
+        self.norm_drawn = nn.LayerNorm(config.width)
         self.draw = nn.Linear(config.width, config.patch)
         self.post_init()
 
-    def forward(self, batch: Mapping[str, Any], hidden: Tensor | None = None, target: Tensor | None = None) -> Tensor:
+    def forward(self, batch: Mapping[str, Any], target: Tensor | None = None) -> Tensor:
         """Draw each spectrum again.
 
         Args:
             batch: `flux`, `ivar` and `wavelength`, float32 `(B, N)`, moved to the model's device.
-            hidden: see `Encoder.forward`.
             target: wavelengths to draw at, float32 `(B, M)`, increasing, Angstrom, 0 = padding; the spectrum's own
                 by default.
 
@@ -132,7 +126,7 @@ class Tokenizer(Parts):
         flux, ivar, wavelength = (
             batch[name].to(device, non_blocking=True) for name in ("flux", "ivar", "wavelength")
         )
-        tokens = self.encoder(flux, ivar, wavelength, hidden)
+        tokens = self.encoder(flux, ivar, wavelength)
         return self.decode(tokens, wavelength if target is None else target, moved=target is not None)
 
     def decode(self, tokens: Tokens, target: Tensor, *, moved: bool = True) -> Tensor:
@@ -146,7 +140,7 @@ class Tokenizer(Parts):
         for layer in self.decoder:
             values = layer(values, used)
         # 1 is the spectrum's scale: a network that has learnt nothing draws that.
-        drawn: Tensor = self.draw(self.norm(values)).flatten(1)[:, : target.shape[1]] + 1
+        drawn: Tensor = self.draw(self.norm_drawn(values)).flatten(1)[:, : target.shape[1]] + 1
         return drawn.float()
 
 

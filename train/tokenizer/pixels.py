@@ -27,7 +27,7 @@ class Pixels(NamedTuple):
     scale: Tensor
 
 
-def scaled(flux: Tensor, ivar: Tensor) -> Pixels:
+def scaled(flux: Tensor, ivar: Tensor, scale: Tensor | None = None) -> Pixels:
     """Divide each spectrum by its median.
 
     Where noise or lines are larger than the median (faint galaxies and quasars), their width, as 1.4826 times the
@@ -36,16 +36,22 @@ def scaled(flux: Tensor, ivar: Tensor) -> Pixels:
 
     Args:
         flux, ivar: float32 `(B, N)`; ivar 0 = bad.
+        scale: float32 `(B, 1)`, to use instead.
     """
     good = ivar > 0
+    if scale is None:
+        scale = _scale(flux, good)
+    says_nothing = (ivar == 1).eq(good).all(dim=1, keepdim=True)
+    error = torch.where(good & ~says_nothing, torch.where(good, ivar, 1).rsqrt(), 0) / scale
+    return Pixels(torch.where(good, flux, 0) / scale, error, good, scale)
+
+
+def _scale(flux: Tensor, good: Tensor) -> Tensor:
     known = torch.where(good, flux, torch.nan)
     middle = known.nanmedian(dim=1, keepdim=True).values
     width = _MAD_TO_STD * (known - middle).abs().nanmedian(dim=1, keepdim=True).values
     scale = torch.maximum(middle, width).nan_to_num()
-    scale = torch.where(scale > 0, scale, 1)
-    says_nothing = (ivar == 1).eq(good).all(dim=1, keepdim=True)
-    error = torch.where(good & ~says_nothing, torch.where(good, ivar, 1).rsqrt(), 0) / scale
-    return Pixels(torch.where(good, flux, 0) / scale, error, good, scale)
+    return torch.where(scale > 0, scale, 1)
 
 
 def patches(values: Tensor, size: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ingest.errors import UsageError
+from ingest.errors import JobError, UsageError
 from ingest.files import publish, write_text
 from train import checkpoint, loop
 from train.config import LoopConfig
 from train.loop import Options, Start, Verdict
 from train.model import quiet
 from train.scoring import model_input
+from train.tokenizer.classifier import open_tokenizer
 from train.tokenizer.config import SIZES, TokenizerConfig
 from train.tokenizer.model import Tokenizer
 from train.tokenizer.pixels import Pixels, patches, scaled, usable
@@ -85,6 +86,27 @@ def pretrain(config: PretrainConfig, out: Path, **options: Any) -> Path:
     return loop.train(config, out, lambda start: Drawing.of(config, out, start), Options(**options))
 
 
+def open_run(run: Path) -> tuple[Tokenizer, PretrainConfig, dict[str, Any]]:
+    """The tokenizer that `pretrain` left in a folder, its configuration, and the card with both of them in it.
+
+    Raises:
+        UsageError: no tokenizer there. JobError: a damaged one, or weights that the card does not speak of.
+    """
+    path, weights = run / CARD, run / "model.safetensors"
+    if not path.is_file() or not weights.is_file():
+        raise UsageError(f"{run}: no tokenizer there; name the OUT of a `make pretrain`")
+    try:
+        card = json.loads(path.read_text())
+        config = PretrainConfig.from_dict(card["config"])
+        told = card["model"], card["best"], card["mock"], [record["fingerprint"] for record in card["data"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{path}: not a card of this program ({error}); pretrain it again") from error
+    with weights.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != told[0]:
+            raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); pretrain it again")
+    return open_tokenizer(run), config, card
+
+
 def chi2(drawn: Tensor, pixels: Pixels, floor: float = 0.0, huber: float | None = None) -> Tensor:
     """Squared residual of every pixel in units of its variance, float32 `(B, N)`; 0 where bad.
 
@@ -100,6 +122,11 @@ def chi2(drawn: Tensor, pixels: Pixels, floor: float = 0.0, huber: float | None 
     if huber is not None:
         squared = torch.where(residual.abs() <= huber, squared, 2 * huber * residual.abs() - huber**2)
     return torch.where(pixels.good, squared, 0)
+
+
+def seen_as(batch: Mapping[str, Any], given: Mapping[str, Any]) -> Pixels:
+    """All pixels of a batch, in the scale of what a model was `given` of it."""
+    return scaled(batch["flux"], batch["ivar"], scaled(given["flux"], given["ivar"]).scale)
 
 
 def per_object(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,10 +158,24 @@ def regridded(pixels: Pixels, wavelength: Tensor, first: int, factor: int) -> tu
     return Pixels(torch.where(good, flux, 0), error, good, pixels.scale), centre
 
 
-def hide(batch: Any, patch: int, share: float, generator: torch.Generator | None = None) -> Tensor:
-    """A random share of the patches that could be used, bool `(B, T)`, drawn on the CPU."""
-    could = usable(patches(batch["ivar"] > 0, patch))
-    return could & (torch.rand(could.shape, generator=generator) < share).to(could.device)
+def hide(batch: Mapping[str, Any], patch: int, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """A random share of the patches that could be used, as pixels: bool `(B, N)`. Drawn on the CPU.
+
+    A spectrum of which nothing would be left is not hidden at all.
+    """
+    good = batch["ivar"] > 0
+    could = usable(patches(good, patch))
+    hidden = could & (torch.rand(could.shape, generator=generator) < share).to(could.device)
+    hidden &= (could & ~hidden).any(dim=1, keepdim=True)
+    return hidden.repeat_interleave(patch, dim=1)[:, : good.shape[1]] & good
+
+
+def without(batch: Mapping[str, Any], hidden: Tensor) -> dict[str, Any]:
+    """What a model is given of a batch whose `hidden` pixels, bool `(B, N)`, it must not know: they are bad.
+
+    So not even the scale of the spectrum knows them.
+    """
+    return {**model_input(batch), "ivar": torch.where(hidden, 0, batch["ivar"])}
 
 
 class Drawing:
@@ -167,13 +208,15 @@ class Drawing:
 
     def totals(self, model: nn.Module, batch: Any, accelerator: Accelerator) -> list[Tensor]:
         """The mean over each spectrum's good pixels, hidden or not, summed over the spectra."""
-        hidden = self._hide(batch)
-        pixels, target = scaled(batch["flux"], batch["ivar"]), None
+        given = model_input(batch)
+        if self.config.masked:
+            given = without(batch, hide(batch, TokenizerConfig.patch, self.config.masked))
+        pixels, target = seen_as(batch, given), None
         if self.config.regrid:
             first, factor = (int(torch.randint(low, high, ())) for low, high in ((0, TokenizerConfig.patch), (1, 4)))
             pixels, target = regridded(pixels, batch["wavelength"], first, factor)
         with accelerator.autocast():
-            drawn = model(model_input(batch), hidden, target)
+            drawn = model(given, target)
         mean, _ = per_object(chi2(drawn, pixels, self.config.floor, self.config.huber), pixels.good)
         return [torch.where(self._counted(batch), mean, 0).sum() + 0.0 * drawn.sum()]
 
@@ -189,12 +232,12 @@ class Drawing:
         options = (self.config.floor, self.config.huber)
         with torch.inference_mode():
             for batch in loader:
-                pixels = scaled(batch["flux"], batch["ivar"])
                 hidden = hide(batch, TokenizerConfig.patch, HIDDEN, generator)
-                unseen = hidden.repeat_interleave(TokenizerConfig.patch, dim=1)[:, : pixels.good.shape[1]]
-                for i, (patch_mask, where) in enumerate(((None, pixels.good), (hidden, pixels.good & unseen))):
+                trials = ((model_input(batch), batch["ivar"] > 0), (without(batch, hidden), hidden))
+                for i, (given, where) in enumerate(trials):
                     with accelerator.autocast():
-                        drawn = model(model_input(batch), patch_mask)
+                        drawn = model(given)
+                    pixels = seen_as(batch, given)
                     mean, some = per_object(chi2(drawn, pixels, *options), where)
                     some &= batch["valid"].to(some.device)
                     sums[i] += torch.stack([mean[some].double().sum(), some.sum().double()]).cpu()
@@ -240,11 +283,6 @@ class Drawing:
             f"{entry['loss_hidden']:.4g} of hidden patches\n"
             f"{self._out}: the tokenizer; `make train MODEL=tokenizer:{self._out} TASK=...` goes on from it"
         )
-
-    def _hide(self, batch: Any) -> Tensor | None:
-        if not self.config.masked:
-            return None
-        return hide(batch, TokenizerConfig.patch, self.config.masked)
 
     @staticmethod
     def _counted(batch: Any) -> Tensor:

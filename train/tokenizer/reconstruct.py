@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ingest.errors import JobError, UsageError, make_folder
+from ingest.errors import UsageError, make_folder
 from ingest.files import replacing
 from ingest.quarantine import write_quarantine
 from render.config import preset
@@ -25,10 +24,9 @@ from shards.pictures import pictures
 from shards.stack import stack
 from train.scoring import make_accelerator
 from train.sources import KNOWN, nothing_read
-from train.tokenizer.classifier import open_tokenizer
 from train.tokenizer.model import Tokenizer
-from train.tokenizer.pixels import patches, scaled, usable
-from train.tokenizer.pretrain import CARD, PretrainConfig, chi2, per_object
+from train.tokenizer.pixels import patches, scaled
+from train.tokenizer.pretrain import PretrainConfig, chi2, open_run, per_object, seen_as, without
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,8 +123,7 @@ def reconstruct(
     at = parse_grid(grid)
     if limit < 0:
         raise UsageError(f"--limit {limit}: give 0 or more")
-    model = open_tokenizer(run)
-    config, card = _card(run)
+    model, config, card = open_run(run)
     model = model.to(make_accelerator(device).device).eval()
     out = out or run / "reconstructions"
     make_folder(out)
@@ -153,14 +150,6 @@ def reconstruct(
             draw(chosen, card["mock"]).savefig(temporary, dpi=110, format="png", metadata={"Software": None})
     print(f"{out}: {count + len(quarantine):,} objects = {count:,} drawn + {len(quarantine):,} in quarantine")
     return out
-
-
-def _card(run: Path) -> tuple[PretrainConfig, dict[str, Any]]:
-    try:
-        card = json.loads((run / CARD).read_text())
-        return PretrainConfig.from_dict(card["config"]), card
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{run / CARD}: not a tokenizer's card ({error}); pretrain it again") from error
 
 
 def _redraw(
@@ -193,16 +182,19 @@ def _answers(
     """Drawn flux, both chi-squares, and flux on another grid where the tokenizer draws there itself."""
     pixels = scaled(batch["flux"], batch["ivar"])
     drawn = model(batch)
-    good = patches(pixels.good, model.config.patch)
-    number = torch.arange(good.shape[1], device=good.device) % FOLDS
-    left_out = torch.zeros_like(drawn)
+    patch = model.config.patch
+    number = (torch.arange(patches(drawn, patch).shape[1], device=drawn.device) % FOLDS).repeat_interleave(patch)
+    squared = torch.zeros_like(drawn)
     for fold in range(FOLDS):
-        hidden = (number == fold) & usable(good)
-        mine = (number == fold).repeat_interleave(model.config.patch)[: drawn.shape[1]]
-        left_out = torch.where(mine, model(batch, hidden), left_out)
+        mine = (number == fold)[: drawn.shape[1]]
+        given = without(batch, mine & pixels.good)
+        found = chi2(model(given), seen_as(batch, given), config.floor)
+        # Of a spectrum of one patch nothing is left to draw from.
+        found = torch.where((given["ivar"] > 0).any(dim=1, keepdim=True), found, torch.nan)
+        squared = torch.where(mine, found, squared)
     scores = []
-    for answer in (drawn, left_out):
-        mean, some = per_object(chi2(answer, pixels, config.floor), pixels.good)
+    for values in (chi2(drawn, pixels, config.floor), squared):
+        mean, some = per_object(values, pixels.good)
         scores.append(torch.where(some, mean, torch.nan).double().cpu().numpy())
     there = None
     if at is not None and config.regrid:

@@ -1,14 +1,32 @@
-"""SVG of matplotlib figures, and its form inside a page: no ids that clash, colours by name, nothing that runs."""
+"""Drawings of the pages: their look, their SVG, and its form inside a page, without ids that clash or what runs.
+
+Colours are those of a light page; `ingest.page` gives them other values where a reader likes it dark.
+"""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree
 
+import matplotlib
 from matplotlib.figure import Figure
 
+INK, MUTED, GRID, ACCENT, WARM = "#1b2026", "#66707b", "#d4dae0", "#1f6fa8", "#b4541a"
+SERIES = ("#c77700", "#3b8fc2", "#c2559d", "#4f9a55", "#8a78c9", "#9c7a5b")
+WIDTH = 5.2  # inches
+_STYLE: dict[str, Any] = {
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none", "grid.color": GRID,
+    "grid.linewidth": 0.6, "axes.axisbelow": True, "font.size": 9.0, "axes.titlesize": 9.0, "legend.frameon": False,
+    "legend.fontsize": 8.0, "lines.markersize": 4.0, "lines.linewidth": 1.4,
+    # Names are text, never formulas. A fixed salt makes the same SVG of the same numbers.
+    "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "specshards", "image.composite_image": False,
+}  # fmt: skip
 _METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 #: What matplotlib draws with. Anything else in a stored file (a script, a style for the whole page) is left out.
 _TAGS = {"svg", "g", "defs", "path", "rect", "use", "clipPath", "text", "tspan", "image"}
@@ -18,6 +36,18 @@ _ATTRIBUTES = {
 }  # fmt: skip
 _HREF = re.compile(r"#[\w.-]+|data:image/png;base64,[A-Za-z0-9+/=\s]+")
 _OWN_URL = re.compile(r"url\(#([\w.-]+)\)")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all drawings; figures are made and saved inside."""
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def new_figure(height: float, columns: int = 1) -> Figure:
+    """As wide as one or two columns of the page, so that all text has one size."""
+    return Figure(figsize=(WIDTH * columns, height), layout="constrained")
 
 
 def to_svg(figure: Figure) -> str:
