@@ -315,7 +315,8 @@ def found(name: str) -> bool:
 
 def test_every_option_that_prose_names_exists() -> None:
     known = {"--help"}
-    for name in ("ingest.__main__", "render.__main__", "shards.__main__", "train.__main__", "benchmarks.__main__"):
+    rooms = ("ingest", "render", "shards", "train", "train.tokenizer", "benchmarks")
+    for name in (f"{room}.__main__" for room in rooms):
         app = typer.main.get_command(importlib.import_module(name).app)
         for command in [app, *getattr(app, "commands", {}).values()]:
             known |= {option for parameter in command.params for option in parameter.opts}

@@ -354,7 +354,7 @@ def test_the_citation_is_whole() -> None:
     assert content["cff-version"] == "1.2.0" and content["message"] and content["title"]
     assert content["authors"] == [{"name": "The specshards developers"}]
     assert content["version"] == PROGRAM_VERSION and content["license"] == "MIT"
-    assert [reference["type"] for reference in content["references"]] == ["article", "article"]
+    assert [reference["type"] for reference in content["references"]] == ["article"] * 3
     assert all(
         reference["title"] and reference["authors"] and reference["year"] for reference in content["references"]
     )
