@@ -16,8 +16,7 @@ from shards.flux import Arrays
 from shards.stack import Stacker
 from train.tokenizer.config import SIZES, TokenizerConfig
 from train.tokenizer.model import Tokenizer, centres
-from train.tokenizer.pixels import patches, scaled, usable
-from train.tokenizer.pretrain import chi2, hide, per_object, regridded, seen_as, without
+from train.tokenizer.pixels import chi2, hide, patches, per_object, regridded, scaled, seen_as, usable, without
 from train.tokenizer.wavelengths import WavelengthEncoding
 
 pytestmark = pytest.mark.usefixtures("one_thread")

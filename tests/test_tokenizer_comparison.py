@@ -29,8 +29,8 @@ from train.tokenizer.comparison import compare, measure, summary, trials
 from train.tokenizer.config import SIZES, TokenizerConfig
 from train.tokenizer.drawers import Constant, Drawer, Principal, RunningMedian, copy, decompose, fill, running_median
 from train.tokenizer.model import Tokenizer
-from train.tokenizer.pixels import scaled
-from train.tokenizer.pretrain import HIDDEN, PretrainConfig, hide, pretrain
+from train.tokenizer.pixels import hide, scaled
+from train.tokenizer.pretrain import HIDDEN, PretrainConfig, pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -42,8 +42,8 @@ from train.metrics import FloatArray
 from train.run import data_record
 from train.scoring import finite, make_accelerator, model_input
 from train.tokenizer.drawers import Constant, Drawer, Principal, RunningMedian, copy
-from train.tokenizer.pixels import Pixels, scaled
-from train.tokenizer.pretrain import HIDDEN, chi2, hide, open_run, per_object
+from train.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
+from train.tokenizer.pretrain import HIDDEN, open_run
 
 SPLITS = ("val", "test")
 COLUMNS = ("seen", "hidden", "noise")

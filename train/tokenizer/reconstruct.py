@@ -25,8 +25,8 @@ from shards.stack import stack
 from train.scoring import make_accelerator
 from train.sources import KNOWN, nothing_read
 from train.tokenizer.model import Tokenizer
-from train.tokenizer.pixels import patches, scaled
-from train.tokenizer.pretrain import PretrainConfig, chi2, open_run, per_object, seen_as, without
+from train.tokenizer.pixels import chi2, patches, per_object, scaled, seen_as, without
+from train.tokenizer.pretrain import PretrainConfig, open_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
