@@ -363,7 +363,9 @@ def test_the_citation_is_whole() -> None:
     assert f"## {PROGRAM_VERSION}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("package", ["ingest", "ingest/surveys", "ingest/mock", "render", "shards", "train"])
+@pytest.mark.parametrize(
+    "package", ["ingest", "ingest/surveys", "ingest/mock", "render", "shards", "train", "train/tokenizer"]
+)
 def test_a_package_says_what_each_of_its_modules_is(package: str) -> None:
     folder = ROOT / package
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""

@@ -4,7 +4,12 @@ After *Universal Spectral Tokenization* (the paper's code is not public). A spec
 patches of 32 pixels, and each patch becomes a token that knows its wavelengths; a decoder draws the spectrum again
 from the tokens. What the encoder learnt serves every task of the image models.
 
-`config`: sizes. `pixels`: scaling, patches, residuals. `wavelengths`: the encoding. `model`: encoder and decoder.
-`classifier`: a task's head on the encoder. `pretrain`: training without labels. `reconstruct`: drawing and scoring.
-`comparison`: what the drawings are worth beside those of `drawers`.
+    config                sizes
+    pixels                scaling, patches, what is hidden, residuals
+    wavelengths           where a patch lies, as sines and cosines
+    model                 encoder and decoder
+    classifier            a task's heads on the encoder
+    pretrain              learning without labels
+    reconstruct           spectra drawn from their tokens, and how odd each is
+    comparison, drawers   what that is worth beside simple ways to draw
 """

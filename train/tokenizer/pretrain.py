@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ingest.errors import JobError, UsageError
-from ingest.files import publish, write_text
+from ingest.files import publish, sha256, write_text
 from train import checkpoint, loop
 from train.config import LoopConfig
 from train.loop import Options, Start, Verdict
@@ -101,9 +100,8 @@ def open_run(run: Path) -> tuple[Tokenizer, PretrainConfig, dict[str, Any]]:
         told = card["model"], card["best"], card["mock"], [record["fingerprint"] for record in card["data"]]
     except (ValueError, KeyError, TypeError) as error:
         raise JobError(f"{path}: not a card of this program ({error}); pretrain it again") from error
-    with weights.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != told[0]:
-            raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); pretrain it again")
+    if sha256(weights) != told[0]:
+        raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); pretrain it again")
     return open_tokenizer(run), config, card
 
 
@@ -186,8 +184,7 @@ class Drawing:
         quiet()
         with checkpoint.writing(temporary):
             model.save_pretrained(temporary)
-        with (temporary / "model.safetensors").open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        checksum = sha256(temporary / "model.safetensors")
         for path in sorted(temporary.iterdir()):
             publish(path, self._out / path.name)
         shutil.rmtree(temporary)
