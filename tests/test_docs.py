@@ -77,6 +77,8 @@ SMALL = {
     "train fit": "--backbone tiny --epochs 1 --batch-size 16 --device cpu --workers 1 --tracker none",
     "train evaluate": "--device cpu --workers 1", "train predict": "--device cpu", "train embed": "--device cpu",
     "train explain": "--device cpu --limit 1", "train baselines": "--workers 1",
+    "train.tokenizer pretrain": "--epochs 1 --batch-size 32 --device cpu --workers 1 --tracker none",
+    "train.tokenizer reconstruct": "--device cpu --limit 1", "train.tokenizer compare": "--device cpu --workers 1",
 }  # fmt: skip
 MOCK_SIZE = "--n 100"
 
@@ -159,7 +161,8 @@ def application(words: list[str]) -> tuple[Any, list[str], str] | None:
         return importlib.import_module(f"distributed.cli.dask_{words[1]}").main, words[2:], "dask"
     if words[:2] != ["python", "-m"] or words[2] == "pytest":
         return None
-    module = words[2] if "." in words[2] else f"{words[2]}.__main__"
+    package = (ROOT / words[2].replace(".", "/")).is_dir()
+    module = f"{words[2]}.__main__" if package else words[2]
     return typer.main.get_command(importlib.import_module(module).app), words[3:], " ".join(words[2:4])
 
 
