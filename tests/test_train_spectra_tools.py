@@ -27,7 +27,7 @@ from train.attention import per_token
 from train.config import TrainConfig
 from train.embed import embed
 from train.explain import TABLE, Sight, draw, explain, look
-from train.loop import fit
+from train.fit import fit
 from train.predict import Predictor
 from train.run import open_any
 from train.sequence import SequenceConfig, SequenceModel
