@@ -30,6 +30,7 @@ Judging:
     baselines       majority class, mean label, by survey
     classical       nearest neighbours, forest, support vectors on spectra
     answers         their answers on disk, beside a run
+    rivals          other trained runs as baselines
     report          metrics in words and tables
     page            metrics as one HTML page
     figures         which figures a run has

@@ -168,18 +168,31 @@ def baselines(
     model: Annotated[Path, typer.Option(help="Folder of the run to stand beside.")],
     shards: Annotated[
         str, typer.Option(help="Shards of the same spectra, made with ENCODING=flux; several with commas.")
-    ],
+    ] = "",
+    runs: Annotated[
+        str, typer.Option(help="Other trained runs on the same spectra, with commas, such as one of sequence.")
+    ] = "",
     limit: Annotated[int, typer.Option(help="Train objects at most; for support vectors 10,000.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Of the objects drawn, and of the forests.")] = 0,
+    device: Annotated[str, _DEVICE] = "auto",
     workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
-    """Fit k-NN, a random forest and support vectors to a run's tasks; evaluate puts them beside the model."""
+    """Fit k-NN, a random forest and support vectors to a run's tasks; evaluate puts them beside the model.
+
+    With --runs, the answers of other trained runs are put there too.
+    """
     from train.classical import fit_classical
+    from train.rivals import add_runs
     from train.run import open_any
 
+    if not shards.strip() and not runs.strip():
+        raise UsageError("nothing to put beside the model: give --shards (made with ENCODING=flux), --runs, or both")
     card, _ = open_any(model)
-    fitted = fit_classical(card.tasks, _folders(shards), seed=seed, limit=limit, threads=workers)
-    print(f"{fitted.write(model)}: beside the model in the next `evaluate`")
+    if shards.strip():
+        fit_classical(card.tasks, _folders(shards), seed=seed, limit=limit, threads=workers).write(model)
+    if runs.strip():
+        add_runs(model, [Path(run) for run in _folders(runs)], device=device, threads=workers)
+    print(f"{model / 'baselines.parquet'}: beside the model in the next `evaluate`")
 
 
 for _command in (explain, embed, export):

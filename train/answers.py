@@ -107,28 +107,32 @@ class Answers:
             rows = pc.and_(pc.equal(here["baseline"], pair["baseline"]), pc.equal(here["task"], pair["task"]))
             block = here.filter(rows)
             if order is None:
-                keys, order = block["key"], _places(block, sidecar, split, self.path)
+                keys, order = block["key"], places(block, sidecar, split, self.path)
             elif not block["key"].equals(keys):
                 raise JobError(f"{self.path}: its baselines are not of the same objects; fit them again")
             found.setdefault(pair["baseline"], {})[pair["task"]] = block["point"].to_numpy()[order]
         return found
 
 
-def _places(block: pa.Table, sidecar: pa.Table, split: str, path: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Where each row of the sidecar stands in the block."""
+def places(block: pa.Table, sidecar: pa.Table, split: str, path: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Where each row of the sidecar stands in the block, which is of `path`; both have the columns of `IDENTITY`.
+
+    Raises:
+        UsageError: an object that is there twice, or one without a row in the block.
+    """
     there, wanted = _identities(block), _identities(sidecar)
-    places = {identity: i for i, identity in enumerate(there)}
+    where = {identity: i for i, identity in enumerate(there)}
     for name, many in ((str(path), there), ("the shards", wanted)):
         if len(set(many)) < len(many):
             twice = Counter(many).most_common(1)[0][0]
             raise UsageError(f"{name}: {' '.join(twice)} is there twice in the {split} split; spectra must be unique")
-    missing = [identity for identity in wanted if identity not in places]
+    missing = [identity for identity in wanted if identity not in where]
     if missing:
         raise UsageError(
             f"{path}: {len(missing):,} of {len(wanted):,} objects of the {split} split have no answer there, "
             f"{' '.join(missing[0])} first; make both shard sets from the same spectra, with one seed and split"
         )
-    return np.array([places[identity] for identity in wanted], np.int64)
+    return np.array([where[identity] for identity in wanted], np.int64)
 
 
 def _identities(table: pa.Table) -> Sequence[tuple[str, ...]]:
