@@ -152,7 +152,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Table to write: .parquet or .csv [MODEL/predictions.parquet].")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
     device: Annotated[str, _DEVICE] = "auto",
 ) -> None:
     """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""

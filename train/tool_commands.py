@@ -21,7 +21,7 @@ def explain(
     lines: Annotated[bool, typer.Option(help="Mark strong lines at the known or predicted redshift.")] = True,
     device: Annotated[str, _DEVICE] = "auto",
 ) -> None:
-    """Draw where a model looks: attention on the picture, and on the spectrum in Angstrom."""
+    """Draw where a model looks: attention along the spectrum, and on the picture where it reads one."""
     from train.explain import explain as run
 
     run(model, _given(input), out=out, limit=limit, lines=lines, device=device)
@@ -36,7 +36,7 @@ def embed(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet to write [MODEL/embeddings.parquet].")] = None,
     neighbours: Annotated[int, typer.Option(help="Nearest objects to list for each.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
     device: Annotated[str, _DEVICE] = "auto",
     workers: Annotated[int | None, typer.Option(help="Decoding threads of the loader. Default: all cores.")] = None,
 ) -> None:
