@@ -184,7 +184,7 @@ def test_a_loader_augments_anew_every_epoch_and_alike_after_a_resume(folders: di
         batches.load_state_dict(states[1])
         again = next(iter(batches))
         assert again["key"] == first[2]["key"] and torch.equal(again["pixel_values"], first[2]["pixel_values"])
-    with pytest.raises(UsageError, match="noise and scale change the spectrum"):
+    with pytest.raises(UsageError, match="noise, scale and tilt change the spectrum"):
         list(loader.open(folders["png"], "train", 32, backend=backend, augment=augment))
     with pytest.raises(UsageError, match="JPEG holds finished pictures"):
         loader.open(folders["jpeg"], "train", 32, backend=backend, augment=augment)

@@ -255,7 +255,7 @@ def test_what_cannot_be_is_one_line(config: TrainConfig, tmp_path: Path) -> None
         fit(config, tmp_path / "run", device="cpu", log="paper")
     with pytest.raises(UsageError, match="augment: no blur; choose noise, scale, mask, tilt"):
         fit(replace(config, augment="blur=1"), tmp_path / "run", device="cpu")
-    with pytest.raises(UsageError, match="noise and scale change the spectrum"):
+    with pytest.raises(UsageError, match="noise, scale and tilt change the spectrum"):
         fit(replace(config, augment="noise=1"), tmp_path / "run", device="cpu")
     card, _ = open_model(fit(replace(config, task="logg", max_steps=1), tmp_path / "one", device="cpu"))
     assert card.tasks[0].unit == "dex"
