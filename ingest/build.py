@@ -113,6 +113,7 @@ def build(
         survey=config.survey, layouts=add_up(result.layouts for result in results),
         matched=None if catalogue is None else sum(result.matched for result in results),
         reasons=dict(sum((Counter(result.reasons) for result in results), Counter())),
+        conflicts=dict(sum((Counter(result.conflicts) for result in results), Counter())),
     )  # fmt: skip
     quarantine = [task.quarantine for task, result in zip(tasks, results, strict=True) if result.quarantined]
     merge_quarantine(quarantine, ledger / "quarantine.parquet")

@@ -199,7 +199,8 @@ class Catalogue:
     def apply(self, spectrum: Spectrum) -> bool:
         """Overwrite the labels of `spectrum` where the catalogue has a value; False where it lists no such object.
 
-        A position fills in where the file has none; the other columns, kept for selection cuts, become `extra`.
+        A position fills in where the file has none; the other columns, kept for selection cuts, become `extra`. What
+        the file itself says of the class stays there too, as `file_class` and `file_subclass`.
         """
         row = self.lookup(spectrum.object_id)
         if row is None:
@@ -210,10 +211,27 @@ class Catalogue:
         labels = {name: value for name, value in known.items() if name in _LABELS}
         if "zwarning" in labels:
             labels["zwarning"] = int(labels["zwarning"])
+        for name in ("class", "subclass"):
+            if (said := spectrum.labels.get(name)) is not None:
+                spectrum.extra[f"file_{name}"] = said
         spectrum.labels.update(labels)
         spectrum.extra.update({name: value for name, value in known.items() if name not in _LABELS})
         spectrum.label_source = "catalogue"
         return True
+
+
+def conflict(spectrum: Spectrum) -> str | None:
+    """How the catalogue's class, or else its spectral type (the subclass's first letter), differs from the file's.
+
+    Both may be right: a pipeline's later version, a border between types. A star that is K in its file and A in the
+    catalogue is a sign of a wrong join or a wrong row.
+    """
+    for name, told in (("class", str), ("subclass", lambda value: str(value).strip()[:1])):
+        theirs, ours = spectrum.extra.get(f"file_{name}"), spectrum.labels.get(name)
+        if theirs and ours and told(theirs) != told(ours):
+            what = "class" if name == "class" else "type"
+            return f"{what} {told(theirs)} in the file, {told(ours)} in the catalogue"
+    return None
 
 
 @lru_cache(maxsize=1)

@@ -62,6 +62,7 @@ class PartResult:
     Attributes:
         spectra_bytes, quarantine_bytes: sizes of its files, 0 where there is none.
         matched: samples that the catalogue lists; `unmatched` has examples of those that it does not.
+        conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
     """
 
     number: int
@@ -73,6 +74,7 @@ class PartResult:
     reasons: dict[str, int] = field(default_factory=dict)
     matched: int = 0
     unmatched: tuple[str, ...] = ()
+    conflicts: dict[str, int] = field(default_factory=dict)
 
     @property
     def objects(self) -> int:
@@ -121,7 +123,7 @@ def ingest_part(task: PartTask) -> PartResult:
     result = PartResult(
         number=task.number, fingerprint=task.fingerprint, bytes=task.bytes, spectra_bytes=_size(task.spectra),
         quarantine_bytes=_size(task.quarantine), layouts=work.layouts, reasons=dict(sorted(work.reasons.items())),
-        matched=work.matched, unmatched=tuple(work.unmatched),
+        matched=work.matched, unmatched=tuple(work.unmatched), conflicts=dict(sorted(work.conflicts.items())),
     )  # fmt: skip
     write_text(task.record, result.dumps())
     return result
@@ -150,6 +152,7 @@ class _Part:
         self.reasons: Counter[str] = Counter()
         self.matched = 0
         self.unmatched: list[str] = []
+        self.conflicts: Counter[str] = Counter()
 
     def run(self) -> None:
         with self._stack:
@@ -216,6 +219,8 @@ class _Part:
         classes[label] = classes.get(label, 0) + 1
         if spectrum.is_listed:
             self.matched += 1
+            if differs := catalog.conflict(spectrum):
+                self.conflicts[differs] += 1
         elif self._labels is not None and len(self.unmatched) < 3:
             self.unmatched.append(spectrum.object_id)
 

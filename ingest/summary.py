@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 #: Where a file could not be recognised.
 UNKNOWN = "unrecognised"
 _SHOWN_REASONS = 25
+_SHOWN_CONFLICTS = 10
 
 
 @dataclass
@@ -55,12 +56,14 @@ class Summary:
         survey: as asked for; None for any.
         matched: samples that the catalogue lists; None without a catalogue.
         reasons: of what gave no sample, `stage: reason`.
+        conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
     """
 
     survey: str | None
     layouts: dict[str, LayoutCount]
     matched: int | None
     reasons: dict[str, int]
+    conflicts: dict[str, int] = field(default_factory=dict)
 
     @property
     def files(self) -> int:
@@ -109,6 +112,9 @@ class Summary:
         lines += self._reasons()
         if self.matched is not None:
             lines.append(f"catalogue lists {self.matched:,} of {self.samples:,} samples")
+        lines += [f"conflict {n:>9,}  {what}" for what, n in Counter(self.conflicts).most_common(_SHOWN_CONFLICTS)]
+        if (more := len(self.conflicts) - _SHOWN_CONFLICTS) > 0:
+            lines.append(f"... and {more} more kinds of conflict in summary.json")
         what = f"{self.files:,} files" + ("" if self.objects == self.files else f", {self.objects:,} objects")
         lines.append(f"{what} = {self.samples:,} samples + {self.quarantined:,} quarantined")
         return "\n".join(lines)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
-from ingest.catalog import Catalogue, check_matches, prepare
+from ingest.catalog import Catalogue, check_matches, conflict, prepare
 from ingest.errors import JobError, UsageError
 from tests.conftest import make_spectrum
 
@@ -90,3 +90,31 @@ def test_a_join_that_matches_under_half_is_an_error() -> None:
     check_matches(50, 100, Path("c.csv"), [])
     with pytest.raises(JobError, match="only 49 of 100"):
         check_matches(49, 100, Path("c.csv"), ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("file", "catalogue", "expected"),
+    [
+        (
+            {"class": "STAR", "subclass": "K5"},
+            {"class": "STAR", "subclass": "A6"},
+            "type K in the file, A in the cat",
+        ),
+        ({"class": "STAR", "subclass": "G2"}, {"subclass": "G9V"}, None),
+        (
+            {"class": "STAR", "subclass": "G2"},
+            {"class": "QSO", "subclass": "BROADLINE"},
+            "class STAR in the file, QSO",
+        ),
+        ({"class": "STAR"}, {"subclass": "A1"}, None),
+        ({"class": "GALAXY"}, {"teff": 5000.0}, None),
+    ],
+)
+def test_what_file_and_catalogue_say_otherwise(
+    tmp_path: Path, file: dict[str, str], catalogue: dict[str, object], expected: str | None
+) -> None:
+    (tmp_path / "c.csv").write_text(f"obsid,{','.join(catalogue)}\n7,{','.join(map(str, catalogue.values()))}\n")
+    spectrum = make_spectrum(0, np.random.default_rng(0), object_id="7", labels=dict(file))
+    assert Catalogue(prepare(tmp_path / "c.csv", "lamost", tmp_path)).apply(spectrum)
+    found = conflict(spectrum)
+    assert (found is None) if expected is None else (found or "").startswith(expected)

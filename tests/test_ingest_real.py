@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,30 @@ def test_every_byte_lost_from_the_end_is_noticed(real_data: Path, tmp_path: Path
         path.write_bytes(content[:keep])
         with pytest.raises(BadObjectError):
             read_file(path)
+
+
+def test_stars_whose_catalogue_contradicts_their_file_are_counted(real_data: Path, tmp_path: Path) -> None:
+    """Four K stars of their files are A, F or G in the catalogue; three of them a look at the spectrum decides."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    wanted, said = (), {}
+    for path in sorted((real_data / "lamost" / "dr10").iterdir()):
+        header = fits.getheader(path)
+        said[str(header["OBSID"])] = str(header["SUBCLASS"]).strip()[:1]
+        if said[str(header["OBSID"])] == "K" or len(said) <= 40:
+            (folder / path.name).symlink_to(path)
+            wanted = (*wanted, str(header["OBSID"]))
+    catalogue = real_data / "lamost" / "dr10_stellar_catalogue.csv"
+    rows = {line.split(",")[0]: line.split(",")[2][:1] for line in catalogue.read_text().splitlines()[1:]}
+    expected = Counter(
+        f"type {said[name]} in the file, {rows[name]} in the catalogue" for name in wanted if said[name] != rows[name]
+    )
+    config = IngestConfig("lamost", files_per_part=25)
+    summary = build(config, str(folder), tmp_path / "out", catalogue=catalogue, engine=HERE)
+    assert summary.conflicts == expected and sum(expected.values()) >= 4
+    assert "type K in the file, A in the catalogue" in summary.table()
+    written = json.loads((tmp_path / "out" / "ingest" / "summary.json").read_text())
+    assert written["conflicts"] == expected
 
 
 def test_the_account_adds_up_and_labels_come_from_the_catalogue(real_data: Path, tmp_path: Path) -> None:
