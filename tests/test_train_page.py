@@ -68,7 +68,7 @@ def baselines_of(task: Task) -> Baselines:
 
 @pytest.fixture(scope="module")
 def card() -> Card:
-    config = TrainConfig(",".join(t.name for t in TASKS), ("data/<i>shards</i>",), backbone="tiny")
+    config = TrainConfig(task=",".join(t.name for t in TASKS), shards=("data/<i>shards</i>",), backbone="tiny")
     data = ({"folder": "data/<i>shards</i>", "fingerprint": "f" * 64, "surveys": ["lamost", "<b>sdss</b>"]},)
     best = {"epoch": 2, "metric": "mean_skill", "value": 0.61234}
     return Card(TASKS, config, {"image": "map2d", "size": 224}, data, True, {t.name: baselines_of(t) for t in TASKS},
