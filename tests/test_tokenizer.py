@@ -14,9 +14,10 @@ from torch import Tensor
 from shards.batch import Stack
 from shards.flux import Arrays
 from shards.stack import Stacker
+from train.layers import patches
 from train.tokenizer.config import SIZES, TokenizerConfig
 from train.tokenizer.model import Tokenizer, centres
-from train.tokenizer.pixels import chi2, hide, patches, per_object, regridded, scaled, seen_as, usable, without
+from train.tokenizer.pixels import chi2, hide, per_object, regridded, scaled, seen_as, usable, without
 from train.tokenizer.wavelengths import WavelengthEncoding
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -45,5 +45,6 @@ Using:
     embed           vectors, neighbours, what stands apart
     export          ONNX, or a folder for the model hub
     modelcard       its card
+    options         what the commands have in common
     tool_commands   the commands `explain`, `embed` and `export`
 """

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ingest.errors import UsageError, run_app
+from train.options import DEVICE, WORKERS, folders
 from train.tool_commands import embed, explain, export
 
 app = typer.Typer(
@@ -16,9 +17,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-_DEVICE = typer.Option(help="auto, cpu, cuda or mps.")
-_WORKERS = typer.Option(help="Decoding threads of the loader. Default: all cores.")
 
 
 @app.command()
@@ -97,8 +95,8 @@ def fit(
     on_error: Annotated[
         str, typer.Option(help="A damaged sample: stop and name it, or skip it and say so at the end.")
     ] = "stop",
-    device: Annotated[str, _DEVICE] = "auto",
-    workers: Annotated[int | None, _WORKERS] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Train and validate; Ctrl-C or a crash loses minutes at most: run the same command again.
 
@@ -108,8 +106,6 @@ def fit(
     from train.config import preset as preset_options
     from train.fit import fit as run
 
-    if resume not in ("auto", "never"):
-        raise UsageError(f"unknown --resume {resume}: choose auto or never")
     given = {
         "backbone": backbone, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate, "lr": lr,
         "weight_decay": weight_decay, "layer_decay": layer_decay, "schedule": schedule, "warmup": warmup,
@@ -117,7 +113,7 @@ def fit(
         "augment": augment, "ema": ema, "precision": precision, "max_steps": max_steps,
         "overfit_batches": overfit_batches, "seed": seed,
     }  # fmt: skip
-    config = TrainConfig(task=task, shards=_folders(shards), compile=compile, **preset_options(preset, given))
+    config = TrainConfig(task=task, shards=folders(shards), compile=compile, **preset_options(preset, given))
     run(
         config, out, resume=resume, device=device, threads=workers, on_error=on_error, log=tracker,
         checkpoint_minutes=checkpoint_minutes,
@@ -132,8 +128,8 @@ def evaluate(
     ] = None,
     splits: Annotated[str, typer.Option(help="Which splits, with commas.")] = "val,test",
     batch_size: Annotated[int | None, typer.Option(help="Default: as in training.")] = None,
-    device: Annotated[str, _DEVICE] = "auto",
-    workers: Annotated[int | None, _WORKERS] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Score on validation and test beside the baselines: metrics.json, report.md and the page report.html.
 
@@ -141,7 +137,7 @@ def evaluate(
     """
     from train.evaluate import evaluate as run
 
-    run(model, splits=_folders(splits), shards=_folders(shards or ""), batch_size=batch_size, device=device,
+    run(model, splits=folders(splits), shards=folders(shards or ""), batch_size=batch_size, device=device,
         threads=workers)  # fmt: skip
 
 
@@ -153,7 +149,7 @@ def predict(
         Path | None, typer.Option(help="Table to write: .parquet or .csv [MODEL/predictions.parquet].")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
-    device: Annotated[str, _DEVICE] = "auto",
+    device: Annotated[str, DEVICE] = "auto",
 ) -> None:
     """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""
     from train.predict import predict as run
@@ -174,8 +170,8 @@ def baselines(
     ] = "",
     limit: Annotated[int, typer.Option(help="Train objects at most; for support vectors 10,000.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Of the objects drawn, and of the forests.")] = 0,
-    device: Annotated[str, _DEVICE] = "auto",
-    workers: Annotated[int | None, _WORKERS] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Fit k-NN, a random forest and support vectors to a run's tasks; evaluate puts them beside the model.
 
@@ -189,18 +185,14 @@ def baselines(
         raise UsageError("nothing to put beside the model: give --shards (made with ENCODING=flux), --runs, or both")
     card, _ = open_any(model)
     if shards.strip():
-        fit_classical(card.tasks, _folders(shards), seed=seed, limit=limit, threads=workers).write(model)
+        fit_classical(card.tasks, folders(shards), seed=seed, limit=limit, threads=workers).write(model)
     if runs.strip():
-        add_runs(model, [Path(run) for run in _folders(runs)], device=device, threads=workers)
+        add_runs(model, [Path(run) for run in folders(runs)], device=device, threads=workers)
     print(f"{model / 'baselines.parquet'}: beside the model in the next `evaluate`")
 
 
 for _command in (explain, embed, export):
     app.command()(_command)
-
-
-def _folders(text: str) -> tuple[str, ...]:
-    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
 
 
 if __name__ == "__main__":

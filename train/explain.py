@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ingest.errors import JobError, UsageError, make_folder
+from ingest.errors import UsageError, make_folder
 from ingest.figures import flux_limits, strong_lines
 from ingest.files import replacing
 from ingest.schema import Spectrum
@@ -34,6 +34,7 @@ from train.metrics import FloatArray
 from train.model import SpectrumModel
 from train.run import Card, open_any
 from train.scoring import make_accelerator
+from train.sources import nothing_read
 from train.tasks import Task, split_logits
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def explain(
         if len(sights) == limit:
             break
     if not sights:
-        why = f"{quarantine[0]['file']}: {quarantine[0]['reason']}" if quarantine else "nothing in it"
-        raise JobError(f"INPUT={inputs}: no object of {len(quarantine)} could be read ({why})")
+        raise nothing_read(inputs, quarantine)
     with replacing(out / TABLE) as temporary:
         pq.write_table(_table(sights, card), temporary, compression="zstd")
     beside = f"; {len(quarantine):,} objects could not be drawn" if quarantine else ""

@@ -31,6 +31,23 @@ class SpectraModel(Protocol):
         ...
 
 
+def arrays(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Flux, ivar and wavelength of a batch on a device."""
+    flux, ivar, wavelength = (batch[name].to(device, non_blocking=True) for name in ("flux", "ivar", "wavelength"))
+    return flux, ivar, wavelength
+
+
+def patches(values: Tensor, size: int) -> Tensor:
+    """`(B, N)` to `(B, T, size)`, filled up with zeros."""
+    return F.pad(values, (0, -values.shape[1] % size)).unflatten(1, (-1, size))
+
+
+def ends(wavelength: Tensor, size: int) -> Tensor:
+    """First and last wavelength of each patch, `(B, N)` to `(B, T, 2)`; 0 in padding."""
+    pixels = patches(wavelength, size)
+    return torch.stack([pixels[:, :, 0], pixels.amax(dim=2)], dim=2)
+
+
 class Layer(nn.Module):
     """Attention and MLP, each behind a norm and beside a way around it (Xiong et al. 2020, "pre-norm")."""
 

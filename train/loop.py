@@ -21,6 +21,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ingest.errors import UsageError
 from shards import loader as shard_loader
 from shards.augment import parse_augment
 from shards.format import Manifest
@@ -143,6 +144,11 @@ class Options:
     on_error: str = "stop"
     log: str = "tensorboard"
     checkpoint_minutes: float = 10
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.resume not in ("auto", "never"):
+            raise UsageError(f"unknown --resume {self.resume}: choose auto or never")
 
 
 def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: Options) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -104,18 +104,24 @@ def build_any(config: TrainConfig, image_size: int, names: Sequence[str]) -> Net
 
 def save_model(run: Path, model: Network, card: Card) -> Card:
     """Replace the model of a run folder; the card comes last and carries the weights' checksum."""
+    card = replace(card, model=replace_files(run, model.save))
+    write_text(run / CARD, card.dumps())
+    return card
+
+
+def replace_files(run: Path, save: Callable[[Path], object]) -> str:
+    """Replace the files of a model by what `save` writes to a folder; the sha256 of its weights."""
     temporary = run / ".model.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     with checkpoint.writing(temporary):
         temporary.mkdir(parents=True)
-        model.save(temporary)
-    card = replace(card, model=sha256(temporary / "model.safetensors"))
+        save(temporary)
+    checksum = sha256(temporary / "model.safetensors")
     for name in _MODEL_FILES:
         if (temporary / name).is_file():
             publish(temporary / name, run / name)
     shutil.rmtree(temporary)
-    write_text(run / CARD, card.dumps())
-    return card
+    return checksum
 
 
 def open_model(run: Path) -> tuple[Card, SpectrumModel]:

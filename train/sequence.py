@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from ingest.errors import JobError, UsageError, make_folder
 from ingest.files import replacing, write_text
 from shards.batch import SpectraBatch
 from train.attention import through
-from train.layers import Layer
+from train.layers import Layer, arrays, ends, patches
 
 CONFIG, WEIGHTS = "sequence.json", "model.safetensors"
 _ORIGIN, _STEP = math.log(3500.0), 1e-4 * math.log(10)  # Angstrom; the pixel of SDSS and LAMOST
@@ -87,26 +86,16 @@ class SequenceModel(nn.Module):
 
     def represent(self, batch: Mapping[str, Any]) -> Tensor:
         """The mean over each spectrum's tokens after the last norm, `(B, width)`; see `train.layers.SpectraModel`."""
-        mean: Tensor = self.encoder(*self._parts(batch))
+        mean: Tensor = self.encoder(*arrays(batch, self.encoder.embed_flux.weight.device))
         return mean
 
     @torch.inference_mode()
     def attend(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, weights of the tokens and their ends; see `train.layers.SpectraModel`."""
-        flux, ivar, wavelength = self._parts(batch)
+        flux, ivar, wavelength = arrays(batch, self.encoder.embed_flux.weight.device)
         tokens, valid = self.encoder.tokens(flux, ivar, wavelength)
         tokens, weights = through(self.encoder.layers, tokens, valid)
-        pixels = self.encoder.patches(wavelength)
-        ends = torch.stack([pixels[:, :, 0], pixels.amax(dim=2)], dim=2)
-        return self.head(self.encoder.mean(tokens, valid)).float(), weights, ends
-
-    def _parts(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Flux, ivar and wavelength on the model's device."""
-        device = self.encoder.embed_flux.weight.device
-        flux, ivar, wavelength = (
-            x.to(device, non_blocking=True) for x in (batch["flux"], batch["ivar"], batch["wavelength"])
-        )
-        return flux, ivar, wavelength
+        return self.head(self.encoder.mean(tokens, valid)).float(), weights, ends(wavelength, self.config.patch)
 
     def save(self, folder: Path) -> None:
         """Write `sequence.json` and `model.safetensors`; the folder is made where it is missing."""
@@ -186,8 +175,7 @@ class _Encoder(nn.Module):
 
     def patches(self, values: Tensor) -> Tensor:
         """`(B, N)` to `(B, tokens, patch)`, filled up with zeros."""
-        values = F.pad(values, (0, -values.shape[1] % self.patch))
-        return values.unflatten(1, (-1, self.patch))
+        return patches(values, self.patch)
 
     @staticmethod
     def ends(wavelength: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ingest.errors import UsageError
+from train.options import DEVICE, WORKERS
 
-_DEVICE = typer.Option(help="auto, cpu, cuda or mps.")
 _MODEL = typer.Option(help="Folder of a trained run.")
 
 
@@ -19,7 +19,7 @@ def explain(
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures [MODEL/explain].")] = None,
     limit: Annotated[int, typer.Option(help="Most objects to draw.")] = 8,
     lines: Annotated[bool, typer.Option(help="Mark strong lines at the known or predicted redshift.")] = True,
-    device: Annotated[str, _DEVICE] = "auto",
+    device: Annotated[str, DEVICE] = "auto",
 ) -> None:
     """Draw where a model looks: attention along the spectrum, and on the picture where it reads one."""
     from train.explain import explain as run
@@ -37,8 +37,8 @@ def embed(
     out: Annotated[Path | None, typer.Option(help="Parquet to write [MODEL/embeddings.parquet].")] = None,
     neighbours: Annotated[int, typer.Option(help="Nearest objects to list for each.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
-    device: Annotated[str, _DEVICE] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Decoding threads of the loader. Default: all cores.")] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Write every object's vector, its nearest neighbours, and how far it stands from them."""
     from train.embed import embed as run

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ingest.errors import UsageError, run_app
+from train.options import DEVICE, WORKERS, folders
 
 app = typer.Typer(
     help="Pretrain a tokenizer of spectra without labels, draw spectra with it, and say what that is worth.",
@@ -16,8 +17,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_DEVICE = typer.Option(help="auto, cpu, cuda or mps.")
-_WORKERS = typer.Option(help="Decoding threads of the loader. Default: all cores.")
 _MODEL = typer.Option(help="Folder of a pretrained tokenizer.")
 
 
@@ -66,8 +65,8 @@ def pretrain(
     on_error: Annotated[
         str, typer.Option(help="A damaged sample: stop and name it, or skip it and say so at the end.")
     ] = "stop",
-    device: Annotated[str, _DEVICE] = "auto",
-    workers: Annotated[int | None, _WORKERS] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Learn to draw every spectrum again; the same command goes on after Ctrl-C or a crash.
 
@@ -76,10 +75,8 @@ def pretrain(
     from train.tokenizer.pretrain import PretrainConfig
     from train.tokenizer.pretrain import pretrain as run
 
-    if resume not in ("auto", "never"):
-        raise UsageError(f"unknown --resume {resume}: choose auto or never")
     config = PretrainConfig(
-        shards=_folders(shards), size=size, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr,
+        shards=folders(shards), size=size, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr,
         weight_decay=weight_decay, warmup=warmup, schedule=schedule, masked=masked, huber=huber, floor=floor,
         regrid=regrid, augment=augment, ema=ema, precision=precision, max_steps=max_steps,
         overfit_batches=overfit_batches, seed=seed, compile=compile,
@@ -104,7 +101,7 @@ def reconstruct(
     out: Annotated[Path | None, typer.Option(help="Folder to write to. [MODEL/reconstructions]")] = None,
     limit: Annotated[int, typer.Option(help="Pictures at most; the table has every object.")] = 8,
     batch_size: Annotated[int, typer.Option(help="Spectra at once.")] = 64,
-    device: Annotated[str, _DEVICE] = "auto",
+    device: Annotated[str, DEVICE] = "auto",
 ) -> None:
     """Draw spectra from their tokens, fill in bad pixels, and say how odd each object is.
 
@@ -125,17 +122,13 @@ def compare(
     ] = None,
     split: Annotated[str, typer.Option(help="val, or test: once, at the end.")] = "val",
     limit: Annotated[int, typer.Option(help="Train spectra that the components learn from, at most.")] = 5000,
-    device: Annotated[str, _DEVICE] = "auto",
-    workers: Annotated[int | None, _WORKERS] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """What a tokenizer's drawings are worth beside a constant, a running median and principal components."""
     from train.tokenizer.comparison import compare as run
 
-    run(model, shards=_folders(shards or ""), split=split, limit=limit, device=device, threads=workers)
-
-
-def _folders(text: str) -> tuple[str, ...]:
-    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
+    run(model, shards=folders(shards or ""), split=split, limit=limit, device=device, threads=workers)
 
 
 if __name__ == "__main__":

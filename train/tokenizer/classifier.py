@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from ingest.errors import JobError, UsageError
 from train.attention import through
+from train.layers import arrays, ends
 from train.model import quiet
 from train.tokenizer.config import TokenizerConfig
 from train.tokenizer.model import Encoder, Parts, Tokenizer, Tokens
-from train.tokenizer.pixels import patches, scaled
+from train.tokenizer.pixels import scaled
 
 
 class SpectrumClassifier(Parts):
@@ -44,32 +45,24 @@ class SpectrumClassifier(Parts):
 
     def represent(self, batch: Mapping[str, Any]) -> Tensor:
         """What the head is given, `(B, width)`; see `train.layers.SpectraModel`."""
-        return self._pooled(self.encoder(*self._parts(batch)))
+        return self._pooled(self.encoder(*arrays(batch, self.head.weight.device)))
 
     @torch.inference_mode()
     def attend(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, weights of the tokens and their ends; see `train.layers.SpectraModel`."""
-        flux, ivar, wavelength = self._parts(batch)
+        flux, ivar, wavelength = arrays(batch, self.head.weight.device)
         encoder, pool = self.encoder, self.pool
         tokens, used, centre = encoder.embed(scaled(flux, ivar), wavelength)
         by_pool = None if pool is None else lambda last: pool.weights(encoder.norm(last), used).mean(dim=2)
         last, weights = through(encoder.layers, tokens, used, by_pool)
-        pixels = patches(wavelength, self.config.patch)
-        ends = torch.stack([pixels[:, :, 0], pixels.amax(dim=2)], dim=2)
         logits: Tensor = self.head(self._pooled(Tokens(encoder.norm(last), used, centre)))
-        return logits.float(), weights, ends
+        return logits.float(), weights, ends(wavelength, self.config.patch)
 
     def _pooled(self, tokens: Tokens) -> Tensor:
         if self.pool is not None:
             pooled: Tensor = self.pool(tokens.values, tokens.used)
             return pooled
         return (tokens.values * tokens.used[..., None]).sum(dim=1) / tokens.used.sum(dim=1, keepdim=True)
-
-    def _parts(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Flux, ivar and wavelength on the model's device."""
-        device = self.head.weight.device
-        flux, ivar, wavelength = (batch[k].to(device, non_blocking=True) for k in ("flux", "ivar", "wavelength"))
-        return flux, ivar, wavelength
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`, which `from_pretrained` opens."""

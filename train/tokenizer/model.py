@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from train.layers import Layer
+from train.layers import Layer, arrays, patches
 from train.tokenizer.config import TokenizerConfig
-from train.tokenizer.pixels import Pixels, patches, scaled, usable
+from train.tokenizer.pixels import Pixels, scaled, usable
 from train.tokenizer.wavelengths import WavelengthEncoding
 
 
@@ -122,10 +122,7 @@ class Tokenizer(Parts):
         Returns:
             Flux over its scale (see `pixels.scaled`), float32 `(B, M)`; what it holds at padding has no meaning.
         """
-        device = self.draw.weight.device
-        flux, ivar, wavelength = (
-            batch[name].to(device, non_blocking=True) for name in ("flux", "ivar", "wavelength")
-        )
+        flux, ivar, wavelength = arrays(batch, self.draw.weight.device)
         tokens = self.encoder(flux, ivar, wavelength)
         return self.decode(tokens, wavelength if target is None else target, moved=target is not None)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from train.layers import patches
 from train.scoring import model_input
 
 _MAD_TO_STD = 1.4826
@@ -55,11 +55,6 @@ def _scale(flux: Tensor, good: Tensor) -> Tensor:
     width = _MAD_TO_STD * (known - middle).abs().nanmedian(dim=1, keepdim=True).values
     scale = torch.maximum(middle, width).nan_to_num()
     return torch.where(scale > 0, scale, 1)
-
-
-def patches(values: Tensor, size: int) -> Tensor:
-    """`(B, N)` to `(B, T, size)`, filled up with zeros."""
-    return F.pad(values, (0, -values.shape[1] % size)).unflatten(1, (-1, size))
 
 
 def usable(good: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ingest.errors import JobError, UsageError
-from ingest.files import publish, sha256, write_text
-from train import checkpoint, loop
+from ingest.files import sha256, write_text
+from train import loop
 from train.config import LoopConfig
 from train.loop import Options, Start, Verdict
 from train.model import quiet
+from train.run import replace_files
 from train.scoring import model_input
 from train.tokenizer.classifier import open_tokenizer
 from train.tokenizer.config import SIZES, TokenizerConfig
@@ -179,15 +179,8 @@ class Drawing:
 
     def keep(self, model: Any, verdict: Verdict, best: dict[str, Any]) -> None:
         """The tokenizer, and its card, which comes last and carries the weights' checksum."""
-        temporary = self._out / ".model.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
         quiet()
-        with checkpoint.writing(temporary):
-            model.save_pretrained(temporary)
-        checksum = sha256(temporary / "model.safetensors")
-        for path in sorted(temporary.iterdir()):
-            publish(path, self._out / path.name)
-        shutil.rmtree(temporary)
+        checksum = replace_files(self._out, model.save_pretrained)
         self.card = {**self.card, "best": best, "model": checksum}
         write_text(self._out / CARD, json.dumps(self.card, indent=1, sort_keys=True) + "\n")
 

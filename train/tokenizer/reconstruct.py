@@ -22,10 +22,11 @@ from ingest.quarantine import write_quarantine
 from render.config import preset
 from shards.pictures import pictures
 from shards.stack import stack
+from train.layers import patches
 from train.scoring import make_accelerator
 from train.sources import KNOWN, nothing_read
 from train.tokenizer.model import Tokenizer
-from train.tokenizer.pixels import chi2, patches, per_object, scaled, seen_as, without
+from train.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
 from train.tokenizer.pretrain import PretrainConfig, open_run
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from train.tokenizer.pixels import patches
+from train.layers import patches
 
 #: Sines and cosines in memory at once beside the result: 32 MB.
 _AT_ONCE = 1 << 22
