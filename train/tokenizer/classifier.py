@@ -52,10 +52,10 @@ class SpectrumClassifier(Parts):
         """Logits, weights of the tokens and their ends; see `train.layers.SpectraModel`."""
         flux, ivar, wavelength = arrays(batch, self.head.weight.device)
         encoder, pool = self.encoder, self.pool
-        tokens, used, centre = encoder.embed(scaled(flux, ivar), wavelength)
-        by_pool = None if pool is None else lambda last: pool.weights(encoder.norm(last), used).mean(dim=2)
-        last, weights = through(encoder.layers, tokens, used, by_pool)
-        logits: Tensor = self.head(self._pooled(Tokens(encoder.norm(last), used, centre)))
+        tokens = encoder.embed(scaled(flux, ivar), wavelength)
+        by_pool = None if pool is None else lambda last: pool.weights(encoder.norm(last), tokens.used).mean(dim=2)
+        last, weights = through(encoder.layers, tokens.values, tokens.used, by_pool)
+        logits: Tensor = self.head(self._pooled(tokens._replace(values=encoder.norm(last))))
         return logits.float(), weights, ends(wavelength, self.config.patch)
 
     def _pooled(self, tokens: Tokens) -> Tensor:

@@ -22,11 +22,13 @@ class Tokens(NamedTuple):
         values: float32 `(B, T, width)`. Of an unused patch: what the others say about its place.
         used: bool `(B, T)`: patches that were attended to.
         centre: mean wavelength of each patch, float32 `(B, T)`, Angstrom, 0 = padding.
+        place: the encoding of each patch's wavelengths, `(B, T, width)`.
     """
 
     values: Tensor
     used: Tensor
     centre: Tensor
+    place: Tensor
 
 
 class Parts(PreTrainedModel):
@@ -72,23 +74,25 @@ class Encoder(Parts):
 
     def forward(self, flux: Tensor, ivar: Tensor, wavelength: Tensor) -> Tokens:
         """Tokens of B spectra of N pixels; see `shards.batch.Stack` for the arguments, float32 `(B, N)`."""
-        tokens, used, centre = self.embed(scaled(flux, ivar), wavelength)
+        tokens = self.embed(scaled(flux, ivar), wavelength)
+        values = tokens.values
         for layer in self.layers:
-            tokens = layer(tokens, used)
-        return Tokens(self.norm(tokens), used, centre)
+            values = layer(values, tokens.used)
+        return tokens._replace(values=self.norm(values))
 
-    def embed(self, pixels: Pixels, wavelength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens before the first layer `(B, T, width)`, which are used, and their wavelengths; see `Tokens`."""
+    def embed(self, pixels: Pixels, wavelength: Tensor) -> Tokens:
+        """Tokens before the first layer."""
         good = patches(pixels.good, self.config.patch)
         used = usable(good)
         # asinh leaves noise and lines as they are, and keeps a cosmic ray from ruling its patch.
         parts = [patches(values.asinh(), self.config.patch) for values in (pixels.flux, pixels.error)]
         content = self.embed_pixels(torch.cat([*parts, good.to(parts[0].dtype)], dim=2))
-        tokens = torch.where(used[..., None], content, self.mask_token.to(content.dtype))
+        values = torch.where(used[..., None], content, self.mask_token.to(content.dtype))
         # A spectrum without a usable patch attends to one that says so; attention to nothing is not defined.
         attended = used.clone()
         attended[:, 0] |= ~used.any(dim=1)
-        return tokens + self.embed_wavelength(wavelength), attended, centres(wavelength, self.config.patch)
+        place = self.embed_wavelength(wavelength)
+        return Tokens(values + place, attended, centres(wavelength, self.config.patch), place)
 
 
 class Tokenizer(Parts):
@@ -124,21 +128,24 @@ class Tokenizer(Parts):
         """
         flux, ivar, wavelength = arrays(batch, self.draw.weight.device)
         tokens = self.encoder(flux, ivar, wavelength)
-        return self.decode(tokens, wavelength if target is None else target, moved=target is not None)
+        if target is not None:
+            tokens = self._moved(tokens, target)
+        return self.decode(tokens, (wavelength if target is None else target).shape[1])
 
-    def decode(self, tokens: Tokens, target: Tensor, *, moved: bool = True) -> Tensor:
-        """Tokens to flux at the `target` wavelengths.
-
-        Args:
-            moved: False promises that the target's patches are those of the tokens, and saves looking for them.
-        """
-        values, used = _moved(tokens, centres(target, self.config.patch)) if moved else (tokens.values, tokens.used)
-        values = values + self.encoder.embed_wavelength(target)
+    def decode(self, tokens: Tokens, pixels: int) -> Tensor:
+        """Tokens to flux on the first `pixels` pixels of their patches, float32 `(B, pixels)`."""
+        values = tokens.values + tokens.place
         for layer in self.decoder:
-            values = layer(values, used)
+            values = layer(values, tokens.used)
         # 1 is the spectrum's scale: a network that has learnt nothing draws that.
-        drawn: Tensor = self.draw(self.norm_drawn(values)).flatten(1)[:, : target.shape[1]] + 1
+        drawn: Tensor = self.draw(self.norm_drawn(values)).flatten(1)[:, :pixels] + 1
         return drawn.float()
+
+    def _moved(self, tokens: Tokens, wavelength: Tensor) -> Tokens:
+        """Tokens for the patches of another grid, float32 `(B, M)`, Angstrom."""
+        centre = centres(wavelength, self.config.patch)
+        values, used = mixed(tokens, centre)
+        return Tokens(values, used, centre, self.encoder.embed_wavelength(wavelength))
 
 
 def centres(wavelength: Tensor, size: int) -> Tensor:
@@ -147,7 +154,7 @@ def centres(wavelength: Tensor, size: int) -> Tensor:
     return pixels.sum(dim=2) / (pixels > 0).sum(dim=2).clamp_min(1)
 
 
-def _moved(tokens: Tokens, target: Tensor) -> tuple[Tensor, Tensor]:
+def mixed(tokens: Tokens, target: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens `(B, M, width)` at the wavelengths of other patches, float32 `(B, M)`, and which of them to attend to.
 
     Tokens are mixed linearly in log wavelength between the two around each patch; beyond the ends the last one stays.
@@ -163,7 +170,7 @@ def _moved(tokens: Tokens, target: Tensor) -> tuple[Tensor, Tensor]:
     low_values, high_values = (
         tokens.values.gather(1, i[..., None].expand(-1, -1, tokens.values.shape[2])) for i in (below, above)
     )
-    mixed = torch.lerp(low_values, high_values, share[..., None].to(low_values.dtype))
+    values = torch.lerp(low_values, high_values, share[..., None].to(low_values.dtype))
     attended = tokens.used.gather(1, torch.where(share < 0.5, below, above)) & (target > 0)
     attended[:, 0] |= ~attended.any(dim=1)
-    return mixed, attended
+    return values, attended
