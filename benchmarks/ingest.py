@@ -129,7 +129,7 @@ def encoding_records(spectra: list[Spectrum], rounds: int, scratch: Path) -> lis
         notes[name] = f"{name}: {path.stat().st_size / whole.num_rows:,.0f} B, read {micros:.0f} us"
         contenders[name] = write
     found = interleave("Parquet", contenders, rounds)
-    return [Record(r.group, notes[r.name], r.seconds) for r in found]
+    return [Record(r.group, notes[r.name], r.values) for r in found]
 
 
 def worker_records(paths: list[Path], objects: int, scratch: Path) -> list[Record]:
@@ -229,7 +229,7 @@ def main(
         records = read_records(paths, rounds) + job_records(paths, rounds, scratch)
         for survey, its in paths.items():
             spectra = [item for path in its for item in open_file(path).objects() if isinstance(item, Spectrum)]
-            records += [Record(f"{r.group} {survey}", r.name, r.seconds)
+            records += [Record(f"{r.group} {survey}", r.name, r.values)
                         for r in encoding_records(spectra, rounds, scratch)]  # fmt: skip
         print(table(records), flush=True)
         lamost = paths["LAMOST gz"]
@@ -237,7 +237,7 @@ def main(
         print(table(workers), flush=True)
         peaks = memory(lamost, (1000, largest // 5, largest), scratch)
     records += workers
-    records += [Record("peak memory, MB, not seconds", size, (peak,)) for size, peak in peaks.items()]
+    records += [Record("peak memory", size, (peak,), "MB") for size, peak in peaks.items()]
     save(records, out, " ".join(["python -m benchmarks.ingest", *sys.argv[1:]]))
     print(out)
 

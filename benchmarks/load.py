@@ -296,7 +296,7 @@ def measure(
     records = [replace(r, note=c.note, bytes=c.bytes) for r, c in zip(records, found, strict=True)]
     if peers_in is None:
         names = [_peer_name(kind, form, n) for kind, its in FORMS_THERE.items() for form in its for n in workers]
-        records += [Record(group, name, (), "not run: without --peers") for name in names]
+        records += [Record(group, name, (), note="not run: without --peers") for name in names]
     return records
 
 
@@ -329,7 +329,7 @@ def main(
             data = make_data((base / f"{image}-{objects}").resolve(), image, objects)
             records = measure(data, image, rounds, seconds, list(map(int, counts)), python)
     save(records, out, " ".join(["python -m benchmarks.load", *sys.argv[1:]]))
-    print(table([record for record in records if record.seconds]))
+    print(table([record for record in records if record.values]))
     print(*(f"{record.name}: {record.note}" for record in records if record.note), out, sep="\n")
 
 

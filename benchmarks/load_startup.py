@@ -125,7 +125,7 @@ def startup_records(folder: Path, rounds: int, samples: int = SAMPLES, on: int =
             )
             seconds = tuple(run[what] / total * 1e6 for run in lots)
             group = f"start-up of a million samples, {title}"
-            records.append(Record(group, backend, seconds, note, own * 1e6 / total * 1e6))
+            records.append(Record(group, backend, seconds, note=note, bytes=own * 1e6 / total * 1e6))
     return records
 
 

@@ -18,22 +18,29 @@ _PACKAGES = ("numpy", "numba", "torch", "nvidia-dali-cuda120", "opencv-python-he
 
 @dataclass(frozen=True)
 class Record:
-    """One contender's timings: seconds per object of every round; the first, warming round is not among them.
+    """What was measured of one contender.
 
     Attributes:
+        group: contenders of one group did the same work in turn.
+        values: one of every round, the first, warming one not among them; none where it was not run.
+        unit: of the values: `s` for seconds per object, or `MB` of resident memory.
+        note: why it was not run, or what else there is to know.
         bytes: what it makes of one object, on average, where it makes bytes.
+        about: numbers that it holds for, such as `objects` and `workers`.
     """
 
     group: str
     name: str
-    seconds: tuple[float, ...]
+    values: tuple[float, ...]
+    unit: str = "s"
     note: str = ""
     bytes: float | None = None
+    about: dict[str, float] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
-        """Median seconds per object."""
-        return statistics.median(self.seconds)
+        """Median of the values."""
+        return statistics.median(self.values)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def table(records: Sequence[Record]) -> str:
     first: dict[str, Record] = {}
     for r in records:
         base = first.setdefault(r.group, r)
-        spread = f"{1e6 * min(r.seconds):,.0f} to {1e6 * max(r.seconds):,.0f}"
+        spread = f"{1e6 * min(r.values):,.0f} to {1e6 * max(r.values):,.0f}"
         line = f"| {r.group}: {r.name} | {1e6 * r.median:,.1f} | {spread} | {1 / r.median:,.0f} |"
         line += f" {r.median / base.median:.2f} |"
         if r.bytes is not None and base.bytes:

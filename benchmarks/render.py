@@ -146,7 +146,7 @@ def report(records: list[Record]) -> str:
     for r in records:
         ratios = " | ".join(f"{r.median / of[name]:.2f}" for name in floors)
         target = f"{TARGETS[r.name]:g}" if r.name in TARGETS else ""
-        spread = f"{1e6 * min(r.seconds):,.1f} to {1e6 * max(r.seconds):,.1f}"
+        spread = f"{1e6 * min(r.values):,.1f} to {1e6 * max(r.values):,.1f}"
         lines.append(f"| {r.name} | {1e6 * r.median:,.1f} | {spread} | {ratios} | {target} |")
     lines.append("")
     for image in IMAGES:

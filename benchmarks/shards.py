@@ -150,7 +150,7 @@ def memory_records(sizes: Sequence[int], scratch: Path) -> list[Record]:
             command = build_command("shards", spectra=spectra, out=Path(out) / "x", workers=2)
             _, peak = measured(command, quiet=True)
         print(f"peak memory of the largest process, {size:,} objects: {peak:.0f} MB", flush=True)
-        records.append(Record("peak memory, MB, not seconds", f"{size:,} objects", (peak,)))
+        records.append(Record("peak memory", f"{size:,} objects", (peak,), "MB"))
     return records
 
 

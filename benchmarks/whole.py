@@ -40,13 +40,13 @@ def main(
     for name, command in (("build", build), ("verify --deep", verify)):
         seconds, peak = measured(command)
         note = f"{seconds:.0f} s in all, peak memory of the largest process {peak:.0f} MB"
-        records.append(Record(f"{objects:,} objects, {workers} workers", name, (seconds / objects,), note))
+        records.append(Record(f"{objects:,} objects, {workers} workers", name, (seconds / objects,), note=note))
     size = sum(path.stat().st_size for path in shards.rglob("*") if path.is_file())
     manifest = json.loads((shards / "manifest.json").read_text())
     tars = sum(shard["bytes"] for shard in manifest["shards"])
     note = f"{tars / objects:,.0f} bytes an object in tars, {size / objects:,.0f} with index, sidecars and ledger"
     whole = sum(record.median for record in records)
-    records.append(Record(records[0].group, "Parquet to verified shards", (whole,), note, size / objects))
+    records.append(Record(records[0].group, "Parquet to verified shards", (whole,), note=note, bytes=size / objects))
     print(table(records))
     print("\n".join(f"{record.name}: {record.note}" for record in records))
     save(records, out, " ".join(["python -m benchmarks.whole", *sys.argv[1:]]))
