@@ -1,0 +1,117 @@
+"""The cost model: finds the cost it was given again, and its plan adds up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from benchmarks.cost import RESOURCES, Costs, Job, Machine, stages, whole
+from benchmarks.records import Record
+from ingest.errors import UsageError
+
+SIZES, WORKERS = (5_000, 20_000), (1, 2)
+seconds = st.floats(1e-6, 1e-2)
+machines = st.builds(Machine, st.integers(1, 128), st.floats(1e7, 1e10), st.floats(10, 1e5))
+
+
+def jobs(job: Job, title: str, **about: float) -> list[Record]:
+    return [
+        Record("job", f"{title}, {n} objects, {w} workers", (job.seconds(n, w) / n,), bytes=4000.0,
+               about={"objects": n, "workers": w, **about})
+        for n in SIZES for w in WORKERS
+    ]  # fmt: skip
+
+
+def measured() -> dict[str, list[Record]]:
+    """Records as the suite leaves them."""
+    job = Job(3.0, 1e-5, 2e-4)
+    load = [Record("load map2d", f"specshards {b}, png", (t,), about={"threads": 2}) for b, t in
+            (("dali", 6e-5), ("plain", 5e-5))]  # fmt: skip
+    slow = Record("job", "map2d jpeg, 20000 objects, 2 workers", (4e-4,), bytes=29e3,
+                  about={"objects": 20_000, "workers": 2})  # fmt: skip
+    # What is in another group, or was not run, is no job.
+    others = [Record("stage", "map2d png", (9.0,)), Record("job", "map2d png, 1 worker", (), note="not run: why")]
+    return {
+        "ingest": jobs(Job(2.0, 1e-5, 8e-4), "LAMOST gz", input_bytes=80e3),
+        "shards": [*others, *jobs(job, "map2d png"), slow], "load": load,
+    }  # fmt: skip
+
+
+@given(start=st.floats(0.1, 10), shared=seconds, own=seconds)
+def test_the_fit_finds_the_cost_that_jobs_were_made_with(start: float, shared: float, own: float) -> None:
+    job = Job(start, shared, own)
+    found = Job.fit(jobs(job, "x"))
+    for objects, workers in ((5_000, 1), (20_000, 2), (200_000, 2), (14_000_000, 16)):
+        assert found.seconds(objects, workers) == pytest.approx(job.seconds(objects, workers), rel=1e-4)
+
+
+def test_no_cost_is_below_nothing_where_the_jobs_contradict_each_other() -> None:
+    # Twice the objects in less than twice the time, and two workers slower than one.
+    records = [
+        Record("job", "x", (s / n,), about={"objects": n, "workers": w})
+        for n, w, s in ((1000, 1, 9.0), (1000, 2, 10.0), (4000, 1, 9.5), (4000, 2, 10.5))
+    ]
+    found = Job.fit(records)
+    assert min(found.start, found.shared, found.own) >= 0
+    assert all(found.seconds(n, w) == pytest.approx(10, rel=0.1) for n in (1000, 4000) for w in (1, 2))
+
+
+def test_one_size_or_one_number_of_workers_is_not_enough() -> None:
+    records = jobs(Job(1, 1e-5, 1e-4), "x")
+    for some in (records[:2], records[::2], []):
+        with pytest.raises(UsageError, match="two sizes and two numbers"):
+            Job.fit(some)
+
+
+def test_a_plan_reads_the_records_that_it_stands_on() -> None:
+    costs = Costs.of(measured(), "lamost", "png")
+    assert costs.ingest.seconds(1e6, 1) == pytest.approx(2 + 810)
+    assert costs.shards.seconds(1e6, 2) == pytest.approx(3 + 110)
+    assert costs.load == pytest.approx(1e-4)  # the faster backend, two threads
+    assert (costs.file, costs.parquet, costs.sample) == (80e3, 4000, 4000)
+    slow = Costs.of({**measured(), "load": [Record("l", "specshards dali, jpeg", (2e-4,), about={"threads": 2})]},
+                    "lamost", "jpeg")  # fmt: skip
+    assert slow.shards.seconds(20_000, 2) == pytest.approx(8) and slow.shards.shared == costs.shards.shared
+    assert slow.sample == 29e3
+
+
+@pytest.mark.parametrize(
+    ("survey", "encoding", "what"), [("desi", "png", "bench-ingest"), ("lamost", "pnm", "writes pnm"),
+                                     ("lamost", "jpeg", "bench-load")]
+)  # fmt: skip
+def test_a_record_that_is_missing_is_named(survey: str, encoding: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        Costs.of(measured(), survey, encoding)
+
+
+@given(machine=machines, objects=st.integers(1, 10**8), epochs=st.integers(1, 100))
+def test_a_plan_adds_up_and_more_never_costs_more(machine: Machine, objects: int, epochs: int) -> None:
+    costs = Costs.of(measured(), "lamost", "png")
+    parts = stages(costs, machine, objects, epochs)
+    assert [stage.name for stage in parts] == ["ingest", "shards", "one epoch", f"{epochs} epochs"]
+    assert whole(parts) == pytest.approx(sum(stage.total for stage in parts) - parts[2].total)
+    assert parts[3].total == pytest.approx(epochs * parts[2].total)
+    for stage in parts:
+        assert stage.total == max(stage.seconds.values()) == stage.seconds[stage.limit]
+    for resource in RESOURCES:
+        after = stages(costs, machine.doubled(resource), objects, epochs)
+        for stage, then in zip(parts, after, strict=True):
+            assert stage.total / 2 <= then.total * (1 + 1e-9) <= stage.total * (1 + 2e-9)
+            if stage.limit != resource:
+                assert then.total == stage.total
+    assume(objects < 10**7)
+    assert whole(stages(costs, machine, 2 * objects, epochs)) > whole(parts)
+
+
+def test_what_limits_is_what_there_is_least_of() -> None:
+    costs = Costs.of(measured(), "lamost", "png")
+    rich = Machine(cores=10**6, disk=1e15, images=1e12)
+    for poor, limit in (
+        (replace(rich, cores=1), "cores"),
+        (replace(rich, disk=1e3), "disk"),
+        (replace(rich, images=1), "gpu"),
+    ):
+        assert stages(costs, poor, 10**6, 1)[2].limit == limit
