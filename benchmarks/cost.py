@@ -6,8 +6,8 @@ A job of n objects on w worker processes takes
 
 seconds: `start` once, `shared` for what one process does for all, `own` for what the workers share between them. The
 three are fitted to jobs of two sizes and two numbers of workers. Every stage also reads and writes bytes, at most as
-fast as the disk does, and training asks the GPU for each sample. All of these go on side by side, so that a stage takes
-as long as the one that takes longest, and that one limits it.
+fast as the disk does, and training asks the GPU for each sample. All of these go on side by side, so that a stage
+takes as long as the slowest of them, which limits it.
 """
 
 from __future__ import annotations
@@ -110,9 +110,13 @@ class Costs:
             missing = "bench-ingest" if not ingest else "bench-load"
             raise UsageError(f"no record of {survey}, {encoding}; run `make {missing}` again")
         return cls(
-            Job.fit(ingest), shards, min(r.median * r.about["threads"] for r in load), ingest[-1].about["input_bytes"],
-            ingest[-1].bytes or 0.0, wanted[-1].bytes or 0.0,
-        )  # fmt: skip
+            ingest=Job.fit(ingest),
+            shards=shards,
+            load=min(r.median * r.about["threads"] for r in load),
+            file=ingest[-1].about["input_bytes"],
+            parquet=ingest[-1].bytes or 0.0,
+            sample=wanted[-1].bytes or 0.0,
+        )
 
 
 @dataclass(frozen=True)
