@@ -1,9 +1,10 @@
 """`make bench-ingest`: reading survey files against a plain astropy loop, Parquet encodings, whole jobs, and memory.
 
 Times are per file; those of reading and writing hold for one core. The astropy loop opens each file with
-`astropy.io.fits` and copies out what a spectrum needs (flux, ivar, wavelengths, mask, labels); ours does the same with
-every check that `ingest` makes, and `ingest` beside it writes the Parquet as well. Jobs are `python -m ingest build`
-as a user types it, start of the workers included, over links to the same few files: they read from the page cache.
+`astropy.io.fits` and copies out what a spectrum needs (flux, ivar, wavelengths, mask, labels); ours does the same
+with every check that `ingest` makes, and `ingest` beside it writes the Parquet as well. Jobs are
+`python -m ingest build` as a user types it, start of the workers included, over links to the same few files: they
+read from the page cache.
 """
 
 from __future__ import annotations

@@ -294,10 +294,8 @@ def measure(
     """Every contender, compared once and then timed in turn; those that were not run have no seconds, and say so."""
     group = f"load {image}"
     with ExitStack() as stack:
-        found = [
-            *ours(data, stack, threads or cores()),
-            *others(data, stack, workers, FORMS_HERE, Path(sys.executable)),
-        ]
+        found = list(ours(data, stack, threads or cores()))
+        found += others(data, stack, workers, FORMS_HERE, Path(sys.executable))
         if peers_in is not None:
             found += others(data, stack, workers, FORMS_THERE, peers_in)
         found = [contender.compared() for contender in [*found, *ceilings(data, image)]]

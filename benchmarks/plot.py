@@ -10,6 +10,7 @@ from textwrap import shorten, wrap
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.records import Record, Run
 from benchmarks.tables import figure, groups
@@ -58,6 +59,8 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
     if far:
         axes.set_xscale("log")
         axes.set_xlim(min(low) / 1.5, max(high) * 4)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, max(high) * 1.18 or 1)
     axes.barh(rows, middle, height=0.7, color=ACCENT, alpha=0.55)

@@ -42,15 +42,8 @@ def _group(name: str, records: Sequence[Record]) -> str:
     run = [r for r in records if r.values]
     sized = next((r.bytes for r in run if r.bytes), None)
     kind, timed = records[0].kind, records[0].unit == "s"
-    heads = [
-        "",
-        f"median {cell(kind.label)}",
-        "lowest to highest",
-        "rounds",
-        *(["objects/s"] if timed else []),
-        "ratio",
-    ]
-    heads += ["bytes", "ratio"] if sized else []
+    heads = ["", f"median {cell(kind.label)}", "lowest to highest", "rounds"]
+    heads += [*(["objects/s"] if timed else []), "ratio", *(["bytes", "ratio"] if sized else [])]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for r in records:
         if not r.values:
