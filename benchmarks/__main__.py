@@ -1,95 +1,76 @@
-"""`python -m benchmarks` (`make bench`): the road from spectrum to batch, stage by stage, beside the usual ways."""
+"""`python -m benchmarks`: all benchmarks in a row, and two of their records side by side."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.records import Record, interleave, save, table
-from ingest.errors import UsageError, run_app
+from benchmarks import comparison, report
+from ingest.errors import JobError, UsageError, make_folder, run_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-GROUPS = ("render", "encode", "load", "train")
-
-
-def load_records(rounds: int, scratch: Path, objects: int) -> list[Record]:
-    """One epoch of batches of 64 as RGB tensors: DALI, the plain reader, and webdataset + PIL."""
-    import webdataset as wds
-
-    from ingest.build import IngestConfig
-    from ingest.build import build as ingest
-    from ingest.mock import MockConfig, write
-    from shards import loader
-    from shards.build import build
-    from shards.decode import dali_is_here
-    from shards.encoding import ENCODINGS
-    from shards.format import Manifest, ShardConfig
-
-    mock = write(MockConfig(survey="lamost", n_files=objects), scratch / "mock")
-    ingest(IngestConfig("lamost"), str(mock.folder), scratch)
-    contenders: dict[str, Callable[[], int]] = {}
-    for encoding in ENCODINGS:
-        folder = scratch / encoding
-        build(ShardConfig(encoding=encoding), scratch / "spectra", folder)
-        for backend in ("dali", "plain") if dali_is_here() else ("plain",):
-            batches = loader.open(folder, "train", 64, backend=backend)
-
-            def epoch(batches=batches) -> int:  # type: ignore[no-untyped-def]
-                for _ in batches:
-                    pass
-                return batches.samples
-
-            contenders[f"{backend}, {encoding}"] = epoch
-        if encoding == "flux":
-            continue  # others read its spectra, but draw no pictures of them
-        shards = Manifest.load(folder).split("train")
-        tars = [str(record.path(folder)) for record in shards]
-
-        def peer(tars=tars, count=sum(record.samples for record in shards)) -> int:  # type: ignore[no-untyped-def]
-            for _ in wds.WebDataset(tars, shardshuffle=False).decode("rgb8").batched(64):
-                pass
-            return count
-
-        contenders[f"webdataset + PIL, {encoding} (not expanded)"] = peer
-    return interleave("load map2d", contenders, rounds)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
+    help="Measure each step of the road from spectrum to model, and compare records.",
+)  # fmt: skip
+#: In the order in which they run: what each measures, and about how many minutes it takes on two cores.
+GROUPS = {
+    "render": ("drawing", 0.5), "encode": ("encodings", 0.5), "ingest": ("survey files to Parquet", 4.0),
+    "shards": ("Parquet to shards", 4.5), "load": ("loaders", 3.0), "train": ("training steps", 0.5),
+}  # fmt: skip
 
 
 @app.command()
-def main(
-    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/bench.json"),
-    only: Annotated[str, typer.Option(help=f"Some of {', '.join(GROUPS)}, with commas.")] = ",".join(GROUPS),
-    objects: Annotated[int, typer.Option(help="Mock objects for the loaders.")] = 2000,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 5,
+def run(
+    only: Annotated[str, typer.Option(help="Some of them, with commas.")] = ",".join(GROUPS),
+    out: Annotated[Path, typer.Option(help="Folder for NAME.json, NAME.md, NAME.png and README.md.")] = report.LOCAL,
+    peers: Annotated[bool, typer.Option("--peers", help="Also litdata and MosaicML streaming, installed apart.")] = (
+        False
+    ),
+    quick: report.Quick = False,
 ) -> None:
-    """Time every stage, interleaved; print a table and write the records as JSON."""
-    groups = only.split(",")
-    unknown = sorted(set(groups) - set(GROUPS))
+    """Run the benchmarks, each in a process of its own; what is finished is kept whatever happens later."""
+    names = list(dict.fromkeys(name.strip() for name in only.split(",")))
+    unknown = sorted(set(names) - set(GROUPS))
     if unknown:
-        raise UsageError(f"unknown group {', '.join(unknown)}: choose {', '.join(GROUPS)}")
-    records: list[Record] = []
-    if "render" in groups:
-        from benchmarks.render import measure
+        raise UsageError(f"--only: no benchmark {', '.join(unknown)}; choose {', '.join(GROUPS)}")
+    make_folder(out)
+    for number, name in enumerate(names, 1):
+        left = sum(GROUPS[later][1] for later in names[number - 1 :])
+        about = "" if quick else f", about {GROUPS[name][1]:g} min on two cores, {left:g} with all that follow"
+        print(f"[{number}/{len(names)}] {name}: {GROUPS[name][0]}{about}", flush=True)
+        words = ["--out", str(out / f"{name}.json"), *(["--quick"] if quick else [])]
+        words += ["--peers"] if peers and name == "load" else []
+        try:
+            done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *words])
+        except KeyboardInterrupt:
+            print(f"\nthe rest: --only {','.join(names[number - 1 :])}", file=sys.stderr)
+            raise
+        if done.returncode:
+            rest = ",".join(names[number - 1 :])
+            raise JobError(f"{name} ended with exit code {done.returncode}; see above. The rest: --only {rest}")
+        readme = report.gather(out, list(GROUPS))
+    print(readme)
 
-        records += measure(rounds)
-    if "encode" in groups:
-        from benchmarks.encode import encode_records, made_up_spectra
 
-        records += encode_records(rounds, made_up_spectra(32))
-    with tempfile.TemporaryDirectory() as scratch:
-        if "load" in groups:
-            records += load_records(rounds, Path(scratch), objects)
-    save(records, out, " ".join(["python -m benchmarks", *sys.argv[1:]]))
-    print(table(records))
-    print(out)
-    if "train" in groups:
-        from benchmarks import train
-
-        train.main(out.with_name("train.json"))
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A record (JSON), or a folder of them.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit code 1 where B is more than so many times worse, beyond the spread.")
+    ] = None,
+) -> None:
+    """Two records side by side, as Markdown: what differs between the machines, then row by row."""
+    found = comparison.compare(comparison.read(a), comparison.read(b))
+    print(comparison.page(found, str(a), str(b)), end="")
+    worse = found.worse_than(fail_above) if fail_above is not None else []
+    if worse:
+        raise JobError(f"{len(worse)} of {len(found.pairs)} more than {fail_above:g} times worse: " + "; ".join(
+            f"{pair.a.group}: {pair.a.name} {pair.loss:.2f}" for pair in worse))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ spectra, in turn. Ratios are to OpenCV's PNG with its default settings.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,8 @@ import numpy.typing as npt
 import typer
 
 from benchmarks.matplotlib_reference import Spectrum
-from benchmarks.records import Record, interleave, save, table
+from benchmarks.records import Record, interleave
+from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from benchmarks.samples import made_up_galaxy, read_spectra
 from ingest.errors import UsageError, run_app
 from render import ImageConfig, Renderer, renderer
@@ -149,22 +149,21 @@ def _each(work: Callable[[Any], Any], items: Sequence[Any], repeat: int = 5) -> 
 
 @app.command()
 def main(
+    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "encode.json",
     data: Annotated[Path | None, typer.Option(help="Folder of survey files; without it, a made-up galaxy.")] = None,
-    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/encode.json"),
-    count: Annotated[int, typer.Option(help="Spectra.")] = 32,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 9,
+    count: Annotated[int, typer.Option(help="Spectra.", min=1)] = 32,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 9,
+    quick: Quick = False,
 ) -> None:
-    """Time and weigh the encodings, interleaved; print a table and write the records as JSON."""
-    if data is None:
-        spectra = made_up_spectra(count)
-    else:
-        spectra = read_spectra(data, count)
+    """Time and weigh the encodings, interleaved, beside OpenCV's PNG and JPEG."""
+    with recording("encode", out) as draft:
+        if quick:
+            count, rounds, draft.notes = 2, 1, [QUICK_NOTE]
+        draft.data = "mock" if data is None else "real"
+        spectra = made_up_spectra(count) if data is None else read_spectra(data, count)
         if not spectra:
             raise UsageError(f"{data}: no spectra there")
-    records = encode_records(rounds, spectra)
-    save(records, out, " ".join(["python -m benchmarks.encode", *sys.argv[1:]]))
-    print(table(records))
-    print(*(f"{r.group}, JPEG: {r.note}" for r in records if r.note and "encode" in r.group), out, sep="\n")
+        draft.records = encode_records(rounds, spectra)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""`make bench-ingest`: reading survey files against a plain astropy loop, Parquet encodings, workers, and memory.
+"""`make bench-ingest`: reading survey files against a plain astropy loop, Parquet encodings, whole jobs, and memory.
 
-Times hold per core of the machine that the record names. The astropy loop opens each file with `astropy.io.fits` and
-copies out what a spectrum needs (flux, ivar, wavelengths, mask, labels); ours does the same with every check that
-`ingest` makes, and `ingest` beside it writes the Parquet as well.
+Times are per file; those of reading and writing hold for one core. The astropy loop opens each file with
+`astropy.io.fits` and copies out what a spectrum needs (flux, ivar, wavelengths, mask, labels); ours does the same
+with every check that `ingest` makes, and `ingest` beside it writes the Parquet as well. Jobs are
+`python -m ingest build` as a user types it, start of the workers included, over links to the same few files: they
+read from the page cache.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,8 +23,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import typer
 
-from benchmarks.process import build_command, measured
-from benchmarks.records import Record, interleave, save, table
+from benchmarks.process import Job, build_command, job_records, measured, worker_counts
+from benchmarks.records import Record, interleave
+from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from ingest.build import IngestConfig, build
 from ingest.errors import BadObjectError, run_app
 from ingest.jobs import Engine
@@ -80,7 +82,7 @@ def read_records(files: dict[str, list[Path]], rounds: int) -> list[Record]:
     return records
 
 
-def job_records(files: dict[str, list[Path]], rounds: int, scratch: Path) -> list[Record]:
+def whole_records(files: dict[str, list[Path]], rounds: int, scratch: Path) -> list[Record]:
     """The whole job in one process, Parquet included, against the astropy loop that writes nothing."""
     records = []
     for survey, paths in files.items():
@@ -99,8 +101,8 @@ def job_records(files: dict[str, list[Path]], rounds: int, scratch: Path) -> lis
     return records
 
 
-def encoding_records(spectra: list[Spectrum], rounds: int, scratch: Path) -> list[Record]:
-    """Parquet options for real spectra: write time, with size and read time in the name."""
+def encoding_records(group: str, spectra: list[Spectrum], rounds: int, scratch: Path) -> list[Record]:
+    """Parquet options for these spectra: time to write, bytes, and time to read in the note."""
     whole = to_table(spectra)
     chosen = {**PARQUET_OPTIONS}
     plain = {name: value for name, value in chosen.items() if name != "column_encoding"}
@@ -112,7 +114,7 @@ def encoding_records(spectra: list[Spectrum], rounds: int, scratch: Path) -> lis
         "plain + zstd 1": plain,
         "pyarrow's defaults": {},
     }
-    notes = {}
+    notes, sizes = {}, {}
     contenders: dict[str, Callable[[], int]] = {}
     for number, (name, chosen_options) in enumerate(options.items()):
         path = scratch / f"{number}.parquet"
@@ -126,44 +128,43 @@ def encoding_records(spectra: list[Spectrum], rounds: int, scratch: Path) -> lis
         for _ in range(3):
             pq.ParquetFile(path).read(columns=["spectrum.flux", "spectrum.ivar", "spectrum.mask"], use_threads=False)
         micros = (time.perf_counter() - started) / 3 / whole.num_rows * 1e6
-        notes[name] = f"{name}: {path.stat().st_size / whole.num_rows:,.0f} B, read {micros:.0f} us"
+        notes[name], sizes[name] = f"read {micros:.0f} us", path.stat().st_size / whole.num_rows
         contenders[name] = write
-    found = interleave("Parquet", contenders, rounds)
-    return [Record(r.group, notes[r.name], r.values) for r in found]
+    found = interleave(group, contenders, rounds)
+    return [replace(r, note=notes[r.name], bytes=sizes[r.name]) for r in found]
 
 
-def worker_records(paths: list[Path], objects: int, scratch: Path) -> list[Record]:
-    """One worker process against two, the same command, start of the workers included; three rounds."""
-    folder = linked(paths, objects, scratch / "links")
-    number = 0
+def jobs(paths: dict[str, list[Path]], sizes: Sequence[int], scratch: Path) -> list[Job]:
+    """Every survey, size and number of workers."""
+    found = []
+    for survey, its in paths.items():
+        for size in sizes:
+            folder = linked(its, size, scratch / f"{survey.replace(' ', '_')}-{size}")
+            stored = sum(its[i % len(its)].stat().st_size for i in range(size)) / size
+            for workers in worker_counts():
 
-    def job(workers: int) -> Callable[[], int]:
-        def work() -> int:
-            nonlocal number
-            number += 1
-            command(folder, scratch / f"w-{number}", workers)
-            return objects
+                def command(out: Path, folder: Path = folder, workers: int = workers) -> list[str]:
+                    return build_command("ingest", data=folder, out=out, workers=workers)
 
-        return work
-
-    return interleave(f"workers, {objects:,} files", {"1 worker": job(1), "2 workers": job(2)}, 3)
+                found.append(Job(survey, "files", size, workers, command, rows, (("input_bytes", stored),)))
+    return found
 
 
-def memory(paths: list[Path], sizes: Sequence[int], scratch: Path) -> dict[str, float]:
-    """Peak resident memory (MB) of the largest process of `ingest build`, by number of files."""
-    peaks = {}
+def rows(out: Path) -> int:
+    """Spectra that a job left in its Parquet."""
+    return sum(pq.ParquetFile(path).metadata.num_rows for path in (out / "spectra").glob("*.parquet"))
+
+
+def memory_records(paths: list[Path], sizes: Sequence[int], scratch: Path) -> list[Record]:
+    """Peak resident memory (MB) of the largest process of a job with two workers, by number of files."""
+    records = []
     for size in sorted(set(sizes)):
         folder = linked(paths, size, scratch / f"links-{size}")
         job = build_command("ingest", data=folder, out=scratch / f"m-{size}", workers=2)
-        _, peaks[f"{size} files"] = measured(job, quiet=True)
-        print(f"peak memory of the largest process, {size:,} files: {peaks[f'{size} files']:.0f} MB", flush=True)
-    return peaks
-
-
-def command(folder: Path, out: Path, workers: int) -> None:
-    """Run an ingest job as a user does."""
-    job = build_command("ingest", data=folder, out=out, workers=workers)
-    subprocess.run(job, check=True, capture_output=True)
+        _, peak = measured(job, quiet=True)
+        about = {"objects": float(size), "workers": 2.0}
+        records.append(Record("peak memory", f"{size} files", (peak,), "MB", about=about))
+    return records
 
 
 def linked(paths: Sequence[Path], count: int, folder: Path) -> Path:
@@ -194,52 +195,54 @@ def usable(folder: Path, layouts: set[str], count: int) -> list[Path]:
     return found
 
 
-def inputs(data: Path, scratch: Path, count: int) -> dict[str, list[Path]]:
-    """Real files where there are some, else a mock survey's."""
+def inputs(data: Path, scratch: Path, count: int) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """Real files of each survey where there are some, else a mock survey's; and which of the two they are."""
     from ingest.mock import MockConfig, write
 
-    found = {}
+    found, kinds = {}, {}
     for name, survey, layouts in (("LAMOST gz", "lamost", {"lamost-table"}),
                                   ("SDSS", "sdss", {"sdss-spec-lite"})):  # fmt: skip
         paths = [p for p in usable(data / survey, layouts, count) if survey == "sdss" or p.suffix == ".gz"]
+        kinds[name] = "real" if paths else "mock"
         if not paths:
             folder = write(
                 MockConfig(survey, n_files=2 * count, damaged_fraction=0.0), scratch / f"mock-{survey}"
             ).folder
             paths = [p for p in usable(folder, layouts, count) if survey == "sdss" or p.suffix == ".gz"]
         found[name] = paths
-    return found
+    return found, kinds
 
 
 @app.command()
 def main(
+    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "ingest.json",
     data: Annotated[Path, typer.Option(help="Folder of real files; without one, a mock survey.")] = Path(
         os.environ.get("SPECSHARDS_REAL_DATA", "../shared/data")
     ),
-    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/ingest.json"),
-    files: Annotated[int, typer.Option(help="Files of each survey for the timings.")] = 200,
-    objects: Annotated[int, typer.Option(help="Files for the comparison of one worker with two.")] = 40_000,
-    largest: Annotated[int, typer.Option(help="Files of the largest job whose memory is measured.")] = 50_000,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 7,
+    files: Annotated[int, typer.Option(help="Files of each survey that are read, again and again.", min=2)] = 100,
+    objects: Annotated[int, typer.Option(help="Files of a large job; a small one has a quarter.", min=8)] = 4000,
+    largest: Annotated[int, typer.Option(help="Files of the largest job whose memory is measured.", min=1)] = 10_000,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 5,
+    job_rounds: Annotated[int, typer.Option(help="Counted rounds of whole jobs.", min=1)] = 3,
+    quick: Quick = False,
 ) -> None:
-    """Time ingest, interleaved; print a table and write the records as JSON."""
-    with tempfile.TemporaryDirectory() as name:
+    """Time ingest, interleaved: reading, writing, whole jobs; and weigh its memory."""
+    with recording("ingest", out) as draft, tempfile.TemporaryDirectory() as name:
+        if quick:
+            files, objects, largest, rounds, job_rounds, draft.notes = 4, 16, 16, 1, 1, [QUICK_NOTE]
         scratch = Path(name)
-        paths = inputs(data, scratch, files)
-        records = read_records(paths, rounds) + job_records(paths, rounds, scratch)
+        paths, kinds = inputs(data, scratch, files)
+        draft.data = "real" if set(kinds.values()) == {"real"} else "mock"
+        draft.notes += [f"{survey}: {len(its)} {kinds[survey]} files" for survey, its in paths.items()]
+        draft.records = read_records(paths, rounds) + whole_records(paths, rounds, scratch)
         for survey, its in paths.items():
             spectra = [item for path in its for item in open_file(path).objects() if isinstance(item, Spectrum)]
-            records += [Record(f"{r.group} {survey}", r.name, r.values)
-                        for r in encoding_records(spectra, rounds, scratch)]  # fmt: skip
-        print(table(records), flush=True)
+            draft.records += encoding_records(f"Parquet {survey}", spectra, rounds, scratch)
         lamost = paths["LAMOST gz"]
-        workers = worker_records(lamost, objects, scratch)
-        print(table(workers), flush=True)
-        peaks = memory(lamost, (1000, largest // 5, largest), scratch)
-    records += workers
-    records += [Record("peak memory", size, (peak,), "MB") for size, peak in peaks.items()]
-    save(records, out, " ".join(["python -m benchmarks.ingest", *sys.argv[1:]]))
-    print(out)
+        if quick:
+            paths = {"LAMOST gz": lamost}
+        draft.records += job_records(jobs(paths, (objects // 4, objects), scratch), job_rounds, scratch)
+        draft.records += memory_records(lamost, (1000, largest // 5, largest) if not quick else (largest,), scratch)
 
 
 if __name__ == "__main__":

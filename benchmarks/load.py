@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,8 +35,10 @@ from benchmarks import peer_worker
 from benchmarks.load_data import BATCH, Data, make_data, rows_of
 from benchmarks.load_startup import startup_records
 from benchmarks.peer_worker import Check
-from benchmarks.records import Record, interleave, save, table
+from benchmarks.records import Record, interleave
+from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from ingest.errors import JobError, UsageError, run_app
+from ingest.jobs import cores
 from render import ImageConfig, renderer
 from shards import loader
 from shards.decode import dali_is_here
@@ -56,6 +58,7 @@ class Contender:
 
     Attributes:
         bytes: of the data set's files, for each sample.
+        about: numbers that it holds for; see `Record`.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Contender:
     lossless: bool = True
     note: str = ""
     bytes: float | None = None
+    about: dict[str, float] = field(default_factory=dict)
 
     def compared(self) -> Contender:
         """Itself with what the comparison found in the note.
@@ -81,11 +85,13 @@ class Contender:
         return replace(self, note="; ".join(filter(None, [self.note, pixels + repeats])))
 
 
-def ours(data: Data, stack: ExitStack) -> Iterator[Contender]:
+def ours(data: Data, stack: ExitStack, threads: int) -> Iterator[Contender]:
     """The loader, every encoding and backend; the default comes first."""
+    about = {"threads": float(threads), "batch": float(BATCH)}
     for encoding in ENCODINGS:
         for backend in ("dali", "plain") if dali_is_here() else ("plain",):
-            batches = stack.enter_context(loader.open(data.shards(encoding), "train", BATCH, backend=backend))
+            opened = loader.open(data.shards(encoding), "train", BATCH, backend=backend, threads=threads)
+            batches = stack.enter_context(opened)
 
             def work(batches: loader.Loader = batches) -> int:
                 for _ in batches:
@@ -100,7 +106,7 @@ def ours(data: Data, stack: ExitStack) -> Iterator[Contender]:
 
             stored = _size(data.tars(encoding)) / batches.samples
             name = f"specshards {backend}, {encoding}"
-            yield Contender(name, work, check, encoding != "jpeg", bytes=stored)
+            yield Contender(name, work, check, encoding != "jpeg", bytes=stored, about=about)
 
 
 class Peer:
@@ -282,18 +288,20 @@ FORMS_THERE: dict[str, Sequence[str]] = {"litdata": ("png", "jpeg", "raw"), "str
 
 
 def measure(
-    data: Data, image: str, rounds: int, seconds: float, workers: Sequence[int], peers_in: Path | None
-) -> list[Record]:
+    data: Data, image: str, rounds: int, seconds: float, workers: Sequence[int], peers_in: Path | None,
+    threads: int | None = None,
+) -> list[Record]:  # fmt: skip
     """Every contender, compared once and then timed in turn; those that were not run have no seconds, and say so."""
     group = f"load {image}"
     with ExitStack() as stack:
-        found = [*ours(data, stack), *others(data, stack, workers, FORMS_HERE, Path(sys.executable))]
+        found = list(ours(data, stack, threads or cores()))
+        found += others(data, stack, workers, FORMS_HERE, Path(sys.executable))
         if peers_in is not None:
             found += others(data, stack, workers, FORMS_THERE, peers_in)
         found = [contender.compared() for contender in [*found, *ceilings(data, image)]]
         turns = {contender.name: lasting(contender.work, seconds) for contender in found}
         records = interleave(group, turns, rounds)
-    records = [replace(r, note=c.note, bytes=c.bytes) for r, c in zip(records, found, strict=True)]
+    records = [replace(r, note=c.note, bytes=c.bytes, about=c.about) for r, c in zip(records, found, strict=True)]
     if peers_in is None:
         names = [_peer_name(kind, form, n) for kind, its in FORMS_THERE.items() for form in its for n in workers]
         records += [Record(group, name, (), note="not run: without --peers") for name in names]
@@ -302,35 +310,38 @@ def measure(
 
 @app.command()
 def main(
-    out: Annotated[Path | None, typer.Option(help="The JSON record.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=f"The JSON record; table and plot go beside it. [{LOCAL / 'load.json'}]")
+    ] = None,
     scratch: Annotated[Path | None, typer.Option(help="Keep the data here, for the next run.")] = None,
     image: Annotated[str, typer.Option(help="The picture.")] = "map2d",
-    objects: Annotated[int, typer.Option(help="Mock objects; four fifths of them are loaded.")] = 4000,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 5,
+    objects: Annotated[int, typer.Option(help="Mock objects; four fifths of them are loaded.", min=40)] = 4000,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 4,
     seconds: Annotated[float, typer.Option(help="Least length of a turn; short epochs are repeated.")] = 1.0,
+    threads: Annotated[int | None, typer.Option(help="Of our loader. [all cores]", min=1)] = None,
     workers: Annotated[str, typer.Option(help="Worker processes of the other loaders, with commas.")] = "2,0",
     peers: Annotated[bool, typer.Option("--peers", help="Also litdata and MosaicML streaming.")] = False,
     peers_venv: Annotated[Path, typer.Option(help="The environment made for --peers.")] = Path(".venv-peers"),
     startup: Annotated[
         bool, typer.Option("--startup", help="Instead: opening a million samples, time and memory.")
     ] = False,
+    quick: Quick = False,
 ) -> None:
-    """Time the loaders, interleaved; print a table and write the records as JSON."""
+    """Time the loaders, interleaved, beside webdataset, loose files and ceilings."""
     counts = workers.split(",")
-    if not all(count.isdigit() for count in counts) or rounds < 1:
-        raise UsageError(f"--workers {workers} --rounds {rounds}: give numbers, such as 2,0, and at least one round")
-    out = out or Path(f"benchmarks/results/local/load{'-startup' if startup else ''}.json")
-    with tempfile.TemporaryDirectory() as temporary:
+    if not all(count.isdigit() for count in counts):
+        raise UsageError(f"--workers {workers}: give numbers, such as 2,0")
+    out = out or LOCAL / f"load{'-startup' if startup else ''}.json"
+    with recording("load", out) as draft, tempfile.TemporaryDirectory() as temporary:
+        if quick:
+            objects, rounds, seconds, counts, draft.notes = 60, 1, 0.0, ["0"], [QUICK_NOTE]
         base = scratch or Path(temporary)
         if startup:
-            records = startup_records(base / "startup", rounds)
-        else:
-            python = peers_python(peers_venv) if peers else None
-            data = make_data((base / f"{image}-{objects}").resolve(), image, objects)
-            records = measure(data, image, rounds, seconds, list(map(int, counts)), python)
-    save(records, out, " ".join(["python -m benchmarks.load", *sys.argv[1:]]))
-    print(table([record for record in records if record.values]))
-    print(*(f"{record.name}: {record.note}" for record in records if record.note), out, sep="\n")
+            draft.records = startup_records(base / "startup", rounds)
+            return
+        python = peers_python(peers_venv) if peers else None
+        data = make_data((base / f"{image}-{objects}").resolve(), image, objects)
+        draft.records = measure(data, image, rounds, seconds, list(map(int, counts)), python, threads)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ renderers write to the same memory. The same memset into one picture that stays 
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +16,10 @@ import numpy as np
 import typer
 
 from benchmarks.matplotlib_reference import figure
-from benchmarks.records import Machine, Record, interleave
+from benchmarks.records import Record, interleave
+from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from benchmarks.samples import made_up_galaxy, read_spectra
-from ingest.errors import run_app
+from ingest.errors import UsageError, run_app
 from render import IMAGES, ImageConfig, preset, renderer
 from render.prepare import as_arrays
 
@@ -102,10 +100,10 @@ def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
     return contenders
 
 
-def threads(spectra: list[Any]) -> list[dict[str, Work]]:
+def threads(spectra: list[Any]) -> dict[str, dict[str, Work]]:
     """Each image's codes with one thread and with two."""
     batch = end_to_end(spectra)
-    groups: list[dict[str, Work]] = []
+    groups: dict[str, dict[str, Work]] = {}
     for image in IMAGES:
         drawer = renderer(ImageConfig(image=image))
         codes = np.empty((len(spectra), *drawer.code_shape), np.uint8)
@@ -117,7 +115,7 @@ def threads(spectra: list[Any]) -> list[dict[str, Work]]:
             numba.set_num_threads(1)
             return REPEATS * len(spectra)
 
-        groups.append({f"{image}, {n} thread{'s' * (n > 1)}": partial(draw, n) for n in (1, 2)})
+        groups[image] = {f"{image}, {n} thread{'s' * (n > 1)}": partial(draw, n) for n in (1, 2)}
     return groups
 
 
@@ -135,32 +133,25 @@ def figures(spectra: list[Any]) -> dict[str, Work]:
     return {f"{image}, matplotlib figure": through(image) for image in IMAGES}
 
 
-def report(records: list[Record]) -> str:
-    """The table: microseconds, and ratios to the memsets."""
+def summary(records: Sequence[Record]) -> list[str]:
+    """The ratios that matter, a line each."""
     of = {record.name: record.median for record in records}
-    floors = [name for name in of if name.startswith("memset")]
-    lines = [
-        "| | median us | lowest to highest | " + " | ".join(f"x {name}" for name in floors) + " | target |",
-        "|" + "---|" * (4 + len(floors)),
-    ]
-    for r in records:
-        ratios = " | ".join(f"{r.median / of[name]:.2f}" for name in floors)
-        target = f"{TARGETS[r.name]:g}" if r.name in TARGETS else ""
-        spread = f"{1e6 * min(r.values):,.1f} to {1e6 * max(r.values):,.1f}"
-        lines.append(f"| {r.name} | {1e6 * r.median:,.1f} | {spread} | {ratios} | {target} |")
-    lines.append("")
+    lines = [f"{name}: {of[name] / of['memset']:.2f} times the memset; the target is {target:g}"
+             for name, target in TARGETS.items()]  # fmt: skip
     for image in IMAGES:
         slow, ours = of[f"{image}, matplotlib figure"], of[f"{image} RGB"]
         lines.append(f"{image}: RGB {slow / ours:,.0f} times faster than matplotlib's figure")
         if f"{image}, 2 threads" in of:
             ratio = of[f"{image}, 1 thread"] / of[f"{image}, 2 threads"]
             lines.append(f"{image}: two threads {ratio:.2f} times one")
-    return "\n".join(lines)
+    return lines
 
 
-def measure(rounds: int, count: int = 256, data: Path | None = None) -> list[Record]:
+def measure(rounds: int, count: int, data: Path | None = None) -> list[Record]:
     """All records: one core first, then two against one. `data`: a folder of survey files; else made-up spectra."""
     spectra = read_spectra(data, count) if data else [made_up_galaxy(seed) for seed in range(count)]
+    if not spectra:
+        raise UsageError(f"{data}: no spectra there")
     pictures = np.ones((PICTURES, SIZE * SIZE * 3), np.uint8)
     most = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -168,8 +159,8 @@ def measure(rounds: int, count: int = 256, data: Path | None = None) -> list[Rec
         records = interleave(
             "render", {**memsets(pictures), **drawers(spectra, pictures), **figures(spectra)}, rounds
         )
-        for group in threads(spectra) if most > 1 else []:
-            records += interleave("threads", group, rounds)
+        for image, group in threads(spectra).items() if most > 1 else ():
+            records += interleave(f"threads, {image}", group, rounds)
     finally:
         numba.set_num_threads(most)
     return records
@@ -177,21 +168,19 @@ def measure(rounds: int, count: int = 256, data: Path | None = None) -> list[Rec
 
 @app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/render.json"),
+    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "render.json",
     data: Annotated[Path | None, typer.Option(help="Survey files to draw; without it, made-up spectra.")] = None,
-    count: Annotated[int, typer.Option(help="Spectra in the batch.")] = 256,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.")] = 9,
+    count: Annotated[int, typer.Option(help="Spectra in the batch.", min=1, max=PICTURES)] = 256,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 9,
+    quick: Quick = False,
 ) -> None:
     """Time every renderer on one core, interleaved with a memset of the picture; then with two."""
-    records = measure(rounds, count, data)
-    print(report(records))
-    content = {
-        "command": " ".join(["python -m benchmarks.render", *sys.argv[1:]]), "machine": asdict(Machine.here()),
-        "spectra": "mock" if data is None else "real", "records": [asdict(r) for r in records],
-    }  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(content, indent=1) + "\n")
-    print(out)
+    with recording("render", out) as draft:
+        if quick:
+            count, rounds, draft.notes = 4, 1, [QUICK_NOTE]
+        draft.data = "mock" if data is None else "real"
+        draft.records = measure(rounds, count, data)
+        draft.notes += summary(draft.records)
 
 
 if __name__ == "__main__":

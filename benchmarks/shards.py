@@ -8,10 +8,8 @@ Peak memory is that of the largest process of a job.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +19,16 @@ import pyarrow.csv as pa_csv
 import typer
 
 from benchmarks.matplotlib_reference import figure
-from benchmarks.process import build_command, measured
-from benchmarks.records import Record, interleave, save, table
+from benchmarks.process import GROUP, Job, build_command, job_records, measured, worker_counts
+from benchmarks.records import Record, interleave
+from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from ingest.errors import run_app
 from ingest.mock.scale import ScaleConfig, write_parquet_survey
 from render import ImageConfig, renderer
 from shards.blocks import SpectraBlock, iter_blocks
 from shards.encoding import ENCODINGS
 from shards.flux import Arrays
-from shards.format import key, label_npy
+from shards.format import Manifest, key, label_npy
 from shards.spectra import SpectraFolder
 from shards.tar import TarWriter
 
@@ -39,8 +38,8 @@ KINDS = (("map2d", "png"), ("map2d", "pnm"), ("map2d", "jpeg"), ("map2d", "flux"
          ("overlap", "png"), ("overlap", "jpeg"))  # fmt: skip
 
 
-def stage_records(spectra: Path, rounds: int, scratch: Path, count: int = 2048) -> list[Record]:
-    """One core, microseconds of each stage."""
+def stage_records(spectra: Path, rounds: int, scratch: Path, count: int = 2048, tarred: int = 8192) -> list[Record]:
+    """Each stage on one core; `tarred` samples make an archive."""
     source = SpectraFolder.scan(spectra)
     blocks: list[SpectraBlock] = []
     for _, block in iter_blocks(source):
@@ -69,10 +68,10 @@ def stage_records(spectra: Path, rounds: int, scratch: Path, count: int = 2048) 
 
             def tar(payloads=payloads, coder=coder, encoding=encoding) -> int:  # type: ignore[no-untyped-def]
                 with TarWriter(scratch / f"{encoding}.tar") as writer:
-                    for i in range(8192):
+                    for i in range(tarred):
                         members = [(coder.extension, payloads[i % len(payloads)])]
                         writer.add(key(i), [*members, ("npy", label_npy(labels[i % len(labels)]))])
-                return 8192
+                return tarred
 
             contenders[f"tar {encoding}"] = tar
     return interleave("stage", contenders, rounds)
@@ -121,36 +120,43 @@ def reference_records(spectra: Path, rounds: int, scratch: Path, count: int = 12
     return interleave("reference", {image: road(image) for image in ("map2d", "simple", "overlap")}, min(rounds, 3))
 
 
-def job_records(spectra: Path, objects: int, rounds: int, scratch: Path) -> list[Record]:
-    """Whole jobs with one worker and with two, and one of each other picture and encoding with two."""
+def jobs(spectra: dict[int, Path], quick: bool = False) -> list[Job]:
+    """`map2d` as PNG by size and number of workers; every other picture and encoding at the largest of both.
 
-    def job(workers: int, image: str = "map2d", encoding: str = "png") -> Callable[[], int]:
-        def work() -> int:
-            with tempfile.TemporaryDirectory(dir=scratch) as out:
-                command = build_command(
-                    "shards", spectra=spectra, out=Path(out) / "x", workers=workers, image=image, encoding=encoding
-                )
-                subprocess.run(command, check=True, capture_output=True)
-            return objects
+    Args:
+        spectra: by how many there are.
+        quick: no other pictures than `map2d`.
+    """
+    large, workers = max(spectra), worker_counts()
+    wanted = [(*KINDS[0], size, count) for size in sorted(spectra) for count in workers]
+    wanted += [(*kind, large, workers[-1]) for kind in KINDS[1:] if kind[0] == "map2d" or not quick]
+    found = []
+    for image, encoding, size, count in wanted:
 
-        return work
+        def command(out: Path, options: tuple[object, ...] = (spectra[size], count, image, encoding)) -> list[str]:
+            names = ("spectra", "workers", "image", "encoding")
+            return build_command("shards", out=out, **dict(zip(names, options, strict=True)))
 
-    records = interleave(f"job, {objects:,} objects", {"map2d png, 1 worker": job(1), "map2d png, 2 workers": job(2)},
-                         rounds)  # fmt: skip
-    others = {f"{image} {encoding}, 2 workers": job(2, image, encoding) for image, encoding in KINDS[1:]}
-    return records + interleave(f"job, {objects:,} objects", others, 1)
+        found.append(Job(f"{image} {encoding}", "objects", size, count, command, drawn))
+    return found
 
 
-def memory_records(sizes: Sequence[int], scratch: Path) -> list[Record]:
-    """Peak resident memory of the largest process of a job, by number of objects."""
+def drawn(out: Path) -> int:
+    """Spectra that a job has drawn, or set aside."""
+    manifest = Manifest.load(out)
+    return manifest.samples() + manifest.quarantined
+
+
+def memory_records(sizes: Collection[int], scratch: Path) -> list[Record]:
+    """Peak resident memory of the largest process of a job with two workers, by number of objects."""
     records = []
     for size in sorted(sizes):
         spectra = mock(size, scratch)
         with tempfile.TemporaryDirectory(dir=scratch) as out:
             command = build_command("shards", spectra=spectra, out=Path(out) / "x", workers=2)
             _, peak = measured(command, quiet=True)
-        print(f"peak memory of the largest process, {size:,} objects: {peak:.0f} MB", flush=True)
-        records.append(Record("peak memory", f"{size:,} objects", (peak,), "MB"))
+        about = {"objects": float(size), "workers": 2.0}
+        records.append(Record("peak memory", f"{size:,} objects", (peak,), "MB", about=about))
     return records
 
 
@@ -161,48 +167,42 @@ def mock(objects: int, scratch: Path) -> Path:
     return out / "spectra"
 
 
-def compare(records: Sequence[Record]) -> list[str]:
+def summary(records: Sequence[Record], objects: int) -> list[str]:
     """The ratios that matter, a line each."""
-    found = {f"{r.group.partition(',')[0]} {r.name}": r.median for r in records if not r.group.startswith("peak")}
-    one, two = found["job map2d png, 1 worker"], found["job map2d png, 2 workers"]
-    ratio = found["reference map2d"] / one
-    lines = [
-        f"map2d png: {1 / one:,.0f} objects/s on one worker, {ratio:,.0f} times the reference; "
-        f"{1 / two:,.0f} on two, {one / two:.2f} times one"
-    ]
-    for image, encoding in KINDS:
-        mine = found[f"job {image} {encoding}, 2 workers"]
-        theirs = found[f"reference {image}"]
+    reference = {r.name: r.median for r in records if r.group == "reference"}
+    found = {(r.name.partition(",")[0], int(r.about["workers"])): r.median
+             for r in records if r.group == GROUP and r.about["objects"] == objects}  # fmt: skip
+    lines = []
+    for (title, workers), mine in sorted(found.items()):
+        theirs = reference[title.partition(" ")[0]]
         lines.append(
-            f"{image} {encoding}: {1 / mine:,.0f} objects/s on two workers, the reference {1 / theirs:,.1f} on one: "
-            f"{theirs / mine:,.0f} times, {theirs / mine / 2:,.0f} times a core"
+            f"{title}: {1 / mine:,.0f} objects/s on {workers} worker{'s' * (workers != 1)}, the reference "
+            f"{1 / theirs:,.1f} on one core: {theirs / mine:,.0f} times, {theirs / mine / workers:,.0f} times a core"
         )
     return lines
 
 
 @app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/shards.json"),
+    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "shards.json",
     scratch: Annotated[Path | None, typer.Option(help="Folder that keeps the mock survey for the next run.")] = None,
-    objects: Annotated[int, typer.Option(help="Mock objects of a job.")] = 200_000,
-    largest: Annotated[int, typer.Option(help="Objects of the largest job whose memory is measured.")] = 200_000,
-    rounds: Annotated[int, typer.Option(help="Counted rounds of stages and of jobs; one more warms up.")] = 3,
+    objects: Annotated[int, typer.Option(help="Objects of a large job; a small one has a quarter.", min=40)] = 20_000,
+    largest: Annotated[int, typer.Option(help="Objects of the largest job whose memory is measured.")] = 20_000,
+    rounds: Annotated[int, typer.Option(help="Counted rounds of stages and of jobs.", min=1)] = 3,
+    quick: Quick = False,
 ) -> None:
-    """Time stages and jobs, interleaved; print a table and write the records as JSON."""
-    with tempfile.TemporaryDirectory() as name:
+    """Time stages and whole jobs, interleaved, beside the reference road; and weigh the memory."""
+    with recording("shards", out) as draft, tempfile.TemporaryDirectory() as name:
+        if quick:
+            objects, largest, rounds, draft.notes = 80, 80, 1, [QUICK_NOTE]
         folder = scratch or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        spectra = mock(objects, folder)
-        records = stage_records(spectra, rounds, folder) + reference_records(spectra, rounds, folder)
-        print(table(records), flush=True)
-        jobs = job_records(spectra, objects, rounds, folder)
-        print(table(jobs), flush=True)
-        records += jobs
-        lines = compare(records)
-        print("\n".join(lines), flush=True)
-        records += memory_records(sorted({largest // 20, largest // 2, largest}), folder)
-    save(records, out, " ".join(["python -m benchmarks.shards", *sys.argv[1:]]))
-    print(out)
+        spectra = {size: mock(size, folder) for size in (objects // 4, objects)}
+        draft.records = stage_records(spectra[objects], rounds, folder, tarred=64 if quick else 8192)
+        draft.records += reference_records(spectra[objects], rounds, folder, 1 if quick else 12)
+        draft.records += job_records(jobs(spectra, quick), rounds, folder)
+        draft.notes += summary(draft.records, objects)
+        draft.records += memory_records({largest} if quick else {largest // 20, largest // 2, largest}, folder)
 
 
 if __name__ == "__main__":

@@ -1,77 +1,132 @@
-"""Training speed with the real loader against batches that lie ready: what waiting for data costs.
+"""`make bench-train`: training with the real loader against batches that lie ready: what waiting for data costs.
 
-On a CPU with the `tiny` backbone; on a GPU with a ViT-B/16 of random weights, in bf16, eager and compiled. The cached
-batches are the ceiling: a loader that reaches them costs nothing.
+On a CPU with the `tiny` backbone. On a GPU with a ViT-B/16 of random weights in bf16, eager and compiled, and before
+that the loader alone, every encoding. The cached batches are the ceiling: a loader that reaches them costs nothing.
+The share of a step that waits for data is 1 - cached / loader. A training image costs three forward passes; MFU is
+the share of the GPU's dense bf16 peak.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
-from benchmarks.records import Record, interleave, save, table
+from benchmarks.records import Record, interleave
+from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from ingest.errors import run_app
+from shards import loader
+from shards.encoding import ENCODINGS
+from train.meter import PEAKS, forward_flops
 
-#: Floating-point operations of one training image of ViT-B/16 at 224 x 224, forward and backward.
-VIT_B16_FLOP = 105.9e9
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+SIZE = 224
+CACHED, LOADER = "cached batches", "loader"
+#: Per device: what the model is called, and the ways to run it.
+MODELS = {"cpu": ("tiny", ("",)), "cuda": ("ViT-B/16 bf16", ("", "compiled, "))}
+#: Names that hold one of `meter.PEAKS` and are GPUs with another peak.
+OTHERS = ("H100 PCIe", "H100 NVL", "H200 NVL", "4090 D", "4090 Laptop")
 
 
-def main(out: Path, objects: int = 1500, batch_size: int = 64, rounds: int = 3) -> None:
-    """Time optimiser steps; print a table and write the records to `out` as JSON.
+def peak_of(gpu: str) -> float | None:
+    """Dense bf16 peak of a GPU by its name, FLOP/s; None where it is not known."""
+    if any(other in gpu for other in OTHERS):
+        return None
+    return next((peak for name, peak in PEAKS.items() if name in gpu), None)
+
+
+def training_name(device: str, way: str, source: str) -> str:
+    """Of a record of `train on DEVICE`."""
+    return f"{way}{MODELS[device][0]}, {source}"
+
+
+def left_out(device: str, batch_size: int) -> list[Record]:
+    """What `measure` gives on such a device, without values: it was not run on this machine."""
+    note = "not run: no GPU" if device == "cuda" else "not run: it is measured on the GPU here"
+    groups = {f"train on {device}": [training_name(device, way, source)
+                                     for way in MODELS[device][1] for source in (CACHED, LOADER)]}  # fmt: skip
+    if device == "cuda":
+        groups = {"load on cuda": [alone_name(encoding) for encoding in ENCODINGS], **groups}
+    return [
+        Record(f"{group}, batch {batch_size}", name, (), note=note, about={"batch": float(batch_size)})
+        for group, names in groups.items()
+        for name in names
+    ]
+
+
+def alone_name(encoding: str) -> str:
+    """Of a record of `load on DEVICE`."""
+    return f"loader alone, {encoding}"
+
+
+def alone_records(folders: dict[str, Path], batch_size: int, rounds: int, steps: int, device: str) -> list[Record]:
+    """Batches of every encoding as they arrive on the device, and nothing done with them."""
+    with ExitStack() as stack:
+        contenders: dict[str, Callable[[], int]] = {}
+        for encoding, folder in folders.items():
+            batches = stack.enter_context(loader.open(folder, "train", batch_size, device=device))
+            contenders[alone_name(encoding)] = _runner(lambda batch: None, _endless(batches), steps, device)
+        records = interleave(f"load on {device}, batch {batch_size}", contenders, rounds)
+    return [replace(r, about={"batch": float(batch_size)}) for r in records]
+
+
+def training_records(folder: Path, batch_size: int, rounds: int, steps: int, accelerator: Any) -> list[Record]:
+    """Optimiser steps, then what follows from them: waiting for data, TFLOP/s, MFU."""
+    device = accelerator.device.type
+    model, about = MODELS[device][0], {"batch": float(batch_size)}
+    with loader.open(folder, "train", batch_size, device=str(accelerator.device)) as batches:
+        cached = [_copy(batch) for batch in itertools.islice(iter(batches), 4)]
+        contenders: dict[str, Callable[[], int]] = {}
+        for way in MODELS[device][1]:
+            step, flop = _stepper(accelerator, compiled=bool(way))
+            if device == "cuda":
+                about["flop"] = flop
+            for source, its in ((CACHED, itertools.cycle(cached)), (LOADER, _endless(batches))):
+                contenders[training_name(device, way, source)] = _runner(step, its, steps, device)
+        records = interleave(f"train on {device}, batch {batch_size}", contenders, rounds)
+    records = [replace(r, about=dict(about)) for r in records]
+    gpu = torch.cuda.get_device_name(accelerator.device) if device == "cuda" else ""
+    return [*records, *derived(records, gpu), *([] if peak_of(gpu) or not gpu else [_no_peak(model, gpu)])]
+
+
+def derived(records: Sequence[Record], gpu: str) -> list[Record]:
+    """Round by round: the share of the time that waits for data; on a GPU also TFLOP/s, and MFU where it is known.
 
     Args:
-        objects: of the mock survey that the shards are made of.
-        batch_size: images a step.
-        rounds: counted rounds; one more warms up.
+        records: pairs, cached batches and then the loader, with `about["flop"]` on a GPU.
+        gpu: its name; empty on a CPU.
     """
-    from shards import loader
-    from train.scoring import make_accelerator
-
-    accelerator = make_accelerator()
-    device = accelerator.device
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = _shards(Path(scratch), objects)
-        with loader.open(folder, "train", batch_size, device=str(device)) as batches:
-            cached = [_copy(batch) for batch in itertools.islice(iter(batches), 4)]
-            steps = 10 if device.type == "cpu" else 100
-
-            def endless() -> Iterable[Any]:
-                while True:
-                    yield from batches
-
-            contenders: dict[str, Callable[[], int]] = {}
-            for compiled in (False,) if device.type == "cpu" else (False, True):
-                step = _stepper(accelerator, compiled)
-                name = ("compiled, " if compiled else "") + ("tiny" if device.type == "cpu" else "ViT-B/16 bf16")
-                contenders[f"{name}, cached batches"] = _runner(step, itertools.cycle(cached), steps, device)
-                contenders[f"{name}, loader"] = _runner(step, endless(), steps, device)
-            records = interleave(f"train on {device.type}, batch {batch_size}", contenders, rounds)
-    records = [_with_flops(record) if device.type == "cuda" else record for record in records]
-    save(records, out, "python -m benchmarks --only train")
-    print(table(records))
-    print(*(f"{r.name}: {r.note}" for r in records if r.note), out, sep="\n")
+    found = []
+    for ready, real in zip(records[::2], records[1::2], strict=True):
+        # A loader can come out faster than memory by chance: then nothing waited.
+        waited = tuple(max(0.0, 1 - c / m) for c, m in zip(ready.values, real.values, strict=True))
+        name = real.name.removesuffix(f", {LOADER}")
+        found.append(Record(f"data wait, {real.group}", name, waited, "share", about=real.about))
+    peak = peak_of(gpu)
+    for r in records if gpu else []:
+        rates = tuple(r.about["flop"] / value for value in r.values)
+        speeds = tuple(rate / 1e12 for rate in rates)
+        found.append(Record(f"TFLOP/s, {r.group}", r.name, speeds, "TFLOP/s", about=r.about))
+        if peak is not None:
+            used = tuple(rate / peak for rate in rates)
+            note = f"of {peak / 1e12:.1f} TFLOP/s"
+            found.append(Record(f"MFU, {r.group}", r.name, used, "share", note, about=r.about))
+    return found
 
 
-def _shards(scratch: Path, objects: int) -> Path:
-    from ingest.build import IngestConfig
-    from ingest.build import build as ingest
-    from ingest.mock import MockConfig, write
-    from shards.build import build
-    from shards.format import ShardConfig
-
-    mock = write(MockConfig(survey="lamost", n_files=objects), scratch / "mock")
-    ingest(IngestConfig("lamost"), str(mock.folder), scratch)
-    build(ShardConfig(), scratch / "spectra", scratch / "shards")
-    return scratch / "shards"
+def _no_peak(model: str, gpu: str) -> Record:
+    return Record("MFU", model, (), "share", f"not run: the bf16 peak of {gpu} is not known")
 
 
-def _stepper(accelerator: Any, compiled: bool) -> Callable[[Any], None]:
-    """One optimiser step as the training loop does it, without its book-keeping."""
+def _stepper(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None], float]:
+    """One optimiser step as the training loop does it, without its book-keeping; and FLOP of a training image."""
     from transformers import ViTConfig, ViTForImageClassification
 
     from train.classification import Classification
@@ -80,10 +135,11 @@ def _stepper(accelerator: Any, compiled: bool) -> Callable[[Any], None]:
 
     task = Classification(("STAR", "GALAXY", "QSO"))
     if accelerator.device.type == "cpu":
-        model = build("tiny", task.head_size, 224)
+        model = build("tiny", task.head_size, SIZE)
     else:
         model = SpectrumModel(ViTForImageClassification(ViTConfig(num_labels=3)), (0.5,) * 3, (0.5,) * 3)
     model.to(accelerator.device).train()
+    flop = 3 * forward_flops(model, SIZE, accelerator.device)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05, 1.0), lr=1e-4, fused=True)
     network, optimizer = accelerator.prepare(torch.compile(model) if compiled else model, optimizer)
 
@@ -96,12 +152,15 @@ def _stepper(accelerator: Any, compiled: bool) -> Callable[[Any], None]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return step
+    return step, flop
 
 
-def _runner(
-    step: Callable[[Any], None], batches: Iterable[Any], steps: int, device: torch.device
-) -> Callable[[], int]:
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        yield from batches
+
+
+def _runner(step: Callable[[Any], None], batches: Iterable[Any], steps: int, device: str) -> Callable[[], int]:
     iterator = iter(batches)
 
     def run() -> int:
@@ -109,7 +168,7 @@ def _runner(
         for batch in itertools.islice(iterator, steps):
             step(batch)
             seen += len(batch["valid"])
-        if device.type == "cuda":
+        if device == "cuda":
             torch.cuda.synchronize()
         return seen
 
@@ -122,9 +181,53 @@ def _copy(batch: Any) -> dict[str, Any]:
     return {**batch, "pixel_values": batch["pixel_values"].clone(), "labels": labels, "valid": batch["valid"].clone()}
 
 
-def _with_flops(record: Record) -> Record:
-    return replace(record, note=f"{VIT_B16_FLOP / record.median / 1e12:.0f} TFLOP/s, {torch.cuda.get_device_name()}")
+def _shards(scratch: Path, objects: int, encodings: Iterable[str]) -> dict[str, Path]:
+    from ingest.mock.scale import ScaleConfig, write_parquet_survey
+    from shards.build import build
+    from shards.format import ShardConfig
+
+    write_parquet_survey(ScaleConfig("lamost", n=objects), scratch)
+    for encoding in encodings:
+        build(ShardConfig(encoding=encoding), scratch / "spectra", scratch / encoding)
+    return {encoding: scratch / encoding for encoding in encodings}
+
+
+def measure(objects: int, batch_size: int, rounds: int, steps: int | None, scratch: Path) -> list[Record]:
+    """Everything that this machine can run, and the names of the rest.
+
+    Args:
+        objects: of the mock survey that the shards are made of.
+        batch_size: images a step.
+        steps: in a turn; None takes 10 on a CPU and 100 on a GPU.
+    """
+    from train.scoring import make_accelerator
+
+    accelerator = make_accelerator()
+    if accelerator.device.type == "cuda":
+        folders = _shards(scratch, objects, ENCODINGS)
+        alone = alone_records(folders, batch_size, rounds, steps or 100, "cuda")
+        records = alone + training_records(folders["png"], batch_size, rounds, steps or 100, accelerator)
+        return [*left_out("cpu", batch_size), *records]
+    folders = _shards(scratch, objects, ("png",))
+    records = training_records(folders["png"], batch_size, rounds, steps or 10, accelerator)
+    return [*records, *left_out("cuda", batch_size)]
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "train.json",
+    objects: Annotated[int, typer.Option(help="Mock objects that the shards are made of.", min=40)] = 1500,
+    batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 64,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 3,
+    steps: Annotated[int | None, typer.Option(help="Of a turn. [10 on a CPU, 100 on a GPU]", min=1)] = None,
+    quick: Quick = False,
+) -> None:
+    """Time optimiser steps with the loader and with cached batches, interleaved."""
+    with recording("train", out) as draft, tempfile.TemporaryDirectory() as scratch:
+        if quick:
+            objects, batch_size, rounds, steps, draft.notes = 60, 4, 1, 1, [QUICK_NOTE]
+        draft.records = measure(objects, batch_size, rounds, steps, Path(scratch))
 
 
 if __name__ == "__main__":
-    main(Path("benchmarks/results/local/train.json"))
+    run_app(app)

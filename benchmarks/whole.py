@@ -15,7 +15,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.process import build_command, measured
-from benchmarks.records import Record, save, table
+from benchmarks.records import Record
+from benchmarks.report import LOCAL, recording
 from benchmarks.shards import mock
 from ingest.errors import run_app
 
@@ -24,33 +25,38 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record.")] = Path("benchmarks/results/local/whole.json"),
-    scratch: Annotated[Path, typer.Option(help="Folder for the survey and its shards: 30 GB a million.")] = Path(
-        "benchmarks/results/local/whole"
+    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "whole.json",
+    scratch: Annotated[Path, typer.Option(help="Folder for the survey and its shards: 30 GB a million.")] = (
+        LOCAL / "whole"
     ),
-    objects: Annotated[int, typer.Option(help="Mock objects.")] = 1_000_000,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
+    objects: Annotated[int, typer.Option(help="Mock objects.", min=1)] = 1_000_000,
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 2,
 ) -> None:
-    """Build and verify a large mock survey; print a table and write the record as JSON."""
+    """Build and verify a large mock survey, once."""
+    with recording("whole", out) as draft:
+        draft.records = measure(objects, workers, scratch)
+
+
+def measure(objects: int, workers: int, scratch: Path) -> list[Record]:
+    """Build, verify, and the two together."""
     spectra, shards = mock(objects, scratch), scratch / "shards"
     shutil.rmtree(shards, ignore_errors=True)
+    about = {"objects": float(objects), "workers": float(workers)}
     records = []
     verify = [sys.executable, "-m", "shards", "verify", str(shards), "--deep", "--workers", str(workers)]
     build = build_command("shards", spectra=spectra, out=shards, workers=workers)
     for name, command in (("build", build), ("verify --deep", verify)):
         seconds, peak = measured(command)
         note = f"{seconds:.0f} s in all, peak memory of the largest process {peak:.0f} MB"
-        records.append(Record(f"{objects:,} objects, {workers} workers", name, (seconds / objects,), note=note))
+        group = f"{objects:,} objects, {workers} workers"
+        records.append(Record(group, name, (seconds / objects,), note=note, about=about))
     size = sum(path.stat().st_size for path in shards.rglob("*") if path.is_file())
     manifest = json.loads((shards / "manifest.json").read_text())
     tars = sum(shard["bytes"] for shard in manifest["shards"])
     note = f"{tars / objects:,.0f} bytes an object in tars, {size / objects:,.0f} with index, sidecars and ledger"
-    whole = sum(record.median for record in records)
-    records.append(Record(records[0].group, "Parquet to verified shards", (whole,), note=note, bytes=size / objects))
-    print(table(records))
-    print("\n".join(f"{record.name}: {record.note}" for record in records))
-    save(records, out, " ".join(["python -m benchmarks.whole", *sys.argv[1:]]))
-    print(out)
+    both = sum(record.median for record in records)
+    whole = Record(group, "Parquet to verified shards", (both,), note=note, bytes=size / objects, about=about)
+    return [*records, whole]
 
 
 if __name__ == "__main__":
