@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all benchmarks in a row, and two of their records side by side."""
+"""`python -m benchmarks`: all benchmarks in a row, two of their records side by side, and a plan made of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from benchmarks import comparison, report
+from benchmarks.plan import plan
 from ingest.errors import JobError, UsageError, make_folder, run_app
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
-    help="Measure each step of the road from spectrum to model, and compare records.",
+    help="Measure each step of the road from spectrum to model, and compare records, plan with them.",
 )  # fmt: skip
 #: In the order in which they run: what each measures, and about how many minutes it takes on two cores.
 GROUPS = {
@@ -71,6 +72,9 @@ def compare(
     if worse:
         raise JobError(f"{len(worse)} of {len(found.pairs)} more than {fail_above:g} times worse: " + "; ".join(
             f"{pair.a.group}: {pair.a.name} {pair.loss:.2f}" for pair in worse))  # fmt: skip
+
+
+app.command()(plan)
 
 
 if __name__ == "__main__":

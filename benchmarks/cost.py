@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
+from benchmarks.process import GROUP
 from benchmarks.records import Record
 from ingest.errors import UsageError
 
@@ -195,4 +196,4 @@ def _job(name: str, job: Job, machine: Machine, objects: int, reads: float, writ
 
 
 def _jobs(records: Sequence[Record], start: str) -> list[Record]:
-    return [r for r in records if r.group == "job" and r.name.lower().startswith(start) and r.values]
+    return [r for r in records if r.group == GROUP and r.name.lower().startswith(start) and r.values]
