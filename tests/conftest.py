@@ -1,4 +1,4 @@
-"""Shared fixtures: the folder of real survey files, and spectra made on the spot."""
+"""Shared fixtures: the folder of real survey files, spectra made on the spot, a server of files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from ingest.schema import Spectrum, to_table, write_parquet
+
+if TYPE_CHECKING:
+    from tests.file_server import Server
 
 ROOT = Path(__file__).parent.parent
 REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -56,6 +60,17 @@ def make_spectrum(
         "label_source": "header",
     }  # fmt: skip
     return Spectrum(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server on this machine, without the proxies that this machine may have."""
+    from tests.file_server import running
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with running() as state:
+        yield state
 
 
 @pytest.fixture(scope="session")
