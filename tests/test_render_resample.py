@@ -78,9 +78,10 @@ def test_bins_equal_the_matrix_of_overlaps(spectrum, edges) -> None:
 
 def test_bins_of_real_spectra_equal_the_matrix_of_overlaps(real) -> None:
     for spectrum in real[:4]:
-        for count in (300, 5476):
+        piece = tuple(x[1000:2000] for x in spectrum)  # the matrix of whole ones would take 200 MB
+        for some, count in ((spectrum, 300), (piece, 5476)):
             edges = log_edges((3536.7, 10413.6), count)
-            found, expected = resample(to_bins, spectrum, edges), bins_by_matrix(spectrum, edges)
+            found, expected = resample(to_bins, some, edges), bins_by_matrix(some, edges)
             for name in ("flux", "ivar", "share"):
                 np.testing.assert_allclose(found[name], expected[name], rtol=2e-6, atol=1e-6, err_msg=name)
             assert (found["first"], found["end"]) == (expected["first"], expected["end"])
