@@ -1,16 +1,20 @@
-"""Shared fixtures: the folder of real survey files, and spectra made on the spot."""
+"""Shared fixtures: the folder of real survey files, spectra made on the spot, their data sets, a server of files."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from ingest.schema import Spectrum, to_table, write_parquet
+
+if TYPE_CHECKING:
+    from tests.file_server import Server
 
 ROOT = Path(__file__).parent.parent
 REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -58,6 +62,17 @@ def make_spectrum(
     return Spectrum(**{**values, **changes})  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server on this machine, without the proxies that this machine may have."""
+    from tests.file_server import running
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with running() as state:
+        yield state
+
+
 @pytest.fixture(scope="session")
 def spectra_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 spectra in two Parquet files of small row groups, among them 3 that cannot be drawn."""
@@ -70,3 +85,22 @@ def spectra_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chunk = spectra[start : 160 if part == 0 else 300]
         write_parquet(to_table(chunk), folder / f"part-{part:05d}.parquet", {"test": 1}, row_group_rows=20)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sets(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Encoding -> the data set of `spectra_folder` in it, 297 mock samples without Teff; built once, to be read."""
+    from ingest.jobs import Engine
+    from shards.build import build
+    from shards.format import ShardConfig
+
+    made: dict[str, Path] = {}
+
+    def of(encoding: str) -> Path:
+        if encoding not in made:
+            made[encoding] = tmp_path_factory.mktemp("sets") / encoding
+            config = ShardConfig(encoding=encoding, samples_per_shard=60)
+            build(config, spectra_folder, made[encoding], engine=Engine(workers=0))
+        return made[encoding]
+
+    return of

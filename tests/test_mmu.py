@@ -5,35 +5,29 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import ingest.tables
 from ingest.errors import BadObjectError, JobError, UsageError
 from ingest.jobs import Engine
 from ingest.schema import Spectrum, to_table, write_parquet
 from ingest.surveys import multimodal_universe as mmu
 from ingest.surveys import open_file, read_file
-from ingest.tables import SLICE_ROWS, TableFile
 from render import ImageConfig, renderer
-from shards import spectra as shard_spectra
 from shards.__main__ import make_survey
-from shards.blocks import iter_blocks, read_blocks
+from shards.blocks import iter_blocks
 from shards.build import build
 from shards.encoding import Png
 from shards.format import LABELS, SPLITS, Manifest, ShardConfig
 from shards.pictures import pictures
-from shards.plan import cut_tasks
 from shards.remake import remake
 from shards.spectra import SpectraFolder
-from tests.conftest import make_spectrum
+from tests.mmu_tables import mock, padded, sdss_table
 
 HERE = Engine(workers=0)
 Samples = dict[str, tuple[bytes, dict[str, float]]]
@@ -57,62 +51,6 @@ def assert_same(mine: Samples, theirs: Samples) -> None:
     for name, (png, labels) in mine.items():
         assert png == theirs[name][0], name
         np.testing.assert_array_equal(list(labels.values()), list(theirs[name][1].values()), name)
-
-
-def padded(values: Sequence[np.ndarray[Any, Any]], fill: float | bool, length: int) -> np.ndarray[Any, Any]:
-    return np.stack([np.concatenate([v, np.full(length - len(v), fill, v.dtype)]) for v in values])
-
-
-def arrays_of(spectra: Sequence[Spectrum]) -> dict[str, np.ndarray[Any, Any]]:
-    """The four parts, padded to one length as MultimodalUniverse does; the flux repeats its last value."""
-    n = max(len(s.flux) for s in spectra) + 7
-    flux = np.stack([np.pad(s.flux, (0, n - len(s.flux)), mode="edge") for s in spectra])
-    return {
-        "flux": flux, "ivar": padded([s.ivar for s in spectra], 0.0, n),
-        "lambda": padded([s.wavelength for s in spectra], -1.0, n),
-        "mask": padded([s.mask for s in spectra], True, n),
-    }  # fmt: skip
-
-
-def spectrum_columns(spectra: Sequence[Spectrum], shape: str) -> dict[str, pa.Array]:
-    parts = arrays_of(spectra)
-    parts["lsf_sigma"] = np.ones_like(parts["flux"])
-    if shape == "list of structs":
-        rows = [[dict(zip(parts, pixel, strict=True)) for pixel in zip(*row, strict=True)]
-                for row in zip(*(p.tolist() for p in parts.values()), strict=True)]  # fmt: skip
-        kinds = [(name, pa.bool_() if name == "mask" else pa.float32()) for name in parts]
-        return {"spectrum": pa.array(rows, pa.list_(pa.struct(kinds)))}
-    if shape == "fixed":
-        lists = {k: pa.FixedSizeListArray.from_arrays(pa.array(v.ravel()), v.shape[1]) for k, v in parts.items()}
-    else:
-        float_type = pa.float64() if shape == "flat" else pa.float32()
-        list_type = pa.large_list if shape == "flat" else pa.list_
-        kind = {k: list_type(pa.bool_() if k == "mask" else float_type) for k in parts}
-        lists = {k: pa.array(list(v), kind[k]) for k, v in parts.items()}
-    if shape == "struct":
-        return {"spectrum": pa.StructArray.from_arrays(list(lists.values()), names=list(lists))}
-    return {f"spectrum_{name}": values for name, values in lists.items()}
-
-
-def sdss_table(spectra: Sequence[Spectrum], shape: str = "struct", **more: Any) -> pa.Table:
-    """As the HATS catalogue of SDSS, with CLASS and integer ZWARNING as in its HDF5 files."""
-    columns: dict[str, Any] = {
-        **spectrum_columns(spectra, shape),
-        "Z": pa.array([s.labels["z"] for s in spectra], pa.float32()),
-        "Z_ERR": pa.array([-1.0 if s.labels.get("z_err") is None else s.labels["z_err"] for s in spectra]),
-        "ZWARNING": pa.array([s.labels.get("zwarning") for s in spectra]),
-        "CLASS": [s.labels.get("class") for s in spectra], "SUBCLASS": [s.labels.get("subclass") for s in spectra],
-        "ra": [s.ra for s in spectra], "dec": [s.dec for s in spectra],
-        "object_id": [f"b'{s.object_id:>22}'" for s in spectra], **more,
-    }  # fmt: skip
-    return pa.table({name: values for name, values in columns.items() if values is not None})
-
-
-def mock(n: int, pixels: int = 300, **changes: Any) -> list[Spectrum]:
-    rng = np.random.default_rng(5)
-    grid = (10.0 ** (3.5682 + 1.3e-3 * np.arange(pixels))).astype(np.float32)
-    made = [make_spectrum(i, rng, n=pixels, wavelength=grid, wave_coeff1=1.3e-3, **changes) for i in range(n)]
-    return made
 
 
 def real_files(real_data: Path, where: str, survey: str, n: int, folder: Path) -> list[Spectrum]:
@@ -291,72 +229,6 @@ def test_prediction_needs_no_position(tmp_path: Path) -> None:
         build(ShardConfig(), tmp_path / "x.parquet", tmp_path / "out", engine=HERE)
 
 
-def slice_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    sizes: list[int] = []
-    true_slices = TableFile.slices
-
-    def slices(self: TableFile, *args: Any, **options: Any) -> Iterable[pa.Table]:
-        for table in true_slices(self, *args, **options):
-            sizes.append(len(table))
-            yield table
-
-    monkeypatch.setattr(TableFile, "slices", slices)
-    return sizes
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_a_huge_row_group_is_read_in_slices_and_shared_out(
-    own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spectra = mock(50, 40) * 100
-    for index, name in enumerate(map(str, range(5000))):
-        spectra[index] = make_copy(spectra[index], name)
-    if own:
-        write_parquet(to_table(spectra), tmp_path / "x.parquet", {}, row_group_rows=5000)
-    else:
-        pq.write_table(sdss_table(spectra), tmp_path / "x.parquet", row_group_size=5000)
-    source = SpectraFolder.scan(tmp_path / "x.parquet")
-    assert [group.rows for group in source.groups] == [5000]
-    tasks = cut_tasks(source.groups, ShardConfig())
-    assert sorted(group.rows for task in tasks for group in task) == [904, 2048, 2048]
-    assert tasks == cut_tasks(SpectraFolder.scan(tmp_path / "x.parquet").groups, ShardConfig())
-    sizes = slice_sizes(monkeypatch)
-    blocks = [b for task in tasks for g in task for b in read_blocks(source.folder, g, source.surveys)]
-    assert max(sizes) <= SLICE_ROWS and sum(sizes) == 5000
-    assert sorted(row for block in blocks for row in block.rows.tolist()) == list(range(5000))
-    for block in blocks:
-        assert block.meta["object_id"].to_pylist() == [str(row) for row in block.rows]
-        np.testing.assert_array_equal(block.arrays(3)[0], spectra[int(block.rows[3])].flux)
-
-
-@pytest.mark.parametrize("shape", ["struct", "list of structs", "flat", "fixed"])
-def test_a_piece_may_start_and_end_inside_a_slice(shape: str, tmp_path: Path) -> None:
-    made = mock(30, 40)
-    pq.write_table(sdss_table(made, shape), tmp_path / "x.parquet")
-    source = SpectraFolder.scan(tmp_path / "x.parquet")
-    for piece in source.groups[0].cut(13):
-        (block,) = read_blocks(source.folder, piece, source.surveys)
-        assert block.rows.tolist() == list(range(piece.skip, piece.skip + piece.rows))
-        for index, spectrum in enumerate(made[piece.skip : piece.skip + piece.rows]):
-            assert block.meta["object_id"][index].as_py() == spectrum.object_id
-            for mine, theirs in zip(block.arrays(index), ("flux", "ivar", "wavelength", "mask"), strict=True):
-                np.testing.assert_array_equal(mine, getattr(spectrum, theirs))
-
-
-def make_copy(spectrum: Spectrum, name: str) -> Spectrum:
-    copy = Spectrum(**{key: getattr(spectrum, key) for key in Spectrum.__slots__})
-    copy.object_id = name
-    return copy
-
-
-def test_long_rows_make_short_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pq.write_table(sdss_table(mock(60)), tmp_path / "x.parquet")
-    monkeypatch.setattr(ingest.tables, "SLICE_BYTES", 40_000)  # a row of 307 pixels takes some 4 kB
-    sizes = slice_sizes(monkeypatch)
-    assert sum(1 for _ in open_file(tmp_path / "x.parquet").objects()) == 60
-    assert 2 <= max(sizes) <= 12 and sum(sizes) == 60
-
-
 def test_a_hats_collection_gives_each_row_once(tmp_path: Path) -> None:
     spectra = mock(9)
     catalogue, margin = tmp_path / "mmu" / "mmu", tmp_path / "mmu" / "mmu_10arcs"
@@ -404,53 +276,3 @@ def test_our_own_parquet_is_told_from_theirs(tmp_path: Path) -> None:
     pq.write_table(pa.table({"flux": [1.0]}), tmp_path / "y.parquet")
     with pytest.raises(BadObjectError, match="no known layout: parquet of flux"):
         open_file(tmp_path / "y.parquet")
-
-
-@pytest.fixture
-def hdf5(tmp_path: Path) -> tuple[Path, list[Spectrum]]:
-    """As the raw files of MultimodalUniverse's SDSS: every catalogue column, bytes with blanks, big-endian floats."""
-    spectra = mock(300, 60)
-    spectra[7].mask = np.ones(60, bool)
-    path = tmp_path / "001-of-001.hdf5"
-    with h5py.File(path, "w") as file:
-        for name, values in arrays_of(spectra).items():
-            file[f"spectrum_{name}"] = values.astype(">f4") if name == "flux" else values
-        file["object_id"] = np.array([f"{s.object_id:>22}".encode() for s in spectra])
-        file["CLASS"] = np.array([s.labels["class"].encode() + b"  " for s in spectra])
-        file["SURVEY"] = np.full(300, b"boss  ")
-        file["ZWARNING"] = np.full(300, 4)
-        file["Z"] = np.array([s.labels["z"] for s in spectra])
-        file["SPECTROFLUX"] = np.ones((300, 5), np.float32)
-        file["ra"], file["dec"] = [s.ra for s in spectra], [s.dec for s in spectra]
-    return path, spectra
-
-
-def test_hdf5_is_read_in_slices_with_its_labels(
-    hdf5: tuple[Path, list[Spectrum]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, spectra = hdf5
-    sizes = slice_sizes(monkeypatch)
-    opened = open_file(path, "sdss")
-    assert (opened.survey, opened.layout, opened.parser) == ("sdss", mmu.HDF5, "hdf5")
-    items = list(opened.objects())
-    assert max(sizes) <= SLICE_ROWS and len(items) == 300
-    for index, (item, spectrum) in enumerate(zip(items, spectra, strict=True)):
-        if index == 7:
-            assert isinstance(item, BadObjectError) and item.row == 7 and "masked" in item.reason
-            continue
-        assert isinstance(item, Spectrum)
-        np.testing.assert_array_equal(item.flux, spectrum.flux)
-        assert item.flux.dtype == np.float32 and item.flux.dtype.isnative
-        assert (item.object_id, item.survey, item.row) == (spectrum.object_id, "sdss", index)
-        assert (item.labels["class"], item.labels["zwarning"]) == (spectrum.labels["class"], 4)
-
-
-def test_hdf5_goes_through_ingest_to_shards(hdf5: tuple[Path, list[Spectrum]], tmp_path: Path) -> None:
-    make_survey("sdss", tmp_path / "out", data=str(hdf5[0]), workers=0)
-    manifest = Manifest.load(tmp_path / "out" / "shards" / "map2d")
-    assert manifest.samples() == 299 and manifest.surveys == ("sdss",)
-    batches = list(pictures(hdf5[0], ImageConfig(), 400))
-    assert sum(len(batch.rows) for batch in batches) == 299
-    assert [row["row"] for batch in batches for row in batch.quarantine] == [7]
-    with pytest.raises(JobError, match="HDF5, which is ingested first"):
-        shard_spectra.SpectraFolder.scan(hdf5[0])

@@ -9,105 +9,40 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from matplotlib.projections.geo import MollweideAxes
 from typer.testing import CliRunner
 
 from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
 from ingest.schema import healpix_29, to_table, write_parquet
-from ingest.surveys.multimodal_universe import NO_IVAR
 from render import renderer
 from shards import __main__ as command
 from shards import drawings, report
 from shards.build import build
-from shards.decode import dali_is_here
 from shards.encoding import ENCODINGS
-from shards.format import SPLITS, Manifest, ShardConfig
+from shards.format import Manifest, ShardConfig
 from shards.origin import find
 from shards.page import page
-from shards.png import encode_compact
 from shards.remake import remake
 from shards.runs import RUNS
-from shards.snippets import FOLDER, snippets
-from shards.tally import AXES, Choice, Pick, frame, quarantine, tally
+from shards.tally import AXES, tally
 from shards.tar import read_index
 from shards.verify import verify
 from tests.conftest import make_spectrum
+from tests.report_page import Page, sidecars
 
 HERE = Engine(workers=0)
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "</style><b>&amp;", "' onload='x()")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, text, and every table by its label."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text: list[str] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.articles: dict[str, list[str]] = {}
-        self._label, self._article, self._cell = "", "", False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        self.tags.append((tag, found))
-        if found.get("role") == "region":
-            self._label = found["aria-label"]
-            self.tables[self._label] = []
-        elif tag == "tr" and self._label:
-            self.tables[self._label].append([])
-        elif tag in ("th", "td") and self._label:
-            self.tables[self._label][-1].append("")
-            self._cell = True
-        elif tag == "article":
-            self._article = found["id"]
-            self.articles[self._article] = []
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "table":
-            self._label = ""
-        elif tag in ("th", "td"):
-            self._cell = False
-        elif tag == "article":
-            self._article = ""
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-        if self._cell and self._label:
-            self.tables[self._label][-1][-1] += data
-        if self._article:
-            self.articles[self._article].append(data)
-
-    def numbers(self, label: str) -> dict[tuple[str, str], int]:
-        """The counts of a table by the heads of row and column."""
-        head, *rows = self.tables[label]
-        return {
-            (row[0], name): int(n.replace(",", "")) for row in rows for name, n in zip(head[1:], row[1:], strict=True)
-        }
-
-
-def sidecars(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for split in SPLITS:
-        for path in sorted((folder / split).glob("*.parquet")):
-            for row in pq.read_table(path).to_pylist():
-                yield split, row
 
 
 @pytest.fixture(scope="module")
@@ -148,20 +83,6 @@ def made(spectra: Path) -> Path:
 @pytest.fixture(scope="module")
 def html(made: Path) -> str:
     return (made / "report.html").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def sets(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Encoding -> a data set of it, of 297 mock samples without Teff; built once."""
-    built: dict[str, Path] = {}
-
-    def of(encoding: str) -> Path:
-        if encoding not in built:
-            built[encoding] = tmp_path_factory.mktemp("sets") / encoding
-            build(ShardConfig(encoding=encoding, samples_per_shard=60), spectra_folder, built[encoding], engine=HERE)
-        return built[encoding]
-
-    return of
 
 
 def test_counts_are_those_of_the_sidecars(made: Path, html: str) -> None:
@@ -208,19 +129,6 @@ def test_quarantine_adds_up_by_reason(made: Path, html: str) -> None:
     assert len(shown) == 2 and sum(int(n) for _, n, _ in shown) == Manifest.load(made).quarantined == 7
     firsts = {f"{row['file']}, row {row['row']}" for row in rows}
     assert {first for _, _, first in shown} <= firsts
-
-
-def test_many_reasons_become_few_and_still_add_up(tmp_path: Path) -> None:
-    def write(reasons: list[str]) -> list[tuple[str, str, int, str]]:
-        table = {"file": ["a"] * len(reasons), "row": [None] * len(reasons), "stage": ["read"] * len(reasons)}
-        pq.write_table(pa.table({**table, "reason": reasons}), tmp_path / "quarantine.parquet")
-        return quarantine(tmp_path)
-
-    assert write(["x 1", "x 2", "x 1"]) == [("read", "x 1", 2, "a"), ("read", "x 2", 1, "a")]
-    assert write([f"pixel {i // 2} of 3.5e-3" for i in range(60)]) == [("read", "pixel # of #", 60, "a")]
-    letters = [chr(97 + i // 676) + chr(97 + i // 26 % 26) + chr(97 + i % 26) for i in range(3000)]
-    found = write(letters)
-    assert len(found) == 1001 and sum(n for _, _, n, _ in found) == 3000 and found[-1][1] == "other reasons"
 
 
 def test_names_are_text_and_nothing_comes_from_elsewhere(made: Path, html: str) -> None:
@@ -349,44 +257,6 @@ def test_merged_sets_show_the_spectra_of_their_sources(
         page(tmp_path / "both", manifest, made)
 
 
-def test_flux_shards_bring_their_spectra(sets: Callable[[str], Path]) -> None:
-    folder = sets("flux")
-    text = page(folder, Manifest.load(folder))
-    assert text.count('class="middle"') == 60 and "Share of 297 spectra, of 297, drawn at random" in text
-    assert "Teff: none of the objects has one." in text and ">redshift<" in text
-    shown = Page(text).tables["wavelengths by survey"]
-    assert shown[1][0] == "mock-lamost" and shown[1][2].startswith("3,700 ") and shown[1][5] == "100.0%"
-    assert 'role="note"><strong>MOCK data.' in text
-
-
-def test_no_label_and_no_sample_at_all(tmp_path: Path) -> None:
-    rng = np.random.default_rng(5)
-    without = {"labels": {}, "ivar": np.full(900, np.nan, np.float32), "layout": f"lamost{NO_IVAR}"}  # no S/N either
-    bare = [make_spectrum(i, rng, n=900, survey="lamost", **without) for i in range(12)]
-    for name in ("spectra", "none"):
-        (tmp_path / name).mkdir()
-    write_parquet(to_table(bare), tmp_path / "spectra" / "a.parquet", {})
-    masked = [make_spectrum(i, rng, n=900, mask=np.ones(900, bool)) for i in range(5)]
-    write_parquet(to_table(masked), tmp_path / "none" / "a.parquet", {})
-    build(ShardConfig(), tmp_path / "spectra", tmp_path / "bare", engine=HERE)
-    text = page(tmp_path / "bare", Manifest.load(tmp_path / "bare"))
-    for title in ("redshift", "median S/N per pixel", "Teff"):
-        assert f"{title}: none of the objects has one." in text
-    assert not re.search(
-        r"\bnan\b", re.sub(r"base64,[^\"]*", "", text.partition("<h3>This program")[0]), re.IGNORECASE
-    )
-    build(ShardConfig(), tmp_path / "none", tmp_path / "empty", engine=HERE, max_bad_fraction=1)
-    text = page(tmp_path / "empty", Manifest.load(tmp_path / "empty"))
-    assert "5 spectra = 0 samples + 5 in quarantine" in text and "No spectrum could be read." in text
-
-
-def test_a_page_stays_small_whatever_is_stored(sets: Callable[[str], Path]) -> None:
-    folder = sets("jpeg")
-    text = page(folder, Manifest.load(folder))
-    assert 12 <= text.count("data:image/jpeg;base64,") == text.count("<article") <= 60
-    assert len(text) < 1_500_000
-
-
 def test_a_page_that_cannot_be_made_fails_nothing(
     made: Path, html: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -423,12 +293,15 @@ def test_jobs_end_with_a_page_and_reruns_keep_it(spectra: Path, tmp_path: Path) 
         assert done.exit_code == 0, done.output
         return done.output
 
-    shutil.copytree(spectra, tmp_path / "spectra")
+    (tmp_path / "spectra").mkdir()
+    for part in range(3):  # of each file a few: five pages are made of them
+        few = pq.read_table(spectra / f"{part}.parquet").slice(0, 8)
+        pq.write_table(few, tmp_path / "spectra" / f"{part}.parquet")
     (tmp_path / "spectra" / "2.parquet").rename(tmp_path / "later.parquet")
     job = ("build", "--spectra", tmp_path / "spectra", "--out", tmp_path / "out", "--workers", 0,
            "--max-bad-fraction", 0.2)  # fmt: skip
     where = tmp_path / "out" / "report.html"
-    assert str(where) in run(*job) and "120 spectra = " in where.read_text()
+    assert str(where) in run(*job) and "16 spectra = " in where.read_text()
     before = where.stat()
     assert "report.html" not in run(*job)
     assert (where.stat().st_mtime_ns, where.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
@@ -438,9 +311,9 @@ def test_jobs_end_with_a_page_and_reruns_keep_it(spectra: Path, tmp_path: Path) 
     (tmp_path / "later.parquet").rename(tmp_path / "spectra" / "2.parquet")
     run(*job)
     found = Page(where.read_text())
-    assert "180 spectra = " in " ".join(found.text)
+    assert "24 spectra = " in " ".join(found.text)
     made_by = [(row[1], row[2]) for row in found.tables["runs"][1:]]
-    assert [int(objects) for _, objects in made_by] == [120, 60] and made_by[0][0] != made_by[1][0]
+    assert [int(objects) for _, objects in made_by] == [16, 8] and made_by[0][0] != made_by[1][0]
     assert str(tmp_path / "copy" / "report.html") in run(
         "reshard", tmp_path / "out", "--out", tmp_path / "copy", "--encoding", "pnm", "--workers", 0
     )
@@ -448,37 +321,6 @@ def test_jobs_end_with_a_page_and_reruns_keep_it(spectra: Path, tmp_path: Path) 
     stale = where.read_text()
     run(*job, "--force", "--encoding", "flux")
     assert "flux: the spectrum itself" in where.read_text() and where.read_text() != stale
-
-
-@pytest.mark.parametrize("encoding", list(ENCODINGS))
-def test_what_is_said_of_loading_runs(sets: Callable[[str], Path], encoding: str) -> None:
-    folder = sets(encoding)
-    manifest = Manifest.load(folder)
-    said = snippets(manifest)
-    rows = {row["key"]: row for split, row in sidecars(folder) if split == "train"}
-
-    def run(name: str) -> dict[str, Any]:
-        scope: dict[str, Any] = {}
-        exec(compile(said[name].replace(FOLDER, str(folder)), name, "exec"), scope)
-        return scope
-
-    ours = run("This program")["batch"]
-    assert ours["pixel_values"].shape == (64, 3, 224, 224) and ours["key"][0].partition("/")[2] in rows
-    theirs = run("webdataset")
-    row = rows[theirs["key"]]
-    assert theirs["labels"]["z"] == row["z"] and theirs["labels"]["ra"] == row["ra"]
-    if not dali_is_here():
-        pytest.skip("NVIDIA DALI is not installed")
-    dali = run("NVIDIA DALI")
-    first = np.asarray(dali["values"].at(0))
-    assert first.shape == (len(manifest.labels),) and first[manifest.labels.index("ra")] in {
-        r["ra"] for r in rows.values()
-    }
-    kind = ENCODINGS[encoding](renderer(manifest.config.image))
-    if kind.shape is None:
-        assert len(dali["spectra"]) == 64 and len(dali["spectra"][0][0]) == 3909
-    else:
-        assert np.asarray(dali["pictures"].at(0)).squeeze().shape == kind.shape
 
 
 def dumped(url: str, folder: Path) -> str:
@@ -510,38 +352,6 @@ def test_a_link_filters_the_samples(made: Path, html: str, tmp_path: Path) -> No
     assert shown == {a["id"] for a in samples if key[-5:] in a["data-text"]} and key in shown
 
 
-@given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 400))
-@settings(max_examples=40, deadline=None)
-def test_the_choice_does_not_depend_on_the_order(seed: int, keep: int, n: int) -> None:
-    rng = np.random.default_rng(seed)
-    picks = np.stack([np.arange(n), rng.integers(0, 9, n), rng.permutation(n), rng.integers(0, 3, n)], axis=1)
-    order, group = rng.random(n), rng.integers(0, 3, n)
-    chosen = []
-    for _ in range(2):
-        choice = Choice(keep)
-        for part in np.array_split(rng.permutation(n), rng.integers(1, 6)):
-            for number in range(3):
-                mine = part[group[part] == number]
-                choice.offer((number,), order[mine], picks[mine])
-        chosen.append(choice.in_turn())
-    assert chosen[0] == chosen[1] and len(chosen[0]) == min(keep, n)
-    first = {number: np.flatnonzero(group == number) for number in range(3)}
-    best = [Pick(*picks[mine[np.argmin(order[mine])]].tolist()) for mine in first.values() if len(mine)]
-    assert list(chosen[0][: len(best)]) == best[:keep]
-
-
-@given(hnp.arrays(np.float64, st.integers(1, 300), elements=st.floats(-1e6, 1e6)), st.booleans(), st.integers(-3, 6))
-@settings(deadline=None)
-def test_frames_hold_the_values_at_round_numbers(values: np.ndarray, log: bool, power: int) -> None:
-    values = values * 10.0**power
-    edges = frame(values, log)
-    assert (np.diff(edges) > 0).all() and 2 <= len(edges) <= 110
-    on = values[values > 0] if log else values
-    if len(on):
-        beyond = (on < edges[0]).sum() + (on > edges[-1]).sum()
-        assert beyond <= 2 + 0.002 * len(on)
-
-
 def test_the_sky_is_counted_and_drawn_where_it_is(made: Path) -> None:
     sums = tally(made, Manifest.load(made), 5, 5)
     ra, dec = np.array([(row["ra"], row["dec"]) for _, row in sidecars(made)]).T
@@ -555,28 +365,3 @@ def test_the_sky_is_counted_and_drawn_where_it_is(made: Path) -> None:
     np.testing.assert_allclose(np.column_stack([x, y]) * np.sqrt(2), theirs, atol=2e-3)  # theirs stops there
     np.testing.assert_allclose(np.stack(drawings.sky_position(x, y)), [lon, lat], atol=1e-4)
     assert np.isnan(drawings.sky_position(np.array([1.9]), np.array([0.9]))).all()
-
-
-@given(st.integers(0, 2**32), st.integers(1, 500), st.integers(1, 60))
-@settings(max_examples=60, deadline=None)
-def test_no_extreme_pixel_is_lost_in_the_drawing(seed: int, n: int, columns: int) -> None:
-    rng = np.random.default_rng(seed)
-    wave, flux, good = np.sort(rng.uniform(3000, 9000, n)), rng.normal(size=n), rng.random(n) < 0.7
-    edges = np.linspace(3500, 8500, columns + 1)
-    ends, middles = drawings.outline(wave, flux, good, edges)
-    points = {(w, f) for line in ends for w, f in line}
-    for low, high in pairwise(edges):
-        here = np.flatnonzero(good & (wave >= low) & (wave < high))
-        if len(here):
-            for i in (here[np.argmin(flux[here])], here[np.argmax(flux[here])]):
-                assert (wave[i], flux[i]) in points
-    assert all(w == sorted(w) for line in ends if (w := [x for x, _ in line]))
-    assert [len(line) > 0 for line in ends] == [True] * len(middles)
-
-
-@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))), st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_compact_pictures_are_lossless(picture: np.ndarray, few: bool) -> None:
-    picture = picture // 60 * 60 if few else picture
-    decoded = cv2.imdecode(np.frombuffer(encode_compact(picture), np.uint8), cv2.IMREAD_COLOR_RGB)
-    np.testing.assert_array_equal(decoded, picture)
