@@ -45,12 +45,12 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load test format clean distclean
+.PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load bench-train bench-compare test format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
 	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
@@ -105,8 +105,8 @@ embed: $(STAMP)  ## MODEL's vectors of INPUT, nearest neighbours, anomaly score
 predict: $(STAMP)  ## MODEL's predictions for INPUT as Parquet or CSV
 	@$(PYTHON) -m train predict --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
 
-bench: $(STAMP)  ## Time the renderers, encoders, shard writer and loaders; JSON and tables
-	@$(PYTHON) -m benchmarks $(ARGS)
+bench: $(STAMP)  ## Run all benchmarks, a quarter of an hour on two cores; ARGS='--only load,train --peers', ARGS=--quick
+	@$(PYTHON) -m benchmarks run $(ARGS)
 
 bench-render: $(STAMP)  ## Time the renderers on one core against a memset of the picture and matplotlib
 	@$(PYTHON) -m benchmarks.render $(ARGS)
@@ -114,7 +114,7 @@ bench-render: $(STAMP)  ## Time the renderers on one core against a memset of th
 bench-encode: $(STAMP)  ## Time the encodings of a sample, and their bytes, against OpenCV's PNG and JPEG
 	@$(PYTHON) -m benchmarks.encode $(ARGS)
 
-bench-ingest: $(STAMP)  ## Time reading, Parquet, workers and memory of ingest against a plain astropy loop
+bench-ingest: $(STAMP)  ## Time reading, Parquet, whole jobs and memory of ingest against a plain astropy loop
 	@$(PYTHON) -m benchmarks.ingest $(ARGS)
 
 bench-shards: $(STAMP)  ## Time shards from Parquet to tar, stage by stage and as jobs, against csv.gz + matplotlib
@@ -122,6 +122,21 @@ bench-shards: $(STAMP)  ## Time shards from Parquet to tar, stage by stage and a
 
 bench-load: $(STAMP)  ## Time the loaders beside webdataset, loose files and ceilings; ARGS=--peers adds litdata, MosaicML
 	@$(PYTHON) -m benchmarks.load $(ARGS)
+
+bench-train: $(STAMP)  ## Time training steps with the loader against cached batches, on a GPU where there is one
+	@$(PYTHON) -m benchmarks.train $(ARGS)
+
+# The words behind the target are the two records, not targets.
+ifeq (bench-compare,$(firstword $(MAKECMDGOALS)))
+COMPARED := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+.PHONY: $(COMPARED)
+$(COMPARED):
+	@:
+endif
+
+bench-compare: $(if $(word 2,$(COMPARED)),$(STAMP))  ## Two records, or folders of them, side by side: make bench-compare A.json B.json
+	@[ $(words $(COMPARED)) -eq 2 ] || { echo "usage: make bench-compare A.json B.json   (files or folders; ARGS='--fail-above 1.2')" >&2; exit 2; }
+	@$(PYTHON) -m benchmarks compare $(COMPARED) $(ARGS)
 
 test: $(STAMP)  ## Lint, types and tests
 	@$(VENV)/bin/ruff check .

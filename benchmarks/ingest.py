@@ -34,7 +34,8 @@ from ingest.schema import PARQUET_OPTIONS, Spectrum, to_table
 from ingest.surveys import open_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_FLOATS = [f"spectrum.{name}.list.element" for name in ("flux", "ivar", "lambda")]
+#: Files that jobs read, again and again: more than a row group has rows, or its pages would hold a file twice.
+DISTINCT = 200
 _KEYS = ("OBSID", "RA", "DEC", "CLASS", "SUBCLASS", "Z", "Z_ERR", "SNRU", "SNRG", "SNRR", "SNRI", "SNRZ")
 _LABELS = ("specobjid", "plug_ra", "plug_dec", "class", "subclass", "z", "z_err", "zwarning", "sn_median_all")
 
@@ -231,18 +232,20 @@ def main(
         if quick:
             files, objects, largest, rounds, job_rounds, draft.notes = 4, 16, 16, 1, 1, [QUICK_NOTE]
         scratch = Path(name)
-        paths, kinds = inputs(data, scratch, files)
+        paths, kinds = inputs(data, scratch, files if quick else max(files, DISTINCT))
         draft.data = "real" if set(kinds.values()) == {"real"} else "mock"
         draft.notes += [f"{survey}: {len(its)} {kinds[survey]} files" for survey, its in paths.items()]
-        draft.records = read_records(paths, rounds) + whole_records(paths, rounds, scratch)
-        for survey, its in paths.items():
+        draft.notes += [f"{survey}: bytes of large jobs are too few, fewer than {DISTINCT} files are repeated"
+                        for survey, its in paths.items() if len(its) < min(objects, DISTINCT)]  # fmt: skip
+        few = {survey: its[:files] for survey, its in paths.items()}
+        draft.records = read_records(few, rounds) + whole_records(few, rounds, scratch)
+        for survey, its in few.items():
             spectra = [item for path in its for item in open_file(path).objects() if isinstance(item, Spectrum)]
             draft.records += encoding_records(f"Parquet {survey}", spectra, rounds, scratch)
         lamost = paths["LAMOST gz"]
-        if quick:
-            paths = {"LAMOST gz": lamost}
-        draft.records += job_records(jobs(paths, (objects // 4, objects), scratch), job_rounds, scratch)
-        draft.records += memory_records(lamost, (1000, largest // 5, largest) if not quick else (largest,), scratch)
+        all_jobs = jobs(paths, (objects // 4, objects), scratch)
+        draft.records += job_records(all_jobs[: 1 if quick else None], job_rounds, scratch, warm=not quick)
+        draft.records += memory_records(lamost, (largest,) if quick else (1000, largest // 5, largest), scratch)
 
 
 if __name__ == "__main__":

@@ -289,13 +289,13 @@ FORMS_THERE: dict[str, Sequence[str]] = {"litdata": ("png", "jpeg", "raw"), "str
 
 def measure(
     data: Data, image: str, rounds: int, seconds: float, workers: Sequence[int], peers_in: Path | None,
-    threads: int | None = None,
+    threads: int | None = None, forms: dict[str, Sequence[str]] = FORMS_HERE,
 ) -> list[Record]:  # fmt: skip
     """Every contender, compared once and then timed in turn; those that were not run have no seconds, and say so."""
     group = f"load {image}"
     with ExitStack() as stack:
         found = list(ours(data, stack, threads or cores()))
-        found += others(data, stack, workers, FORMS_HERE, Path(sys.executable))
+        found += others(data, stack, workers, forms, Path(sys.executable))
         if peers_in is not None:
             found += others(data, stack, workers, FORMS_THERE, peers_in)
         found = [contender.compared() for contender in [*found, *ceilings(data, image)]]
@@ -341,7 +341,8 @@ def main(
             return
         python = peers_python(peers_venv) if peers else None
         data = make_data((base / f"{image}-{objects}").resolve(), image, objects)
-        draft.records = measure(data, image, rounds, seconds, list(map(int, counts)), python, threads)
+        forms = {"webdataset": ("png",)} if quick else FORMS_HERE
+        draft.records = measure(data, image, rounds, seconds, list(map(int, counts)), python, threads, forms)
 
 
 if __name__ == "__main__":

@@ -85,10 +85,13 @@ def worker_counts(most: int | None = None) -> list[int]:
     return sorted({1, min(cores(), most or cores())})
 
 
-def job_records(jobs: Sequence[Job], rounds: int, scratch: Path) -> list[Record]:
-    """Time whole jobs in turn, start of the workers included; the first job goes once before, to warm up.
+def job_records(jobs: Sequence[Job], rounds: int, scratch: Path, *, warm: bool = True) -> list[Record]:
+    """Time whole jobs in turn, start of the workers included.
 
     `bytes` is what a job leaves in its folder, all files, for each object. Weighing and removing it is not timed.
+
+    Args:
+        warm: the first job goes once before, for the page cache and for what Numba compiles.
 
     Raises:
         JobError: a job failed, or accounts for other objects than it was given.
@@ -109,8 +112,9 @@ def job_records(jobs: Sequence[Job], rounds: int, scratch: Path) -> list[Record]
         stored[name] = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / job.objects
         shutil.rmtree(out)
 
-    work(jobs[0])
-    after(jobs[0].name)
+    if warm:
+        work(jobs[0])
+        after(jobs[0].name)
     turns = {job.name: lambda job=job: work(job) for job in jobs}
     records = interleave(GROUP, turns, rounds, warm=False, after=after)
     return [

@@ -120,16 +120,15 @@ def reference_records(spectra: Path, rounds: int, scratch: Path, count: int = 12
     return interleave("reference", {image: road(image) for image in ("map2d", "simple", "overlap")}, min(rounds, 3))
 
 
-def jobs(spectra: dict[int, Path], quick: bool = False) -> list[Job]:
+def jobs(spectra: dict[int, Path]) -> list[Job]:
     """`map2d` as PNG by size and number of workers; every other picture and encoding at the largest of both.
 
     Args:
         spectra: by how many there are.
-        quick: no other pictures than `map2d`.
     """
     large, workers = max(spectra), worker_counts()
     wanted = [(*KINDS[0], size, count) for size in sorted(spectra) for count in workers]
-    wanted += [(*kind, large, workers[-1]) for kind in KINDS[1:] if kind[0] == "map2d" or not quick]
+    wanted += [(*kind, large, workers[-1]) for kind in KINDS[1:]]
     found = []
     for image, encoding, size, count in wanted:
 
@@ -200,9 +199,10 @@ def main(
         spectra = {size: mock(size, folder) for size in (objects // 4, objects)}
         draft.records = stage_records(spectra[objects], rounds, folder, tarred=64 if quick else 8192)
         draft.records += reference_records(spectra[objects], rounds, folder, 1 if quick else 12)
-        draft.records += job_records(jobs(spectra, quick), rounds, folder)
+        draft.records += job_records(jobs(spectra)[: 1 if quick else None], rounds, folder, warm=not quick)
         draft.notes += summary(draft.records, objects)
-        draft.records += memory_records({largest} if quick else {largest // 20, largest // 2, largest}, folder)
+        if not quick:
+            draft.records += memory_records({largest // 20, largest // 2, largest}, folder)
 
 
 if __name__ == "__main__":

@@ -50,15 +50,19 @@ def training_name(device: str, way: str, source: str) -> str:
 def left_out(device: str, batch_size: int) -> list[Record]:
     """What `measure` gives on such a device, without values: it was not run on this machine."""
     note = "not run: no GPU" if device == "cuda" else "not run: it is measured on the GPU here"
-    groups = {f"train on {device}": [training_name(device, way, source)
-                                     for way in MODELS[device][1] for source in (CACHED, LOADER)]}  # fmt: skip
+    about = {"batch": float(batch_size), "flop": 1.0}
+    steps = [Record(group_name(device, batch_size), training_name(device, way, source), (1.0,), about=about)
+             for way in MODELS[device][1] for source in (CACHED, LOADER)]  # fmt: skip
+    records = [*steps, *derived(steps, "a GPU" if device == "cuda" else "")]
     if device == "cuda":
-        groups = {"load on cuda": [alone_name(encoding) for encoding in ENCODINGS], **groups}
-    return [
-        Record(f"{group}, batch {batch_size}", name, (), note=note, about={"batch": float(batch_size)})
-        for group, names in groups.items()
-        for name in names
-    ]
+        group = f"load on cuda, batch {batch_size}"
+        records = [*(Record(group, alone_name(encoding), ()) for encoding in ENCODINGS), *records]
+    return [replace(r, values=(), note=note, about={"batch": float(batch_size)}) for r in records]
+
+
+def group_name(device: str, batch_size: int) -> str:
+    """Of optimiser steps."""
+    return f"train on {device}, batch {batch_size}"
 
 
 def alone_name(encoding: str) -> str:
@@ -80,7 +84,7 @@ def alone_records(folders: dict[str, Path], batch_size: int, rounds: int, steps:
 def training_records(folder: Path, batch_size: int, rounds: int, steps: int, accelerator: Any) -> list[Record]:
     """Optimiser steps, then what follows from them: waiting for data, TFLOP/s, MFU."""
     device = accelerator.device.type
-    model, about = MODELS[device][0], {"batch": float(batch_size)}
+    about = {"batch": float(batch_size)}
     with loader.open(folder, "train", batch_size, device=str(accelerator.device)) as batches:
         cached = [_copy(batch) for batch in itertools.islice(iter(batches), 4)]
         contenders: dict[str, Callable[[], int]] = {}
@@ -90,14 +94,14 @@ def training_records(folder: Path, batch_size: int, rounds: int, steps: int, acc
                 about["flop"] = flop
             for source, its in ((CACHED, itertools.cycle(cached)), (LOADER, _endless(batches))):
                 contenders[training_name(device, way, source)] = _runner(step, its, steps, device)
-        records = interleave(f"train on {device}, batch {batch_size}", contenders, rounds)
+        records = interleave(group_name(device, batch_size), contenders, rounds)
     records = [replace(r, about=dict(about)) for r in records]
     gpu = torch.cuda.get_device_name(accelerator.device) if device == "cuda" else ""
-    return [*records, *derived(records, gpu), *([] if peak_of(gpu) or not gpu else [_no_peak(model, gpu)])]
+    return [*records, *derived(records, gpu)]
 
 
 def derived(records: Sequence[Record], gpu: str) -> list[Record]:
-    """Round by round: the share of the time that waits for data; on a GPU also TFLOP/s, and MFU where it is known.
+    """Round by round: the share of the time that waits for data; on a GPU also TFLOP/s, and MFU if its peak is known.
 
     Args:
         records: pairs, cached batches and then the loader, with `about["flop"]` on a GPU.
@@ -110,19 +114,13 @@ def derived(records: Sequence[Record], gpu: str) -> list[Record]:
         name = real.name.removesuffix(f", {LOADER}")
         found.append(Record(f"data wait, {real.group}", name, waited, "share", about=real.about))
     peak = peak_of(gpu)
+    note = f"of {peak / 1e12:.1f} TFLOP/s" if peak else f"not run: the bf16 peak of {gpu} is not known"
     for r in records if gpu else []:
         rates = tuple(r.about["flop"] / value for value in r.values)
-        speeds = tuple(rate / 1e12 for rate in rates)
+        speeds, used = tuple(rate / 1e12 for rate in rates), tuple(rate / peak for rate in rates) if peak else ()
         found.append(Record(f"TFLOP/s, {r.group}", r.name, speeds, "TFLOP/s", about=r.about))
-        if peak is not None:
-            used = tuple(rate / peak for rate in rates)
-            note = f"of {peak / 1e12:.1f} TFLOP/s"
-            found.append(Record(f"MFU, {r.group}", r.name, used, "share", note, about=r.about))
+        found.append(Record(f"MFU, {r.group}", r.name, used, "share", note, about=r.about))
     return found
-
-
-def _no_peak(model: str, gpu: str) -> Record:
-    return Record("MFU", model, (), "share", f"not run: the bf16 peak of {gpu} is not known")
 
 
 def _stepper(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None], float]:

@@ -30,14 +30,15 @@ from astropy.table import Table
 import ingest.surveys
 from tests.conftest import ROOT
 
-PAGES = [path.relative_to(ROOT).as_posix() for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")))]
+PAGES = [path.relative_to(ROOT).as_posix()
+         for folder in (ROOT, ROOT / "docs", ROOT / "benchmarks") for path in sorted(folder.glob("*.md"))]  # fmt: skip
 
 #: How a command begins -> why it is not run; the longest beginning that fits counts.
 NOT_RUN = {
     "make test": "it would run this test",
     "make format": "it writes to the checkout",
     "make .venv/.made": "network",
-    "make bench": "minutes; tests/test_bench_load.py runs the loaders' at small size",
+    "make bench": "minutes; tests/test_bench_suite.py runs all at small size",
     "make shards SCHEDULER": "a cluster; tests/test_engine.py starts schedulers and workers",
     "python -m shards build --scheduler": "a cluster, a bucket; tests/test_remote.py has a server on loopback",
     "python -m train export": "ten seconds; tests/test_train_export.py runs it",
@@ -319,7 +320,8 @@ def found(name: str) -> bool:
 def test_every_option_that_prose_names_exists() -> None:
     known = {"--help"}
     rooms = ("ingest", "render", "shards", "train", "train.tokenizer", "benchmarks")
-    for name in (f"{room}.__main__" for room in rooms):
+    six = ("render", "encode", "ingest", "shards", "load", "train")
+    for name in (*(f"{room}.__main__" for room in rooms), *(f"benchmarks.{name}" for name in six)):
         app = typer.main.get_command(importlib.import_module(name).app)
         for command in [app, *getattr(app, "commands", {}).values()]:
             known |= {option for parameter in command.params for option in parameter.opts}

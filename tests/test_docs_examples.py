@@ -364,7 +364,8 @@ def test_the_citation_is_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["ingest", "ingest/surveys", "ingest/mock", "render", "shards", "train", "train/tokenizer"]
+    "package",
+    ["ingest", "ingest/surveys", "ingest/mock", "render", "shards", "train", "train/tokenizer", "benchmarks"],
 )
 def test_a_package_says_what_each_of_its_modules_is(package: str) -> None:
     folder = ROOT / package
