@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from benchmarks import __main__ as suite
+from benchmarks import machine, scale
 from benchmarks.cost import RESOURCES, Costs, Job, Machine, stages, whole
-from benchmarks.records import Record
+from benchmarks.plan import duration
+from benchmarks.records import Record, Run, load, write
 from ingest.errors import UsageError
 
+HERE = machine.Machine("a processor", 8, "Linux", "3.11")
 SIZES, WORKERS = (5_000, 20_000), (1, 2)
 seconds = st.floats(1e-6, 1e-2)
 machines = st.builds(Machine, st.integers(1, 128), st.floats(1e7, 1e10), st.floats(10, 1e5))
@@ -115,3 +123,74 @@ def test_what_limits_is_what_there_is_least_of() -> None:
         (replace(rich, images=1), "gpu"),
     ):
         assert stages(costs, poor, 10**6, 1)[2].limit == limit
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records as the suite leaves them, and another one that the plan must pass over."""
+    found = tmp_path_factory.mktemp("records")
+    for name, its in measured().items():
+        write(Run(name, "c", HERE, tuple(its), started="2026-01-02", data="mock"), found / f"{name}.json")
+    other = Record("start-up of a million samples", "dali", (1.0,))
+    write(Run("load", "c", HERE, (other,), started="2026-01-03", data="mock"), found / "load-startup.json")
+    return found
+
+
+def said(*words: object) -> str:
+    result = CliRunner().invoke(suite.app, ["plan", *map(str, words)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_the_plan_as_typed(folder: Path) -> None:
+    text = said("--objects", "14e6", "--gpu", "rtx4090", "--cores", 16, "--disk", "nvme", "--records", folder)
+    rows = {cells[1].strip(): [c.strip() for c in cells[2:-1]]
+            for line in text.splitlines() if len(cells := line.split("|")) > 2}  # fmt: skip
+    # 14e6 x (1e-5 + 8e-4 / 16) + 2 s; 14e6 x (0.8 + 0.1 / 3) / 546 a second, 30 times.
+    assert rows["ingest"][:2] == ["14.0 min", "cores"] and rows["ingest"][5:7] == ["1.1 TB", "56.0 GB"]
+    assert rows["one epoch"][:2] == ["5.9 h", "gpu"] and rows["30 epochs"][0] == "7.4 d"
+    assert rows["30 epochs"][-1] == "3.7 d" and rows["30 epochs"][-3:-1] == ["7.4 d"] * 2
+    assert "Assumed:" in text and "nine days" in text and f"the 8 of {HERE.cpu}" in text and "2.0 s, and" in text
+
+
+def test_what_was_measured_wins_over_what_is_assumed(folder: Path) -> None:
+    text = said("--objects", "1e6", "--gpu", 1000, "--disk", 100, "--records", folder)
+    assert "GPU: 1,000 samples/s, as given" in text and "disk: 100 MB/s, as given" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [(["--gpu", "abacus"], "unknown --gpu abacus: give one of rtx4090, "), (["--disk", "tape"], "unknown --disk"),
+     (["--gpu", "-3"], "unknown --gpu"), (["--objects", "0"], "at least one object"),
+     (["--survey", "hst"], "no record of hst"), (["--records", "/nowhere"], "run `make bench` first")],
+)  # fmt: skip
+def test_a_plan_that_cannot_be_made_says_why(words: list[str], what: str, folder: Path) -> None:
+    with pytest.raises(UsageError, match=re.escape(what)):
+        said("--records", folder, *words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59, "59.0 s"), (61, "1.0 min"), (86400, "24.0 h"), (172800, "2.0 d")]
+)
+def test_a_duration_is_told_in_the_unit_that_reads_best(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_plan_against_what_jobs_take(folder: Path, tmp_path: Path) -> None:
+    small = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("ingest", "shards", "load")}
+    for name, content in small.items():
+        for record in content["records"]:
+            record["about"] |= {"objects": 48 if record["about"].get("objects") == SIZES[1] else 12}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    sdss = [{**r, "name": r["name"].replace("LAMOST gz", "SDSS")} for r in small["ingest"]["records"]]
+    small["ingest"]["records"] += sdss
+    (tmp_path / "ingest.json").write_text(json.dumps(small["ingest"]))
+    words = ["--quick", "--records", tmp_path, "--data", tmp_path / "none", "--out", tmp_path / "scale.json"]
+    result = CliRunner().invoke(scale.app, list(map(str, words)), catch_exceptions=False)
+    assert result.exit_code == 0
+    run = load(tmp_path / "scale.json")
+    assert [r.name.partition(",")[0] for r in run.records] == ["LAMOST gz", "SDSS", "map2d png", "load map2d png"]
+    for r in run.records:
+        took, planned = (float(x) for x in re.findall(r"took ([\d.]+) s, planned ([\d.]+) s", r.note)[0])
+        assert took == pytest.approx(r.median * r.about["objects"], abs=0.06) and planned >= 0
