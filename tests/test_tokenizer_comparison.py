@@ -261,6 +261,9 @@ def test_the_test_split_by_name_less_to_learn_from_and_other_data(
     assert first["methods"]["pca"]["train_objects"] == 30 and first["methods"]["pca"]["components"] == 29
     assert (run / "comparison_test.json").is_file()
     assert compare(run, shards=shards[:1], split="test", device="cpu", threads=1, limit=30) == first
+    rough = compare(run, shards=shards[:1], split="test", device="cpu", threads=1, limit=30, floor=0.5)
+    means = [c["scores"]["all"]["seen"]["constant"]["mean"] for c in (rough, first)]
+    assert (rough["floor"], first["floor"]) == (0.5, 0.01) and 0 < means[0] < means[1] / 2
 
 
 def test_what_cannot_be_compared_is_named(run: Path, shards: list[str], tmp_path: Path) -> None:
@@ -268,6 +271,8 @@ def test_what_cannot_be_compared_is_named(run: Path, shards: list[str], tmp_path
         compare(run, split="train")
     with pytest.raises(UsageError, match="limit 1: give at least 2"):
         compare(run, limit=1)
+    with pytest.raises(UsageError, match="floor 1: give a share"):
+        compare(run, floor=1)
     with pytest.raises(UsageError, match="no tokenizer there; name the OUT of a `make pretrain`"):
         compare(tmp_path)
     broken = tmp_path / "broken"

@@ -122,13 +122,16 @@ def compare(
     ] = None,
     split: Annotated[str, typer.Option(help="val, or test: once, at the end.")] = "val",
     limit: Annotated[int, typer.Option(help="Train spectra that the components learn from, at most.")] = 5000,
+    floor: Annotated[
+        float | None, typer.Option(help="No error below this share of a spectrum's scale. [as it was pretrained]")
+    ] = None,
     device: Annotated[str, DEVICE] = "auto",
     workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """What a tokenizer's drawings are worth beside a constant, a running median and principal components."""
     from train.tokenizer.comparison import compare as run
 
-    run(model, shards=folders(shards or ""), split=split, limit=limit, device=device, threads=workers)
+    run(model, shards=folders(shards or ""), split=split, limit=limit, floor=floor, device=device, threads=workers)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def compare(
     device: str = "auto",
     threads: int | None = None,
     limit: int = 5000,
+    floor: float | None = None,
 ) -> dict[str, Any]:
     """Measure the tokenizer of `run` and the simple methods on one split, print a table, and write it all.
 
@@ -86,6 +87,8 @@ def compare(
             by default.
         split: `val`, or `test`, which is touched only where it is named.
         limit: train spectra at most for the components, from every data set its share, and one at least.
+        floor: of the errors, see `PretrainConfig`; that of the pretraining by default. Tokenizers that learnt with
+            different ones compare with one.
 
     Returns:
         The content of `<run>/comparison_<split>.json`: data, methods, and `scores`: group (`all`, `survey <name>`)
@@ -99,7 +102,10 @@ def compare(
         raise UsageError(f"unknown split {split}: choose {' or '.join(SPLITS)}")
     if limit < 2:
         raise UsageError(f"limit {limit}: give at least 2 train spectra")
+    if floor is not None and not 0 <= floor < 1:
+        raise UsageError(f"floor {floor}: give a share, 0 to below 1")
     model, config, card = open_run(run)
+    floor = config.floor if floor is None else floor
     folders = [str(folder) for folder in shards] or [record["folder"] for record in card["data"]]
     manifests = [Manifest.load(Path(folder)) for folder in folders]
     accelerator = make_accelerator(device, config.precision)
@@ -111,12 +117,12 @@ def compare(
         surveys = np.asarray(loader.sidecar(["survey"])["survey"].to_pylist(), object)
         network = _Network(accelerator.prepare(model.to(accelerator.device)).eval(), accelerator)
         patch, width = model.config.patch, model.config.width
-        methods, record = _methods(network, train, limit, threads, patch, width, config.floor)
-        values = measure(_shown(map(_valid, loader.spectra()), loader.samples), methods, patch, config.floor)
+        methods, record = _methods(network, train, limit, threads, patch, width, floor)
+        values = measure(_shown(map(_valid, loader.spectra()), loader.samples), methods, patch, floor)
     data = data_record(folders, manifests)
     content = finite({
         "split": split, "mock": card["mock"] or any(manifest.mock for manifest in manifests), "model": card["model"],
-        "best": card["best"], "size": config.size, "masked": config.masked, "floor": config.floor,
+        "best": card["best"], "size": config.size, "masked": config.masked, "floor": floor,
         "hidden_share": HIDDEN, "data": data,
         "other_data": [d["fingerprint"] for d in data] != [d["fingerprint"] for d in card["data"]],
         "methods": {**record, "tokenizer": {"width": width, "patch": patch}},
