@@ -30,8 +30,11 @@ from astropy.table import Table
 import ingest.surveys
 from tests.conftest import ROOT
 
-PAGES = [path.relative_to(ROOT).as_posix()
-         for folder in (ROOT, ROOT / "docs", ROOT / "benchmarks") for path in sorted(folder.glob("*.md"))]  # fmt: skip
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for folder in (ROOT, ROOT / "docs", ROOT / "benchmarks")
+    for path in sorted(folder.glob("*.md"))
+]
 
 #: How a command begins -> why it is not run; the longest beginning that fits counts.
 NOT_RUN = {
