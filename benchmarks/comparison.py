@@ -117,7 +117,7 @@ def _differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
         one, two = sides
         found[package] = _all(one), _all(two)
     found["data"] = _all(run.data or "unknown" for run in a), _all(run.data or "unknown" for run in b)
-    lines = [f"{name}: {one} | {two}" for name, (one, two) in found.items() if one != two]
+    lines = [f"{name}: {one} (A), {two} (B)" for name, (one, two) in found.items() if one != two]
     for title, side in (("A", left), ("B", right)):
         busy = max((machine.load or 0 for machine in side), default=0)
         if busy > 0.5 * min(machine.cores for machine in side):
@@ -127,9 +127,9 @@ def _differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
 
 def _shown(machine: Machine, name: str) -> str:
     value = getattr(machine, name)
-    if name == "memory" and value is not None:
-        return f"{value / 1e9:.0f} GB"
-    return "none" if value in ("", None) else str(value)
+    if name == "memory":
+        return "unknown" if value is None else f"{value / 1e9:.0f} GB"
+    return str(value) or "none"
 
 
 def _all(values: Iterable[str]) -> str:
@@ -140,9 +140,9 @@ def page(found: Comparison, a: str, b: str) -> str:
     """A comparison as Markdown: the machines first."""
     lines = [f"# {cell(a)} (A) and {cell(b)} (B)", ""]
     if found.differences:
-        lines += ["What differs between them, A | B:", "", *(f"- {cell(line)}" for line in found.differences), ""]
+        lines += ["What differs between the machines, and the data:", "", *(f"- {cell(line)}" for line in found.differences), ""]
     else:
-        lines += ["The same machine and versions.", ""]
+        lines += ["The same machine, versions and kind of data.", ""]
     if found.pairs:
         lines += ["| | unit | median A | median B | B/A | rounds | B is |", "|---|---|---|---|---|---|---|"]
     for pair in found.pairs:

@@ -220,6 +220,14 @@ def test_what_follows_from_training_times() -> None:
     assert train.peak_of("NVIDIA H100 PCIe") is None and train.peak_of("NVIDIA GeForce RTX 4090 Laptop GPU") is None
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_loader_alone_goes_on_over_epochs(tmp_path: Path) -> None:
+    folders = train._shards(tmp_path, 60, ("png", "flux"))
+    found = train.alone_records(folders, 8, 1, steps=20, device="cpu")  # an epoch has six
+    assert [r.name for r in found] == ["loader alone, png", "loader alone, flux"]
+    assert all(r.group == "load on cpu, batch 8" and r.about == {"batch": 8} and r.median > 0 for r in found)
+
+
 # Files
 
 
@@ -366,8 +374,8 @@ def test_a_comparison_as_typed(tmp_path: Path) -> None:
     write(Run("x", "", other, tuple(b)), tmp_path / "b.json")
     text = call(suite.app, "compare", tmp_path / "a", tmp_path / "b.json")
     machine, _, rows = text.partition("| | unit")
-    assert "- cpu: a CPU | another" in machine.replace("\\|", "|") and "- numpy: 2.4.6 " in machine
-    assert "- cores: 2 " in machine and "B was busy when it began: load average 3.5" in machine
+    assert "- cpu: a CPU (A), another \\| CPU (B)\n" in machine and "- numpy: 2.4.6 (A), 2.5 (B)\n" in machine
+    assert "- cores: 2 (A), 4 (B)\n" in machine and "memory" not in machine and "B was busy when it began: load average 3.5" in machine
     for line in ("| g: same | us/object | 1,500 | 1,500 | 1.00 | 2, 1 | within spread |",
                  "| g: slow | us/object | 1,500 | 3,000 | 2.00 | 2, 1 | slower |",
                  "| g: fast | us/object | 1,500 | 500 | 0.333 | 2, 1 | faster |"):  # fmt: skip
