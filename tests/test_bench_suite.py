@@ -124,22 +124,24 @@ def test_all_in_a_row_as_typed(tmp_path: Path) -> None:
 def test_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     asked = []
 
-    def fake(command: list[str]) -> subprocess.CompletedProcess[str]:
+    def fake(command: list[str]) -> int:
         asked.append(command[2:])
         if "benchmarks.load" in command:
             raise KeyboardInterrupt
         save(Run("render", "typed", HERE, (Record("g", "n", (1.0,)),)), Path(command[command.index("--out") + 1]))
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
-    monkeypatch.setattr(suite.subprocess, "run", fake)
+    monkeypatch.setattr(suite, "_process", fake)
     with pytest.raises(KeyboardInterrupt):
         suite.run("render,load,train", tmp_path, peers=True)
     assert asked == [["benchmarks.render", "--out", str(tmp_path / "render.json")],
                      ["benchmarks.load", "--out", str(tmp_path / "load.json"), "--peers"]]  # fmt: skip
     assert "`typed`" in (tmp_path / "README.md").read_text() and "--only load,train" in capsys.readouterr().err
-    monkeypatch.setattr(suite.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(suite, "_process", lambda command: 2)
     with pytest.raises(JobError, match="render ended with exit code 2"):
         suite.run("render", tmp_path)
+    with pytest.raises(UsageError, match="a name that ends in .json"):
+        call(render.app, "--quick", "--out", tmp_path / "render.md")
     with pytest.raises(UsageError, match="no benchmark nothing; choose render, encode"):
         suite.run("render,nothing", tmp_path)
 
