@@ -140,7 +140,7 @@ def test_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(suite, "_process", lambda command: 2)
     with pytest.raises(JobError, match="render ended with exit code 2"):
         suite.run("render", tmp_path)
-    with pytest.raises(UsageError, match="a name that ends in .json"):
+    with pytest.raises(UsageError, match=r"a name that ends in \.json"):
         call(render.app, "--quick", "--out", tmp_path / "render.md")
     with pytest.raises(UsageError, match="no benchmark nothing; choose render, encode"):
         suite.run("render,nothing", tmp_path)
