@@ -46,15 +46,25 @@ def run(
         words = ["--out", str(out / f"{name}.json"), *(["--quick"] if quick else [])]
         words += ["--peers"] if peers and name == "load" else []
         try:
-            done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *words])
+            code = _process([sys.executable, "-m", f"benchmarks.{name}", *words])
         except KeyboardInterrupt:
             print(f"\nthe rest: --only {','.join(names[number - 1 :])}", file=sys.stderr)
             raise
-        if done.returncode:
+        if code:
             rest = ",".join(names[number - 1 :])
-            raise JobError(f"{name} ended with exit code {done.returncode}; see above. The rest: --only {rest}")
+            raise JobError(f"{name} ended with exit code {code}; see above. The rest: --only {rest}")
         readme = report.gather(out, list(GROUPS))
     print(readme)
+
+
+def _process(command: list[str]) -> int:
+    """Exit code of a command. It has a Ctrl-C too, and the time to remove what it has in temporary folders."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 @app.command()

@@ -109,17 +109,16 @@ def _alone(record: Record, other: Record | None) -> str:
 
 def _differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
     left, right = [run.machine for run in a], [run.machine for run in b]
-    both = [*left, *right]
     found = {name: (_all(_shown(m, name) for m in left), _all(_shown(m, name) for m in right))
              for name in ("cpu", "cores", "memory", "gpu", "driver", "system", "python")}  # fmt: skip
-    for package in dict.fromkeys(name for machine in both for name in machine.packages):
-        sides = ((machine.packages.get(package, "absent") for machine in side) for side in (left, right))
-        one, two = sides
-        found[package] = _all(one), _all(two)
+    for package in dict.fromkeys(name for machine in (*left, *right) for name in machine.packages):
+        one, two = (_all(machine.packages.get(package, "absent") for machine in side) for side in (left, right))
+        found[package] = one, two
     found["data"] = _all(run.data or "unknown" for run in a), _all(run.data or "unknown" for run in b)
-    lines = [f"{name}: {one} | {two}" for name, (one, two) in found.items() if one != two]
+    lines = [f"{name}: {one} (A), {two} (B)" for name, (one, two) in found.items() if one != two]
     for title, side in (("A", left), ("B", right)):
-        busy = max((machine.load or 0 for machine in side), default=0)
+        # The least of a folder's: each run of `make bench` finds the load of the one before it.
+        busy = min(machine.load or 0 for machine in side)
         if busy > 0.5 * min(machine.cores for machine in side):
             lines.append(f"{title} was busy when it began: load average {busy:g}")
     return lines
@@ -127,9 +126,9 @@ def _differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
 
 def _shown(machine: Machine, name: str) -> str:
     value = getattr(machine, name)
-    if name == "memory" and value is not None:
-        return f"{value / 1e9:.0f} GB"
-    return "none" if value in ("", None) else str(value)
+    if name == "memory":
+        return "unknown" if value is None else f"{value / 1e9:.0f} GB"
+    return str(value) or "none"
 
 
 def _all(values: Iterable[str]) -> str:
@@ -140,9 +139,10 @@ def page(found: Comparison, a: str, b: str) -> str:
     """A comparison as Markdown: the machines first."""
     lines = [f"# {cell(a)} (A) and {cell(b)} (B)", ""]
     if found.differences:
-        lines += ["What differs between them, A | B:", "", *(f"- {cell(line)}" for line in found.differences), ""]
+        lines += ["What differs between the machines and the data:", ""]
+        lines += [*(f"- {cell(line)}" for line in found.differences), ""]
     else:
-        lines += ["The same machine and versions.", ""]
+        lines += ["The same machine, versions and kind of data.", ""]
     if found.pairs:
         lines += ["| | unit | median A | median B | B/A | rounds | B is |", "|---|---|---|---|---|---|---|"]
     for pair in found.pairs:

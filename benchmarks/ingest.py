@@ -178,18 +178,19 @@ def linked(paths: Sequence[Path], count: int, folder: Path) -> Path:
     return folder
 
 
-def usable(folder: Path, layouts: set[str], count: int) -> list[Path]:
-    """Files of a folder that hold one good spectrum of one of the layouts."""
+def usable(folder: Path, layout: str, suffix: str, count: int) -> list[Path]:
+    """At most `count` files of a folder that hold one good spectrum in this layout; a seeded random choice."""
     found: list[Path] = []
     if folder.is_dir():
         root, names = find_files(str(folder))
+        names = [name for name in names if str(name).endswith(suffix)]
         for index in np.random.default_rng(0).permutation(len(names)):
             try:
                 opened = open_file(root / names[index])
                 good = all(isinstance(item, Spectrum) for item in opened.objects())
             except BadObjectError:
                 continue
-            if good and opened.layout in layouts:
+            if good and opened.layout == layout:
                 found.append(root / names[index])
             if len(found) == count:
                 break
@@ -201,15 +202,13 @@ def inputs(data: Path, scratch: Path, count: int) -> tuple[dict[str, list[Path]]
     from ingest.mock import MockConfig, write
 
     found, kinds = {}, {}
-    for name, survey, layouts in (("LAMOST gz", "lamost", {"lamost-table"}),
-                                  ("SDSS", "sdss", {"sdss-spec-lite"})):  # fmt: skip
-        paths = [p for p in usable(data / survey, layouts, count) if survey == "sdss" or p.suffix == ".gz"]
+    for name, survey, layout, suffix in (("LAMOST gz", "lamost", "lamost-table", ".gz"),
+                                         ("SDSS", "sdss", "sdss-spec-lite", ".fits")):  # fmt: skip
+        paths = usable(data / survey, layout, suffix, count)
         kinds[name] = "real" if paths else "mock"
         if not paths:
-            folder = write(
-                MockConfig(survey, n_files=2 * count, damaged_fraction=0.0), scratch / f"mock-{survey}"
-            ).folder
-            paths = [p for p in usable(folder, layouts, count) if survey == "sdss" or p.suffix == ".gz"]
+            config = MockConfig(survey, n_files=3 * count, damaged_fraction=0.0)
+            paths = usable(write(config, scratch / f"mock-{survey}").folder, layout, suffix, count)
         found[name] = paths
     return found, kinds
 

@@ -341,7 +341,7 @@ def main(
             return
         python = peers_python(peers_venv) if peers else None
         data = make_data((base / f"{image}-{objects}").resolve(), image, objects)
-        forms = {"webdataset": ("png",)} if quick else FORMS_HERE
+        forms: dict[str, Sequence[str]] = {"webdataset": ("png",)} if quick else FORMS_HERE
         draft.records = measure(data, image, rounds, seconds, list(map(int, counts)), python, threads, forms)
 
 

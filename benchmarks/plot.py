@@ -70,7 +70,7 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
         axes.annotate(figure(value), (edge, row), (4, 0), textcoords="offset points", va="center", fontsize=_TEXT)
     names = [r.name if len(r.name) <= 46 else r.name[:45] + "…" for r in records]
     axes.set_yticks(list(rows), names, fontsize=_TEXT)
-    axes.invert_yaxis()
+    axes.set_ylim(len(records) - 0.5, -0.5)
     axes.tick_params(axis="x", labelsize=_TEXT)
     axes.set_title(records[0].group, loc="left", fontsize=9)
     axes.set_xlabel(kind.label + (", logarithmic" if far else ""), fontsize=_TEXT, labelpad=1)

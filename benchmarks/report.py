@@ -18,6 +18,7 @@ from benchmarks.machine import Machine
 from benchmarks.plot import draw
 from benchmarks.records import Record, Run, load, write
 from benchmarks.tables import page
+from ingest.errors import UsageError, make_folder
 from ingest.files import write_text
 
 #: Where records of this machine go; git ignores it.
@@ -44,7 +45,13 @@ def recording(name: str, out: Path) -> Iterator[Draft]:
     Args:
         name: of the benchmark.
         out: the JSON file; the table and the plot go beside it.
+
+    Raises:
+        UsageError: `out` has another ending.
     """
+    if out.suffix != ".json":
+        raise UsageError(f"--out {out}: give a name that ends in .json; the table and the plot go beside it")
+    make_folder(out.parent)
     machine, draft = Machine.here(), Draft()
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     yield draft

@@ -124,22 +124,24 @@ def test_all_in_a_row_as_typed(tmp_path: Path) -> None:
 def test_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     asked = []
 
-    def fake(command: list[str]) -> subprocess.CompletedProcess[str]:
+    def fake(command: list[str]) -> int:
         asked.append(command[2:])
         if "benchmarks.load" in command:
             raise KeyboardInterrupt
         save(Run("render", "typed", HERE, (Record("g", "n", (1.0,)),)), Path(command[command.index("--out") + 1]))
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
-    monkeypatch.setattr(suite.subprocess, "run", fake)
+    monkeypatch.setattr(suite, "_process", fake)
     with pytest.raises(KeyboardInterrupt):
         suite.run("render,load,train", tmp_path, peers=True)
     assert asked == [["benchmarks.render", "--out", str(tmp_path / "render.json")],
                      ["benchmarks.load", "--out", str(tmp_path / "load.json"), "--peers"]]  # fmt: skip
     assert "`typed`" in (tmp_path / "README.md").read_text() and "--only load,train" in capsys.readouterr().err
-    monkeypatch.setattr(suite.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(suite, "_process", lambda command: 2)
     with pytest.raises(JobError, match="render ended with exit code 2"):
         suite.run("render", tmp_path)
+    with pytest.raises(UsageError, match=r"a name that ends in \.json"):
+        call(render.app, "--quick", "--out", tmp_path / "render.md")
     with pytest.raises(UsageError, match="no benchmark nothing; choose render, encode"):
         suite.run("render,nothing", tmp_path)
 
@@ -218,6 +220,14 @@ def test_what_follows_from_training_times() -> None:
     peaks = {"NVIDIA A100-SXM4-80GB": 312, "NVIDIA H100 80GB HBM3": 989, "NVIDIA H200": 989}
     assert {name: train.peak_of(name) and train.peak_of(name) // 1e12 for name in peaks} == peaks
     assert train.peak_of("NVIDIA H100 PCIe") is None and train.peak_of("NVIDIA GeForce RTX 4090 Laptop GPU") is None
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_loader_alone_goes_on_over_epochs(tmp_path: Path) -> None:
+    folders = train._shards(tmp_path, 60, ("png", "flux"))
+    found = train.alone_records(folders, 8, 1, steps=20, device="cpu")  # an epoch has six
+    assert [r.name for r in found] == ["loader alone, png", "loader alone, flux"]
+    assert all(r.group == "load on cpu, batch 8" and r.about == {"batch": 8} and r.median > 0 for r in found)
 
 
 # Files
@@ -366,8 +376,9 @@ def test_a_comparison_as_typed(tmp_path: Path) -> None:
     write(Run("x", "", other, tuple(b)), tmp_path / "b.json")
     text = call(suite.app, "compare", tmp_path / "a", tmp_path / "b.json")
     machine, _, rows = text.partition("| | unit")
-    assert "- cpu: a CPU | another" in machine.replace("\\|", "|") and "- numpy: 2.4.6 " in machine
-    assert "- cores: 2 " in machine and "B was busy when it began: load average 3.5" in machine
+    assert "- cpu: a CPU (A), another \\| CPU (B)\n" in machine and "- numpy: 2.4.6 (A), 2.5 (B)\n" in machine
+    assert "- cores: 2 (A), 4 (B)\n" in machine and "memory" not in machine
+    assert "- B was busy when it began: load average 3.5\n" in machine
     for line in ("| g: same | us/object | 1,500 | 1,500 | 1.00 | 2, 1 | within spread |",
                  "| g: slow | us/object | 1,500 | 3,000 | 2.00 | 2, 1 | slower |",
                  "| g: fast | us/object | 1,500 | 500 | 0.333 | 2, 1 | faster |"):  # fmt: skip
