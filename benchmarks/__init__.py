@@ -9,6 +9,7 @@
     load            batches of pictures, beside other people's loaders
     train           steps with the loader, beside cached batches
     whole           a large survey, once, from Parquet to verified shards
+    scale           the plan, beside jobs ten times larger than those that it was made from
     compare_matplotlib      how like matplotlib's our pictures are
 
 What they are made of:
@@ -19,6 +20,8 @@ What they are made of:
     plot            records as a picture
     report          the three files of a run, and the page of a folder
     comparison      two runs side by side
+    cost            what a survey takes on a machine, fitted to measured jobs
+    plan            the same as a table
     process         commands as a user types them
     samples         spectra to draw
     load_data       the pictures that loaders load

@@ -15,7 +15,7 @@ from ingest.errors import JobError, UsageError, make_folder, run_app
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
-    help="Measure each step of the road from spectrum to model, and compare records, plan with them.",
+    help="Measure each step of the road from spectrum to model, compare records, plan with them.",
 )  # fmt: skip
 #: In the order in which they run: what each measures, and about how many minutes it takes on two cores.
 GROUPS = {
