@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -184,6 +185,29 @@ def test_drop_path_reaches_a_backbone_that_has_it(tmp_path: Path) -> None:
     assert not torch.equal(model(pixels), model(pixels))
     model.eval()
     assert torch.equal(model(pixels), model(pixels))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_what_a_step_frees_is_kept_for_the_next_one() -> None:
+    script = """
+import resource, sys, torch
+from train.scoring import keep_freed_memory
+if "keep" in sys.argv:
+    keep_freed_memory()
+pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+values, before = torch.ones(10_000_000), pages()
+for _ in range(20):
+    doubled = values * 2
+    del doubled
+print(pages() - before)
+"""
+    given_out = {
+        word: int(
+            subprocess.run([sys.executable, "-c", script, word], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+        )
+        for word in ("keep", "not")
+    }
+    assert given_out["keep"] < given_out["not"] / 4
 
 
 def test_the_arithmetic_of_a_vit_b_16_is_counted() -> None:

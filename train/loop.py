@@ -30,7 +30,7 @@ from train.config import LoopConfig
 from train.meter import Meter, stop_on_interrupt
 from train.model import parameter_groups
 from train.run import claim, data_record, write_record
-from train.scoring import finite, make_accelerator
+from train.scoring import finite, keep_freed_memory, make_accelerator
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
 
@@ -169,6 +169,8 @@ def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], opt
     if record["status"] == "complete":
         accelerator.print(f"{out}: this run is complete; nothing to do. --resume never trains it again")
         return out
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     set_seed(config.seed)
     where = {
         "rank": accelerator.process_index, "world_size": accelerator.num_processes, "seed": config.seed,
