@@ -75,7 +75,7 @@ def keep_freed_memory() -> None:
     """For a process that trains on a CPU: let glibc keep what one step frees for the next one.
 
     It would give tensors of more than 32 MB back to the system, which hands them out again page by page, zeroed: a
-    fifth of the time of a step. Elsewhere, and with another allocator, nothing is done.
+    seventh of the CPU time of fine-tuning a ViT-S in batches of 32. With another allocator nothing is done.
     """
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
