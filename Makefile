@@ -142,7 +142,7 @@ test: $(STAMP)  ## Lint, types and tests
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(PYTHON) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 format: $(STAMP)  ## Format the code and mend what ruff can
 	@$(VENV)/bin/ruff check --fix .
