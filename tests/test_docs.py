@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -148,7 +149,9 @@ def made(words: list[str]) -> list[list[str]]:
     unknown = [name for name in variables if f"$({name})" not in MAKEFILE and f"{name} ?=" not in MAKEFILE]
     assert not unknown, f"the Makefile has no {', '.join(unknown)}"
     command = ["make", "-n", "-o", ".venv/.made", *words[1:]]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    # What `make test` was given is not meant for them.
+    apart = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES")}
+    done = subprocess.run(command, cwd=ROOT, env=apart, capture_output=True, text=True, check=True)
     lines = done.stdout.replace("\\\n", " ").splitlines()
     where = next((word.partition("=")[2] for word in words if word.startswith("WHERE=")), "")
     return [[word.replace("$WHERE", where) for word in plain(line)] for line in lines if COMMAND.match(line)]

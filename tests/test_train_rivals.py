@@ -22,12 +22,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def runs(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> tuple[Path, Path]:
-    """A model of pictures with two tasks, and one of spectra with one of them, on shards cut otherwise."""
+    """A model of pictures with two tasks, and one of spectra with one of them, cut and rounded otherwise."""
     folder = tmp_path_factory.mktemp("rivals")
     mine = small_run(small_shards(spectra_folder, folder / "pictures"), folder / "mine", epochs=1)
     flux = ShardConfig(encoding="flux", image=IMAGE, samples_per_shard=17)
     build(flux, spectra_folder, folder / "flux", engine=Engine(workers=0))
-    config = TrainConfig(task="classify", shards=(str(folder / "flux"),), backbone="sequence-tiny", epochs=2)
+    config = TrainConfig(task="classify", shards=(str(folder / "flux"),), backbone="sequence-tiny", epochs=2,
+                         precision="bf16")  # fmt: skip
     return mine, fit(config, folder / "theirs", device="cpu", threads=1, log="none")
 
 

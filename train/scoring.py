@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
 from ingest.errors import UsageError
@@ -65,10 +66,13 @@ def make_accelerator(
         )
     suits = device in ("auto", "cuda") and here["cuda"] and torch.cuda.is_bf16_supported()
     bf16 = precision == "bf16" or (precision == "auto" and suits)
+    rounding = "bf16" if bf16 else "no"
+    if is_initialized() and AcceleratorState().mixed_precision != rounding:
+        # accelerate knows one precision a process; here models of two may answer, one after the other.
+        AcceleratorState._reset_state()
     return Accelerator(
-        mixed_precision="bf16" if bf16 else "no", cpu=device == "cpu", log_with=None if log == "none" else log,
-        project_dir=out,
-    )  # fmt: skip
+        mixed_precision=rounding, cpu=device == "cpu", log_with=None if log == "none" else log, project_dir=out
+    )
 
 
 def keep_freed_memory() -> None:
