@@ -24,22 +24,13 @@ from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from ingest.errors import run_app
 from shards import loader
 from shards.encoding import ENCODINGS
-from train.meter import PEAKS, forward_flops
+from train.meter import forward_flops, peak_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 SIZE = 224
 CACHED, LOADER = "cached batches", "loader"
 #: Per device: what the model is called, and the ways to run it.
 MODELS = {"cpu": ("tiny", ("",)), "cuda": ("ViT-B/16 bf16", ("", "compiled, "))}
-#: Names that hold one of `meter.PEAKS` and are GPUs with another peak.
-OTHERS = ("H100 PCIe", "H100 NVL", "H200 NVL", "4090 D", "4090 Laptop")
-
-
-def peak_of(gpu: str) -> float | None:
-    """Dense bf16 peak of a GPU by its name, FLOP/s; None where it is not known."""
-    if any(other in gpu for other in OTHERS):
-        return None
-    return next((peak for name, peak in PEAKS.items() if name in gpu), None)
 
 
 def training_name(device: str, way: str, source: str) -> str:

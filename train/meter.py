@@ -24,6 +24,8 @@ from train.model import SpectrumModel
 PEAKS = {
     "RTX 4090": 165.2e12, "RTX 3090": 71e12, "A100": 312e12, "L40S": 362e12, "H100": 989.4e12, "H200": 989.4e12,
 }  # fmt: skip
+#: Names that hold one of these and are GPUs with another peak.
+OTHERS = ("H100 PCIe", "H100 NVL", "H200 NVL", "4090 D", "4090 Laptop")
 
 #: Of the spectrum that the arithmetic of a model is counted on: LAMOST's 3,909, rounded up as a loader does.
 PIXELS = 3936
@@ -42,8 +44,7 @@ class Meter:
         self.flops = 3 * forward_flops(model, size, accelerator.device)
         self.peak = None
         if accelerator.device.type == "cuda":
-            name = torch.cuda.get_device_name(accelerator.device)
-            self.peak = next((peak for key, peak in PEAKS.items() if key in name), None)
+            self.peak = peak_of(torch.cuda.get_device_name(accelerator.device))
         self.seen, self.waited, self.busy = 0, 0.0, 0.0
         self.line: tqdm[Any]
 
@@ -109,6 +110,13 @@ class Meter:
     def close(self) -> None:
         """Leave the line as it is."""
         self.line.close()
+
+
+def peak_of(gpu: str) -> float | None:
+    """Dense bf16 peak of a GPU by its name, FLOP/s; None where it is not known."""
+    if any(other in gpu for other in OTHERS):
+        return None
+    return next((peak for name, peak in PEAKS.items() if name in gpu), None)
 
 
 def forward_flops(model: Any, size: int, device: torch.device) -> float:
