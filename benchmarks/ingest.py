@@ -34,6 +34,7 @@ from ingest.schema import PARQUET_OPTIONS, Spectrum, to_table
 from ingest.surveys import open_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", "../shared/data"))
 #: Files that jobs read, again and again: more than a row group has rows, or its pages would hold a file twice.
 DISTINCT = 200
 _KEYS = ("OBSID", "RA", "DEC", "CLASS", "SUBCLASS", "Z", "Z_ERR", "SNRU", "SNRG", "SNRR", "SNRI", "SNRZ")
@@ -216,9 +217,7 @@ def inputs(data: Path, scratch: Path, count: int) -> tuple[dict[str, list[Path]]
 @app.command()
 def main(
     out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "ingest.json",
-    data: Annotated[Path, typer.Option(help="Folder of real files; without one, a mock survey.")] = Path(
-        os.environ.get("SPECSHARDS_REAL_DATA", "../shared/data")
-    ),
+    data: Annotated[Path, typer.Option(help="Folder of real files; without one, a mock survey.")] = REAL,
     files: Annotated[int, typer.Option(help="Files of each survey that are read, again and again.", min=2)] = 100,
     objects: Annotated[int, typer.Option(help="Files of a large job; a small one has a quarter.", min=8)] = 4000,
     largest: Annotated[int, typer.Option(help="Files of the largest job whose memory is measured.", min=1)] = 10_000,

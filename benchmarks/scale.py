@@ -6,7 +6,6 @@ all cores; so is an epoch of the loader over the shards that came of it. Nothing
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -72,10 +71,10 @@ def main(
     source: Annotated[
         Path | None, typer.Option("--records", help="Folder of records. [what `make bench` left, else those kept]")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder of real files; without one, a mock survey.")] = Path(
-        os.environ.get("SPECSHARDS_REAL_DATA", "../shared/data")
+    data: Annotated[Path, typer.Option(help="Folder of real files; without one, a mock survey.")] = ingest.REAL,
+    files: Annotated[int, typer.Option(help="Files of each survey, linked as often as it takes.", min=2)] = (
+        ingest.DISTINCT
     ),
-    files: Annotated[int, typer.Option(help="Files of each survey, linked as often as it takes.", min=2)] = 100,
     quick: Quick = False,
 ) -> None:
     """Run jobs ten times larger than those measured, and say how far off the plan is."""
@@ -84,7 +83,7 @@ def main(
     with recording("scale", out) as draft, tempfile.TemporaryDirectory() as name:
         scratch, times = Path(name), 1 if quick else TIMES
         draft.notes = [QUICK_NOTE] if quick else []
-        paths, kinds = ingest.inputs(data, scratch, files)
+        paths, kinds = ingest.inputs(data, scratch, 4 if quick else files)
         draft.notes += [f"{survey}: {kinds[survey]} files" for survey in paths]
         for survey, its in paths.items():
             costs = Costs.of(known, survey, "png")
