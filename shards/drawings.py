@@ -179,17 +179,22 @@ def outline(
     column[wavelength == edges[-1]] -= 1
     inside = (column >= 0) & (column < len(edges) - 1)
     bad = np.unique(column[inside & ~good])
+    kept = np.flatnonzero(inside & good)
+    numbers, starts, counts = np.unique(column[kept], return_index=True, return_counts=True)
+    by_flux = kept[np.lexsort((flux[kept], column[kept]))]  # column after column, as `kept` is
+    outer = np.sort([by_flux[starts], by_flux[starts + counts - 1]], axis=0)
+    halves = starts + (counts - 1) // 2, starts + counts // 2
+    middle = [np.mean([values[places[half]] for half in halves], axis=0)
+              for values, places in ((wavelength, kept), (flux, by_flux))]  # fmt: skip
     ends: Lines = []
     middles: Lines = []
     last = -1
-    for number in np.unique(column[inside & good]).tolist():
-        here = np.flatnonzero(good & (column == number))
+    for number, *found, w, f in zip(numbers, *outer, *middle, strict=True):
         if not ends or np.any((bad > last) & (bad < number)):
             ends.append([])
             middles.append([])
-        found = sorted({int(here[np.argmin(flux[here])]), int(here[np.argmax(flux[here])])})
-        ends[-1] += [(float(wavelength[i]), float(flux[i])) for i in found]
-        middles[-1].append((float(np.median(wavelength[here])), float(np.median(flux[here]))))
+        ends[-1] += [(float(wavelength[i]), float(flux[i])) for i in dict.fromkeys(found)]
+        middles[-1].append((float(w), float(f)))
         last = number
     return ends, middles
 
