@@ -316,7 +316,7 @@ def main(
     scratch: Annotated[Path | None, typer.Option(help="Keep the data here, for the next run.")] = None,
     image: Annotated[str, typer.Option(help="The picture.")] = "map2d",
     objects: Annotated[int, typer.Option(help="Mock objects; four fifths of them are loaded.", min=40)] = 4000,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 4,
+    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 3,
     seconds: Annotated[float, typer.Option(help="Least length of a turn; short epochs are repeated.")] = 1.0,
     threads: Annotated[int | None, typer.Option(help="Of our loader. [all cores]", min=1)] = None,
     workers: Annotated[str, typer.Option(help="Worker processes of the other loaders, with commas.")] = "2,0",

@@ -60,16 +60,13 @@ class Data:
 
 def make_data(folder: Path, image: str, objects: int) -> Data:
     """Mock spectra as shards of every encoding, and their pictures as plain files; what is there already stays."""
-    from ingest.build import IngestConfig
-    from ingest.build import build as ingest
-    from ingest.mock import MockConfig, write
+    from ingest.mock.scale import ScaleConfig, write_parquet_survey
     from shards.build import build
     from shards.format import ShardConfig
 
     data = Data(folder)
     if not (folder / "spectra.done").exists():
-        mock = write(MockConfig(survey="lamost", n_files=objects), folder / "mock")
-        ingest(IngestConfig("lamost"), str(mock.folder), folder)
+        write_parquet_survey(ScaleConfig("lamost", n=objects), folder)
         (folder / "spectra.done").touch()
     for encoding in ENCODINGS:
         if not (data.shards(encoding) / "manifest.json").exists():

@@ -35,7 +35,7 @@ from shards.tar import TarWriter
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 #: What is timed as a job: picture and encoding.
 KINDS = (("map2d", "png"), ("map2d", "pnm"), ("map2d", "jpeg"), ("map2d", "flux"), ("simple", "png"),
-         ("overlap", "png"), ("overlap", "jpeg"))  # fmt: skip
+         ("overlap", "png"))  # fmt: skip
 
 
 def stage_records(spectra: Path, rounds: int, scratch: Path, count: int = 2048, tarred: int = 8192) -> list[Record]:
