@@ -12,6 +12,7 @@ LIMITS = ("minmax", "percentile", "fixed")
 SCALES = ("linear", "asinh")
 GRIDS = ("native", "stretch", "log")
 RESAMPLINGS = ("flux", "linear")
+FRAMES = ("observed", "rest")
 ORDERS = ("rows", "boustrophedon", "patch")
 #: What a channel of `map2d` can hold. `none` is black.
 CHANNELS = ("flux", "derivative", "curvature", "roi", "residual", "significance", "mask", "snr", "none")
@@ -42,7 +43,9 @@ class ImageConfig:
     Attributes:
         image: `simple`, `overlap` or `map2d`.
         size: side of the square picture, pixels.
-        window: wavelengths drawn, Angstrom, observed frame.
+        window: wavelengths drawn, Angstrom, in `frame`.
+        frame: of the wavelengths that a renderer is given: `observed`, or `rest`, for which `shards` divides them by
+            1 + z first. A picture in the rest frame knows its redshift.
         limits: where the flux scale begins and ends: `minmax` or `percentile` of each spectrum's good pixels, or
             `fixed` (of the flux channel of `map2d`).
         flux_min, flux_max: the fixed limits, in the survey's flux unit.
@@ -70,6 +73,7 @@ class ImageConfig:
     image: str = "map2d"
     size: int = 224
     window: tuple[float, float] = (3536.7, 10413.6)
+    frame: str = "observed"
     limits: str = "minmax"
     flux_min: float = -1.13
     flux_max: float = 144.97
@@ -94,7 +98,7 @@ class ImageConfig:
         """Check the fields; ValueError names the field, its value and what is allowed."""
         for name, allowed in (
             ("limits", LIMITS), ("scale", SCALES), ("order", ORDERS), ("grid", GRIDS), ("resample", RESAMPLINGS),
-            ("roi_unit", ("sigma", "flux")),
+            ("roi_unit", ("sigma", "flux")), ("frame", FRAMES),
         ):  # fmt: skip
             value = getattr(self, name)
             _check(value in allowed, f"{name}={value}: choose {', '.join(allowed[:-1])} or {allowed[-1]}")
@@ -142,8 +146,9 @@ class ImageConfig:
         return self.size // self.block
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """JSON-able content; without `frame` where it is `observed`, as from before there was another."""
+        content = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in content.items() if (k, v) != ("frame", "observed")}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ImageConfig:

@@ -19,6 +19,7 @@ Writing:
     write           one task: one shard number
     spectra         a folder of spectra Parquet: files and row groups
     blocks          its spectra in memory, a block at a time
+    frame           spectra in the rest frame, where that is asked for
     card            dataset card, table of counts, `_info.json`
 
 Checking and looking:

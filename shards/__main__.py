@@ -12,7 +12,7 @@ import typer
 from ingest import options
 from ingest.errors import UsageError, run_app
 from ingest.jobs import engine_of
-from render.config import CHANNEL_SETS, CHANNELS, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
+from render.config import CHANNEL_SETS, CHANNELS, FRAMES, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
 from shards import check_commands
 from shards.encoding import ENCODINGS
 from shards.format import ShardConfig
@@ -45,6 +45,9 @@ _Channels = Annotated[
     _picture(f"Of map2d: {', '.join(CHANNEL_SETS)}; or one or three, with commas, of {', '.join(CHANNELS)}."),
 ]
 _Grid = Annotated[str | None, _picture(f"Which wavelength a cell of map2d is: {_one_of(GRIDS)}.")]
+_Frame = Annotated[
+    str | None, _picture(f"Of the wavelengths: {_one_of(FRAMES)}; rest needs redshifts, and is refused for them.")
+]
 _Encoding = Annotated[
     str,
     typer.Option(help="How a sample is stored: " + "; ".join(f"{n} ({kind.about})" for n, kind in ENCODINGS.items())),
@@ -75,6 +78,7 @@ def make_survey(
     order: _Order = None,
     channels: _Channels = None,
     grid: _Grid = None,
+    frame: _Frame = None,
     samples_per_shard: _SamplesPerShard = 8192,
     seed: options.Seed = 0,
     workers: options.Workers = None,
@@ -93,6 +97,7 @@ def make_survey(
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
         size=size, block=block, limits=limits, scale=scale, order=order, channels=channels, grid=grid,
+        frame=frame,
     )  # fmt: skip
     engine = engine_of(workers, scheduler, memory)
     choice: dict[str, Any] = {
@@ -122,6 +127,7 @@ def build(
     order: _Order = None,
     channels: _Channels = None,
     grid: _Grid = None,
+    frame: _Frame = None,
     samples_per_shard: _SamplesPerShard = 8192,
     seed: options.Seed = 0,
     workers: options.Workers = None,
@@ -137,6 +143,7 @@ def build(
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
         size=size, block=block, limits=limits, scale=scale, order=order, channels=channels, grid=grid,
+        frame=frame,
     )  # fmt: skip
     build(
         config, spectra, out, survey=survey, engine=engine_of(workers, scheduler, memory),

@@ -17,12 +17,15 @@ from ingest.quarantine import quarantine_row
 from render import RenderError, renderer
 from shards.blocks import SpectraBlock, read_blocks
 from shards.encoding import ENCODINGS
-from shards.format import Manifest, ShardConfig
+from shards.format import LABELS, Manifest, ShardConfig
+from shards.frame import framed
 from shards.job import Claim, earlier, locked, publish, run, start
 from shards.plan import cut_tasks, fingerprint
 from shards.spectra import RowGroup, SpectraFolder
 from shards.visits import keep_together, near_rows
 from shards.write import Account, Portion, Task
+
+_Z = LABELS.index("z")
 
 
 @dataclass(frozen=True)
@@ -142,10 +145,11 @@ def _draw(
     payloads: list[bytes] = []
     for index in range(len(block)):
         try:
-            spectrum = block.arrays(index)
+            redshift = block.labels[index, _Z]
+            spectrum, grid = framed(config.image.frame, block.arrays(index), block.grid(index), redshift)
             # Also where the spectrum itself is stored: what cannot be drawn is set aside now, not met while loading.
             drawer.codes(*spectrum, out=codes)
-            payloads.append(encoding.encode(codes, spectrum, block.grid(index)))
+            payloads.append(encoding.encode(codes, spectrum, grid))
             drawn.append(index)
         except RenderError as error:
             quarantine.append(quarantine_row(*block.place(index), "render", error))

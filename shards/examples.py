@@ -21,6 +21,7 @@ from render import RenderError, renderer
 from shards.encoding import ENCODINGS, Encoding
 from shards.flux import Arrays
 from shards.format import Manifest
+from shards.frame import framed
 from shards.origin import Origin
 from shards.png import encode_compact
 from shards.tally import Pick, rows_of
@@ -124,7 +125,8 @@ def collect(
             if not isinstance(spectrum, str):
                 coverage[manifest.surveys[pick.survey]].add(spectrum)
     else:
-        _from_origins({pick.row: example for pick, example in found.items()}, origins, coverage)
+        frame = manifest.config.image.frame
+        _from_origins({pick.row: example for pick, example in found.items()}, origins, coverage, frame)
     examples = sorted(found.items(), key=lambda item: _order(manifest, *item))
     return Examples([example for _, example in examples], {k: v for k, v in coverage.items() if v.first})
 
@@ -185,8 +187,14 @@ def _url(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-def _from_origins(examples: dict[int, Example], origins: Sequence[Origin], coverage: dict[str, Coverage]) -> None:
-    for spectrum, meta, row in _spectra(examples, origins):
+def _from_origins(
+    examples: dict[int, Example], origins: Sequence[Origin], coverage: dict[str, Coverage], frame: str
+) -> None:
+    for observed, meta, row in _spectra(examples, origins):
+        try:
+            spectrum, _ = framed(frame, observed, None, meta.get("z"))
+        except RenderError:
+            continue  # it is in the quarantine
         if row in examples and meta["object_id"] == examples[row].row.get("object_id"):
             # Copies: a view would keep the whole block in memory.
             flux, ivar, wave, mask = spectrum
@@ -203,7 +211,8 @@ def _spectra(examples: dict[int, Example], origins: Sequence[Origin]) -> Iterato
                 rows = block.rows.tolist()
                 beside = {*np.linspace(0, len(rows) - 1, min(len(rows), _BESIDE)).round().astype(int).tolist()}
                 taken = sorted(beside | {i for i, row in enumerate(rows) if row in examples})
-                meta = block.meta.select(["object_id", "survey"]).take(taken).to_pylist()
+                names = [name for name in ("object_id", "survey", "z") if name in block.meta.column_names]
+                meta = block.meta.select(names).take(taken).to_pylist()
                 for i, known in zip(taken, meta, strict=True):
                     yield block.arrays(i), known, rows[i]
         except (JobError, pa.ArrowException, OSError):

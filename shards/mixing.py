@@ -110,6 +110,7 @@ def agreed(
         for what, theirs, ours in (
             ("encoding", manifest.config.encoding, first.config.encoding),
             ("image configuration", manifest.config.image, first.config.image),
+            ("frame", manifest.config.image.frame, first.config.image.frame),
             ("labels", manifest.labels, first.labels),
             ("classes", manifest.classes, first.classes),
         ):
@@ -122,6 +123,11 @@ def agreed(
             raise UsageError(
                 f"{folder}: splits the sky otherwise than {folders[0]}; make both with one seed and split"
             )
+    if image is not None and image.frame != first.config.image.frame:
+        raise UsageError(
+            f"{folders[0]}: holds spectra in the {first.config.image.frame} frame, not {image.frame}; make shards "
+            f"with --frame {image.frame}"
+        )
     if image is not None and image != first.config.image and not drawn_here:
         asked, there = image.to_dict(), first.config.image.to_dict()
         changed = ", ".join(f"{k} {there[k]}, not {asked[k]}" for k in there if there[k] != asked[k])

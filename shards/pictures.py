@@ -18,6 +18,7 @@ from ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from render import ImageConfig, RenderError, renderer
 from shards.blocks import iter_blocks
 from shards.flux import Arrays
+from shards.frame import framed
 from shards.spectra import SpectraFolder, holds_spectra
 
 
@@ -29,7 +30,7 @@ class PictureBatch:
         pixel_values: uint8 `(B, S, S, 3)`, RGB.
         rows: B dictionaries with object_id, survey, ra, dec, source_file and the labels that are known.
         quarantine: objects met since the last batch that could not be read or drawn: file, row, stage, reason,
-            exception.
+            exception. Also objects without a redshift, where `image` is of the rest frame.
         spectra: of the same objects, flux, ivar, wavelength and mask as they were drawn; only where asked for.
     """
 
@@ -62,8 +63,9 @@ def pictures(
             done.clear()
         return batch
 
-    for meta, arrays in objects(inputs, quarantine):
+    for meta, observed in objects(inputs, quarantine):
         try:
+            arrays, _ = framed(image.frame, observed, None, meta.get("z"))
             codes.append(drawer.codes(*arrays).copy())
             rows.append(meta)
             if keep_spectra:

@@ -134,10 +134,12 @@ def _fingerprints(data: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def check_pictures(card: Card, image: Mapping[str, Any], folders: Sequence[str]) -> None:
-    """Raise UsageError where shards hold other pictures than a model learnt from."""
+    """Raise UsageError where shards hold other pictures, or spectra in another frame, than a model learnt from."""
+    different = [
+        name for name in [*card.image, *({"frame"} - card.image.keys())] if image.get(name) != card.image.get(name)
+    ]
     if card.config.view != "picture":
-        return
-    different = [name for name in card.image if image.get(name) != card.image[name]]
+        different = [name for name in different if name == "frame"]
     if different:
         raise UsageError(
             f"SHARDS={','.join(folders)}: pictures made otherwise than those the model learnt from "

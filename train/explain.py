@@ -106,6 +106,7 @@ class Sight:
         spread: the attention along the wavelengths.
         said: the answer to each label, in words.
         kind, z: predicted class and redshift, None where the model has no such task.
+        frame: of the wavelengths, `observed` or `rest`.
     """
 
     row: dict[str, Any]
@@ -116,6 +117,7 @@ class Sight:
     said: dict[str, str]
     kind: str | None
     z: float | None
+    frame: str
 
 
 def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, batch: PictureBatch) -> list[Sight]:
@@ -136,7 +138,10 @@ def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, ba
     parts = split_logits(card.tasks, logits)
     answers = [(task, task.decode(part)) for task, part in zip(card.tasks, parts, strict=True)]
     objects = zip(batch.rows, batch.spectra, seen, strict=True)
-    return [Sight(row, spectrum, *what, *_said(answers, i)) for i, (row, spectrum, what) in enumerate(objects)]
+    return [
+        Sight(row, spectrum, *what, *_said(answers, i), image.frame)
+        for i, (row, spectrum, what) in enumerate(objects)
+    ]
 
 
 def _said(
@@ -198,7 +203,7 @@ def _plot_attention(flux: Axes, share: Axes, sight: Sight, colours: dict[str, An
     flux.tick_params(labelbottom=False)
     share.set(xlim=flux.get_xlim(), ylim=(0, None), ylabel="attention, 1 = even")
     nowhere = f"; {100 * spread.blank:.0f}% of the attention where none is shown" if sight.picture is not None else ""
-    share.set_xlabel(f"wavelength (Å, vacuum, observed frame){nowhere}")
+    share.set_xlabel(f"wavelength (Å, vacuum, {sight.frame} frame){nowhere}")
 
 
 def _plot_flux(axes: Axes, sight: Sight) -> None:
@@ -218,9 +223,10 @@ def _mark_lines(flux: Axes, share: Axes, sight: Sight) -> None:
     z = sight.z if z is None else z
     if z is None and kind != "STAR":
         return
+    moved = 1 + (z or 0.0) if sight.frame == "observed" else 1.0
     left, right = flux.get_xlim()
     for name, rest in strong_lines(kind):
-        at = rest * (1 + (z or 0.0))
+        at = rest * moved
         if left < at < right:
             for axes in (flux, share):
                 axes.axvline(at, color="#1b7f79", lw=0.7, ls=":")

@@ -119,7 +119,7 @@ def _head(card: Card, content: Mapping[str, Any]) -> str:
     return (
         f"# {tasks} from pictures of spectra{mock}\n\nA vision transformer ({backbone}) that "
         f"reads an astronomical spectrum as a picture (`{image.image}`, {image.size} × {image.size} pixels, "
-        f"{image.window[0]:g} to {image.window[1]:g} Å, observed frame), trained with specshards."
+        f"{image.window[0]:g} to {image.window[1]:g} Å, {image.frame} frame), trained with specshards."
     )
 
 

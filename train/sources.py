@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ingest.errors import JobError
+from ingest.errors import JobError, UsageError
 from render import ImageConfig
 from shards import loader as shard_loader
 from shards.pictures import pictures
@@ -49,13 +49,16 @@ def from_shards(
     """Samples of one split, in the order of its sidecar.
 
     Raises:
-        UsageError: an empty split, or shards of other pictures that cannot be drawn anew.
+        UsageError: an empty split, or shards of other pictures that cannot be drawn anew, or of another frame.
     """
     view = card.config.view
     image = ImageConfig.from_dict(card.image) if view == "picture" else None
     with shard_loader.open(
         folder, split, batch_size, image=image, view=view, device=device, shuffle=False, threads=threads
     ) as loader:
+        mine, theirs = ImageConfig.from_dict(card.image).frame, loader.manifests[0].config.image.frame
+        if mine != theirs:
+            raise UsageError(f"{folder}: spectra in the {theirs} frame; the model learnt from the {mine} frame")
         known = loader.sidecar(KNOWN.names).select(KNOWN.names).cast(KNOWN)
         for number, batch in enumerate(loader):
             part, counts = known.slice(number * batch_size, batch_size), batch["valid"]

@@ -118,7 +118,7 @@ def make_tasks(
         sidecar: columns of the train split's table; only `subclass` asks for one.
 
     Raises:
-        UsageError: no such task, or no object of the train split has its label.
+        UsageError: no such task, or no object of the train split has its label, or it was used to make the data set.
     """
     check_tasks(config)
     return tuple(_make(name, config, manifests, sidecar) for name in config.tasks)
@@ -130,6 +130,11 @@ def _make(
     where = ", ".join(config.shards)
     if name in REGRESSIONS:
         label = REGRESSIONS[name][0]
+        if label == "z" and any(manifest.config.image.frame == "rest" for manifest in manifests):
+            raise UsageError(
+                f"{where}: spectra in the rest frame were made with the redshift that TASK={name} would learn; make "
+                "shards in the observed frame (without --frame)"
+            )
         stats = combine_stats([manifest.label_stats[label] for manifest in manifests])
         if not stats.count:
             raise UsageError(f"{where}: no object of the train split has a {label}, so TASK={name} cannot be learnt")

@@ -115,7 +115,12 @@ class Drawing:
 
     @classmethod
     def of(cls, config: PretrainConfig, out: Path, start: Start) -> Drawing:
-        """For the data of a run."""
+        """For the data of a run; UsageError for spectra in the rest frame."""
+        for folder, manifest in zip(config.shards, start.train.manifests, strict=True):
+            if manifest.config.image.frame != "observed":
+                raise UsageError(
+                    f"{folder}: spectra in the rest frame; a tokenizer reads those as they were observed"
+                )
         mock = any(manifest.mock for manifest in start.train.manifests)
         card = {"config": config.to_dict(), "data": list(start.data), "mock": mock, "model": "", "best": None}
         return cls(config, out, card, (start.train.samples, start.val.samples))

@@ -1,0 +1,41 @@
+"""Spectra in the frame that a picture is of: as they were observed, or with the redshift taken out.
+
+The rest frame is a choice that has to be made (`ImageConfig.frame`), because it draws a label into every picture: who
+uses what was made of them must know the redshift already. Training refuses it for the redshift itself.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ingest.schema import log_grid
+from render import RenderError
+from shards.flux import Arrays, Grid
+
+
+def framed(frame: str, spectrum: Arrays, grid: Grid | None, redshift: float | None) -> tuple[Arrays, Grid | None]:
+    """A spectrum and its grid, in `frame`.
+
+    Args:
+        frame: `observed` gives both back as they are; `rest` divides the wavelengths by 1 + z.
+        spectrum: flux, ivar, wavelength in the observed frame (Angstrom) and mask, `(N,)` each.
+        grid: coefficients from which `log_grid` gives these wavelengths, or None.
+        redshift: z of the object; None or NaN where nobody knows it.
+
+    Raises:
+        RenderError: the rest frame of an object without a redshift.
+    """
+    if frame == "observed":
+        return spectrum, grid
+    if redshift is None or not -1 < redshift < math.inf:
+        raise RenderError("no redshift, which the rest frame divides wavelengths by")
+    flux, ivar, wavelength, mask = spectrum
+    if grid is None:
+        moved = (wavelength / (1 + redshift)).astype(wavelength.dtype)
+    else:
+        # A spectrum that is stored by its coefficients must give the very wavelengths that were drawn.
+        grid = grid[0] - float(np.log10(1 + redshift)), grid[1]
+        moved = log_grid(*grid, len(flux))
+    return (flux, ivar, moved, mask), grid
