@@ -22,6 +22,7 @@ What they are made of:
     comparison      two runs side by side
     cost            what a survey takes on a machine, fitted to measured jobs
     plan            the same as a table
+    figures         the tables of the project's pages, from the records that are kept
     process         commands as a user types them
     samples         spectra to draw
     load_data       the pictures that loaders load

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import comparison, report
+from benchmarks.figures import figures
 from benchmarks.plan import plan
 from ingest.errors import JobError, UsageError, make_folder, run_app
 
@@ -19,8 +20,8 @@ app = typer.Typer(
 )  # fmt: skip
 #: In the order in which they run: what each measures, and about how many minutes it takes on two cores.
 GROUPS = {
-    "render": ("drawing", 0.5), "encode": ("encodings", 0.5), "ingest": ("survey files to Parquet", 4.0),
-    "shards": ("Parquet to shards", 4.5), "load": ("loaders", 3.0), "train": ("training steps", 0.5),
+    "render": ("drawing", 0.5), "encode": ("encodings", 0.3), "ingest": ("survey files to Parquet", 2.5),
+    "shards": ("Parquet to shards", 5.5), "load": ("loaders", 3.5), "train": ("training steps", 0.5),
 }  # fmt: skip
 
 
@@ -85,6 +86,7 @@ def compare(
 
 
 app.command()(plan)
+app.command()(figures)
 
 
 if __name__ == "__main__":

@@ -110,10 +110,11 @@ class Costs:
         if not load or not ingest:
             missing = "bench-ingest" if not ingest else "bench-load"
             raise UsageError(f"no record of {survey}, {encoding}; run `make {missing}` again")
+        loader = min(load, key=lambda r: r.name)  # dali before plain, as by default
         return cls(
             ingest=Job.fit(ingest),
             shards=shards,
-            load=min(r.median * r.about["threads"] for r in load),
+            load=loader.median * loader.about["threads"],
             file=ingest[-1].about["input_bytes"],
             parquet=ingest[-1].bytes or 0.0,
             sample=wanted[-1].bytes or 0.0,

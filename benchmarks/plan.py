@@ -23,7 +23,7 @@ SAMPLE_FLOP = 105.9e9
 #: Share of a GPU's peak that training reaches where nobody measured it: 14 million objects, 30 epochs and nine days
 #: (the paper's) are 540 samples a second, which is that share of an RTX 4090.
 SHARE = 0.35
-KEPT = Path("benchmarks/results/2-core-cpu")
+KEPT = Path(__file__).parent / "results" / "2-core-cpu"
 #: Group of the records that the plan takes from each benchmark.
 GROUPS = {"ingest": GROUP, "shards": GROUP, "load": "load map2d"}
 
@@ -123,6 +123,8 @@ def assumptions(costs: Costs, machine: Machine, runs: Mapping[str, Run], disk: s
     lines = [
         f"each core is as fast as one of the {here.cores} of {here.cpu} that the records are from, and cores add up: "
         f"nothing beyond {here.cores} was measured",
+        "what a job's own process does beside its workers counts as shared by nobody, though on the few cores of the "
+        "records a part of it is that they waited for a core",
         f"ingest: {formula(costs.ingest)}",
         f"shards: {formula(costs.shards)}",
         f"loader: {1e6 * costs.load:,.0f} us of one core a sample",

@@ -6,10 +6,11 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from ingest.schema import Spectrum, to_table, write_parquet
 
@@ -104,3 +105,11 @@ def sets(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
         return made[encoding]
 
     return of
+
+
+def call(app: Any, *arguments: object) -> str:
+    """Standard output of a command; what it raises is raised."""
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout

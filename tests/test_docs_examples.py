@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import json
 import re
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -29,6 +28,7 @@ import yaml
 from astropy.io import fits
 
 import ingest.surveys
+from benchmarks import figures
 from ingest.jobs import Engine
 from ingest.schema import PROGRAM_VERSION, to_table, write_parquet
 from ingest.surveys import open_file
@@ -317,36 +317,12 @@ def test_polars_counts_classes(counts: tuple[Path, dict[str, int]], monkeypatch:
 
 # Figures, citation
 
-_DRAW = [("render", f"{image} codes") for image in ("map2d", "simple", "overlap")]
-#: Of each row of the README's table: the records, and how many of the row's units are in a second.
-FIGURES: list[tuple[str, float, list[tuple[str, str]]]] = [
-    ("render", 1e6, _DRAW),
-    ("render", 1e6, [(group, name.replace("codes", "RGB")) for group, name in _DRAW]),
-    ("render", 1e6, [(group, name.replace(" codes", ", matplotlib figure")) for group, name in _DRAW]),
-    ("encode", 1e6, [("encode map2d", "png"), ("encode map2d", "OpenCV PNG")]),
-    ("ingest", 1e3, [("read LAMOST gz", "ours"), ("read LAMOST gz", "astropy loop")]),
-    ("ingest", 1e3, [("read SDSS", "ours"), ("read SDSS", "astropy loop")]),
-    ("ingest", 1e3, [(f"ingest {name}", "ours, Parquet written") for name in ("LAMOST gz", "SDSS")]),
-    ("ingest", 1, [("peak memory", f"{n} files") for n in (1000, 10000, 50000)]),
-    ("million", 1e6, [("1,000,000 objects, 2 workers", name) for name in ("build", "verify --deep")]),
-    ("load", 1e6, [("load map2d", f"{name}") for name in
-                   ("specshards dali, png", "specshards plain, png", "webdataset, RGB PNG, 2 workers")]),
-    ("train", 1e3, [("train on cpu, batch 64", f"tiny, {name}") for name in ("loader", "cached batches")]),
-]  # fmt: skip
 
-
-def test_every_figure_of_the_readme_is_that_of_its_record() -> None:
-    text = (ROOT / "README.md").read_text()
-    rows = re.findall(r"^\| .+ \| ([\d.,; ]+) \| `(2-core-cpu-\w+\.json)` \|$", text, re.M)
-    assert len(rows) == len(FIGURES)
-    for (shown, file), (stem, unit, names) in zip(rows, FIGURES, strict=True):
-        assert file == f"2-core-cpu-{stem}.json"
-        content = json.loads((ROOT / "benchmarks" / "results" / file).read_text())
-        records = {(r["group"], r["name"]): unit * statistics.median(r["values"]) for r in content["records"]}
-        figures = re.findall(r"[\d,]*\d(?:\.\d+)?", shown.replace(", ", " "))
-        for figure, name in zip(figures, names, strict=True):
-            digits = len(figure.partition(".")[2])
-            assert figure == f"{records[name]:,.{digits}f}", (file, name)
+@pytest.mark.parametrize("page", figures.PAGES)
+def test_the_figures_of_a_page_are_those_of_the_records(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert "<!-- figures " in text
+    assert figures.renewed(text) == text, "run `python -m benchmarks figures`"
 
 
 def test_the_citation_is_whole() -> None:
