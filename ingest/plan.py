@@ -42,7 +42,10 @@ class Part:
 
 
 def find_files(data: str, name: str = "DATA") -> tuple[Path, list[str]]:
-    """The survey files below a folder, matching a glob, or the one file: their root, and sorted paths below it.
+    """The survey files below a folder, or the one file, or those of a glob, which may match folders too.
+
+    Returns:
+        Their root, and sorted paths below it.
 
     Args:
         name: how the user calls this argument, for the message.
@@ -56,7 +59,10 @@ def find_files(data: str, name: str = "DATA") -> tuple[Path, list[str]]:
     elif path.is_file():
         root, found = path.parent, [path.name]
     elif glob.has_magic(data):
-        paths = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207
+        matches = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+        paths = {p for p in matches if p.is_file()}
+        for folder in filter(Path.is_dir, matches):
+            paths |= {folder / below for below in _without_copies(folder, _walk(str(folder), ""))}
         root = Path(os.path.commonpath([p.parent for p in paths])) if paths else path
         found = sorted(p.relative_to(root).as_posix() for p in paths)
     else:

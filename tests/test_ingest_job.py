@@ -25,7 +25,7 @@ from ingest.cuts import parse
 from ingest.errors import JobError, UsageError
 from ingest.jobs import Engine
 from ingest.mock import MockConfig, write
-from ingest.plan import make_plan
+from ingest.plan import find_files, make_plan
 from tests.conftest import ROOT
 from tests.test_ingest_layouts import HEADER, lamost_table, sdss_spec
 
@@ -308,3 +308,18 @@ def test_a_bad_deflate_block_is_named(tmp_path: Path) -> None:
     build(IngestConfig("lamost"), str(tmp_path), tmp_path / "out", engine=HERE, max_bad_fraction=1)
     reasons = [row["reason"] for row in pq.read_table(tmp_path / "out" / "ingest" / "quarantine.parquet").to_pylist()]
     assert len(reasons) == 1 and reasons[0].startswith("damaged gzip: ")
+
+
+def test_what_a_glob_finds(tmp_path: Path) -> None:
+    names = ("a/x.fits", "a/deep/y.fits.gz", "b/x.fits", "b/notes.txt", "c.fits", "c.txt")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    spectra = ["a/deep/y.fits.gz", "a/x.fits", "b/x.fits"]
+    assert find_files(str(tmp_path)) == (tmp_path, [*spectra, "c.fits"])
+    assert find_files(f"{tmp_path}/[ab]") == (tmp_path, spectra)
+    assert find_files(f"{tmp_path}/*") == (tmp_path, [*spectra, "c.fits", "c.txt"])  # a file that is named is meant
+    assert find_files(f"{tmp_path}/*/*.fits") == (tmp_path, spectra[1:])
+    assert find_files(f"{tmp_path}/a*") == (tmp_path / "a", ["deep/y.fits.gz", "x.fits"])
+    with pytest.raises(UsageError, match="no spectra there"):
+        find_files(f"{tmp_path}/q*")

@@ -31,7 +31,7 @@ from train.conformal import intervals
 from train.evaluate import check_pictures
 from train.run import Card, open_any
 from train.scoring import make_accelerator
-from train.sources import Source, from_shards, from_spectra, nothing_read
+from train.sources import KNOWN, Source, from_shards, from_spectra, nothing_read
 from train.tasks import split_logits
 
 _QUARANTINE = {"file": pa.string(), "row": pa.int64(), "stage": pa.string(), "reason": pa.string(),
@@ -206,5 +206,7 @@ def _summary(card: Card, account: Account, out: Path) -> str:
         lines += [f"  {n:,} x {reason}" for reason, n in reasons.most_common(5)] + [f"  listed in {beside}"]
     for row in account.first:
         shown = {k: v for k, v in row.items() if k not in ("model", "trained_on_mock", "ra", "dec") and v is not None}
-        lines.append("  " + "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else str(v) for k, v in shown.items()))
+        words = (f"{k} {v:.4f}" if isinstance(v, float) else str(v) if k in KNOWN.names else f"{k} {v}"
+                 for k, v in shown.items())  # fmt: skip
+        lines.append("  " + "  ".join(words))
     return "\n".join(lines)
