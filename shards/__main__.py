@@ -48,6 +48,7 @@ _Grid = Annotated[str | None, _picture(f"Which wavelength a cell of map2d is: {_
 _Frame = Annotated[
     str | None, _picture(f"Of the wavelengths: {_one_of(FRAMES)}; rest needs redshifts, and is refused for them.")
 ]
+_Window = Annotated[str | None, _picture("Wavelengths drawn, Angstrom in that frame (3536.7,10413.6).")]
 _Encoding = Annotated[
     str,
     typer.Option(help="How a sample is stored: " + "; ".join(f"{n} ({kind.about})" for n, kind in ENCODINGS.items())),
@@ -79,6 +80,7 @@ def make_survey(
     channels: _Channels = None,
     grid: _Grid = None,
     frame: _Frame = None,
+    window: _Window = None,
     samples_per_shard: _SamplesPerShard = 8192,
     seed: options.Seed = 0,
     workers: options.Workers = None,
@@ -97,7 +99,7 @@ def make_survey(
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
         size=size, block=block, limits=limits, scale=scale, order=order, channels=channels, grid=grid,
-        frame=frame,
+        frame=frame, window=window,
     )  # fmt: skip
     engine = engine_of(workers, scheduler, memory)
     choice: dict[str, Any] = {
@@ -128,6 +130,7 @@ def build(
     channels: _Channels = None,
     grid: _Grid = None,
     frame: _Frame = None,
+    window: _Window = None,
     samples_per_shard: _SamplesPerShard = 8192,
     seed: options.Seed = 0,
     workers: options.Workers = None,
@@ -143,7 +146,7 @@ def build(
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
         size=size, block=block, limits=limits, scale=scale, order=order, channels=channels, grid=grid,
-        frame=frame,
+        frame=frame, window=window,
     )  # fmt: skip
     build(
         config, spectra, out, survey=survey, engine=engine_of(workers, scheduler, memory),
@@ -212,15 +215,30 @@ def merge(
 def _shares(text: str | None) -> tuple[float, float, float] | None:
     if text is None:
         return None
-    try:
-        train, val, test = map(float, text.split(","))
-    except ValueError:
-        raise UsageError(f"--split {text}: give three shares, train, val, test, as 0.8,0.1,0.1") from None
+    train, val, test = _numbers("split", text, 3, "0.8,0.1,0.1: the shares of train, val and test")
     return train, val, test
 
 
+def _numbers(name: str, text: str, count: int, example: str) -> tuple[float, ...]:
+    try:
+        found = tuple(map(float, text.split(",")))
+    except ValueError:
+        found = ()
+    if len(found) != count:
+        raise UsageError(f"--{name} {text}: give {count} numbers, as {example}")
+    return found
+
+
 def _config(
-    image: str, preset: str, *, encoding: str, samples_per_shard: int, seed: int, channels: str | None, **choices: Any
+    image: str,
+    preset: str,
+    *,
+    encoding: str,
+    samples_per_shard: int,
+    seed: int,
+    channels: str | None,
+    window: str | None,
+    **choices: Any,
 ) -> ShardConfig:
     """The options as one checked configuration, before anything is read; of `choices`, None leaves the preset's."""
     import render
@@ -228,6 +246,8 @@ def _config(
     changes = {name: value for name, value in choices.items() if value is not None}
     if channels is not None:
         changes["channels"] = CHANNEL_SETS.get(channels) or tuple(name.strip() for name in channels.split(","))
+    if window is not None:
+        changes["window"] = _numbers("window", window, 2, "3536.7,10413.6")
     try:
         picture = replace(render.preset(preset, image), **changes)
     except ValueError as error:

@@ -168,6 +168,13 @@ def test_as_typed(lines: Path, tmp_path: Path) -> None:
     words = "build", "--spectra", lines, "--out", tmp_path / "x", "--workers", 0, "--max-bad-fraction", 0.5
     call(command.app, *words, "--frame", "rest")
     assert Manifest.load(tmp_path / "x").config.image.frame == "rest"
+    call(command.app, *words, "--frame", "rest", "--window", "1200,9000", "--force")
+    assert Manifest.load(tmp_path / "x").config.image == ImageConfig(frame="rest", window=(1200, 9000))
+    for wrong in ("1200", "a,b", "1,2,3", ""):
+        with pytest.raises(UsageError, match=r"give 2 numbers, as 3536\.7,10413\.6"):
+            call(command.app, *words, "--window", wrong)
+    with pytest.raises(UsageError, match="give two increasing wavelengths"):
+        call(command.app, *words, "--window", "9000,1200")
     with pytest.raises(UsageError, match="frame=moved: choose observed or rest"):
         call(command.app, *words, "--frame", "moved")
 

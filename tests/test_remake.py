@@ -191,5 +191,5 @@ def test_the_commands_say_what_they_were_not_given(made: dict[str, Path], tmp_pa
     assert Manifest.load(tmp_path / "a").config.split == (0.5, 0.3, 0.2)
     command.merge([str(made["lamost-png"]), str(made["sdss-png"])], str(tmp_path / "b"), workers=0)
     assert Manifest.load(tmp_path / "b").objects == 390
-    with pytest.raises(UsageError, match="give three shares"):
+    with pytest.raises(UsageError, match=r"give 3 numbers, as .* shares of train, val and test"):
         command.reshard(str(made["lamost-png"]), out, split="0.5,0.5", workers=0)
