@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from benchmarks import records
-from benchmarks.cost import Costs, Machine, stages
-from benchmarks.plan import KEPT, find, rate, speed, table
+from benchmarks import plan, records
 from benchmarks.process import GROUP
 from benchmarks.records import Record
 from benchmarks.tables import figure
@@ -157,10 +155,7 @@ def startup() -> str:
 
 def planned() -> str:
     """Of benchmarks/README.md: what `python -m benchmarks plan` prints of the kept records."""
-    runs = find(KEPT)
-    costs = Costs.of({name: run.records for name, run in runs.items()}, "lamost", "png")
-    machine = Machine(16, rate("nvme"), speed("rtx4090")[0])
-    return table(stages(costs, machine, 14_000_000, 30), costs, machine, 14_000_000, 30)
+    return plan.planned(14e6, "rtx4090", 16, "nvme", "lamost", "png", 30, plan.KEPT)[0]
 
 
 def scaled() -> str:

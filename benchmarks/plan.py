@@ -41,6 +41,21 @@ def plan(
     ] = None,
 ) -> None:
     """Say what a survey costs on a machine, stage by stage, from measured records, and what limits it."""
+    rows, assumed = planned(objects, gpu, cores, disk, survey, encoding, epochs, source)
+    print(f"{objects:,.0f} objects of {survey}, map2d {encoding}, on {cores} cores, {disk} disk, {gpu}\n")
+    print(rows)
+    print("\nAssumed:")
+    print("\n".join(f"- {line}" for line in assumed))
+
+
+def planned(
+    objects: float, gpu: str, cores: int, disk: str, survey: str, encoding: str, epochs: int, source: Path | None
+) -> tuple[str, list[str]]:  # fmt: skip
+    """The table of a plan, as Markdown, and what it assumes, a line each; see `plan` for the arguments.
+
+    Raises:
+        UsageError: a number out of range, a machine that is not known, or records that are missing.
+    """
     if objects < 1 or cores < 1 or epochs < 1:
         raise UsageError("give at least one object, one core and one epoch")
     runs = find(source)
@@ -48,10 +63,8 @@ def plan(
     images, said = speed(gpu)
     machine = Machine(cores, rate(disk), images)
     parts = stages(costs, machine, round(objects), epochs)
-    print(f"{objects:,.0f} objects of {survey}, map2d {encoding}, on {cores} cores, {disk} disk, {gpu}\n")
-    print(table(parts, costs, machine, round(objects), epochs))
-    print("\nAssumed:")
-    print("\n".join(f"- {line}" for line in [*assumptions(costs, machine, runs, disk), said]))
+    rows = table(parts, costs, machine, round(objects), epochs)
+    return rows, [*assumptions(costs, machine, runs, disk), said]
 
 
 def find(folder: Path | None) -> dict[str, Run]:

@@ -25,9 +25,11 @@ from ingest.surveys import multimodal_universe as mmu
 from ingest.surveys.common import placed
 from shards.flux import Arrays, Grid
 from shards.format import LABELS
+from shards.frame import framed
 from shards.spectra import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
 
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
+_Z = LABELS.index("z")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ class SpectraBlock:
     def grid(self, i: int) -> Grid | None:
         """The coefficients that the wavelengths of row `i` are made of; None where they were read."""
         return None if self._grid is None else (float(self._grid[i, 0]), float(self._grid[i, 1]))
+
+    def framed(self, i: int, frame: str) -> tuple[Arrays, Grid | None]:
+        """`arrays` and `grid` of row `i` in a frame.
+
+        Raises:
+            RenderError: the rest frame of a row without a redshift.
+        """
+        return framed(frame, self.arrays(i), self.grid(i), self.labels[i, _Z])
 
     def place(self, i: int) -> tuple[str, int]:
         """Where row `i` came from, for a quarantine row: file and row number."""

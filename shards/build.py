@@ -17,15 +17,12 @@ from ingest.quarantine import quarantine_row
 from render import RenderError, renderer
 from shards.blocks import SpectraBlock, read_blocks
 from shards.encoding import ENCODINGS
-from shards.format import LABELS, Manifest, ShardConfig
-from shards.frame import framed
+from shards.format import Manifest, ShardConfig
 from shards.job import Claim, earlier, locked, publish, run, start
 from shards.plan import cut_tasks, fingerprint
 from shards.spectra import RowGroup, SpectraFolder
 from shards.visits import keep_together, near_rows
 from shards.write import Account, Portion, Task
-
-_Z = LABELS.index("z")
 
 
 @dataclass(frozen=True)
@@ -145,8 +142,7 @@ def _draw(
     payloads: list[bytes] = []
     for index in range(len(block)):
         try:
-            redshift = block.labels[index, _Z]
-            spectrum, grid = framed(config.image.frame, block.arrays(index), block.grid(index), redshift)
+            spectrum, grid = block.framed(index, config.image.frame)
             # Also where the spectrum itself is stored: what cannot be drawn is set aside now, not met while loading.
             drawer.codes(*spectrum, out=codes)
             payloads.append(encoding.encode(codes, spectrum, grid))

@@ -21,7 +21,6 @@ from render import RenderError, renderer
 from shards.encoding import ENCODINGS, Encoding
 from shards.flux import Arrays
 from shards.format import Manifest
-from shards.frame import framed
 from shards.origin import Origin
 from shards.png import encode_compact
 from shards.tally import Pick, rows_of
@@ -190,11 +189,7 @@ def _url(kind: str, content: bytes) -> str:
 def _from_origins(
     examples: dict[int, Example], origins: Sequence[Origin], coverage: dict[str, Coverage], frame: str
 ) -> None:
-    for observed, meta, row in _spectra(examples, origins):
-        try:
-            spectrum, _ = framed(frame, observed, None, meta.get("z"))
-        except RenderError:
-            continue  # it is in the quarantine
+    for spectrum, meta, row in _spectra(examples, origins, frame):
         if row in examples and meta["object_id"] == examples[row].row.get("object_id"):
             # Copies: a view would keep the whole block in memory.
             flux, ivar, wave, mask = spectrum
@@ -203,7 +198,9 @@ def _from_origins(
             coverage[meta["survey"]].add(spectrum)
 
 
-def _spectra(examples: dict[int, Example], origins: Sequence[Origin]) -> Iterator[tuple[Arrays, dict[str, Any], int]]:
+def _spectra(
+    examples: dict[int, Example], origins: Sequence[Origin], frame: str
+) -> Iterator[tuple[Arrays, dict[str, Any], int]]:
     """The spectra of the examples' rows, and some of those that were read with them."""
     for origin in origins:
         try:
@@ -211,9 +208,12 @@ def _spectra(examples: dict[int, Example], origins: Sequence[Origin]) -> Iterato
                 rows = block.rows.tolist()
                 beside = {*np.linspace(0, len(rows) - 1, min(len(rows), _BESIDE)).round().astype(int).tolist()}
                 taken = sorted(beside | {i for i, row in enumerate(rows) if row in examples})
-                names = [name for name in ("object_id", "survey", "z") if name in block.meta.column_names]
-                meta = block.meta.select(names).take(taken).to_pylist()
+                meta = block.meta.select(["object_id", "survey"]).take(taken).to_pylist()
                 for i, known in zip(taken, meta, strict=True):
-                    yield block.arrays(i), known, rows[i]
+                    try:
+                        spectrum, _ = block.framed(i, frame)
+                    except RenderError:
+                        continue  # it is in the quarantine
+                    yield spectrum, known, rows[i]
         except (JobError, pa.ArrowException, OSError):
             continue  # they are counted as missing

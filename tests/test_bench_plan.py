@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from benchmarks import __main__ as suite
 from benchmarks import machine, scale
@@ -18,6 +17,7 @@ from benchmarks.cost import RESOURCES, Costs, Job, Machine, stages, whole
 from benchmarks.plan import duration
 from benchmarks.records import Record, Run, load, write
 from ingest.errors import UsageError
+from tests.conftest import call
 
 HERE = machine.Machine("a processor", 8, "Linux", "3.11")
 SIZES, WORKERS = (5_000, 20_000), (1, 2)
@@ -137,9 +137,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(*words: object) -> str:
-    result = CliRunner().invoke(suite.app, ["plan", *map(str, words)], catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.output
+    return call(suite.app, "plan", *words)
 
 
 def test_the_plan_as_typed(folder: Path) -> None:
@@ -186,9 +184,8 @@ def test_the_plan_against_what_jobs_take(folder: Path, tmp_path: Path) -> None:
     sdss = [{**r, "name": r["name"].replace("LAMOST gz", "SDSS")} for r in small["ingest"]["records"]]
     small["ingest"]["records"] += sdss
     (tmp_path / "ingest.json").write_text(json.dumps(small["ingest"]))
-    words = ["--quick", "--records", tmp_path, "--data", tmp_path / "none", "--out", tmp_path / "scale.json"]
-    result = CliRunner().invoke(scale.app, list(map(str, words)), catch_exceptions=False)
-    assert result.exit_code == 0
+    words = "--quick", "--records", tmp_path, "--data", tmp_path / "none", "--out", tmp_path / "scale.json"
+    call(scale.app, *words)
     run = load(tmp_path / "scale.json")
     assert [r.name.partition(",")[0] for r in run.records] == ["LAMOST gz", "SDSS", "map2d png", "load map2d png"]
     for r in run.records:

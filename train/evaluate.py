@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ingest.errors import UsageError
 from ingest.files import write_text
+from render import ImageConfig
 from shards import loader as shard_loader
 from shards.format import SPLITS, Manifest
 from train import answers, figures, report
@@ -67,7 +68,7 @@ def evaluate(
             world_size=accelerator.num_processes, device=str(accelerator.device), shuffle=False, threads=threads,
             backend=backend, view=card.config.view,
         ) as loader:  # fmt: skip
-            check_pictures(card, loader.manifests[0].config.image.to_dict(), folders)
+            check_pictures(card, loader.manifests[0].config.image, folders)
             add_labels(card.tasks, loader)
             scored = score(network, card.tasks, loader, accelerator)
             beside = _fitted_baselines(run, split, loader)
@@ -133,13 +134,11 @@ def _fingerprints(data: Sequence[Mapping[str, Any]]) -> list[str]:
     return [record["fingerprint"] for record in data]
 
 
-def check_pictures(card: Card, image: Mapping[str, Any], folders: Sequence[str]) -> None:
+def check_pictures(card: Card, image: ImageConfig, folders: Sequence[str]) -> None:
     """Raise UsageError where shards hold other pictures, or spectra in another frame, than a model learnt from."""
-    different = [
-        name for name in [*card.image, *({"frame"} - card.image.keys())] if image.get(name) != card.image.get(name)
-    ]
-    if card.config.view != "picture":
-        different = [name for name in different if name == "frame"]
+    learnt = ImageConfig.from_dict(card.image)
+    names = [field.name for field in fields(image)] if card.config.view == "picture" else ["frame"]
+    different = [name for name in names if getattr(image, name) != getattr(learnt, name)]
     if different:
         raise UsageError(
             f"SHARDS={','.join(folders)}: pictures made otherwise than those the model learnt from "

@@ -115,7 +115,7 @@ class Predictor:
             yield from from_spectra(self.card, inputs, self._batch, account.quarantine)
             return
         manifest = Manifest.load(inputs)
-        check_pictures(self.card, manifest.config.image.to_dict(), [str(inputs)])
+        check_pictures(self.card, manifest.config.image, [str(inputs)])
         for split in filter(manifest.samples, SPLITS):
             for rows, given in from_shards(self.card, inputs, split, self._batch, str(self._accelerator.device)):
                 yield rows.append_column("split", pa.array([split] * len(rows))), given
