@@ -31,6 +31,7 @@ ARGS     ?=
 
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
+SPECSHARDS := $(PYTHON) -m specshards
 STAMP  := $(VENV)/.made
 # OUT is the spectra's folder for `shards` and the run's folder for `train`.
 shards: OUT ?= data/$(SURVEY)
@@ -70,61 +71,61 @@ help:  ## Say what the targets do
 	@echo "  More options: ARGS='--help' on shards, train, evaluate and predict."
 
 shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
-	@$(PYTHON) -m shards make --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
+	@$(SPECSHARDS) shards make --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
 	    $(call flag,--catalog,$(CATALOG)) $(call flag,--cuts,$(CUTS)) $(if $(strip $(WHERE)),--where "$$WHERE") \
 	    $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
 	    $(call flag,--preset,$(PRESET)) $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) $(call flag,--memory,$(MEMORY)) \
 	    $(if $(FORCE),--force) $(ARGS)
 
 report: $(STAMP)  ## The page of a finished data set, SHARDS/report.html, made again
-	@$(PYTHON) -m shards report '$(SHARDS)' $(ARGS)
+	@$(SPECSHARDS) shards report '$(SHARDS)' $(ARGS)
 
 train: $(STAMP)  ## Shards -> fine-tuned vision transformer in OUT
-	@$(PYTHON) -m train fit --task '$(TASK)' --shards '$(SHARDS)' --backbone '$(BACKBONE)' --out '$(OUT)' \
+	@$(SPECSHARDS) train fit --task '$(TASK)' --shards '$(SHARDS)' --backbone '$(BACKBONE)' --out '$(OUT)' \
 	    $(call flag,--epochs,$(EPOCHS)) $(call flag,--preset,$(PRESET)) $(ARGS)
 
 pretrain: $(STAMP)  ## Flux shards, any surveys -> a self-supervised tokenizer of spectra in OUT
-	@$(PYTHON) -m train.tokenizer pretrain --shards '$(SHARDS)' --size '$(SIZE)' --out '$(OUT)' \
+	@$(SPECSHARDS) tokenizer pretrain --shards '$(SHARDS)' --size '$(SIZE)' --out '$(OUT)' \
 	    $(call flag,--epochs,$(EPOCHS)) $(ARGS)
 
 reconstruct: $(STAMP)  ## The spectra of INPUT as tokenizer MODEL draws them, on GRID; how odd each is
-	@$(PYTHON) -m train.tokenizer reconstruct '$(INPUT)' --model '$(MODEL)' --grid '$(GRID)' $(call flag,--out,$(OUT)) $(ARGS)
+	@$(SPECSHARDS) tokenizer reconstruct '$(INPUT)' --model '$(MODEL)' --grid '$(GRID)' $(call flag,--out,$(OUT)) $(ARGS)
 
 evaluate: $(STAMP)  ## Metrics, tables and figures of MODEL on val and test
-	@$(PYTHON) -m train evaluate --model '$(MODEL)' $(ARGS)
+	@$(SPECSHARDS) train evaluate --model '$(MODEL)' $(ARGS)
 
 baselines: $(STAMP)  ## k-NN, forest and support vectors on SHARDS (ENCODING=flux) of MODEL's spectra, beside it
-	@$(PYTHON) -m train baselines --model '$(MODEL)' --shards '$(SHARDS)' $(ARGS)
+	@$(SPECSHARDS) train baselines --model '$(MODEL)' --shards '$(SHARDS)' $(ARGS)
 
 explain: $(STAMP)  ## Where MODEL looks in the spectra of INPUT
-	@$(PYTHON) -m train explain --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
+	@$(SPECSHARDS) train explain --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
 
 embed: $(STAMP)  ## MODEL's vectors of INPUT, nearest neighbours, anomaly score
-	@$(PYTHON) -m train embed --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
+	@$(SPECSHARDS) train embed --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
 
 predict: $(STAMP)  ## MODEL's predictions for INPUT as Parquet or CSV
-	@$(PYTHON) -m train predict --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
+	@$(SPECSHARDS) train predict --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
 
 bench: $(STAMP)  ## Run all benchmarks, a quarter of an hour on two cores; ARGS='--only load,train --peers', ARGS=--quick
-	@$(PYTHON) -m benchmarks run $(ARGS)
+	@$(SPECSHARDS) bench run $(ARGS)
 
 bench-render: $(STAMP)  ## Time the renderers on one core against a memset of the picture and matplotlib
-	@$(PYTHON) -m benchmarks.render $(ARGS)
+	@$(SPECSHARDS) bench render $(ARGS)
 
 bench-encode: $(STAMP)  ## Time the encodings of a sample, and their bytes, against OpenCV's PNG and JPEG
-	@$(PYTHON) -m benchmarks.encode $(ARGS)
+	@$(SPECSHARDS) bench encode $(ARGS)
 
 bench-ingest: $(STAMP)  ## Time reading, Parquet, whole jobs and memory of ingest against a plain astropy loop
-	@$(PYTHON) -m benchmarks.ingest $(ARGS)
+	@$(SPECSHARDS) bench ingest $(ARGS)
 
 bench-shards: $(STAMP)  ## Time shards from Parquet to tar, stage by stage and as jobs, against csv.gz + matplotlib
-	@$(PYTHON) -m benchmarks.shards $(ARGS)
+	@$(SPECSHARDS) bench shards $(ARGS)
 
 bench-load: $(STAMP)  ## Time the loaders beside webdataset, loose files and ceilings; ARGS=--peers adds litdata, MosaicML
-	@$(PYTHON) -m benchmarks.load $(ARGS)
+	@$(SPECSHARDS) bench load $(ARGS)
 
 bench-train: $(STAMP)  ## Time training steps with the loader against cached batches, on a GPU where there is one
-	@$(PYTHON) -m benchmarks.train $(ARGS)
+	@$(SPECSHARDS) bench train $(ARGS)
 
 # The words behind the target are the two records, not targets.
 ifeq (bench-compare,$(firstword $(MAKECMDGOALS)))
@@ -136,7 +137,7 @@ endif
 
 bench-compare: $(if $(word 2,$(COMPARED)),$(STAMP))  ## Two records, or folders of them, side by side: make bench-compare A.json B.json
 	@[ $(words $(COMPARED)) -eq 2 ] || { echo "usage: make bench-compare A.json B.json   (files or folders; ARGS='--fail-above 1.2')" >&2; exit 2; }
-	@$(PYTHON) -m benchmarks compare $(COMPARED) $(ARGS)
+	@$(SPECSHARDS) bench compare $(COMPARED) $(ARGS)
 
 test: $(STAMP)  ## Lint, types and tests
 	@$(VENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all benchmarks in a row, two of their records side by side, and a plan made of them."""
+"""`specshards bench`: all benchmarks in a row, two of their records side by side, and a plan made of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import comparison, report
-from benchmarks.figures import figures
-from benchmarks.plan import plan
-from ingest.errors import JobError, UsageError, make_folder, run_app
+from specshards.benchmarks import comparison, encode, ingest, load, render, report, scale, shards, train, whole
+from specshards.benchmarks.figures import figures
+from specshards.benchmarks.plan import plan
+from specshards.ingest.errors import JobError, UsageError, make_folder, run_app
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
@@ -47,7 +47,7 @@ def run(
         words = ["--out", str(out / f"{name}.json"), *(["--quick"] if quick else [])]
         words += ["--peers"] if peers and name == "load" else []
         try:
-            code = _process([sys.executable, "-m", f"benchmarks.{name}", *words])
+            code = _process([sys.executable, "-m", "specshards", "bench", name, *words])
         except KeyboardInterrupt:
             print(f"\nthe rest: --only {','.join(names[number - 1 :])}", file=sys.stderr)
             raise
@@ -87,6 +87,8 @@ def compare(
 
 app.command()(plan)
 app.command()(figures)
+for _measure in (render, encode, ingest, shards, load, train, scale, whole):
+    app.command(_measure.__name__.rpartition(".")[2])(_measure.main)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Our pictures beside matplotlib's drawing of the same: one PNG to look at, and how alike they are.
 
-python -m benchmarks.compare_matplotlib --data FOLDER --out compare.png
-python -m benchmarks.compare_matplotlib --readme docs/images/three-images.png     # from a made-up spectrum
+specshards bench compare_matplotlib --data FOLDER --out compare.png
+specshards bench compare_matplotlib --readme docs/images/three-images.png     # from a made-up spectrum
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.matplotlib_reference import Spectrum, draw
-from benchmarks.samples import made_up_galaxy, read_spectra
-from ingest.errors import UsageError, run_app
-from render import IMAGES, ImageConfig, renderer
+from specshards.benchmarks.matplotlib_reference import Spectrum, draw
+from specshards.benchmarks.samples import made_up_galaxy, read_spectra
+from specshards.ingest.errors import UsageError, run_app
+from specshards.render import IMAGES, ImageConfig, renderer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.machine import Machine
-from benchmarks.records import Record, Run, load
-from benchmarks.tables import cell, figure
-from ingest.errors import UsageError
+from specshards.benchmarks.machine import Machine
+from specshards.benchmarks.records import Record, Run, load
+from specshards.benchmarks.tables import cell, figure
+from specshards.ingest.errors import UsageError
 
 Key = tuple[str, str]
 WITHIN = "within spread"

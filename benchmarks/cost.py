@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
-from benchmarks.process import GROUP
-from benchmarks.records import Record
-from ingest.errors import UsageError
+from specshards.benchmarks.process import GROUP
+from specshards.benchmarks.records import Record
+from specshards.ingest.errors import UsageError
 
 #: Share of the objects that training sees, and that are looked at after every epoch.
 TRAIN, VAL = 0.8, 0.1

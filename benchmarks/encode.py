@@ -1,4 +1,4 @@
-"""`python -m benchmarks.encode`: a sample's bytes, and the time to make and to read them, beside OpenCV's.
+"""`specshards bench encode`: a sample's bytes, and the time to make and to read them, beside OpenCV's.
 
 Each encoding and each image against OpenCV's PNG of the same array and its JPEG of the same picture, over several
 spectra, in turn. Ratios are to OpenCV's PNG with its default settings.
@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from benchmarks.matplotlib_reference import Spectrum
-from benchmarks.records import Record, interleave
-from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from benchmarks.samples import made_up_galaxy, read_spectra
-from ingest.errors import UsageError, run_app
-from render import ImageConfig, Renderer, renderer
-from render.config import CHANNEL_SETS
-from shards.encoding import ENCODINGS, Encoding, Jpeg
+from specshards.benchmarks.matplotlib_reference import Spectrum
+from specshards.benchmarks.records import Record, interleave
+from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.benchmarks.samples import made_up_galaxy, read_spectra
+from specshards.ingest.errors import UsageError, run_app
+from specshards.render import ImageConfig, Renderer, renderer
+from specshards.render.config import CHANNEL_SETS
+from specshards.shards.encoding import ENCODINGS, Encoding, Jpeg
 
 Codes = npt.NDArray[np.uint8]
 IMAGES = {

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from benchmarks import plan, records
-from benchmarks.process import GROUP
-from benchmarks.records import Record
-from benchmarks.tables import figure
-from ingest.errors import UsageError
-from ingest.files import write_text
+from specshards.benchmarks import plan, records
+from specshards.benchmarks.process import GROUP
+from specshards.benchmarks.records import Record
+from specshards.benchmarks.tables import figure
+from specshards.ingest.errors import UsageError
+from specshards.ingest.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -154,7 +154,7 @@ def startup() -> str:
 
 
 def planned() -> str:
-    """Of benchmarks/README.md: what `python -m benchmarks plan` prints of the kept records."""
+    """Of benchmarks/README.md: what `specshards bench plan` prints of the kept records."""
     return plan.planned(14e6, "rtx4090", 16, "nvme", "lamost", "png", 30, plan.KEPT)[0]
 
 

@@ -3,7 +3,7 @@
 Times are per file; those of reading and writing hold for one core. The astropy loop opens each file with
 `astropy.io.fits` and copies out what a spectrum needs (flux, ivar, wavelengths, mask, labels); ours does the same
 with every check that `ingest` makes, and `ingest` beside it writes the Parquet as well. Jobs are
-`python -m ingest build` as a user types it, start of the workers included, over links to the same few files: they
+`specshards ingest build` as a user types it, start of the workers included, over links to the same few files: they
 read from the page cache.
 """
 
@@ -23,15 +23,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import typer
 
-from benchmarks.process import Job, build_command, job_records, measured, worker_counts
-from benchmarks.records import Record, interleave
-from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from ingest.build import IngestConfig, build
-from ingest.errors import BadObjectError, run_app
-from ingest.jobs import Engine
-from ingest.plan import find_files
-from ingest.schema import PARQUET_OPTIONS, Spectrum, to_table
-from ingest.surveys import open_file
+from specshards.benchmarks.process import Job, build_command, job_records, measured, worker_counts
+from specshards.benchmarks.records import Record, interleave
+from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.ingest.build import IngestConfig, build
+from specshards.ingest.errors import BadObjectError, run_app
+from specshards.ingest.jobs import Engine
+from specshards.ingest.plan import find_files
+from specshards.ingest.schema import PARQUET_OPTIONS, Spectrum, to_table
+from specshards.ingest.surveys import open_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", "../shared/data"))
@@ -200,7 +200,7 @@ def usable(folder: Path, layout: str, suffix: str, count: int) -> list[Path]:
 
 def inputs(data: Path, scratch: Path, count: int) -> tuple[dict[str, list[Path]], dict[str, str]]:
     """Real files of each survey where there are some, else a mock survey's; and which of the two they are."""
-    from ingest.mock import MockConfig, write
+    from specshards.ingest.mock import MockConfig, write
 
     found, kinds = {}, {}
     for name, survey, layout, suffix in (("LAMOST gz", "lamost", "lamost-table", ".gz"),

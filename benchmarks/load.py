@@ -31,18 +31,18 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks import peer_worker
-from benchmarks.load_data import BATCH, Data, make_data, rows_of
-from benchmarks.load_startup import startup_records
-from benchmarks.peer_worker import Check
-from benchmarks.records import Record, interleave
-from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from ingest.errors import JobError, UsageError, run_app
-from ingest.jobs import cores
-from render import ImageConfig, renderer
-from shards import loader
-from shards.decode import dali_is_here
-from shards.encoding import ENCODINGS
+from specshards.benchmarks import peer_worker
+from specshards.benchmarks.load_data import BATCH, Data, make_data, rows_of
+from specshards.benchmarks.load_startup import startup_records
+from specshards.benchmarks.peer_worker import Check
+from specshards.benchmarks.records import Record, interleave
+from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.ingest.errors import JobError, UsageError, run_app
+from specshards.ingest.jobs import cores
+from specshards.render import ImageConfig, renderer
+from specshards.shards import loader
+from specshards.shards.decode import dali_is_here
+from specshards.shards.encoding import ENCODINGS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 #: dB below which a JPEG is not the same picture: 4:2:0 gives 32 to 35, 4:4:4 at quality 95 over 40.

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.peer_worker import picture_path
-from render import ImageConfig
-from shards import loader
-from shards.encoding import ENCODINGS
-from shards.format import Manifest
+from specshards.benchmarks.peer_worker import picture_path
+from specshards.render import ImageConfig
+from specshards.shards import loader
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import Manifest
 
 BATCH = 64
 
@@ -60,9 +60,9 @@ class Data:
 
 def make_data(folder: Path, image: str, objects: int) -> Data:
     """Mock spectra as shards of every encoding, and their pictures as plain files; what is there already stays."""
-    from ingest.mock.scale import ScaleConfig, write_parquet_survey
-    from shards.build import build
-    from shards.format import ShardConfig
+    from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+    from specshards.shards.build import build
+    from specshards.shards.format import ShardConfig
 
     data = Data(folder)
     if not (folder / "spectra.done").exists():

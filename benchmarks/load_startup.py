@@ -1,6 +1,6 @@
 """Opening a million samples: seconds until `loader.open` returns and until the first batch, and memory.
 
-    python -m benchmarks.load_startup WARM FOLDER BACKEND BATCHES    one measurement in a process, as a JSON line
+    specshards bench load_startup WARM FOLDER BACKEND BATCHES    one measurement in a process, as a JSON line
 
 One shard is linked under many numbers, so that its bytes lie in the page cache once.
 """
@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.records import Record
+from specshards.benchmarks.records import Record
 
 SHARD = 8192
 SAMPLES = 1_000_000
@@ -29,9 +29,9 @@ ON = 2500
 
 def make_shard(folder: Path) -> Path:
     """A shard folder with shards of `SHARD` train samples of the mock survey at scale."""
-    from ingest.mock.scale import ScaleConfig, write_parquet_survey
-    from shards.build import build
-    from shards.format import ShardConfig
+    from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+    from specshards.shards.build import build
+    from specshards.shards.format import ShardConfig
 
     if not (folder / "one" / "manifest.json").exists():
         # Fewer would make smaller shards: a data set has four of them at least.
@@ -42,7 +42,7 @@ def make_shard(folder: Path) -> Path:
 
 def link_many(one: Path, many: Path, samples: int) -> int:
     """A data set of at least `samples`: the first shard of `one`, linked under new numbers. Returns how many."""
-    from shards.format import MANIFEST, Manifest
+    from specshards.shards.format import MANIFEST, Manifest
 
     manifest = Manifest.load(one)
     record = manifest.split("train")[0]
@@ -63,7 +63,7 @@ def link_many(one: Path, many: Path, samples: int) -> int:
 
 def probe(warm: Path, folder: Path, backend: str, batches: int) -> dict[str, float]:
     """Open `folder`, take a batch and then `batches` more, in a process where `warm` has brought in all libraries."""
-    from shards import loader
+    from specshards.shards import loader
 
     with loader.open(warm, "train", BATCH, backend=backend) as warming:
         next(iter(warming))
@@ -97,7 +97,7 @@ def _memory() -> dict[str, float]:
 
 def startup_records(folder: Path, rounds: int, samples: int = SAMPLES, on: int = ON) -> list[Record]:
     """Seconds and the loader's own bytes per million samples; the last round alone goes `on`."""
-    from shards.decode import dali_is_here
+    from specshards.shards.decode import dali_is_here
 
     one, many = make_shard(folder), folder / "many"
     total = link_many(one, many, samples)
@@ -135,7 +135,7 @@ def _median(runs: list[dict[str, float]], name: str) -> float:
 
 def _fresh(warm: Path, folder: Path, backend: str, batches: int) -> dict[str, float]:
     arguments = [str(warm), str(folder), backend, str(batches)]
-    command = [sys.executable, "-m", "benchmarks.load_startup", *arguments]
+    command = [sys.executable, "-m", "specshards.benchmarks.load_startup", *arguments]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 

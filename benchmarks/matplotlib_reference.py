@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from render import ImageConfig
-from render.prepare import prepare
+from specshards.render import ImageConfig
+from specshards.render.prepare import prepare
 
 Picture = npt.NDArray[np.uint8]
 Spectrum = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]

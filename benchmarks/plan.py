@@ -1,4 +1,4 @@
-"""`python -m benchmarks plan`: hours and bytes of a survey on a machine, and what more of the machine would buy."""
+"""`specshards bench plan`: hours and bytes of a survey on a machine, and what more of the machine would buy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import records
-from benchmarks.cost import RESOURCES, TRAIN, VAL, Costs, Job, Machine, Stage, stages, whole
-from benchmarks.process import GROUP
-from benchmarks.records import Run
-from benchmarks.report import LOCAL
-from ingest.errors import UsageError
-from train.meter import PEAKS
+from specshards.benchmarks import records
+from specshards.benchmarks.cost import RESOURCES, TRAIN, VAL, Costs, Job, Machine, Stage, stages, whole
+from specshards.benchmarks.process import GROUP
+from specshards.benchmarks.records import Run
+from specshards.benchmarks.report import LOCAL
+from specshards.ingest.errors import UsageError
+from specshards.train.meter import PEAKS
 
 #: Bytes a second that a drive of its kind reads and writes in sequence. Assumed, not measured.
 DISKS = {"hdd": 150e6, "sata": 500e6, "nvme": 3e9}

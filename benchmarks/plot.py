@@ -12,10 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from benchmarks.records import Record, Run
-from benchmarks.tables import figure, groups
-from ingest.files import replacing
-from ingest.svg import ACCENT, INK, MUTED, style
+from specshards.benchmarks.records import Record, Run
+from specshards.benchmarks.tables import figure, groups
+from specshards.ingest.files import replacing
+from specshards.ingest.svg import ACCENT, INK, MUTED, style
 
 #: A group whose values are further apart than this has a logarithmic axis.
 FAR = 20.0

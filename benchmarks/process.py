@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.records import Record, interleave
-from ingest.errors import JobError
-from ingest.jobs import cores
+from specshards.benchmarks.records import Record, interleave
+from specshards.ingest.errors import JobError
+from specshards.ingest.jobs import cores
 
 # Only the children of a process that starts nothing else are those of the command.
 _MEASURED = (
@@ -24,9 +24,9 @@ GROUP = "job"
 
 
 def build_command(room: str, **options: object) -> list[str]:
-    """The command line of `python -m ROOM build`, as a user types it; `room` is `ingest` or `shards`."""
+    """The command line of `specshards ROOM build`, as a user types it; `room` is `ingest` or `shards`."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", room, "build", *words]
+    return [sys.executable, "-m", "specshards", room, "build", *words]
 
 
 def measured(command: Sequence[str], *, quiet: bool = False) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.render` (`make bench-render`): drawing on one core, beside a memset of the picture's bytes.
+"""`specshards bench render` (`make bench-render`): drawing on one core, beside a memset of the picture's bytes.
 
 The floor is what it costs to write the 150,528 bytes of one picture of a batch that no cache holds (`memset`); the
 renderers write to the same memory. The same memset into one picture that stays in the cache stands beside it.
@@ -15,13 +15,13 @@ import numba
 import numpy as np
 import typer
 
-from benchmarks.matplotlib_reference import figure
-from benchmarks.records import Record, interleave
-from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from benchmarks.samples import made_up_galaxy, read_spectra
-from ingest.errors import UsageError, run_app
-from render import IMAGES, ImageConfig, preset, renderer
-from render.prepare import as_arrays
+from specshards.benchmarks.matplotlib_reference import figure
+from specshards.benchmarks.records import Record, interleave
+from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.benchmarks.samples import made_up_galaxy, read_spectra
+from specshards.ingest.errors import UsageError, run_app
+from specshards.render import IMAGES, ImageConfig, preset, renderer
+from specshards.render.prepare import as_arrays
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Work = Callable[[], int]

@@ -14,12 +14,12 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.machine import Machine
-from benchmarks.plot import draw
-from benchmarks.records import Record, Run, load, write
-from benchmarks.tables import page
-from ingest.errors import UsageError, make_folder
-from ingest.files import write_text
+from specshards.benchmarks.machine import Machine
+from specshards.benchmarks.plot import draw
+from specshards.benchmarks.records import Record, Run, load, write
+from specshards.benchmarks.tables import page
+from specshards.ingest.errors import UsageError, make_folder
+from specshards.ingest.files import write_text
 
 #: Where records of this machine go; git ignores it.
 LOCAL = Path("benchmarks/results/local")
@@ -56,7 +56,7 @@ def recording(name: str, out: Path) -> Iterator[Draft]:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     yield draft
     seconds = round(time.perf_counter() - clock, 1)
-    command = shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    command = shlex.join(["specshards", "bench", name, *sys.argv[1:]])
     run = Run(name, command, machine, tuple(draft.records), started, seconds, draft.data, tuple(draft.notes))
     save(run, out)
     print(page(run))

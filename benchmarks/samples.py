@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.matplotlib_reference import Spectrum
-from ingest.errors import BadObjectError
-from ingest.plan import find_files
-from ingest.surveys import read_file
+from specshards.benchmarks.matplotlib_reference import Spectrum
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.plan import find_files
+from specshards.ingest.surveys import read_file
 
 
 def read_spectra(data: Path, count: int, seed: int = 0) -> list[Spectrum]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scale`: what the plan says of jobs ten times larger than those measured, and what they take.
+"""`specshards bench scale`: what the plan says of jobs ten times larger than those measured, and what they take.
 
 The records of `make bench` are of jobs of some thousand objects. Each of them is run here with ten times as many, and
 all cores; so is an epoch of the loader over the shards that came of it. Nothing is fitted again.
@@ -13,16 +13,16 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import ingest, shards
-from benchmarks.cost import Costs
-from benchmarks.cost import Job as Fit
-from benchmarks.load_data import BATCH
-from benchmarks.plan import find
-from benchmarks.process import GROUP, Job, measured, worker_counts
-from benchmarks.records import Record, Run
-from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from ingest.errors import JobError, run_app
-from shards import loader
+from specshards.benchmarks import ingest, shards
+from specshards.benchmarks.cost import Costs
+from specshards.benchmarks.cost import Job as Fit
+from specshards.benchmarks.load_data import BATCH
+from specshards.benchmarks.plan import find
+from specshards.benchmarks.process import GROUP, Job, measured, worker_counts
+from specshards.benchmarks.records import Record, Run
+from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.ingest.errors import JobError, run_app
+from specshards.shards import loader
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 TIMES = 10

@@ -1,7 +1,7 @@
 """`make bench-shards`: from spectra Parquet to shards, stage by stage, as whole jobs, and beside the reference road.
 
 Stages run in this process on one core: decoding Parquet into arrays, drawing, encoding, the tar with its labels and
-index (fsync included). Jobs are `python -m shards build` as a user types it, start of the workers included. The
+index (fsync included). Jobs are `specshards shards build` as a user types it, start of the workers included. The
 reference reads one csv.gz a spectrum (pyarrow's reader, the fastest there is) and saves one matplotlib figure as PNG.
 Peak memory is that of the largest process of a job.
 """
@@ -18,19 +18,19 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import typer
 
-from benchmarks.matplotlib_reference import figure
-from benchmarks.process import GROUP, Job, build_command, job_records, measured, worker_counts
-from benchmarks.records import Record, interleave
-from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from ingest.errors import run_app
-from ingest.mock.scale import ScaleConfig, write_parquet_survey
-from render import ImageConfig, renderer
-from shards.blocks import SpectraBlock, iter_blocks
-from shards.encoding import ENCODINGS
-from shards.flux import Arrays
-from shards.format import Manifest, key, label_npy
-from shards.spectra import SpectraFolder
-from shards.tar import TarWriter
+from specshards.benchmarks.matplotlib_reference import figure
+from specshards.benchmarks.process import GROUP, Job, build_command, job_records, measured, worker_counts
+from specshards.benchmarks.records import Record, interleave
+from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.ingest.errors import run_app
+from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+from specshards.render import ImageConfig, renderer
+from specshards.shards.blocks import SpectraBlock, iter_blocks
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.flux import Arrays
+from specshards.shards.format import Manifest, key, label_npy
+from specshards.shards.spectra import SpectraFolder
+from specshards.shards.tar import TarWriter
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 #: What is timed as a job: picture and encoding.

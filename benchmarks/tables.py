@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from benchmarks.records import Record, Run
+from specshards.benchmarks.records import Record, Run
 
 
 def cell(text: str) -> str:

@@ -19,12 +19,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.records import Record, interleave
-from benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from ingest.errors import run_app
-from shards import loader
-from shards.encoding import ENCODINGS
-from train.meter import forward_flops, peak_of
+from specshards.benchmarks.records import Record, interleave
+from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.ingest.errors import run_app
+from specshards.shards import loader
+from specshards.shards.encoding import ENCODINGS
+from specshards.train.meter import forward_flops, peak_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 SIZE = 224
@@ -120,9 +120,9 @@ def _stepper(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None]
     """One optimiser step as the training loop does it, without its book-keeping; and FLOP of a training image."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    from train.classification import Classification
-    from train.model import SpectrumModel, build, parameter_groups
-    from train.tasks import masked_loss
+    from specshards.train.classification import Classification
+    from specshards.train.model import SpectrumModel, build, parameter_groups
+    from specshards.train.tasks import masked_loss
 
     task = Classification(("STAR", "GALAXY", "QSO"))
     if accelerator.device.type == "cpu":
@@ -173,9 +173,9 @@ def _copy(batch: Any) -> dict[str, Any]:
 
 
 def _shards(scratch: Path, objects: int, encodings: Iterable[str]) -> dict[str, Path]:
-    from ingest.mock.scale import ScaleConfig, write_parquet_survey
-    from shards.build import build
-    from shards.format import ShardConfig
+    from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+    from specshards.shards.build import build
+    from specshards.shards.format import ShardConfig
 
     write_parquet_survey(ScaleConfig("lamost", n=objects), scratch)
     for encoding in encodings:
@@ -191,7 +191,7 @@ def measure(objects: int | None, batch_size: int, rounds: int, steps: int | None
         batch_size: images a step.
         steps: in a turn; None takes 10 on a CPU and 100 on a GPU.
     """
-    from train.scoring import make_accelerator
+    from specshards.train.scoring import make_accelerator
 
     accelerator = make_accelerator()
     if accelerator.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.whole`: a whole survey from spectra Parquet to verified shards, in one run.
+"""`specshards bench whole`: a whole survey from spectra Parquet to verified shards, in one run.
 
 The spectra are mock ones, written beforehand and not counted. Then `shards build` and `shards verify --deep` run as a
 user types them, with their start included; peak memory is that of the largest process of each.
@@ -14,11 +14,11 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.process import build_command, measured
-from benchmarks.records import Record
-from benchmarks.report import LOCAL, recording
-from benchmarks.shards import mock
-from ingest.errors import run_app
+from specshards.benchmarks.process import build_command, measured
+from specshards.benchmarks.records import Record
+from specshards.benchmarks.report import LOCAL, recording
+from specshards.benchmarks.shards import mock
+from specshards.ingest.errors import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,7 +43,17 @@ def measure(objects: int, workers: int, scratch: Path) -> list[Record]:
     shutil.rmtree(shards, ignore_errors=True)
     about = {"objects": float(objects), "workers": float(workers)}
     records = []
-    verify = [sys.executable, "-m", "shards", "verify", str(shards), "--deep", "--workers", str(workers)]
+    verify = [
+        sys.executable,
+        "-m",
+        "specshards",
+        "shards",
+        "verify",
+        str(shards),
+        "--deep",
+        "--workers",
+        str(workers),
+    ]
     build = build_command("shards", spectra=spectra, out=shards, workers=workers)
     for name, command in (("build", build), ("verify --deep", verify)):
         seconds, peak = measured(command)

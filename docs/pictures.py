@@ -14,11 +14,11 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.compare_matplotlib import three_images  # noqa: E402
-from benchmarks.samples import made_up_galaxy  # noqa: E402
-from render import ImageConfig, preset  # noqa: E402
-from render.config import CHANNEL_SETS  # noqa: E402
-from render.gallery import every_image, spread, table  # noqa: E402
+from specshards.benchmarks.compare_matplotlib import three_images  # noqa: E402
+from specshards.benchmarks.samples import made_up_galaxy  # noqa: E402
+from specshards.render import ImageConfig, preset  # noqa: E402
+from specshards.render.config import CHANNEL_SETS  # noqa: E402
+from specshards.render.gallery import every_image, spread, table  # noqa: E402
 
 Spectrum = tuple[Any, ...]
 
@@ -69,8 +69,8 @@ def options() -> dict[str, tuple[list[tuple[str, Spectrum]], list[tuple[str, Ima
 
 def gallery(out: Path) -> None:
     """Ten mock spectra of different classes and S/N in every image type, at half size."""
-    from ingest.mock import MockConfig, write
-    from shards.pictures import objects
+    from specshards.ingest.mock import MockConfig, write
+    from specshards.shards.pictures import objects
 
     with tempfile.TemporaryDirectory() as scratch:
         write(MockConfig(survey="lamost", n_files=400, seed=1), Path(scratch))

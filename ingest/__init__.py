@@ -19,7 +19,7 @@ What is in this package, in the order of the work:
     rows            catalogues and lists of checksums, in batches
     mock            a survey with known truth (a package)
 
-Commands of `python -m ingest` beside `build` and `mock`:
+Commands of `specshards ingest` beside `build` and `mock`:
 
     download        `download`: the spectra of a catalogue from the survey's server
     addresses       where a survey publishes a spectrum

@@ -1,4 +1,4 @@
-"""`python -m ingest`: survey files to spectra Parquet."""
+"""`specshards ingest`: survey files to spectra Parquet."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ingest import download, inspect, options, select
-from ingest.errors import run_app
-from ingest.jobs import engine_of
-from ingest.mock import command as mock_command
+from specshards.ingest import download, inspect, options, select
+from specshards.ingest.errors import run_app
+from specshards.ingest.jobs import engine_of
+from specshards.ingest.mock import command as mock_command
 
 app = typer.Typer(
     help="Survey FITS files in, one documented Parquet data set of spectra out; every file accounted for.",
@@ -38,7 +38,7 @@ def build(
     force: options.Force = False,
 ) -> None:
     """Read survey files into OUT/spectra/*.parquet; a rerun goes on where the last one stopped."""
-    from ingest.survey import ingest_survey
+    from specshards.ingest.survey import ingest_survey
 
     ingest_survey(
         survey, out, data=data, catalogue=catalog, n=n, cuts=cuts, where=where, listed_only=listed_only, seed=seed,

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ingest.errors import BadObjectError, UsageError
-from ingest.surveys import lamost, sdss
+from specshards.ingest.errors import BadObjectError, UsageError
+from specshards.ingest.surveys import lamost, sdss
 
 SURVEYS = (lamost.SURVEY, sdss.SURVEY)
 

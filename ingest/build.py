@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from ingest import catalog
-from ingest.cuts import Cut, cut_for
-from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import sweep, write_text
-from ingest.jobs import Engine, run_tasks
-from ingest.part import PartResult, PartTask, finished, ingest_part
-from ingest.plan import Part, find_files, make_plan
-from ingest.quarantine import merge_quarantine
-from ingest.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
-from ingest.summary import Summary, add_up
-from ingest.surveys import check_survey
+from specshards.ingest import catalog
+from specshards.ingest.cuts import Cut, cut_for
+from specshards.ingest.errors import JobError, UsageError, make_folder
+from specshards.ingest.files import sweep, write_text
+from specshards.ingest.jobs import Engine, run_tasks
+from specshards.ingest.part import PartResult, PartTask, finished, ingest_part
+from specshards.ingest.plan import Part, find_files, make_plan
+from specshards.ingest.quarantine import merge_quarantine
+from specshards.ingest.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
+from specshards.ingest.summary import Summary, add_up
+from specshards.ingest.surveys import check_survey
 
 #: Columns that a cut may use and the schema does not keep.
 EXTRA_COLUMNS = ("instrument", "targettype", "programname")

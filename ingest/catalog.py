@@ -19,11 +19,11 @@ from zlib import crc32
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import replacing, sha256, write_text
-from ingest.rows import Rows, key_texts, mapped, numbers, open_rows
-from ingest.schema import NUMERIC_LABELS, Spectrum
-from ingest.surveys.common import class_label, number, text
+from specshards.ingest.errors import JobError, UsageError, make_folder
+from specshards.ingest.files import replacing, sha256, write_text
+from specshards.ingest.rows import Rows, key_texts, mapped, numbers, open_rows
+from specshards.ingest.schema import NUMERIC_LABELS, Spectrum
+from specshards.ingest.surveys.common import class_label, number, text
 
 #: Names of the key column, in any case, by survey.
 KEYS = {

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ingest.catalog import ALIASES, KEYS
-from ingest.cuts import Cut
-from ingest.errors import UsageError
-from ingest.rows import key_texts, mapped, numbers
-from ingest.schema import CLASSES
-from ingest.select import Account, SelectConfig
-from ingest.surveys.common import class_label, text
+from specshards.ingest.catalog import ALIASES, KEYS
+from specshards.ingest.cuts import Cut
+from specshards.ingest.errors import UsageError
+from specshards.ingest.rows import key_texts, mapped, numbers
+from specshards.ingest.schema import CLASSES
+from specshards.ingest.select import Account, SelectConfig
+from specshards.ingest.surveys.common import class_label, text
 
 RowNumbers = npt.NDArray[np.int64]
 _Priorities = npt.NDArray[np.uint64]

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ingest.errors import JobError
+from specshards.ingest.errors import JobError
 
 KEPT = "what is finished is kept"
 

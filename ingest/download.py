@@ -1,4 +1,4 @@
-"""`python -m ingest download`: the spectra of a catalogue from the survey's own server, nothing lost.
+"""`specshards ingest download`: the spectra of a catalogue from the survey's own server, nothing lost.
 
 Threads fetch (`ingest.fetch`), this module decides what and keeps the books: every catalogue row ends as one row of
 `OUT/download.parquet`. The files themselves are the memory of an interrupted job: a finished one is there under its
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest.errors import BadObjectError, JobError, UsageError, make_folder
+from specshards.ingest.errors import BadObjectError, JobError, UsageError, make_folder
 
 if TYPE_CHECKING:
-    from ingest.addresses import Scheme
-    from ingest.fetch import Fetcher, Outcome, Policy
-    from ingest.record import Record
-    from ingest.rows import Checksums, Rows
+    from specshards.ingest.addresses import Scheme
+    from specshards.ingest.fetch import Fetcher, Outcome, Policy
+    from specshards.ingest.record import Record
+    from specshards.ingest.rows import Checksums, Rows
 
 TOKEN_VARIABLE = "SPECSHARDS_LAMOST_TOKEN"
 RECORD = "download.parquet"
@@ -66,15 +66,15 @@ def command(
     files are kept, cut ones are continued. OUT/download.parquet has one row
     for every row of the catalogue.
 
-    python -m ingest download --survey sdss --catalog specObj-dr17.fits
+    specshards ingest download --survey sdss --catalog specObj-dr17.fits
     --out data/sdss --limit 10000 --checksums lite.sha1sum
 
-    SPECSHARDS_LAMOST_TOKEN=... python -m ingest download --survey lamost
+    SPECSHARDS_LAMOST_TOKEN=... specshards ingest download --survey lamost
     --catalog stellar.csv --release dr10/v2.0 --out data/lamost
 
-    Then: python -m ingest build --survey sdss --data data/sdss --out OUT
+    Then: specshards ingest build --survey sdss --data data/sdss --out OUT
     """
-    from ingest.fetch import Policy
+    from specshards.ingest.fetch import Policy
 
     if not 1 <= parallel <= _MOST_PARALLEL:
         raise UsageError(f"PARALLEL={parallel}: give 1 to {_MOST_PARALLEL} connections")
@@ -129,11 +129,11 @@ def download(
         UsageError: wrong arguments or a catalogue without the columns.
         JobError: the server cannot be reached or is in trouble, or too many rows are missing or failed.
     """
-    from ingest.addresses import choose
-    from ingest.fetch import Fetcher
-    from ingest.record import Record
-    from ingest.rows import DIGEST_COLUMNS, Checksums, open_rows
-    from ingest.schema import PROGRAM_VERSION
+    from specshards.ingest.addresses import choose
+    from specshards.ingest.fetch import Fetcher
+    from specshards.ingest.record import Record
+    from specshards.ingest.rows import DIGEST_COLUMNS, Checksums, open_rows
+    from specshards.ingest.schema import PROGRAM_VERSION
 
     rows = open_rows(catalogue)
     scheme = choose(survey, rows.columns, base=base, release=release, token=token is not None)
@@ -165,8 +165,8 @@ def _jobs(
     record: Record,
 ) -> Iterator[Job]:  # fmt: skip
     """The rows that need the network; the others go to the books at once."""
-    from ingest.fetch import existing
-    from ingest.rows import digest
+    from specshards.ingest.fetch import existing
+    from specshards.ingest.rows import digest
 
     for number, values in enumerate(islice(_each(rows, scheme, digests), limit)):
         try:
@@ -258,7 +258,7 @@ class _Crew:
             self._fetcher.close()
 
     def _work(self) -> None:
-        from ingest.fetch import StoppedError
+        from specshards.ingest.fetch import StoppedError
 
         while (job := self._todo.get()) is not None:
             try:
@@ -270,7 +270,7 @@ class _Crew:
                 return
 
     def _one(self, job: Job) -> Outcome:
-        from ingest.fetch import BadBodyError, Outcome, check_file
+        from specshards.ingest.fetch import BadBodyError, Outcome, check_file
 
         if job.there is not None:
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -98,16 +98,19 @@ def one_line(error: OSError) -> str:
     return f"{where}{mend or error.strerror or error}"
 
 
-def run_app(app: typer.Typer) -> NoReturn:
+def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, name: str | None = None) -> NoReturn:
     """Run a command-line application with the project's error rules.
 
     Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. `SPECSHARDS_DEBUG=1` shows tracebacks.
+
+    Args:
+        arguments: default: those of the process. name: the program's, for its help.
     """
     if os.environ.get("SPECSHARDS_DEBUG"):
-        app()
+        app(arguments, prog_name=name)
         sys.exit(0)
     try:
-        app()
+        app(arguments, prog_name=name)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -23,10 +23,10 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 import httpx2
 
-from ingest.errors import JobError, make_folder, naming
-from ingest.files import publish
-from ingest.rows import ALGORITHMS
-from ingest.schema import PROGRAM_VERSION
+from specshards.ingest.errors import JobError, make_folder, naming
+from specshards.ingest.files import publish
+from specshards.ingest.rows import ALGORITHMS
+from specshards.ingest.schema import PROGRAM_VERSION
 
 USER_AGENT = f"specshards/{PROGRAM_VERSION}"
 _MISSING = (401, 403, 404, 410)

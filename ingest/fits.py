@@ -26,9 +26,9 @@ import numpy.typing as npt
 from isal import igzip
 from isal.igzip_lib import IsalError
 
-from ingest.errors import BadObjectError
-from ingest.fits_astropy import open_with_astropy
-from ingest.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.fits_astropy import open_with_astropy
+from specshards.ingest.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 
 _END = b"END" + b" " * 77
 # Larger files are mapped, so that a DESI coadd's resolution matrices are never read.

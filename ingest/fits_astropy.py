@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingest.errors import BadObjectError
-from ingest.hdu import CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.hdu import CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 
 #: Number of the HDU, where its data start, their bytes, the header's DATASUM.
 CheckData = Callable[[int, int, int, Any], None]

@@ -1,4 +1,4 @@
-"""`python -m ingest inspect`: what a file or a folder of spectra holds, in words, in a table and in one picture.
+"""`specshards ingest inspect`: what a file or a folder of spectra holds, in words, in a table and in one picture.
 
 Files are opened by the readers that `build` uses, so what is said here is what an ingest job would find; spectra
 Parquet that this program wrote is opened besides.
@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest import options
-from ingest.errors import BadObjectError, JobError, UsageError, make_folder
-from ingest.files import replacing
-from ingest.summary import UNKNOWN, LayoutCount
+from specshards.ingest import options
+from specshards.ingest.errors import BadObjectError, JobError, UsageError, make_folder
+from specshards.ingest.files import replacing
+from specshards.ingest.summary import UNKNOWN, LayoutCount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ingest.schema import Spectrum
-    from ingest.surveys import Opened
-    from ingest.tables import TableFile
+    from specshards.ingest.schema import Spectrum
+    from specshards.ingest.surveys import Opened
+    from specshards.ingest.tables import TableFile
 
 #: Layout of the Parquet files that `build` and `mock` write, and the columns that only those have.
 OWN = "spectra-parquet"
@@ -71,7 +71,7 @@ def inspect_file(path: Path, png: Path | None = None, row: int | None = None) ->
     Raises:
         JobError: nothing in it (or not that row) can be used, and why. UsageError: it has no such row.
     """
-    from ingest import figures
+    from specshards.ingest import figures
 
     account = Account()
     opened = account.look(path, row, few=True)
@@ -102,8 +102,8 @@ def inspect_folder(what: str, png: Path | None, n: int, max_files: int, seed: in
     """
     from tqdm import tqdm
 
-    from ingest import figures
-    from ingest.plan import find_files
+    from specshards.ingest import figures
+    from specshards.ingest.plan import find_files
 
     root, names = find_files(what, "PATH")
     if len(names) > max_files:
@@ -141,7 +141,7 @@ class _Rows:
 
     def read(self, file: TableFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
         """Every row from the first wanted one; row groups that end before it are not decoded."""
-        from ingest.surveys import multimodal_universe as mmu
+        from specshards.ingest.surveys import multimodal_universe as mmu
 
         columns = mmu.Columns.of(file)
         if columns is None:
@@ -171,8 +171,8 @@ def open_any(path: Path, first: int = 0) -> Opened:
     Raises:
         BadObjectError: damaged, empty or foreign. OSError: the environment (permission).
     """
-    from ingest.surveys import Opened, open_file
-    from ingest.tables import TableFile
+    from specshards.ingest.surveys import Opened, open_file
+    from specshards.ingest.tables import TableFile
 
     try:
         opened = open_file(path)
@@ -190,8 +190,8 @@ def _own(path: Path) -> tuple[TableFile, str] | None:
     """Spectra Parquet of this program and whose spectra it holds; None for any other file."""
     from pyarrow import ArrowException
 
-    from ingest.surveys import multimodal_universe as mmu
-    from ingest.tables import TableFile
+    from specshards.ingest.surveys import multimodal_universe as mmu
+    from specshards.ingest.tables import TableFile
 
     try:
         file = TableFile.open(path) if path.is_file() and TableFile.is_parquet(path) else None

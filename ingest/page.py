@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from html import escape
 
-from ingest import svg
+from specshards.ingest import svg
 
 _COLOURS = {
     svg.INK: "var(--ink)", svg.MUTED: "var(--muted)", svg.GRID: "var(--grid)", svg.ACCENT: "var(--accent)",

@@ -11,15 +11,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ingest import catalog
-from ingest.cuts import Cut, parse
-from ingest.errors import BadObjectError, naming
-from ingest.files import write_text
-from ingest.quarantine import quarantine_row, write_quarantine
-from ingest.schema import Spectrum, spectra_writer, to_table
-from ingest.summary import UNKNOWN, LayoutCount
-from ingest.surveys import open_file
-from ingest.surveys.common import placed
+from specshards.ingest import catalog
+from specshards.ingest.cuts import Cut, parse
+from specshards.ingest.errors import BadObjectError, naming
+from specshards.ingest.files import write_text
+from specshards.ingest.quarantine import quarantine_row, write_quarantine
+from specshards.ingest.schema import Spectrum, spectra_writer, to_table
+from specshards.ingest.summary import UNKNOWN, LayoutCount
+from specshards.ingest.surveys import open_file
+from specshards.ingest.surveys.common import placed
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.errors import UsageError
-from ingest.files import replacing
-from ingest.surveys import SUFFIXES, companions
-from ingest.tables import parquet_files
+from specshards.ingest.errors import UsageError
+from specshards.ingest.files import replacing
+from specshards.ingest.surveys import SUFFIXES, companions
+from specshards.ingest.tables import parquet_files
 
 _SCHEMA = pa.schema([("file", pa.string()), ("bytes", pa.int64()), ("stamp", pa.binary(8)), ("part", pa.int32())])
 # Files of many spectra are large; a part of them is bounded by bytes, or one worker would have them all.

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ingest.errors import JobError
-from ingest.fetch import Outcome
-from ingest.files import publish
+from specshards.ingest.errors import JobError
+from specshards.ingest.fetch import Outcome
+from specshards.ingest.files import publish
 
 _FLUSH_ROWS = 10_000
 #: Failures in a row after which the server is taken to be in trouble.

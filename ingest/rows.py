@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from ingest.errors import UsageError, is_environment
-from ingest.surveys.common import number, text
+from specshards.ingest.errors import UsageError, is_environment
+from specshards.ingest.surveys.common import number, text
 
 BATCH = 8192
 # Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.

@@ -1,4 +1,4 @@
-"""`python -m ingest select`: a filtered, class-balanced subset of a catalogue or of spectra Parquet.
+"""`specshards ingest select`: a filtered, class-balanced subset of a catalogue or of spectra Parquet.
 
 What is asked and what the answer says; `ingest.subset` does it.
 """
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest import options
-from ingest.errors import UsageError
+from specshards.ingest import options
+from specshards.ingest.errors import UsageError
 
 if TYPE_CHECKING:
-    from ingest.cuts import Cut
+    from specshards.ingest.cuts import Cut
 
 #: Spectromer (A&A 709, A122): at most so many objects of each class of each survey.
 SIZES = {"medium": 200_000, "small": 30_000}
@@ -44,7 +44,7 @@ def command(
     From a catalogue, before anything is downloaded; or from spectra that are there already. The same seed chooses the
     same objects whatever the order of the rows, and a larger number keeps those of a smaller one.
     """
-    from ingest.subset import select
+    from specshards.ingest.subset import select
 
     account = select(source, out, SelectConfig(number_of(per_class), cuts, where, survey, seed), force=force)
     print(f"{out}: {account.selected:,} rows")
@@ -84,7 +84,7 @@ class SelectConfig:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        from ingest.surveys import check_survey
+        from specshards.ingest.surveys import check_survey
 
         check_survey(self.survey)
         if self.per_class is not None and self.per_class < 1:
@@ -95,7 +95,7 @@ class SelectConfig:
 
     def cut(self) -> Cut | None:
         """Both filters as one, None without any."""
-        from ingest.cuts import cut_for
+        from specshards.ingest.cuts import cut_for
 
         return cut_for(self.cuts, self.where, self.survey)
 

@@ -24,14 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ingest.choice import Choice, RowNumbers, find_roles
-from ingest.errors import BadObjectError, JobError, UsageError, is_environment, make_folder
-from ingest.files import replacing
-from ingest.rows import BATCH, Rows, key_texts, open_rows
-from ingest.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
-from ingest.select import Account, SelectConfig
-from ingest.surveys.multimodal_universe import is_own
-from ingest.tables import TableFile, parquet_files
+from specshards.ingest.choice import Choice, RowNumbers, find_roles
+from specshards.ingest.errors import BadObjectError, JobError, UsageError, is_environment, make_folder
+from specshards.ingest.files import replacing
+from specshards.ingest.rows import BATCH, Rows, key_texts, open_rows
+from specshards.ingest.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
+from specshards.ingest.select import Account, SelectConfig
+from specshards.ingest.surveys.multimodal_universe import is_own
+from specshards.ingest.tables import TableFile, parquet_files
 
 # Of spectra: the row groups of `ingest build`, and 4096 rows a file. Of a catalogue: rows of a kilobyte or two.
 _SPECTRA_ROWS, _PART_GROUPS = 128, 32
@@ -179,7 +179,7 @@ def _open_spectra(path: Path) -> TableFile:
         raise JobError(f"{path}: {error}; ingest it again") from error
     if not is_own(file):
         raise UsageError(
-            f"{path}: not spectra Parquet of `python -m ingest build`; ingest it first, and give the folder spectra/"
+            f"{path}: not spectra Parquet of `specshards ingest build`; ingest it first, and give the folder spectra/"
         )
     version = int(file.metadata[b"specshards.schema_version"])
     if version != SCHEMA_VERSION:

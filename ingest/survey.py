@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ingest.build import IngestConfig, build, claim
-from ingest.errors import UsageError
-from ingest.jobs import Engine
-from ingest.summary import Summary
-from ingest.surveys import check_survey
+from specshards.ingest.build import IngestConfig, build, claim
+from specshards.ingest.errors import UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.summary import Summary
+from specshards.ingest.surveys import check_survey
 
 MOCK_FILES = 2000
 
@@ -46,7 +46,7 @@ def ingest_survey(
         raise UsageError(f"seed {seed}: give 0 or a positive number")
     config = IngestConfig(survey, cuts=cuts, where=where, listed_only=listed_only, seed=seed)
     if data is None:
-        from ingest.mock import CATALOGUE, SURVEYS, MockConfig, write_with_progress
+        from specshards.ingest.mock import CATALOGUE, SURVEYS, MockConfig, write_with_progress
 
         if survey not in SURVEYS:
             raise UsageError(f"DATA: name a folder of spectra; a mock survey is only of {' or '.join(SURVEYS)}")

@@ -22,17 +22,17 @@ Nothing but flux, ivar, wavelength and mask enters, so nothing about the label c
     device_draw     spectra to codes on a GPU
     device_values   window, grids and percentiles of batches there
     where           which wavelength each pixel shows
-    gallery         contact sheets; `python -m render`
+    gallery         contact sheets; `specshards render`
     wide            wide loads and stores for Numba
 """
 
 from __future__ import annotations
 
-from render.base import Renderer
-from render.config import IMAGES, PRESETS, ImageConfig, RenderError, preset
-from render.map2d import Map2d
-from render.overlap import Overlap
-from render.simple import Simple
+from specshards.render.base import Renderer
+from specshards.render.config import IMAGES, PRESETS, ImageConfig, RenderError, preset
+from specshards.render.map2d import Map2d
+from specshards.render.overlap import Overlap
+from specshards.render.simple import Simple
 
 __all__ = ["IMAGES", "PRESETS", "ImageConfig", "RenderError", "Renderer", "preset", "renderer"]
 

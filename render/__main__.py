@@ -1,4 +1,4 @@
-"""`python -m render`: look at pictures before a million of them are drawn.
+"""`specshards render`: look at pictures before a million of them are drawn.
 
 The renderers know no files; this command, which stands on top of the other rooms, reads them.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ingest.errors import UsageError, run_app
+from specshards.ingest.errors import UsageError, run_app
 
 app = typer.Typer(
     help="Spectra as pictures: see what each image type and option shows.",
@@ -49,8 +49,8 @@ def gallery(
     """
     import cv2
 
-    import render
-    from render.gallery import every_image, sheet, spread, table
+    from specshards import render
+    from specshards.render.gallery import every_image, sheet, spread, table
 
     if count < 1 or among < 1:
         raise UsageError(f"count={count}, among={among}: give positive numbers")
@@ -73,7 +73,7 @@ def gallery(
 
 
 def _read(inputs: Path, among: int) -> tuple[list[tuple[dict[str, Any], tuple[Any, ...]]], list[str]]:
-    from shards.pictures import objects
+    from specshards.shards.pictures import objects
 
     quarantine: list[dict[str, Any]] = []
     found = [(meta, tuple(arrays)) for meta, arrays in islice(objects(inputs, quarantine), among)]

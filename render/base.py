@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import get_num_threads
 
-from render.config import ImageConfig, RenderError
-from render.prepare import DRAWN, PARALLEL, Arrays, Places, as_arrays, as_columns, one_of, reason, target
+from specshards.render.config import ImageConfig, RenderError
+from specshards.render.prepare import DRAWN, PARALLEL, Arrays, Places, as_arrays, as_columns, one_of, reason, target
 
 Codes = npt.NDArray[np.uint8]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from render.config import CHANNELS
-from render.features import gradient, regions, residual, signal_to_noise, significance
-from render.grid import on_grid
-from render.prepare import DRAWN, one_of, select
-from render.scale import FIXED, channel_codes, colour_codes, extremes, limits
+from specshards.render.config import CHANNELS
+from specshards.render.features import gradient, regions, residual, signal_to_noise, significance
+from specshards.render.grid import on_grid
+from specshards.render.prepare import DRAWN, one_of, select
+from specshards.render.scale import FIXED, channel_codes, colour_codes, extremes, limits
 
 FLUX, DERIVATIVE, CURVATURE, ROI, RESIDUAL, SIGNIFICANCE, MASK, SNR, NONE = range(len(CHANNELS))
 #: What a region of interest shows: the light green of the paper's code.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from render.base import Renderer
+from specshards.render.base import Renderer
 
 
 class Expand(torch.nn.Module):

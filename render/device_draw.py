@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from render.base import Renderer
-from render.config import ImageConfig
-from render.device_values import (
+from specshards.render.base import Renderer
+from specshards.render.config import ImageConfig
+from specshards.render.device_values import (
     Values,
     fill_gaps,
     gradient,
@@ -32,11 +32,11 @@ from render.device_values import (
     to_bins,
     to_centres,
 )
-from render.grid import MapSettings
-from render.lines import FULL, LONGEST, STEPS
-from render.overlap import COLOURS
-from render.scale import FAR, Scale
-from render.simple import LineSettings
+from specshards.render.grid import MapSettings
+from specshards.render.lines import FULL, LONGEST, STEPS
+from specshards.render.overlap import COLOURS
+from specshards.render.scale import FAR, Scale
+from specshards.render.simple import LineSettings
 
 #: Running sums and medians round by their order, which a GPU does not keep.
 ON_CPU = ("roi", "residual", "significance")

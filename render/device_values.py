@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from render.percentile import LARGEST
+from specshards.render.percentile import LARGEST
 
 
 class Values(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from render.wide import store_four
+from specshards.render.wide import store_four
 
 
 @njit(nogil=True, cache=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from render.percentile import LARGEST, MAD_SIGMA, percentiles, scatter
+from specshards.render.percentile import LARGEST, MAD_SIGMA, percentiles, scatter
 
 LIGHT_KMS = 299792.458
 #: Pixels further than this many sigma from the first continuum are left out of the second.

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from render import renderer
-from render.config import PRESETS, ImageConfig, RenderError, preset
+from specshards.render import renderer
+from specshards.render.config import PRESETS, ImageConfig, RenderError, preset
 
 Picture = npt.NDArray[np.uint8]
 #: A caption, and flux, ivar, wavelength, mask as `Renderer.codes` takes them.

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from render.config import CHANNELS, GRIDS, PATCH, ImageConfig
-from render.prepare import DRAWN, OUTSIDE, TOO_MANY, fill_gaps
-from render.resample import log_edges, stretch, to_bins, to_centres
-from render.scale import Scale, colour_codes
+from specshards.render.config import CHANNELS, GRIDS, PATCH, ImageConfig
+from specshards.render.prepare import DRAWN, OUTSIDE, TOO_MANY, fill_gaps
+from specshards.render.resample import log_edges, stretch, to_bins, to_centres
+from specshards.render.scale import Scale, colour_codes
 
 NATIVE, STRETCH, LOG = range(len(GRIDS))
 

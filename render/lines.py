@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from render.wide import add_pair, sub_pair
+from specshards.render.wide import add_pair, sub_pair
 
 #: Units of ink that fill a pixel, and steps of a pixel's height.
 FULL, STEPS = 4096, 256

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from render import expand
-from render.base import Codes, Renderer
-from render.channels import draw_channels, draw_channels_batch
-from render.config import ImageConfig
-from render.grid import NATIVE, MapSettings, on_grid
-from render.prepare import DRAWN, Arrays, Places, one_of, select
-from render.scale import Scale, channel_codes, colour_codes, limits
+from specshards.render import expand
+from specshards.render.base import Codes, Renderer
+from specshards.render.channels import draw_channels, draw_channels_batch
+from specshards.render.config import ImageConfig
+from specshards.render.grid import NATIVE, MapSettings, on_grid
+from specshards.render.prepare import DRAWN, Arrays, Places, one_of, select
+from specshards.render.scale import Scale, channel_codes, colour_codes, limits
 
 
 @lru_cache

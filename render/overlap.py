@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
 
-from render.base import Codes, Renderer
-from render.config import ImageConfig
-from render.lines import FULL, SPARE, canvas, clear, develop, draw, pieces
-from render.prepare import DRAWN, Arrays, Places, one_of, select
-from render.scale import Scale
-from render.simple import LineSettings, polyline
+from specshards.render.base import Codes, Renderer
+from specshards.render.config import ImageConfig
+from specshards.render.lines import FULL, SPARE, canvas, clear, develop, draw, pieces
+from specshards.render.prepare import DRAWN, Arrays, Places, one_of, select
+from specshards.render.scale import Scale
+from specshards.render.simple import LineSettings, polyline
 
 #: matplotlib's `red`, `green` and `blue`, from the bluest segment to the reddest, as `_blend` has them.
 COLOURS = ((255, 0, 0), (0, 128, 0), (0, 0, 255))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from render.config import ImageConfig, RenderError
+from specshards.render.config import ImageConfig, RenderError
 
 #: Held by whoever runs a parallel kernel: Numba's `workqueue` layer, the only one on some systems, aborts the process
 #: when two threads enter one at the same time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from render.prepare import Floats
+from specshards.render.prepare import Floats
 
 LARGEST = float(np.finfo(np.float32).max)
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from render.config import LIMITS, ImageConfig
-from render.percentile import percentiles
+from specshards.render.config import LIMITS, ImageConfig
+from specshards.render.percentile import percentiles
 
 MINMAX, PERCENTILE, FIXED = range(3)
 _STEPS = 1024

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from render import expand
-from render.base import Codes, Renderer
-from render.config import ImageConfig
-from render.lines import FULL, canvas, clear, develop, draw, pieces
-from render.prepare import DRAWN, Arrays, Places, one_of, select
-from render.scale import Scale, heights, limits
+from specshards.render import expand
+from specshards.render.base import Codes, Renderer
+from specshards.render.config import ImageConfig
+from specshards.render.lines import FULL, canvas, clear, develop, draw, pieces
+from specshards.render.prepare import DRAWN, Arrays, Places, one_of, select
+from specshards.render.scale import Scale, heights, limits
 
 
 class LineSettings(NamedTuple):

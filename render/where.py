@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from render.config import ImageConfig
-from render.grid import MapSettings, cell_order, on_grid
-from render.prepare import DRAWN, Floats, as_arrays, reason, select
-from render.scale import Scale
+from specshards.render.config import ImageConfig
+from specshards.render.grid import MapSettings, cell_order, on_grid
+from specshards.render.prepare import DRAWN, Floats, as_arrays, reason, select
+from specshards.render.scale import Scale
 
 
 def where(config: ImageConfig, wavelength: npt.NDArray[Any]) -> Floats:

@@ -24,7 +24,7 @@ Writing:
 
 Checking and looking:
 
-    check_commands  `python -m shards verify` and `inspect`
+    check_commands  `specshards shards verify` and `inspect`
     verify          the checks of a data set, quick ones first
     examine         what `verify --deep` does with one shard
     overall         and with all of them together
@@ -33,7 +33,7 @@ Checking and looking:
 
 The page of a data set:
 
-    report          `report.html`: when it is made; `python -m shards report`
+    report          `report.html`: when it is made; `specshards shards report`
     page            its sections
     tally           what the sidecars add up to
     examples        the samples that it shows

@@ -1,4 +1,4 @@
-"""`python -m shards`: spectra to tar shards of images."""
+"""`specshards shards`: spectra to tar shards of images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ingest import options
-from ingest.errors import UsageError, run_app
-from ingest.jobs import engine_of
-from render.config import CHANNEL_SETS, CHANNELS, FRAMES, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
-from shards import check_commands
-from shards.encoding import ENCODINGS
-from shards.format import ShardConfig
+from specshards.ingest import options
+from specshards.ingest.errors import UsageError, run_app
+from specshards.ingest.jobs import engine_of
+from specshards.render.config import CHANNEL_SETS, CHANNELS, FRAMES, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
+from specshards.shards import check_commands
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import ShardConfig
 
 app = typer.Typer(
     help="Spectra Parquet in, verified tar shards of images out, with labels, index and manifest.",
@@ -94,7 +94,7 @@ def make_survey(
     Spectra that are Parquet already, ours or MultimodalUniverse's, are drawn as they are, unless labels of a
     catalogue are to be joined to them, or some of them chosen by --cuts, --where or N.
     """
-    from shards.make import make
+    from specshards.shards.make import make
 
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
@@ -140,8 +140,8 @@ def build(
     force: options.Force = False,
 ) -> None:
     """Draw every spectrum and write OUT/<split>/*.tar; a rerun goes on where the last one stopped."""
-    from shards.build import build
-    from shards.report import attempt
+    from specshards.shards.build import build
+    from specshards.shards.report import attempt
 
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
@@ -178,8 +178,8 @@ def reshard(
     force: options.Force = False,
 ) -> None:
     """Make another data set of one: other shard size, encoding or split, or a part. Nothing is drawn but spectra."""
-    from shards.remake import remake
-    from shards.report import attempt
+    from specshards.shards.remake import remake
+    from specshards.shards.report import attempt
 
     remake(
         [folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed,
@@ -202,8 +202,8 @@ def merge(
     force: options.Force = False,
 ) -> None:
     """Make one data set of several, mixed and split by sky together: one object in two surveys falls in one split."""
-    from shards.remake import remake
-    from shards.report import attempt
+    from specshards.shards.remake import remake
+    from specshards.shards.report import attempt
 
     remake(
         folders, out, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed, where=where,
@@ -241,7 +241,7 @@ def _config(
     **choices: Any,
 ) -> ShardConfig:
     """The options as one checked configuration, before anything is read; of `choices`, None leaves the preset's."""
-    import render
+    from specshards import render
 
     changes = {name: value for name, value in choices.items() if value is not None}
     if channels is not None:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from ingest.errors import JobError
-from ingest.files import is_remote
-from shards.format import NPY_HEADER_BYTES, Manifest, key, label_npy
+from specshards.ingest.errors import JobError
+from specshards.ingest.files import is_remote
+from specshards.shards.format import NPY_HEADER_BYTES, Manifest, key, label_npy
 
 _INTS = npt.NDArray[np.int64]
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingest.errors import UsageError
-from shards.flux import Arrays
+from specshards.ingest.errors import UsageError
+from specshards.shards.flux import Arrays
 
 Codes = npt.NDArray[np.uint8]
 

@@ -18,15 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.errors import BadObjectError, JobError
-from ingest.files import readable
-from ingest.schema import CLASSES, BoolArray, Spectrum, log_grid, to_table
-from ingest.surveys import multimodal_universe as mmu
-from ingest.surveys.common import placed
-from shards.flux import Arrays, Grid
-from shards.format import LABELS
-from shards.frame import framed
-from shards.spectra import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
+from specshards.ingest.errors import BadObjectError, JobError
+from specshards.ingest.files import readable
+from specshards.ingest.schema import CLASSES, BoolArray, Spectrum, log_grid, to_table
+from specshards.ingest.surveys import multimodal_universe as mmu
+from specshards.ingest.surveys.common import placed
+from specshards.shards.flux import Arrays, Grid
+from specshards.shards.format import LABELS
+from specshards.shards.frame import framed
+from specshards.shards.spectra import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
 
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
 _Z = LABELS.index("z")

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingest.errors import UsageError
-from ingest.files import absolute, location
-from ingest.jobs import Engine
-from ingest.quarantine import quarantine_row
-from render import RenderError, renderer
-from shards.blocks import SpectraBlock, read_blocks
-from shards.encoding import ENCODINGS
-from shards.format import Manifest, ShardConfig
-from shards.job import Claim, earlier, locked, publish, run, start
-from shards.plan import cut_tasks, fingerprint
-from shards.spectra import RowGroup, SpectraFolder
-from shards.visits import keep_together, near_rows
-from shards.write import Account, Portion, Task
+from specshards.ingest.errors import UsageError
+from specshards.ingest.files import absolute, location
+from specshards.ingest.jobs import Engine
+from specshards.ingest.quarantine import quarantine_row
+from specshards.render import RenderError, renderer
+from specshards.shards.blocks import SpectraBlock, read_blocks
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.job import Claim, earlier, locked, publish, run, start
+from specshards.shards.plan import cut_tasks, fingerprint
+from specshards.shards.spectra import RowGroup, SpectraFolder
+from specshards.shards.visits import keep_together, near_rows
+from specshards.shards.write import Account, Portion, Task
 
 
 @dataclass(frozen=True)

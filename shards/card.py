@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from render import renderer
-from shards.encoding import ENCODINGS
-from shards.format import LABELS, MANIFEST, SPLITS, Manifest
+from specshards.render import renderer
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import LABELS, MANIFEST, SPLITS, Manifest
 
 
 def counts_table(manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""`python -m shards verify`, `inspect` and `report`: is a data set sound, and what is in it."""
+"""`specshards shards verify`, `inspect` and `report`: is a data set sound, and what is in it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ingest import options
-from ingest.errors import JobError
-from ingest.jobs import engine_of
+from specshards.ingest import options
+from specshards.ingest.errors import JobError
+from specshards.ingest.jobs import engine_of
 
 _Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A data set: the folder with manifest.json in it.")]
 
@@ -23,7 +23,7 @@ def verify(
     memory: options.Memory = None,
 ) -> None:
     """Check that a data set is whole and sound; one line a check, exit code 1 when one has failed."""
-    from shards.verify import verify as checks_of
+    from specshards.shards.verify import verify as checks_of
 
     started = time.perf_counter()
     checks = checks_of(folder.expanduser(), deep=deep, engine=engine_of(workers, scheduler, memory))
@@ -48,7 +48,7 @@ def inspect(
     ] = None,
 ) -> None:
     """List the first samples of a shard and draw them on one sheet."""
-    from shards.inspect import inspect as head_of
+    from specshards.shards.inspect import inspect as head_of
 
     head = head_of(folder.expanduser(), split=split, shard=shard, count=count, out=out)
     for line in head.lines():
@@ -67,7 +67,7 @@ def report(
 
     `make shards`, build, reshard and merge end with it.
     """
-    from shards.report import write
+    from specshards.shards.report import write
 
     print(write(folder.expanduser(), None if spectra is None else spectra.expanduser()))
 

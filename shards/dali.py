@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from shards.decode import Payloads, PlainDecoder, Stored
-from shards.encoding import Encoding
+from specshards.shards.decode import Payloads, PlainDecoder, Stored
+from specshards.shards.encoding import Encoding
 
 
 class DaliDecoder:

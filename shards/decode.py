@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shards.encoding import Encoding
+from specshards.shards.encoding import Encoding
 
 Payloads = Sequence[npt.NDArray[np.uint8]]
 #: A batch as stored: uint8 `(B, *encoding.shape)`, or a list of B spectra; and why not for each that is damaged.
@@ -80,7 +80,7 @@ class PlainDecoder:
 def make_decoder(encoding: Encoding, backend: str, batch_size: int, threads: int, device: str) -> Decoder:
     """The decoder of a backend; what has nothing to decode is the same for both."""
     if backend == "dali" and encoding.header is None and encoding.shape is not None:
-        from shards.dali import DaliDecoder
+        from specshards.shards.dali import DaliDecoder
 
         return DaliDecoder(encoding, batch_size, threads, device)
     return PlainDecoder(encoding, threads)

@@ -12,12 +12,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ingest.figures import flux_limits
-from ingest.schema import HEALPIX_ORDER, Spectrum, healpix_29
-from ingest.svg import ACCENT, GRID, MUTED, SERIES, new_figure
-from shards.examples import STEP, Coverage, usable
-from shards.flux import Arrays
-from shards.tally import SKY_ORDER, Histogram
+from specshards.ingest.figures import flux_limits
+from specshards.ingest.schema import HEALPIX_ORDER, Spectrum, healpix_29
+from specshards.ingest.svg import ACCENT, GRID, MUTED, SERIES, new_figure
+from specshards.shards.examples import STEP, Coverage, usable
+from specshards.shards.flux import Arrays
+from specshards.shards.tally import SKY_ORDER, Histogram
 
 Floats = npt.NDArray[np.float64]
 Lines = list[list[tuple[float, float]]]

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from render import Renderer
-from shards import flux
-from shards.flux import Arrays, Grid
-from shards.png import encode_png
+from specshards.render import Renderer
+from specshards.shards import flux
+from specshards.shards.flux import Arrays, Grid
+from specshards.shards.png import encode_png
 
 Codes = npt.NDArray[np.uint8]
 Payload = bytes | Codes

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.errors import is_environment
-from ingest.files import sha256
-from render import renderer
-from shards.encoding import ENCODINGS, Encoding
-from shards.format import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
-from shards.tar import BLOCK, read_index
+from specshards.ingest.errors import is_environment
+from specshards.ingest.files import sha256
+from specshards.render import renderer
+from specshards.shards.encoding import ENCODINGS, Encoding
+from specshards.shards.format import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
+from specshards.shards.tar import BLOCK, read_index
 
 Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")

@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ingest.errors import JobError
-from render import RenderError, renderer
-from shards.encoding import ENCODINGS, Encoding
-from shards.flux import Arrays
-from shards.format import Manifest
-from shards.origin import Origin
-from shards.png import encode_compact
-from shards.tally import Pick, rows_of
-from shards.tar import read_entries
+from specshards.ingest.errors import JobError
+from specshards.render import RenderError, renderer
+from specshards.shards.encoding import ENCODINGS, Encoding
+from specshards.shards.flux import Arrays
+from specshards.shards.format import Manifest
+from specshards.shards.origin import Origin
+from specshards.shards.png import encode_compact
+from specshards.shards.tally import Pick, rows_of
+from specshards.shards.tar import read_entries
 
 #: Bytes of all pictures together, as text in the page, from which on no more samples are shown; some always are.
 _MOST_BYTES, _ALWAYS = 1_000_000, 12

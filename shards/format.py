@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingest.errors import JobError, UsageError
-from ingest.schema import PROGRAM_VERSION
-from render import ImageConfig
-from shards.encoding import ENCODINGS
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.schema import PROGRAM_VERSION
+from specshards.render import ImageConfig
+from specshards.shards.encoding import ENCODINGS
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from ingest.schema import log_grid
-from render import RenderError
-from shards.flux import Arrays, Grid
+from specshards.ingest.schema import log_grid
+from specshards.render import RenderError
+from specshards.shards.flux import Arrays, Grid
 
 
 def framed(frame: str, spectrum: Arrays, grid: Grid | None, redshift: float | None) -> tuple[Arrays, Grid | None]:

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.errors import JobError, UsageError, is_environment, make_folder
-from ingest.files import replacing
-from render import RenderError, renderer
-from render.gallery import contact
-from shards.encoding import ENCODINGS
-from shards.format import SPLITS, Manifest, ShardRecord
-from shards.tar import read_index
+from specshards.ingest.errors import JobError, UsageError, is_environment, make_folder
+from specshards.ingest.files import replacing
+from specshards.render import RenderError, renderer
+from specshards.render.gallery import contact
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import SPLITS, Manifest, ShardRecord
+from specshards.shards.tar import read_index
 
 Picture = npt.NDArray[np.uint8]
 
@@ -80,7 +80,7 @@ def inspect(folder: Path, *, split: str = "train", shard: int = 0, count: int = 
         if is_environment(error):
             raise
         why = " ".join(str(error).split())[:160]
-        raise JobError(f"{folder / record.name}: damaged ({why}); `python -m shards verify` says more") from error
+        raise JobError(f"{folder / record.name}: damaged ({why}); `specshards shards verify` says more") from error
     _write(contact(list(zip(map(_caption, rows), pictures, strict=True))), out)
     return Head(record, record.samples, tuple(rows), out)
 

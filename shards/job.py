@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import is_remote, remove_tree, sweep, write_text
-from ingest.jobs import Engine, run_tasks
-from ingest.quarantine import write_quarantine
-from ingest.schema import CLASSES
-from shards import card, runs
-from shards.format import LABELS, MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
-from shards.write import LEDGER, Task, TaskResult, finished, write_shard
+from specshards.ingest.errors import JobError, UsageError, make_folder
+from specshards.ingest.files import is_remote, remove_tree, sweep, write_text
+from specshards.ingest.jobs import Engine, run_tasks
+from specshards.ingest.quarantine import write_quarantine
+from specshards.ingest.schema import CLASSES
+from specshards.shards import card, runs
+from specshards.shards.format import LABELS, MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
+from specshards.shards.write import LEDGER, Task, TaskResult, finished, write_shard
 
 
 @dataclass(frozen=True)

@@ -22,22 +22,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ingest.errors import JobError, UsageError
-from ingest.files import is_remote, location
-from ingest.jobs import cores
-from render import ImageConfig, renderer
-from shards.archive import Archive, check_files, read_sidecars
-from shards.augment import Augmentation
-from shards.batch import Batch as Batch
-from shards.batch import Decoded
-from shards.batch import SpectraBatch as SpectraBatch
-from shards.decode import dali_is_here, make_decoder
-from shards.encoding import ENCODINGS
-from shards.format import SPLITS, Manifest
-from shards.mixing import agreed, make_weights
-from shards.order import EpochOrder
-from shards.paint import CannotDrawError, Painter
-from shards.stack import Stacker
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.files import is_remote, location
+from specshards.ingest.jobs import cores
+from specshards.render import ImageConfig, renderer
+from specshards.shards.archive import Archive, check_files, read_sidecars
+from specshards.shards.augment import Augmentation
+from specshards.shards.batch import Batch as Batch
+from specshards.shards.batch import Decoded
+from specshards.shards.batch import SpectraBatch as SpectraBatch
+from specshards.shards.decode import dali_is_here, make_decoder
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import SPLITS, Manifest
+from specshards.shards.mixing import agreed, make_weights
+from specshards.shards.order import EpochOrder
+from specshards.shards.paint import CannotDrawError, Painter
+from specshards.shards.stack import Stacker
 
 BACKENDS = ("dali", "plain")
 ON_ERROR = ("stop", "skip")

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from ingest.errors import UsageError
-from ingest.schema import CLASSES
-from render import ImageConfig
-from shards.encoding import Flux
-from shards.format import Manifest, ShardRecord
-from shards.order import Weights
+from specshards.ingest.errors import UsageError
+from specshards.ingest.schema import CLASSES
+from specshards.render import ImageConfig
+from specshards.shards.encoding import Flux
+from specshards.shards.format import Manifest, ShardRecord
+from specshards.shards.order import Weights
 
 BALANCES = ("class",)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ingest.errors import JobError, UsageError
-from ingest.files import is_remote, location
-from shards import runs
-from shards.blocks import SpectraBlock, read_blocks
-from shards.format import Manifest
-from shards.job import Claim
-from shards.spectra import RowGroup, SpectraFolder
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.files import is_remote, location
+from specshards.shards import runs
+from specshards.shards.blocks import SpectraBlock, read_blocks
+from specshards.shards.format import Manifest
+from specshards.shards.job import Claim
+from specshards.shards.spectra import RowGroup, SpectraFolder
 
 #: Spectra decoded at most to show some of them: Parquet has no way into the middle of a row group.
 _MOST_ROWS = 100_000

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from shards.check import ANEW, REMAKE, RERUN, Check, first
-from shards.examine import Findings, Spread
-from shards.format import MANIFEST, SPLITS, Manifest, ShardRecord, key
-from shards.sky import iter_close_pairs
+from specshards.shards.check import ANEW, REMAKE, RERUN, Check, first
+from specshards.shards.examine import Findings, Spread
+from specshards.shards.format import MANIFEST, SPLITS, Manifest, ShardRecord, key
+from specshards.shards.sky import iter_close_pairs
 
 #: Objects closer than this, in arcseconds, are taken for one: they must not lie in different splits.
 RADIUS = 1.0

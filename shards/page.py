@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ingest.page import document, figure, pairs, table
-from ingest.svg import style, to_svg
-from shards import drawings, runs
-from shards.encoding import ENCODINGS
-from shards.examples import Coverage, Example, collect
-from shards.format import SPLITS, Manifest
-from shards.origin import Origin, find
-from shards.showcase import SCRIPT, STYLE, gallery, links
-from shards.snippets import FOLDER, snippets
-from shards.tally import AXES, UNLABELLED, Histogram, Tally, quarantine, tally
+from specshards.ingest.page import document, figure, pairs, table
+from specshards.ingest.svg import style, to_svg
+from specshards.shards import drawings, runs
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.examples import Coverage, Example, collect
+from specshards.shards.format import SPLITS, Manifest
+from specshards.shards.origin import Origin, find
+from specshards.shards.showcase import SCRIPT, STYLE, gallery, links
+from specshards.shards.snippets import FOLDER, snippets
+from specshards.shards.tally import AXES, UNLABELLED, Histogram, Tally, quarantine, tally
 
 #: Samples in the gallery, and spectra at random for the coverage where the shards hold them.
 _SHOWN, _DRAWN = 60, 300

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ingest.errors import JobError
-from render import Renderer
-from render.device import Expand
-from render.device_draw import DeviceRenderer, supports
-from shards.augment import Augmentation
-from shards.encoding import Encoding
-from shards.flux import Arrays
+from specshards.ingest.errors import JobError
+from specshards.render import Renderer
+from specshards.render.device import Expand
+from specshards.render.device_draw import DeviceRenderer, supports
+from specshards.shards.augment import Augmentation
+from specshards.shards.encoding import Encoding
+from specshards.shards.flux import Arrays
 
 
 class CannotDrawError(JobError):

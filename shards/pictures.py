@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingest.errors import BadObjectError
-from ingest.plan import find_files
-from ingest.quarantine import quarantine_row
-from ingest.surveys import open_file
-from ingest.surveys.multimodal_universe import SpectrumWithoutIvar
-from render import ImageConfig, RenderError, renderer
-from shards.blocks import iter_blocks
-from shards.flux import Arrays
-from shards.frame import framed
-from shards.spectra import SpectraFolder, holds_spectra
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.plan import find_files
+from specshards.ingest.quarantine import quarantine_row
+from specshards.ingest.surveys import open_file
+from specshards.ingest.surveys.multimodal_universe import SpectrumWithoutIvar
+from specshards.render import ImageConfig, RenderError, renderer
+from specshards.shards.blocks import iter_blocks
+from specshards.shards.flux import Arrays
+from specshards.shards.frame import framed
+from specshards.shards.spectra import SpectraFolder, holds_spectra
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ingest.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
-from shards.format import FORMAT_VERSION, ShardConfig
-from shards.spectra import LARGE_GROUP, RowGroup
+from specshards.ingest.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
+from specshards.shards.format import FORMAT_VERSION, ShardConfig
+from specshards.shards.spectra import LARGE_GROUP, RowGroup
 
 T = TypeVar("T")
 

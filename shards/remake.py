@@ -19,19 +19,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest import cuts
-from ingest.errors import JobError, UsageError
-from ingest.files import absolute, location, readable, sha256
-from ingest.jobs import Engine, run_tasks
-from ingest.quarantine import quarantine_row
-from render import ImageConfig, RenderError, renderer
-from shards.archive import Archive
-from shards.encoding import ENCODINGS, Encoding, Flux, Jpeg
-from shards.format import LABELS, Manifest, ShardConfig, ShardRecord
-from shards.job import Claim, earlier, locked, publish, run, start
-from shards.plan import fingerprint, pack, task_size
-from shards.visits import Rows, keep_together, near_border
-from shards.write import Account, Portion, Task
+from specshards.ingest import cuts
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.files import absolute, location, readable, sha256
+from specshards.ingest.jobs import Engine, run_tasks
+from specshards.ingest.quarantine import quarantine_row
+from specshards.render import ImageConfig, RenderError, renderer
+from specshards.shards.archive import Archive
+from specshards.shards.encoding import ENCODINGS, Encoding, Flux, Jpeg
+from specshards.shards.format import LABELS, Manifest, ShardConfig, ShardRecord
+from specshards.shards.job import Claim, earlier, locked, publish, run, start
+from specshards.shards.plan import fingerprint, pack, task_size
+from specshards.shards.visits import Rows, keep_together, near_border
+from specshards.shards.write import Account, Portion, Task
 
 #: A task takes its samples from about this many places, so that the data sets and their shards mix.
 _PLACES = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ingest.errors import JobError, UsageError
-from ingest.files import is_remote, location, write_text
-from shards.format import PAGE, Manifest
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.files import is_remote, location, write_text
+from specshards.shards.format import PAGE, Manifest
 
 
 def attempt(out: str | Path) -> None:
@@ -44,10 +44,12 @@ def write(folder: Path, spectra: Path | None = None) -> Path:
         UsageError: no data set there, or not on a local disk. JobError: it is damaged.
     """
     # What draws takes its time to import: only where a page is made.
-    from shards.page import page
+    from specshards.shards.page import page
 
     if is_remote(folder):
-        raise UsageError(f"{folder}: not on a disk; copy the data set to one and run `python -m shards report` there")
+        raise UsageError(
+            f"{folder}: not on a disk; copy the data set to one and run `specshards shards report` there"
+        )
     manifest = Manifest.load(folder)
     if not is_current(folder):
         (folder / PAGE).unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ingest.files import write_text
-from shards.write import LEDGER
+from specshards.ingest.files import write_text
+from specshards.shards.write import LEDGER
 
 RUNS = "runs.jsonl"
 _KEPT = 20

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from shards.drawings import spectrum
-from shards.examples import Example, usable
-from shards.tally import UNLABELLED
+from specshards.shards.drawings import spectrum
+from specshards.shards.examples import Example, usable
+from specshards.shards.tally import UNLABELLED
 
 #: Label -> how it is told, its error's column if it has one, unit.
 _LABELS = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from render import renderer
-from shards.encoding import ENCODINGS
-from shards.format import NPY_HEADER_BYTES, Manifest
+from specshards.render import renderer
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import NPY_HEADER_BYTES, Manifest
 
 #: What stands for the data set's folder.
 FOLDER = "path/of/this/folder"

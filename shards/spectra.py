@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.errors import BadObjectError, JobError, UsageError
-from ingest.files import is_remote, readable
-from ingest.schema import SCHEMA_VERSION, healpix_29
-from ingest.surveys import SUFFIXES
-from ingest.surveys import multimodal_universe as mmu
-from ingest.tables import TableFile, parquet_files
+from specshards.ingest.errors import BadObjectError, JobError, UsageError
+from specshards.ingest.files import is_remote, readable
+from specshards.ingest.schema import SCHEMA_VERSION, healpix_29
+from specshards.ingest.surveys import SUFFIXES
+from specshards.ingest.surveys import multimodal_universe as mmu
+from specshards.ingest.tables import TableFile, parquet_files
 
 #: Row groups from this size on are read in slices, and larger ones may be shared out among tasks (see `plan`).
 LARGE_GROUP = 2048
@@ -108,7 +108,7 @@ class SpectraFolder:
         folder, paths = parquet_files(where)
         if not paths:
             raise UsageError(
-                f"{where}: no spectra Parquet there; run `make shards` or `python -m ingest build` first"
+                f"{where}: no spectra Parquet there; run `make shards` or `specshards ingest build` first"
             )
         order = {name: place for place, name in enumerate(known)}
         files = {path.relative_to(folder).as_posix(): path for path in paths}
@@ -191,7 +191,7 @@ def open_table(path: Path) -> TableFile:
     except BadObjectError as error:
         raise JobError(f"{path}: {error}; fetch or ingest it again") from error
     if file.parser != "parquet":
-        raise JobError(f"{path}: HDF5, which is ingested first; use `make shards`, or `python -m ingest build`")
+        raise JobError(f"{path}: HDF5, which is ingested first; use `make shards`, or `specshards ingest build`")
     version = file.metadata.get(b"specshards.schema_version", str(SCHEMA_VERSION).encode())
     if int(version) > SCHEMA_VERSION:
         raise JobError(f"{path}: spectra schema {int(version)}, this program reads up to {SCHEMA_VERSION}; update it")

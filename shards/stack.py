@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from numba import njit
 
-from render.prepare import fill_gaps
-from render.resample import log_edges, to_bins
-from shards.augment import Augmentation
-from shards.batch import Stack
-from shards.flux import Arrays
+from specshards.render.prepare import fill_gaps
+from specshards.render.resample import log_edges, to_bins
+from specshards.shards.augment import Augmentation
+from specshards.shards.batch import Stack
+from specshards.shards.flux import Arrays
 
 #: N of a batch is a multiple of this, so that few shapes occur, and patches of 8, 16 or 32 pixels divide it.
 MULTIPLE = 32

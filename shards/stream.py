@@ -18,15 +18,15 @@ import torch
 import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from ingest.errors import JobError, UsageError
-from ingest.files import is_remote, location, replacing, sha256
-from ingest.jobs import cores
-from render import ImageConfig, renderer
-from shards.batch import Batch
-from shards.decode import PlainDecoder
-from shards.encoding import ENCODINGS
-from shards.format import NPY_HEADER_BYTES, SPLITS, Manifest, ShardRecord
-from shards.paint import Painter
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.files import is_remote, location, replacing, sha256
+from specshards.ingest.jobs import cores
+from specshards.render import ImageConfig, renderer
+from specshards.shards.batch import Batch
+from specshards.shards.decode import PlainDecoder
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import NPY_HEADER_BYTES, SPLITS, Manifest, ShardRecord
+from specshards.shards.paint import Painter
 
 _BUFFER = 4096
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.errors import JobError, is_environment
-from ingest.schema import HEALPIX_ORDER
-from shards.format import SPLITS, Manifest, ShardRecord
-from shards.plan import splitmix64
+from specshards.ingest.errors import JobError, is_environment
+from specshards.ingest.schema import HEALPIX_ORDER
+from specshards.shards.format import SPLITS, Manifest, ShardRecord
+from specshards.shards.plan import splitmix64
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -286,7 +286,7 @@ def _compare(folder: Path, record: ShardRecord, classes: Ints, manifest: Manifes
 
 
 def _unlike(folder: Path, record: ShardRecord, what: str) -> JobError:
-    return JobError(f"{record.sidecar(folder)}: {what}; `python -m shards verify` says more")
+    return JobError(f"{record.sidecar(folder)}: {what}; `specshards shards verify` says more")
 
 
 def _batches(
@@ -305,14 +305,14 @@ def _read(path: Path, columns: Sequence[str] | None, rows: int = _BATCH) -> Iter
         if is_environment(error):
             raise
         why = "missing" if isinstance(error, FileNotFoundError) else "damaged Parquet"
-        raise JobError(f"{path}: {why}; `python -m shards verify` says more") from error
+        raise JobError(f"{path}: {why}; `specshards shards verify` says more") from error
 
 
 def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> Ints:
     try:
         return np.asarray(batch.column(name).cast(kind).fill_null(-1).to_numpy(zero_copy_only=False))
     except KeyError as error:
-        raise JobError(f"a sidecar has no column {name}; `python -m shards verify` says more") from error
+        raise JobError(f"a sidecar has no column {name}; `specshards shards verify` says more") from error
 
 
 def _floats(batch: pa.RecordBatch, name: str) -> Floats:

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.errors import JobError, UsageError, is_environment
-from ingest.jobs import Engine, run_tasks
-from shards.check import RERUN, Check, first
-from shards.examine import Task, examine
-from shards.format import MANIFEST, SPLITS, Manifest, ShardRecord
-from shards.overall import Overall
+from specshards.ingest.errors import JobError, UsageError, is_environment
+from specshards.ingest.jobs import Engine, run_tasks
+from specshards.shards.check import RERUN, Check, first
+from specshards.shards.examine import Task, examine
+from specshards.shards.format import MANIFEST, SPLITS, Manifest, ShardRecord
+from specshards.shards.overall import Overall
 
 __all__ = ["Check", "verify"]
 

@@ -15,14 +15,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.errors import make_folder, naming
-from ingest.files import is_remote, location, replacing, sha256, write_text
-from ingest.schema import CLASSES
-from render import renderer
-from shards.encoding import ENCODINGS
-from shards.format import LABELS, SPLITS, LabelStats, ShardConfig, ShardRecord, combine_stats, key, label_npy
-from shards.plan import assign_splits, row_order
-from shards.tar import TarWriter
+from specshards.ingest.errors import make_folder, naming
+from specshards.ingest.files import is_remote, location, replacing, sha256, write_text
+from specshards.ingest.schema import CLASSES
+from specshards.render import renderer
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import (
+    LABELS,
+    SPLITS,
+    LabelStats,
+    ShardConfig,
+    ShardRecord,
+    combine_stats,
+    key,
+    label_npy,
+)
+from specshards.shards.plan import assign_splits, row_order
+from specshards.shards.tar import TarWriter
 
 LEDGER = ".ledger"
 

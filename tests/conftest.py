@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.schema import Spectrum, to_table, write_parquet
 
 if TYPE_CHECKING:
     from tests.file_server import Server
@@ -91,9 +91,9 @@ def spectra_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sets(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Encoding -> the data set of `spectra_folder` in it, 297 mock samples without Teff; built once, to be read."""
-    from ingest.jobs import Engine
-    from shards.build import build
-    from shards.format import ShardConfig
+    from specshards.ingest.jobs import Engine
+    from specshards.shards.build import build
+    from specshards.shards.format import ShardConfig
 
     made: dict[str, Path] = {}
 

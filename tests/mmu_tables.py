@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ingest.schema import Spectrum
+from specshards.ingest.schema import Spectrum
 from tests.conftest import make_spectrum
 
 

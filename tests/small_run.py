@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingest.jobs import Engine
-from render import ImageConfig
-from shards.build import build as build_shards
-from shards.format import ShardConfig
-from train.config import TrainConfig
-from train.fit import fit
+from specshards.ingest.jobs import Engine
+from specshards.render import ImageConfig
+from specshards.shards.build import build as build_shards
+from specshards.shards.format import ShardConfig
+from specshards.train.config import TrainConfig
+from specshards.train.fit import fit
 
 #: 25 patches, of 16 pixels.
 IMAGE = ImageConfig(size=80, block=1)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.load import Contender, measure
-from benchmarks.load_data import Data, make_data
-from benchmarks.load_startup import link_many, probe
-from benchmarks.peer_worker import Check
-from benchmarks.tables import table
-from ingest.errors import JobError
-from shards import loader
-from shards.decode import dali_is_here
+from specshards.benchmarks.load import Contender, measure
+from specshards.benchmarks.load_data import Data, make_data
+from specshards.benchmarks.load_startup import link_many, probe
+from specshards.benchmarks.peer_worker import Check
+from specshards.benchmarks.tables import table
+from specshards.ingest.errors import JobError
+from specshards.shards import loader
+from specshards.shards.decode import dali_is_here
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from benchmarks import __main__ as suite
-from benchmarks import machine, scale
-from benchmarks.cost import RESOURCES, Costs, Job, Machine, stages, whole
-from benchmarks.plan import duration
-from benchmarks.records import Record, Run, load, write
-from ingest.errors import UsageError
+from specshards.benchmarks import __main__ as suite
+from specshards.benchmarks import machine, scale
+from specshards.benchmarks.cost import RESOURCES, Costs, Job, Machine, stages, whole
+from specshards.benchmarks.plan import duration
+from specshards.benchmarks.records import Record, Run, load, write
+from specshards.ingest.errors import UsageError
 from tests.conftest import call
 
 HERE = machine.Machine("a processor", 8, "Linux", "3.11")

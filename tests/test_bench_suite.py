@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-import benchmarks.__main__ as suite
-from benchmarks import encode, ingest, load, render, shards, tables, train
-from benchmarks.machine import Machine
-from benchmarks.process import Job, job_records, worker_counts
-from benchmarks.records import Record, Run, interleave
-from benchmarks.records import load as load_run
-from benchmarks.report import QUICK_NOTE, gather, save
-from ingest.errors import JobError, UsageError
-from ingest.jobs import cores
-from shards.encoding import ENCODINGS
+import specshards.benchmarks.__main__ as suite
+from specshards.benchmarks import encode, ingest, load, render, shards, tables, train
+from specshards.benchmarks.machine import Machine
+from specshards.benchmarks.process import Job, job_records, worker_counts
+from specshards.benchmarks.records import Record, Run, interleave
+from specshards.benchmarks.records import load as load_run
+from specshards.benchmarks.report import QUICK_NOTE, gather, save
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import cores
+from specshards.shards.encoding import ENCODINGS
 from tests.conftest import ROOT, call
 
 APPS = {"render": render.app, "encode": encode.app, "ingest": ingest.app, "shards": shards.app, "load": load.app,
@@ -97,10 +97,21 @@ CHECKS = {"ingest": check_ingest, "shards": check_shards, "load": check_load, "t
 
 
 def test_all_in_a_row_as_typed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "run", "--quick", "--only", "encode", "--out", str(tmp_path / "x")]
+    command = [
+        sys.executable,
+        "-m",
+        "specshards",
+        "bench",
+        "run",
+        "--quick",
+        "--only",
+        "encode",
+        "--out",
+        str(tmp_path / "x"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "[1/1] encode: encodings" in done.stdout, done.stderr
-    assert load_run(tmp_path / "x" / "encode.json").command.startswith("python -m benchmarks.encode --out ")
+    assert load_run(tmp_path / "x" / "encode.json").command.startswith("specshards bench encode --out ")
     assert {path.name for path in (tmp_path / "x").iterdir()} == {
         "encode.json", "encode.md", "encode.png", "README.md"
     }  # fmt: skip
@@ -223,9 +234,9 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_make_targets() -> None:
-    assert ".venv/bin/python -m benchmarks run" in make("bench").stdout
+    assert ".venv/bin/specshards bench run" in make("bench").stdout
     for name in APPS:
-        assert f".venv/bin/python -m benchmarks.{name}" in make(f"bench-{name}").stdout
+        assert f".venv/bin/specshards bench.{name}" in make(f"bench-{name}").stdout
     done = make("bench-compare", "a.json", "benchmarks/results")
     assert done.returncode == 0 and "-m benchmarks compare a.json benchmarks/results" in done.stdout, done.stderr
     for words in ((), ("a.json",), ("a", "b", "c")):

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ingest.mock import MockConfig, write
-from shards.format import Manifest
+from specshards.ingest.mock import MockConfig, write
+from specshards.shards.format import Manifest
 from tests.conftest import ROOT
 from tests.test_shards import tree
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *map(str, arguments)]
+    command = [sys.executable, "-m", "specshards", *map(str, arguments)]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300
     )
@@ -67,7 +67,7 @@ def test_an_interrupted_job_goes_on_to_the_same_bytes(tmp_path: Path, sign: int,
     make = ["shards", "make", "--survey", "lamost", "--data", str(mock.folder), "--catalog", str(mock.catalogue)]
     whole = run(*make, "--out", tmp_path / "whole", "--workers", "0")
     assert whole.returncode == 0, whole.stderr
-    command = [sys.executable, "-m", *make, "--out", str(tmp_path / "again")]
+    command = [sys.executable, "-m", "specshards", *make, "--out", str(tmp_path / "again")]
     job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                            start_new_session=True)  # fmt: skip
     deadline = time.monotonic() + 120

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.errors import BadObjectError
-from ingest.schema import Spectrum
-from ingest.surveys import open_file
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.schema import Spectrum
+from specshards.ingest.surveys import open_file
 from tests.oracle import Reading, differences, readings
 
 BLOCK = 2880

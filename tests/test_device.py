@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.samples import made_up_galaxy, read_spectra
-from render import IMAGES, PRESETS, ImageConfig, RenderError, device_draw, preset, renderer
-from render.device import Expand
-from render.device_draw import DeviceRenderer, supports
+from specshards.benchmarks.samples import made_up_galaxy, read_spectra
+from specshards.render import IMAGES, PRESETS, ImageConfig, RenderError, device_draw, preset, renderer
+from specshards.render.device import Expand
+from specshards.render.device_draw import DeviceRenderer, supports
 
 THREE = ("flux", "derivative", "curvature")
 MAPS = [

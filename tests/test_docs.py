@@ -28,7 +28,7 @@ import pytest
 import typer.main
 from astropy.table import Table
 
-import ingest.surveys
+import specshards.ingest.surveys
 from tests.conftest import ROOT
 
 FOLDERS = (ROOT, ROOT / "docs", ROOT / "benchmarks")
@@ -41,12 +41,12 @@ NOT_RUN = {
     "make .venv/.made": "network",
     "make bench": "minutes; tests/test_bench_suite.py runs all at small size",
     "make shards SCHEDULER": "a cluster; tests/test_engine.py starts schedulers and workers",
-    "python -m shards build --scheduler": "a cluster, a bucket; tests/test_remote.py has a server on loopback",
-    "python -m train export": "ten seconds; tests/test_train_export.py runs it",
-    "python -m ingest download": "network; tests/test_download.py has a server on loopback",
-    "python -m benchmarks.": "minutes",
-    "python -m benchmarks compare": "two records; tests/test_bench_suite.py has some",
-    "python -m benchmarks figures": "it writes the pages' tables anew",
+    "specshards shards build --scheduler": "a cluster, a bucket; tests/test_remote.py has a server on loopback",
+    "specshards train export": "ten seconds; tests/test_train_export.py runs it",
+    "specshards ingest download": "network; tests/test_download.py has a server on loopback",
+    "specshards bench.": "minutes",
+    "specshards bench compare": "two records; tests/test_bench_suite.py has some",
+    "specshards bench figures": "it writes the pages' tables anew",
     "python -m pytest": "it is what runs this",
     "python docs/pictures.py": "it draws the pages' pictures anew",
     "python cluster.py": "SLURM",
@@ -218,8 +218,8 @@ def execute(code: str, page: str, patch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("snippet")
     exec(compile(code, page, "exec"), module.__dict__)
     if hasattr(module, "recognise"):
-        patch.setattr(ingest.surveys, "FITS", (*ingest.surveys.FITS, module))
-        patch.setattr(ingest.surveys, "SURVEYS", (*ingest.surveys.SURVEYS, module.SURVEY))
+        patch.setattr(specshards.ingest.surveys, "FITS", (*specshards.ingest.surveys.FITS, module))
+        patch.setattr(specshards.ingest.surveys, "SURVEYS", (*specshards.ingest.surveys.SURVEYS, module.SURVEY))
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
         for survey in ("lamost", "sdss"):
             perform(f"make shards SURVEY={survey}")
             shutil.copytree(f"data/{survey}/mock", f"files/{survey}")
-        perform("python -m shards build --spectra data/lamost/spectra --encoding flux --out data/lamost/shards/flux")
+        perform("specshards shards build --spectra data/lamost/spectra --encoding flux --out data/lamost/shards/flux")
         perform("make train TASK=classify OUT=runs/first")
         shutil.copy(next(Path("files/sdss").glob("*/spec-*.fits")), "spectrum.fits")
         names = ["object_id", "survey", "ra", "dec", "class", "z", "spectrum"]

@@ -27,15 +27,15 @@ import torch
 import yaml
 from astropy.io import fits
 
-import ingest.surveys
-from benchmarks import figures
-from ingest.jobs import Engine
-from ingest.schema import PROGRAM_VERSION, to_table, write_parquet
-from ingest.surveys import open_file
-from render import ImageConfig
-from shards import loader
-from shards.build import build
-from shards.format import SPLITS, Manifest, ShardConfig
+import specshards.ingest.surveys
+from specshards.benchmarks import figures
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import PROGRAM_VERSION, to_table, write_parquet
+from specshards.ingest.surveys import open_file
+from specshards.render import ImageConfig
+from specshards.shards import loader
+from specshards.shards.build import build
+from specshards.shards.format import SPLITS, Manifest, ShardConfig
 from tests.conftest import ROOT, make_spectrum
 
 HERE = Engine(workers=0)
@@ -269,7 +269,7 @@ def test_the_example_of_a_new_survey(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert code.count("\n") <= 45
     module = types.ModuleType("mysurvey")
     exec(compile(code, "bring-your-own-survey.md", "exec"), module.__dict__)
-    monkeypatch.setattr(ingest.surveys, "FITS", (*ingest.surveys.FITS, module))
+    monkeypatch.setattr(specshards.ingest.surveys, "FITS", (*specshards.ingest.surveys.FITS, module))
     wave, sigma = np.linspace(600, 700, 50), np.full(50, 2.0)
     sigma[3] = 0
     columns = [fits.Column(name, "E", array=values) for name, values in
@@ -322,7 +322,7 @@ def test_polars_counts_classes(counts: tuple[Path, dict[str, int]], monkeypatch:
 def test_the_figures_of_a_page_are_those_of_the_records(page: str) -> None:
     text = (ROOT / page).read_text()
     assert "<!-- figures " in text
-    assert figures.renewed(text) == text, "run `python -m benchmarks figures`"
+    assert figures.renewed(text) == text, "run `specshards bench figures`"
 
 
 def test_the_citation_is_whole() -> None:

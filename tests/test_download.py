@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest import fetch
-from ingest.errors import JobError
-from ingest.fetch import Policy
+from specshards.ingest import fetch
+from specshards.ingest.errors import JobError
+from specshards.ingest.fetch import Policy
 from tests.file_server import (
     LAMOST,
     LAMOST_PATH,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest import fetch, record
-from ingest.errors import JobError
-from ingest.fetch import Policy
+from specshards.ingest import fetch, record
+from specshards.ingest.errors import JobError
+from specshards.ingest.fetch import Policy
 from tests.conftest import ROOT
 from tests.file_server import QUICK, Server, answer, cut, files, get, plates, records, spec, spectrum
 
@@ -156,7 +156,7 @@ def test_the_token_goes_to_the_server_and_nowhere_else(
 def test_help_teaches_and_loads_nothing_heavy(tmp_path: Path) -> None:
     job = start("--help", SPECSHARDS_LAMOST_TOKEN=TOKEN, COLUMNS="110")
     output, _ = job.communicate(timeout=30)
-    assert job.returncode == 0 and "python -m ingest download --survey sdss" in output and "Fs3cr3t" not in output
+    assert job.returncode == 0 and "specshards ingest download --survey sdss" in output and "Fs3cr3t" not in output
     heavy = "import sys, ingest.download; print(sorted({'pyarrow', 'httpx2', 'numpy', 'astropy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

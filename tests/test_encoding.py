@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from benchmarks.encode import IMAGES, fidelity
-from ingest.jobs import Engine
-from ingest.schema import log_grid
-from render import PRESETS, ImageConfig, RenderError, preset, renderer
-from shards.build import build
-from shards.encoding import ENCODINGS, Jpeg, Png, Pnm
-from shards.flux import HEADER_BYTES, pack, parse
-from shards.format import Manifest, ShardConfig
-from shards.png import encode_png
+from specshards.benchmarks.encode import IMAGES, fidelity
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import log_grid
+from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
+from specshards.shards.build import build
+from specshards.shards.encoding import ENCODINGS, Jpeg, Png, Pnm
+from specshards.shards.flux import HEADER_BYTES, pack, parse
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.png import encode_png
 from tests.conftest import make_spectrum
 
 CONFIGS = [

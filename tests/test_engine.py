@@ -20,9 +20,9 @@ import psutil
 import pytest
 from distributed.system import MEMORY_LIMIT
 
-from ingest.cluster import Watch
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine, engine_of, run_tasks
+from specshards.ingest.cluster import Watch
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine, engine_of, run_tasks
 from tests.conftest import ROOT
 from tests.engine_tasks import run, square
 

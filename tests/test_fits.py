@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.fits import FitsFile, _SurpriseError
-from ingest.schema import Spectrum
-from ingest.surveys import SUFFIXES, open_file
+from specshards.ingest.fits import FitsFile, _SurpriseError
+from specshards.ingest.schema import Spectrum
+from specshards.ingest.surveys import SUFFIXES, open_file
 from tests.oracle import differences, readings
 
 FOLDERS = ("lamost/dr10", "lamost/dr8_repeat_visits", "lamost/dr7_low_sn", "lamost/dr5", "lamost/dr1",

@@ -12,26 +12,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import shards.__main__ as command
-from ingest.errors import UsageError
-from ingest.figures import strong_lines
-from ingest.jobs import Engine
-from ingest.schema import Spectrum, log_grid, to_table, write_parquet
-from render import ImageConfig, RenderError, preset
-from render.config import CHANNEL_SETS, FRAMES
-from shards import loader, report
-from shards.build import build
-from shards.flux import Arrays
-from shards.format import SPLITS, Manifest, ShardConfig
-from shards.frame import framed
-from shards.pictures import pictures
+import specshards.shards.__main__ as command
+from specshards.ingest.errors import UsageError
+from specshards.ingest.figures import strong_lines
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import Spectrum, log_grid, to_table, write_parquet
+from specshards.render import ImageConfig, RenderError, preset
+from specshards.render.config import CHANNEL_SETS, FRAMES
+from specshards.shards import loader, report
+from specshards.shards.build import build
+from specshards.shards.flux import Arrays
+from specshards.shards.format import SPLITS, Manifest, ShardConfig
+from specshards.shards.frame import framed
+from specshards.shards.pictures import pictures
+from specshards.train.evaluate import evaluate
+from specshards.train.explain import draw, look
+from specshards.train.predict import Account, Predictor
+from specshards.train.run import open_any
+from specshards.train.tokenizer.pretrain import PretrainConfig, pretrain
 from tests.conftest import call, make_spectrum
 from tests.small_run import IMAGE, small_run, small_shards
-from train.evaluate import evaluate
-from train.explain import draw, look
-from train.predict import Account, Predictor
-from train.run import open_any
-from train.tokenizer.pretrain import PretrainConfig, pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LINE = 5008.24  # [O III], Angstrom in vacuum

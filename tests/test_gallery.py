@@ -1,4 +1,4 @@
-"""`python -m render gallery`: contact sheets of files and Parquet, and a sensible choice of what they show."""
+"""`specshards render gallery`: contact sheets of files and Parquet, and a sensible choice of what they show."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.samples import made_up_galaxy
-from render import ImageConfig, renderer
-from render.gallery import every_image, sheet, spread, table
+from specshards.benchmarks.samples import made_up_galaxy
+from specshards.render import ImageConfig, renderer
+from specshards.render.gallery import every_image, sheet, spread, table
 from tests.conftest import ROOT
 
 
 def gallery(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "render", "gallery", *map(str, arguments)]
+    command = [sys.executable, "-m", "specshards", "render", "gallery", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from ingest.schema import healpix_29, to_table, write_parquet
-from shards.build import build
-from shards.format import SPLITS, Manifest, ShardConfig
-from shards.plan import assign_splits
-from shards.sky import close_pairs
-from shards.visits import LINK_ARCSEC, keep_together, near_border
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import healpix_29, to_table, write_parquet
+from specshards.shards.build import build
+from specshards.shards.format import SPLITS, Manifest, ShardConfig
+from specshards.shards.plan import assign_splits
+from specshards.shards.sky import close_pairs
+from specshards.shards.visits import LINK_ARCSEC, keep_together, near_border
 from tests.conftest import ROOT, make_spectrum
 from tests.test_shards import tree
 
@@ -65,7 +65,7 @@ def test_a_new_release_gets_shards_of_its_own(tmp_path: Path) -> None:
     third = build(ShardConfig(), spectra, out, engine=Engine(workers=2))
     assert after.items() < files_of(out).items() and third.objects == 140
     assert build(ShardConfig(), spectra, out, engine=HERE).dumps() == third.dumps()
-    from shards.verify import verify
+    from specshards.shards.verify import verify
 
     assert [check for check in verify(out, deep=True, engine=HERE) if not check.passed] == []
 
@@ -174,7 +174,7 @@ def test_killed_at_any_moment_the_rerun_ends_in_the_same_bytes(tmp_path: Path) -
     build(config, tmp_path / "spectra", tmp_path / "whole", engine=HERE)
     out = tmp_path / "killed"
     command = [
-        sys.executable, "-m", "shards", "build", "--spectra", str(tmp_path / "spectra"), "--out", str(out),
+        sys.executable, "-m", "specshards", "shards", "build", "--spectra", str(tmp_path / "spectra"), "--out", str(out),
         "--samples-per-shard", "20", "--workers", "2",
     ]  # fmt: skip
     rng = random.Random(5)
@@ -208,7 +208,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
     try:
         spectra_file(tmp_path / "spectra" / "a.parquet", range(200))
         command = [
-            sys.executable, "-m", "shards", "build", "--spectra", str(tmp_path / "spectra"), "--out",
+            sys.executable, "-m", "specshards", "shards", "build", "--spectra", str(tmp_path / "spectra"), "--out",
             str(disk / "out"), "--samples-per-shard", "50", "--workers", "2",
         ]  # fmt: skip
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

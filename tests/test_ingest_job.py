@@ -20,12 +20,12 @@ from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.build import IngestConfig, build
-from ingest.cuts import parse
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from ingest.mock import MockConfig, write
-from ingest.plan import find_files, make_plan
+from specshards.ingest.build import IngestConfig, build
+from specshards.ingest.cuts import parse
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.mock import MockConfig, write
+from specshards.ingest.plan import find_files, make_plan
 from tests.conftest import ROOT
 from tests.test_ingest_layouts import HEADER, lamost_table, sdss_spec
 

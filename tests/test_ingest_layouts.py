@@ -12,10 +12,10 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.errors import BadObjectError
-from ingest.schema import SCHEMA, to_table, write_parquet
-from ingest.surveys import read_file
-from ingest.surveys.common import class_label, number
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.schema import SCHEMA, to_table, write_parquet
+from specshards.ingest.surveys import read_file
+from specshards.ingest.surveys.common import class_label, number
 from tests.conftest import make_spectrum
 
 N = 400

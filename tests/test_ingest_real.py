@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
-from ingest.build import IngestConfig, build
-from ingest.errors import BadObjectError, JobError, UsageError
-from ingest.jobs import Engine
-from ingest.surveys import read_file
+from specshards.ingest.build import IngestConfig, build
+from specshards.ingest.errors import BadObjectError, JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.surveys import read_file
 
 HERE = Engine(workers=0)
 

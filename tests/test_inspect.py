@@ -1,4 +1,4 @@
-"""`python -m ingest inspect`: facts against plain readings, pictures that decode, one line for what is no use."""
+"""`specshards ingest inspect`: facts against plain readings, pictures that decode, one line for what is no use."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import pytest
 import typer
 from astropy.io import fits
 
-from ingest import figures
-from ingest import inspect as view
-from ingest.errors import run_app
-from ingest.mock import MockConfig, write
-from ingest.schema import Spectrum, to_table, write_parquet
-from ingest.tables import TableFile
+from specshards.ingest import figures
+from specshards.ingest import inspect as view
+from specshards.ingest.errors import run_app
+from specshards.ingest.mock import MockConfig, write
+from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.tables import TableFile
 from tests.conftest import ROOT, make_spectrum
 from tests.oracle import desi, lamost
 from tests.test_ingest_layouts import FLUX, WAVE, N, lamost_table, sdss_spec

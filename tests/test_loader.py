@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.samples import made_up_galaxy
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from render import ImageConfig, preset, renderer
-from render.device_draw import DeviceRenderer
-from shards import loader, paint, stream
-from shards.blocks import iter_blocks
-from shards.build import build
-from shards.decode import dali_is_here
-from shards.format import Manifest, ShardConfig, label_npy
-from shards.pictures import pictures
-from shards.spectra import SpectraFolder
-from shards.tar import TarWriter, read_index
+from specshards.benchmarks.samples import made_up_galaxy
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.render import ImageConfig, preset, renderer
+from specshards.render.device_draw import DeviceRenderer
+from specshards.shards import loader, paint, stream
+from specshards.shards.blocks import iter_blocks
+from specshards.shards.build import build
+from specshards.shards.decode import dali_is_here
+from specshards.shards.format import Manifest, ShardConfig, label_npy
+from specshards.shards.pictures import pictures
+from specshards.shards.spectra import SpectraFolder
+from specshards.shards.tar import TarWriter, read_index
 from tests.conftest import make_spectrum
 
 BACKENDS = [

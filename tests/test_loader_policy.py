@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from render import ImageConfig, renderer
-from shards import loader
-from shards.augment import Augment
-from shards.build import build
-from shards.decode import dali_is_here
-from shards.format import ShardConfig
-from shards.tar import read_index
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.render import ImageConfig, renderer
+from specshards.shards import loader
+from specshards.shards.augment import Augment
+from specshards.shards.build import build
+from specshards.shards.decode import dali_is_here
+from specshards.shards.format import ShardConfig
+from specshards.shards.tar import read_index
 
 BACKENDS = [
     pytest.param("dali", marks=pytest.mark.skipif(not dali_is_here(), reason="NVIDIA DALI exists for Linux only")),

@@ -13,19 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.errors import UsageError
-from ingest.jobs import Engine
-from ingest.schema import to_table, write_parquet
-from render import ImageConfig
-from shards import loader
-from shards.augment import Augment
-from shards.batch import SpectraBatch
-from shards.blocks import iter_blocks
-from shards.build import build
-from shards.flux import Arrays
-from shards.format import ShardConfig
-from shards.spectra import SpectraFolder
-from shards.stack import MULTIPLE, Stacker, log_bins, resample
+from specshards.ingest.errors import UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import to_table, write_parquet
+from specshards.render import ImageConfig
+from specshards.shards import loader
+from specshards.shards.augment import Augment
+from specshards.shards.batch import SpectraBatch
+from specshards.shards.blocks import iter_blocks
+from specshards.shards.build import build
+from specshards.shards.flux import Arrays
+from specshards.shards.format import ShardConfig
+from specshards.shards.spectra import SpectraFolder
+from specshards.shards.stack import MULTIPLE, Stacker, log_bins, resample
 from tests.conftest import make_spectrum
 from tests.test_loader_policy import damage
 

@@ -13,20 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.errors import BadObjectError, JobError, UsageError
-from ingest.jobs import Engine
-from ingest.schema import Spectrum, to_table, write_parquet
-from ingest.surveys import multimodal_universe as mmu
-from ingest.surveys import open_file, read_file
-from render import ImageConfig, renderer
-from shards.__main__ import make_survey
-from shards.blocks import iter_blocks
-from shards.build import build
-from shards.encoding import Png
-from shards.format import LABELS, SPLITS, Manifest, ShardConfig
-from shards.pictures import pictures
-from shards.remake import remake
-from shards.spectra import SpectraFolder
+from specshards.ingest.errors import BadObjectError, JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.surveys import multimodal_universe as mmu
+from specshards.ingest.surveys import open_file, read_file
+from specshards.render import ImageConfig, renderer
+from specshards.shards.__main__ import make_survey
+from specshards.shards.blocks import iter_blocks
+from specshards.shards.build import build
+from specshards.shards.encoding import Png
+from specshards.shards.format import LABELS, SPLITS, Manifest, ShardConfig
+from specshards.shards.pictures import pictures
+from specshards.shards.remake import remake
+from specshards.shards.spectra import SpectraFolder
 from tests.mmu_tables import mock, padded, sdss_table
 
 HERE = Engine(workers=0)

@@ -12,20 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import ingest.tables
-from ingest.errors import BadObjectError, JobError
-from ingest.schema import Spectrum, to_table, write_parquet
-from ingest.surveys import multimodal_universe as mmu
-from ingest.surveys import open_file
-from ingest.tables import SLICE_ROWS, TableFile
-from render import ImageConfig
-from shards import spectra as shard_spectra
-from shards.__main__ import make_survey
-from shards.blocks import read_blocks
-from shards.format import Manifest, ShardConfig
-from shards.pictures import pictures
-from shards.plan import cut_tasks
-from shards.spectra import SpectraFolder
+import specshards.ingest.tables
+from specshards.ingest.errors import BadObjectError, JobError
+from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.surveys import multimodal_universe as mmu
+from specshards.ingest.surveys import open_file
+from specshards.ingest.tables import SLICE_ROWS, TableFile
+from specshards.render import ImageConfig
+from specshards.shards import spectra as shard_spectra
+from specshards.shards.__main__ import make_survey
+from specshards.shards.blocks import read_blocks
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.pictures import pictures
+from specshards.shards.plan import cut_tasks
+from specshards.shards.spectra import SpectraFolder
 from tests.mmu_tables import arrays_of, mock, sdss_table
 
 
@@ -89,7 +89,7 @@ def make_copy(spectrum: Spectrum, name: str) -> Spectrum:
 
 def test_long_rows_make_short_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(sdss_table(mock(60)), tmp_path / "x.parquet")
-    monkeypatch.setattr(ingest.tables, "SLICE_BYTES", 40_000)  # a row of 307 pixels takes some 4 kB
+    monkeypatch.setattr(specshards.ingest.tables, "SLICE_BYTES", 40_000)  # a row of 307 pixels takes some 4 kB
     sizes = slice_sizes(monkeypatch)
     assert sum(1 for _ in open_file(tmp_path / "x.parquet").objects()) == 60
     assert 2 <= max(sizes) <= 12 and sum(sizes) == 60

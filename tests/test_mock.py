@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from ingest.errors import UsageError
-from ingest.mock import CATALOGUE, DAMAGES, MockConfig, MockResult, plan, truth, write, write_with_progress
-from ingest.mock.fitsbytes import card
-from ingest.mock.lines import H_ALPHA, air_to_vacuum, hydrogen
+from specshards.ingest.errors import UsageError
+from specshards.ingest.mock import CATALOGUE, DAMAGES, MockConfig, MockResult, plan, truth, write, write_with_progress
+from specshards.ingest.mock.fitsbytes import card
+from specshards.ingest.mock.lines import H_ALPHA, air_to_vacuum, hydrogen
 
 Mock = tuple[MockConfig, MockResult]
 N = 240

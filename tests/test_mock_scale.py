@@ -16,19 +16,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ingest import schema
-from ingest.errors import UsageError
-from ingest.jobs import Engine
-from ingest.mock import MockConfig, instrument, physics, plan
-from ingest.mock.command import command
-from ingest.mock.counter_random import normals, stream_key
-from ingest.mock.draws import ROW, shares
-from ingest.mock.instrument import LSF_KMS, SITE_FIRST
-from ingest.mock.kernels import MAX_SIZE, Buffers, expose, median, site_arrays
-from ingest.mock.lines import H_ALPHA
-from ingest.mock.plan import observe, source
-from ingest.mock.scale import ScaleConfig, bank_of, plan_rows, row_groups, truth, write_parquet_survey
-from ingest.mock.templates import KINDS, PIXELS, REDSHIFTS
+from specshards.ingest import schema
+from specshards.ingest.errors import UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.mock import MockConfig, instrument, physics, plan
+from specshards.ingest.mock.command import command
+from specshards.ingest.mock.counter_random import normals, stream_key
+from specshards.ingest.mock.draws import ROW, shares
+from specshards.ingest.mock.instrument import LSF_KMS, SITE_FIRST
+from specshards.ingest.mock.kernels import MAX_SIZE, Buffers, expose, median, site_arrays
+from specshards.ingest.mock.lines import H_ALPHA
+from specshards.ingest.mock.plan import observe, source
+from specshards.ingest.mock.scale import ScaleConfig, bank_of, plan_rows, row_groups, truth, write_parquet_survey
+from specshards.ingest.mock.templates import KINDS, PIXELS, REDSHIFTS
 
 SURVEYS = ("lamost", "sdss")
 HERE = Engine(workers=0)
@@ -349,8 +349,8 @@ def test_resume_refuse_and_force(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_shards_are_built_from_it(tmp_path: Path) -> None:
     """The next room takes the folder as it is: every spectrum drawn, mock by name, repeats on one side of a split."""
-    from shards.build import build
-    from shards.format import ShardConfig
+    from specshards.shards.build import build
+    from specshards.shards.format import ShardConfig
 
     config = small("lamost", n=300, repeat_fraction=0.3)
     write_parquet_survey(config, tmp_path / "mock", engine=HERE)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.errors import UsageError
-from shards.format import ShardRecord
-from shards.mixing import make_weights
-from shards.order import EpochOrder, Weights
+from specshards.ingest.errors import UsageError
+from specshards.shards.format import ShardRecord
+from specshards.shards.mixing import make_weights
+from specshards.shards.order import EpochOrder, Weights
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from ingest.errors import JobError, UsageError
-from ingest.files import is_remote, location
-from ingest.jobs import Engine
-from shards import loader, stream
-from shards.build import build
-from shards.format import Manifest, ShardConfig
-from shards.remake import remake
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.files import is_remote, location
+from specshards.ingest.jobs import Engine
+from specshards.shards import loader, stream
+from specshards.shards.build import build
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.remake import remake
 from tests.test_shards import tree
 
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed")

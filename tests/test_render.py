@@ -15,12 +15,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.compare_matplotlib import likeness
-from benchmarks.matplotlib_reference import draw
-from benchmarks.samples import made_up_galaxy, read_spectra
-from render import IMAGES, ImageConfig, RenderError, preset, renderer
-from render.lines import FULL, SPARE, canvas, pieces
-from render.lines import draw as draw_line
+from specshards.benchmarks.compare_matplotlib import likeness
+from specshards.benchmarks.matplotlib_reference import draw
+from specshards.benchmarks.samples import made_up_galaxy, read_spectra
+from specshards.render import IMAGES, ImageConfig, RenderError, preset, renderer
+from specshards.render.lines import FULL, SPARE, canvas, pieces
+from specshards.render.lines import draw as draw_line
 from tests.conftest import ROOT
 
 

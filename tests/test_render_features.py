@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from render.features import gradient, regions, residual, rolling_median, signal_to_noise, significance, smooth
+from specshards.render.features import (
+    gradient,
+    regions,
+    residual,
+    rolling_median,
+    signal_to_noise,
+    significance,
+    smooth,
+)
 from tests.kernel_spectra import PROPERTY, awkward, finite, noisy, read_real, scratch, spectra
 
 

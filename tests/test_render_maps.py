@@ -11,11 +11,11 @@ from astropy.visualization import AsinhStretch
 from hypothesis import assume, given, settings
 from matplotlib.colors import Normalize
 
-from benchmarks.matplotlib_reference import draw
-from benchmarks.samples import made_up_galaxy, read_spectra
-from render import PRESETS, ImageConfig, RenderError, preset, renderer
-from render.config import CHANNEL_SETS, CHANNELS
-from render.grid import cell_order
+from specshards.benchmarks.matplotlib_reference import draw
+from specshards.benchmarks.samples import made_up_galaxy, read_spectra
+from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
+from specshards.render.config import CHANNEL_SETS, CHANNELS
+from specshards.render.grid import cell_order
 from tests.test_render import spectra
 
 ALL = [preset(name, "map2d") for name in PRESETS] + [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from render.percentile import percentiles, scatter
+from specshards.render.percentile import percentiles, scatter
 from tests.kernel_spectra import PROPERTY, awkward, finite, read_real, spectra
 
 

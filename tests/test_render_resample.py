@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from render.resample import log_edges, stretch, to_bins, to_centres
+from specshards.render.resample import log_edges, stretch, to_bins, to_centres
 from tests.kernel_spectra import PROPERTY, awkward, finite, read_real, spectra
 
 

@@ -20,14 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from ingest.schema import healpix_29, to_table, write_parquet
-from render import ImageConfig, renderer
-from shards import __main__ as command
-from shards.blocks import iter_blocks
-from shards.build import build
-from shards.format import (
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import healpix_29, to_table, write_parquet
+from specshards.render import ImageConfig, renderer
+from specshards.shards import __main__ as command
+from specshards.shards.blocks import iter_blocks
+from specshards.shards.build import build
+from specshards.shards.format import (
     LABELS,
     NPY_HEADER_BYTES,
     SPLITS,
@@ -37,8 +37,8 @@ from shards.format import (
     combine_stats,
     label_npy,
 )
-from shards.plan import assign_splits
-from shards.spectra import SpectraFolder
+from specshards.shards.plan import assign_splits
+from specshards.shards.spectra import SpectraFolder
 from tests.conftest import make_spectrum
 
 HERE = Engine(workers=0)
@@ -201,8 +201,8 @@ def test_split_keeps_close_visits_together_and_its_shares() -> None:
 
 
 def test_repeat_visits_of_real_stars_never_straddle(real_data: Path, tmp_path: Path) -> None:
-    from ingest.build import IngestConfig
-    from ingest.build import build as ingest
+    from specshards.ingest.build import IngestConfig
+    from specshards.ingest.build import build as ingest
 
     ingest(IngestConfig("lamost"), str(real_data / "lamost" / "dr8_repeat_visits"), tmp_path, engine=HERE)
     build(ShardConfig(split=(0.5, 0.25, 0.25)), tmp_path / "spectra", tmp_path / "out", engine=HERE)

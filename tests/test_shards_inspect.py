@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from ingest.errors import JobError, UsageError
-from render import ImageConfig, renderer
-from shards import __main__ as command
-from shards.encoding import ENCODINGS
-from shards.format import Manifest
-from shards.inspect import COLUMNS, inspect
+from specshards.ingest.errors import JobError, UsageError
+from specshards.render import ImageConfig, renderer
+from specshards.shards import __main__ as command
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import Manifest
+from specshards.shards.inspect import COLUMNS, inspect
 from tests.faults import Copy, missing_index
 
 

@@ -21,22 +21,22 @@ import pytest
 from matplotlib.projections.geo import MollweideAxes
 from typer.testing import CliRunner
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from ingest.schema import healpix_29, to_table, write_parquet
-from render import renderer
-from shards import __main__ as command
-from shards import drawings, report
-from shards.build import build
-from shards.encoding import ENCODINGS
-from shards.format import Manifest, ShardConfig
-from shards.origin import find
-from shards.page import page
-from shards.remake import remake
-from shards.runs import RUNS
-from shards.tally import AXES, tally
-from shards.tar import read_index
-from shards.verify import verify
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import healpix_29, to_table, write_parquet
+from specshards.render import renderer
+from specshards.shards import __main__ as command
+from specshards.shards import drawings, report
+from specshards.shards.build import build
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.origin import find
+from specshards.shards.page import page
+from specshards.shards.remake import remake
+from specshards.shards.runs import RUNS
+from specshards.shards.tally import AXES, tally
+from specshards.shards.tar import read_index
+from specshards.shards.verify import verify
 from tests.conftest import make_spectrum
 from tests.report_page import Page, sidecars
 
@@ -272,7 +272,7 @@ def test_a_page_that_cannot_be_made_fails_nothing(
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and err.startswith(f"note: no {folder}/report.html: {sidecar}: damaged")
     assert not (folder / "report.html").exists()
-    with pytest.raises(JobError, match="damaged Parquet; `python -m shards verify` says more"):
+    with pytest.raises(JobError, match="damaged Parquet; `specshards shards verify` says more"):
         report.write(folder)
     report.attempt("memory://somewhere")
     assert "not on a disk" in capsys.readouterr().err

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shards import drawings
-from shards.png import encode_compact
-from shards.tally import Choice, Pick, frame, quarantine
+from specshards.shards import drawings
+from specshards.shards.png import encode_compact
+from specshards.shards.tally import Choice, Pick, frame, quarantine
 
 
 def test_many_reasons_become_few_and_still_add_up(tmp_path: Path) -> None:

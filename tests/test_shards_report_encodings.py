@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.jobs import Engine
-from ingest.schema import to_table, write_parquet
-from ingest.surveys.multimodal_universe import NO_IVAR
-from render import renderer
-from shards.build import build
-from shards.decode import dali_is_here
-from shards.encoding import ENCODINGS
-from shards.format import Manifest, ShardConfig
-from shards.page import page
-from shards.snippets import FOLDER, snippets
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.surveys.multimodal_universe import NO_IVAR
+from specshards.render import renderer
+from specshards.shards.build import build
+from specshards.shards.decode import dali_is_here
+from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.page import page
+from specshards.shards.snippets import FOLDER, snippets
 from tests.conftest import make_spectrum
 from tests.report_page import Page, sidecars
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shards import sky
-from shards.sky import close_pairs
+from specshards.shards import sky
+from specshards.shards.sky import close_pairs
 
 Floats = npt.NDArray[np.float64]
 

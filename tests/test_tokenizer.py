@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shards.batch import Stack
-from shards.flux import Arrays
-from shards.stack import Stacker
-from train.layers import patches
-from train.tokenizer.config import SIZES, TokenizerConfig
-from train.tokenizer.model import Tokenizer, centres
-from train.tokenizer.pixels import chi2, hide, per_object, regridded, scaled, seen_as, usable, without
-from train.tokenizer.wavelengths import WavelengthEncoding
+from specshards.shards.batch import Stack
+from specshards.shards.flux import Arrays
+from specshards.shards.stack import Stacker
+from specshards.train.layers import patches
+from specshards.train.tokenizer.config import SIZES, TokenizerConfig
+from specshards.train.tokenizer.model import Tokenizer, centres
+from specshards.train.tokenizer.pixels import chi2, hide, per_object, regridded, scaled, seen_as, usable, without
+from specshards.train.tokenizer.wavelengths import WavelengthEncoding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

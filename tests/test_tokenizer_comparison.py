@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from ingest.schema import to_table, write_parquet
-from shards import loader
-from shards.batch import Stack
-from shards.build import build
-from shards.format import Manifest, ShardConfig
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import to_table, write_parquet
+from specshards.shards import loader
+from specshards.shards.batch import Stack
+from specshards.shards.build import build
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.train.tokenizer import comparison
+from specshards.train.tokenizer.classifier import open_tokenizer
+from specshards.train.tokenizer.comparison import compare, measure, summary, trials
+from specshards.train.tokenizer.config import SIZES, TokenizerConfig
+from specshards.train.tokenizer.drawers import Constant, Drawer, Principal, RunningMedian, copy
+from specshards.train.tokenizer.model import Tokenizer
+from specshards.train.tokenizer.pixels import hide, scaled
+from specshards.train.tokenizer.pretrain import HIDDEN, PretrainConfig, pretrain
 from tests.conftest import make_spectrum
 from tests.curves import curves, some_spectra, stack_of
-from train.tokenizer import comparison
-from train.tokenizer.classifier import open_tokenizer
-from train.tokenizer.comparison import compare, measure, summary, trials
-from train.tokenizer.config import SIZES, TokenizerConfig
-from train.tokenizer.drawers import Constant, Drawer, Principal, RunningMedian, copy
-from train.tokenizer.model import Tokenizer
-from train.tokenizer.pixels import hide, scaled
-from train.tokenizer.pretrain import HIDDEN, PretrainConfig, pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

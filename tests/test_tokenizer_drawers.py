@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 
-from ingest.errors import UsageError
-from shards.batch import Stack
+from specshards.ingest.errors import UsageError
+from specshards.shards.batch import Stack
+from specshards.train.tokenizer.drawers import Constant, Principal, RunningMedian, decompose, fill, running_median
+from specshards.train.tokenizer.pixels import scaled
 from tests.curves import curves, some_spectra, stack_of
-from train.tokenizer.drawers import Constant, Principal, RunningMedian, decompose, fill, running_median
-from train.tokenizer.pixels import scaled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

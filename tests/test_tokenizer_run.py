@@ -13,25 +13,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from ingest.schema import to_table, write_parquet
-from shards import loader
-from shards.build import build
-from shards.format import ShardConfig
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import to_table, write_parquet
+from specshards.shards import loader
+from specshards.shards.build import build
+from specshards.shards.format import ShardConfig
+from specshards.train import loop
+from specshards.train.config import TrainConfig
+from specshards.train.embed import embed
+from specshards.train.evaluate import evaluate
+from specshards.train.explain import explain
+from specshards.train.fit import fit
+from specshards.train.predict import Predictor
+from specshards.train.run import open_any
+from specshards.train.tokenizer.classifier import SpectrumClassifier, open_tokenizer
+from specshards.train.tokenizer.model import Tokenizer
+from specshards.train.tokenizer.pretrain import PretrainConfig, pretrain
+from specshards.train.tokenizer.reconstruct import parse_grid, reconstruct
 from tests.conftest import make_spectrum
-from train import loop
-from train.config import TrainConfig
-from train.embed import embed
-from train.evaluate import evaluate
-from train.explain import explain
-from train.fit import fit
-from train.predict import Predictor
-from train.run import open_any
-from train.tokenizer.classifier import SpectrumClassifier, open_tokenizer
-from train.tokenizer.model import Tokenizer
-from train.tokenizer.pretrain import PretrainConfig, pretrain
-from train.tokenizer.reconstruct import parse_grid, reconstruct
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

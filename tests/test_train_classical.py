@@ -14,20 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.decomposition import PCA
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from ingest.schema import Spectrum, to_table, write_parquet
-from shards import loader as shard_loader
-from shards.build import build
-from shards.format import Manifest, ShardConfig
-from shards.stack import resample
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.shards import loader as shard_loader
+from specshards.shards.build import build
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.stack import resample
+from specshards.train import classical
+from specshards.train.answers import FILE, IDENTITY, Answers
+from specshards.train.classical import Classical, fit_classical, normalise
+from specshards.train.config import TrainConfig
+from specshards.train.metrics import regression
+from specshards.train.tasks import Task, make_tasks
 from tests.conftest import make_spectrum
-from train import classical
-from train.answers import FILE, IDENTITY, Answers
-from train.classical import Classical, fit_classical, normalise
-from train.config import TrainConfig
-from train.metrics import regression
-from train.tasks import Task, make_tasks
 
 HERE = Engine(workers=0)
 COUNT = 300

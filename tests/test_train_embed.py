@@ -13,16 +13,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.errors import JobError, UsageError
-from ingest.schema import to_table, write_parquet
-from render import ImageConfig
-from shards.format import Manifest
-from shards.pictures import pictures
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.schema import to_table, write_parquet
+from specshards.render import ImageConfig
+from specshards.shards.format import Manifest
+from specshards.shards.pictures import pictures
+from specshards.train import embed as embed_module
+from specshards.train.embed import embed, nearest
+from specshards.train.run import open_model
 from tests.conftest import make_spectrum
 from tests.small_run import IMAGE, small_run, small_shards
-from train import embed as embed_module
-from train.embed import embed, nearest
-from train.run import open_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from transformers import ViTConfig, ViTForImageClassification
 
-from ingest.errors import JobError, UsageError
-from ingest.figures import strong_lines
-from ingest.schema import to_table, write_parquet
-from render import ImageConfig, renderer
-from render.where import where
-from shards.pictures import pictures
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.figures import strong_lines
+from specshards.ingest.schema import to_table, write_parquet
+from specshards.render import ImageConfig, renderer
+from specshards.render.where import where
+from specshards.shards.pictures import pictures
+from specshards.train.attention import attend, per_angstrom, rollout
+from specshards.train.explain import TABLE, _number, draw, explain, look
+from specshards.train.model import SpectrumModel
+from specshards.train.run import open_model
 from tests.conftest import make_spectrum
 from tests.small_run import IMAGE, small_run, small_shards
-from train.attention import attend, per_angstrom, rollout
-from train.explain import TABLE, _number, draw, explain, look
-from train.model import SpectrumModel
-from train.run import open_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

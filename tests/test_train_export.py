@@ -14,16 +14,16 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
-from ingest.errors import JobError, UsageError
-from shards.pictures import pictures
+from specshards.ingest.errors import JobError, UsageError
+from specshards.shards.pictures import pictures
+from specshards.train import export as export_module
+from specshards.train import tool_commands
+from specshards.train.evaluate import evaluate
+from specshards.train.export import export_hub, export_onnx
+from specshards.train.modelcard import modelcard
+from specshards.train.predict import Predictor
+from specshards.train.run import open_model
 from tests.small_run import IMAGE, small_run, small_shards
-from train import export as export_module
-from train import tool_commands
-from train.evaluate import evaluate
-from train.export import export_hub, export_onnx
-from train.modelcard import modelcard
-from train.predict import Predictor
-from train.run import open_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,12 +11,12 @@ import torch
 from scipy import stats
 from sklearn.metrics import recall_score
 
-from shards.format import LabelStats
-from train.baselines import Baselines
-from train.classification import Classification
-from train.judgement import SN_BINS, headline, judge
-from train.regression import Regression
-from train.scoring import Scored, finite
+from specshards.shards.format import LabelStats
+from specshards.train.baselines import Baselines
+from specshards.train.classification import Classification
+from specshards.train.judgement import SN_BINS, headline, judge
+from specshards.train.regression import Regression
+from specshards.train.scoring import Scored, finite
 
 CLASSES = ("STAR", "GALAXY", "QSO")
 

@@ -22,9 +22,9 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from train import metrics
-from train.heads import GaussianHead, HistogramHead, PointHead
-from train.scoring import finite
+from specshards.train import metrics
+from specshards.train.heads import GaussianHead, HistogramHead, PointHead
+from specshards.train.scoring import finite
 
 CLASSES = ("STAR", "GALAXY", "QSO")
 

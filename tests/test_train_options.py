@@ -17,22 +17,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ingest.errors import UsageError
-from ingest.jobs import Engine
-from ingest.mock.scale import ScaleConfig, write_parquet_survey
-from shards.build import build as build_shards
-from shards.format import ShardConfig
-from train.classification import Classification
-from train.config import TrainConfig
-from train.conformal import LEVELS, calibrate, intervals
-from train.evaluate import evaluate
-from train.fit import fit
-from train.meter import forward_flops
-from train.model import SpectrumModel, build
-from train.predict import Predictor
-from train.regression import Regression
-from train.run import open_model
-from train.scoring import Scored
+from specshards.ingest.errors import UsageError
+from specshards.ingest.jobs import Engine
+from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+from specshards.shards.build import build as build_shards
+from specshards.shards.format import ShardConfig
+from specshards.train.classification import Classification
+from specshards.train.config import TrainConfig
+from specshards.train.conformal import LEVELS, calibrate, intervals
+from specshards.train.evaluate import evaluate
+from specshards.train.fit import fit
+from specshards.train.meter import forward_flops
+from specshards.train.model import SpectrumModel, build
+from specshards.train.predict import Predictor
+from specshards.train.regression import Regression
+from specshards.train.run import open_model
+from specshards.train.scoring import Scored
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,7 +147,7 @@ def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(config: TrainConfig
     mine = replace(config, task=task, epochs=3, ema=0.99, accumulate=2, augment="mask=0.2")
     whole = fit(mine, tmp_path / "whole", device="cpu")
     command = [
-        sys.executable, "-m", "train", "fit", "--task", task, "--shards", config.shards[0], "--out",
+        sys.executable, "-m", "specshards", "train", "fit", "--task", task, "--shards", config.shards[0], "--out",
         str(tmp_path / "cut"), "--backbone", "tiny", "--epochs", "3", "--batch-size", "16", "--ema", "0.99",
         "--accumulate", "2", "--augment", "mask=0.2", "--precision", "fp32", "--device", "cpu",
         "--checkpoint-minutes", "0.001",
@@ -299,6 +299,7 @@ def test_two_processes_share_an_epoch_and_judge_every_object_once(config: TrainC
             "--nproc-per-node",
             "2",
             "-m",
+            "specshards",
             "train",
         ]
         done = subprocess.run(

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from ingest import svg
-from shards.format import LabelStats
-from train import figures, page, plots, report
-from train.baselines import Baselines
-from train.classification import Classification
-from train.config import TrainConfig
-from train.judgement import headline, judge
-from train.regression import Regression
-from train.run import Card
-from train.scoring import Scored, finite
-from train.tasks import Task
+from specshards.ingest import svg
+from specshards.shards.format import LabelStats
+from specshards.train import figures, page, plots, report
+from specshards.train.baselines import Baselines
+from specshards.train.classification import Classification
+from specshards.train.config import TrainConfig
+from specshards.train.judgement import headline, judge
+from specshards.train.regression import Regression
+from specshards.train.run import Card
+from specshards.train.scoring import Scored, finite
+from specshards.train.tasks import Task
 
 HOSTILE = ("<script>alert(1)</script>", 'A&B "x" onload=alert(1)', "$\\frac{", "url(http://evil.example/x)")
 TASKS: tuple[Task, ...] = (

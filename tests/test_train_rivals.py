@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from ingest.errors import UsageError
-from ingest.jobs import Engine
-from shards.build import build
-from shards.format import ShardConfig
+from specshards.ingest.errors import UsageError
+from specshards.ingest.jobs import Engine
+from specshards.shards.build import build
+from specshards.shards.format import ShardConfig
+from specshards.train.answers import Answers
+from specshards.train.config import TrainConfig
+from specshards.train.evaluate import evaluate
+from specshards.train.fit import fit
+from specshards.train.rivals import add_runs
 from tests.small_run import IMAGE, small_run, small_shards
-from train.answers import Answers
-from train.config import TrainConfig
-from train.evaluate import evaluate
-from train.fit import fit
-from train.rivals import add_runs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,18 +18,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTModel
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from render import ImageConfig
-from shards.build import build as build_shards
-from shards.format import ShardConfig
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.render import ImageConfig
+from specshards.shards.build import build as build_shards
+from specshards.shards.format import ShardConfig
+from specshards.train import checkpoint, loop, scoring
+from specshards.train.config import TrainConfig
+from specshards.train.evaluate import evaluate
+from specshards.train.fit import fit
+from specshards.train.model import build, load, parameter_groups
+from specshards.train.predict import Predictor, predict
 from tests.test_loader_policy import damage
-from train import checkpoint, loop, scoring
-from train.config import TrainConfig
-from train.evaluate import evaluate
-from train.fit import fit
-from train.model import build, load, parameter_groups
-from train.predict import Predictor, predict
 
 ROOT = Path(__file__).parent.parent
 
@@ -242,7 +242,18 @@ def test_only_unreadable_input_fails(trained: Path, tmp_path: Path) -> None:
 
 
 def test_an_unreachable_hub_is_one_line_with_the_ways_out(shards: str, tmp_path: Path) -> None:
-    command = ["-m", "train", "fit", "--task", "classify", "--shards", shards, "--out", str(tmp_path / "run")]
+    command = [
+        "-m",
+        "specshards",
+        "train",
+        "fit",
+        "--task",
+        "classify",
+        "--shards",
+        shards,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60

@@ -9,16 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ingest.errors import JobError, UsageError
-from ingest.jobs import Engine
-from shards import loader
-from shards.batch import SpectraBatch
-from shards.build import build
-from shards.flux import Arrays
-from shards.format import ShardConfig
-from shards.stack import Stacker
-from train.model import parameter_groups
-from train.sequence import CONFIG, SEQUENCES, WEIGHTS, SequenceConfig, SequenceModel, scaled
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.jobs import Engine
+from specshards.shards import loader
+from specshards.shards.batch import SpectraBatch
+from specshards.shards.build import build
+from specshards.shards.flux import Arrays
+from specshards.shards.format import ShardConfig
+from specshards.shards.stack import Stacker
+from specshards.train.model import parameter_groups
+from specshards.train.sequence import CONFIG, SEQUENCES, WEIGHTS, SequenceConfig, SequenceModel, scaled
 
 TINY = SEQUENCES["tiny"]
 

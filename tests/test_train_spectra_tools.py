@@ -13,24 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ingest.figures import strong_lines
-from ingest.jobs import Engine
-from ingest.mock import MockConfig, write
-from ingest.schema import to_table, write_parquet
-from shards.build import build
-from shards.format import Manifest, ShardConfig
-from shards.pictures import pictures
+from specshards.ingest.figures import strong_lines
+from specshards.ingest.jobs import Engine
+from specshards.ingest.mock import MockConfig, write
+from specshards.ingest.schema import to_table, write_parquet
+from specshards.shards.build import build
+from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.pictures import pictures
+from specshards.train.attention import per_token
+from specshards.train.config import TrainConfig
+from specshards.train.embed import embed
+from specshards.train.explain import TABLE, Sight, draw, explain, look
+from specshards.train.fit import fit
+from specshards.train.predict import Predictor
+from specshards.train.run import open_any
+from specshards.train.sequence import SequenceConfig, SequenceModel
 from tests.conftest import make_spectrum
 from tests.small_run import IMAGE
 from tests.test_train_sequence import batch_of, model, spectrum
-from train.attention import per_token
-from train.config import TrainConfig
-from train.embed import embed
-from train.explain import TABLE, Sight, draw, explain, look
-from train.fit import fit
-from train.predict import Predictor
-from train.run import open_any
-from train.sequence import SequenceConfig, SequenceModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,14 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.errors import UsageError
-from render import ImageConfig
-from shards.format import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
-from train.classification import Classification, spectral_type, types_present
-from train.config import HEADS, TrainConfig, preset
-from train.heads import GaussianHead, HistogramHead, PointHead
-from train.regression import Regression
-from train.tasks import Task, make_tasks, masked_loss, split_logits, task_from_dict
+from specshards.ingest.errors import UsageError
+from specshards.render import ImageConfig
+from specshards.shards.format import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
+from specshards.train.classification import Classification, spectral_type, types_present
+from specshards.train.config import HEADS, TrainConfig, preset
+from specshards.train.heads import GaussianHead, HistogramHead, PointHead
+from specshards.train.regression import Regression
+from specshards.train.tasks import Task, make_tasks, masked_loss, split_logits, task_from_dict
 
 STATS = LabelStats(count=1000, mean=0.4, std=0.6, min=-0.002, max=4.5)
 

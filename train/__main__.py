@@ -1,4 +1,4 @@
-"""`python -m train`: shards to a fine-tuned model, its report, and predictions."""
+"""`specshards train`: shards to a fine-tuned model, its report, and predictions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ingest.errors import UsageError, run_app
-from train.options import DEVICE, WORKERS, folders
-from train.tool_commands import embed, explain, export
+from specshards.ingest.errors import UsageError, run_app
+from specshards.train.options import DEVICE, WORKERS, folders
+from specshards.train.tool_commands import embed, explain, export
 
 app = typer.Typer(
     help="Fine-tune a vision transformer on shards of spectrum images, say what it is worth, and predict with it.",
@@ -102,9 +102,9 @@ def fit(
 
     The best epoch on validation is kept and opens with transformers' from_pretrained. The test split is not touched.
     """
-    from train.config import TrainConfig
-    from train.config import preset as preset_options
-    from train.fit import fit as run
+    from specshards.train.config import TrainConfig
+    from specshards.train.config import preset as preset_options
+    from specshards.train.fit import fit as run
 
     given = {
         "backbone": backbone, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate, "lr": lr,
@@ -135,7 +135,7 @@ def evaluate(
 
     Choose between models on validation; look at the test split once, at the end.
     """
-    from train.evaluate import evaluate as run
+    from specshards.train.evaluate import evaluate as run
 
     run(model, splits=folders(splits), shards=folders(shards or ""), batch_size=batch_size, device=device,
         threads=workers)  # fmt: skip
@@ -152,7 +152,7 @@ def predict(
     device: Annotated[str, DEVICE] = "auto",
 ) -> None:
     """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""
-    from train.predict import predict as run
+    from specshards.train.predict import predict as run
 
     if not input.strip():
         raise UsageError("no INPUT given: name a FITS file, a folder or glob of them, or spectra Parquet")
@@ -177,9 +177,9 @@ def baselines(
 
     With --runs, the answers of other trained runs are put there too.
     """
-    from train.classical import fit_classical
-    from train.rivals import add_runs
-    from train.run import open_any
+    from specshards.train.classical import fit_classical
+    from specshards.train.rivals import add_runs
+    from specshards.train.run import open_any
 
     if not shards.strip() and not runs.strip():
         raise UsageError("nothing to put beside the model: give --shards (made with ENCODING=flux), --runs, or both")

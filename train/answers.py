@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import replacing
-from train.metrics import FloatArray
-from train.scoring import finite
+from specshards.ingest.errors import JobError, UsageError, make_folder
+from specshards.ingest.files import replacing
+from specshards.train.metrics import FloatArray
+from specshards.train.scoring import finite
 
 FILE = "baselines.parquet"
 IDENTITY = ("survey", "object_id", "source_file")

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ingest.errors import UsageError
-from train.metrics import FloatArray
-from train.model import SpectrumModel
+from specshards.ingest.errors import UsageError
+from specshards.train.metrics import FloatArray
+from specshards.train.model import SpectrumModel
 
 #: A step from token to token is a gap where it is longer than this many of the median one. On a logarithmic grid they
 #: grow by a factor of 3 from 3500 to 10,500 Angstrom.

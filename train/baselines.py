@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from train.classification import Classification
-from train.metrics import FloatArray
-from train.tasks import Task
+from specshards.train.classification import Classification
+from specshards.train.metrics import FloatArray
+from specshards.train.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,15 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC, SVR
 
-from ingest.errors import UsageError
-from ingest.jobs import cores
-from shards import loader as shard_loader
-from shards.format import Manifest
-from shards.stack import log_bins, resample
-from train import answers
-from train.metrics import FloatArray
-from train.regression import Regression
-from train.tasks import Task
+from specshards.ingest.errors import UsageError
+from specshards.ingest.jobs import cores
+from specshards.shards import loader as shard_loader
+from specshards.shards.format import Manifest
+from specshards.shards.stack import log_bins, resample
+from specshards.train import answers
+from specshards.train.metrics import FloatArray
+from specshards.train.regression import Regression
+from specshards.train.tasks import Task
 
 Features = npt.NDArray[np.float32]
 

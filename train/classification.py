@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train import metrics
-from train.metrics import FloatArray
+from specshards.train import metrics
+from specshards.train.metrics import FloatArray
 
 _TYPES = "OBAFGKMLT"
 #: A spectral type with fewer objects in the train split is not learnt, and counts as missing.

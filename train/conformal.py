@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from train.classification import Classification
-from train.metrics import FloatArray
-from train.regression import Regression
-from train.scoring import Scored
-from train.tasks import Task
+from specshards.train.classification import Classification
+from specshards.train.metrics import FloatArray
+from specshards.train.regression import Regression
+from specshards.train.scoring import Scored
+from specshards.train.tasks import Task
 
 #: Shares of the truths that the intervals are to hold; the first is quoted beside every prediction.
 LEVELS = (0.68, 0.95)

@@ -18,16 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ingest.errors import UsageError, make_folder
-from ingest.files import replacing
-from ingest.quarantine import write_quarantine
-from shards.format import MANIFEST
-from train.layers import SpectraModel
-from train.metrics import FloatArray, IntArray
-from train.model import SpectrumModel
-from train.run import Card, open_any
-from train.scoring import make_accelerator
-from train.sources import Source, from_shards, from_spectra, nothing_read
+from specshards.ingest.errors import UsageError, make_folder
+from specshards.ingest.files import replacing
+from specshards.ingest.quarantine import write_quarantine
+from specshards.shards.format import MANIFEST
+from specshards.train.layers import SpectraModel
+from specshards.train.metrics import FloatArray, IntArray
+from specshards.train.model import SpectrumModel
+from specshards.train.run import Card, open_any
+from specshards.train.scoring import make_accelerator
+from specshards.train.sources import Source, from_shards, from_spectra, nothing_read
 
 #: Rows and columns of the similarities that are in memory at once: 64 MB.
 _QUERIES, _OTHERS = 2048, 8192

@@ -11,17 +11,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ingest.errors import UsageError
-from ingest.files import write_text
-from render import ImageConfig
-from shards import loader as shard_loader
-from shards.format import SPLITS, Manifest
-from train import answers, figures, report
-from train import page as html
-from train.judgement import judge
-from train.metrics import FloatArray
-from train.run import METRICS, PAGE, REPORT, Card, data_record, open_any
-from train.scoring import add_labels, finite, make_accelerator, score
+from specshards.ingest.errors import UsageError
+from specshards.ingest.files import write_text
+from specshards.render import ImageConfig
+from specshards.shards import loader as shard_loader
+from specshards.shards.format import SPLITS, Manifest
+from specshards.train import answers, figures, report
+from specshards.train import page as html
+from specshards.train.judgement import judge
+from specshards.train.metrics import FloatArray
+from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record, open_any
+from specshards.train.scoring import add_labels, finite, make_accelerator, score
 
 
 def evaluate(

@@ -18,24 +18,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ingest.errors import UsageError, make_folder
-from ingest.figures import flux_limits, strong_lines
-from ingest.files import replacing
-from ingest.schema import Spectrum
-from render import ImageConfig
-from render.where import where
-from shards.flux import Arrays
-from shards.pictures import PictureBatch, pictures
-from shards.stack import stack
-from train.attention import Spread, attend, per_angstrom, per_token
-from train.classification import Classification
-from train.layers import SpectraModel
-from train.metrics import FloatArray
-from train.model import SpectrumModel
-from train.run import Card, open_any
-from train.scoring import make_accelerator
-from train.sources import nothing_read
-from train.tasks import Task, split_logits
+from specshards.ingest.errors import UsageError, make_folder
+from specshards.ingest.figures import flux_limits, strong_lines
+from specshards.ingest.files import replacing
+from specshards.ingest.schema import Spectrum
+from specshards.render import ImageConfig
+from specshards.render.where import where
+from specshards.shards.flux import Arrays
+from specshards.shards.pictures import PictureBatch, pictures
+from specshards.shards.stack import stack
+from specshards.train.attention import Spread, attend, per_angstrom, per_token
+from specshards.train.classification import Classification
+from specshards.train.layers import SpectraModel
+from specshards.train.metrics import FloatArray
+from specshards.train.model import SpectrumModel
+from specshards.train.run import Card, open_any
+from specshards.train.scoring import make_accelerator
+from specshards.train.sources import nothing_read
+from specshards.train.tasks import Task, split_logits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import replacing, write_text
-from shards import loader as shard_loader
-from train.model import SpectrumModel
-from train.modelcard import metrics_of, modelcard, public_name
-from train.run import CARD, METRICS, Card, open_model
+from specshards.ingest.errors import JobError, UsageError, make_folder
+from specshards.ingest.files import replacing, write_text
+from specshards.shards import loader as shard_loader
+from specshards.train.model import SpectrumModel
+from specshards.train.modelcard import metrics_of, modelcard, public_name
+from specshards.train.run import CARD, METRICS, Card, open_model
 
 #: Largest difference of an output to torch's, relative to the largest output.
 TOLERANCE = 1e-4

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ingest.errors import make_folder
-from ingest.files import replacing, write_text
-from ingest.svg import style, to_svg
-from train import plots
-from train.classification import Classification
-from train.metrics import classification
-from train.report import metric_name
-from train.scoring import Scored
-from train.tasks import Task
+from specshards.ingest.errors import make_folder
+from specshards.ingest.files import replacing, write_text
+from specshards.ingest.svg import style, to_svg
+from specshards.train import plots
+from specshards.train.classification import Classification
+from specshards.train.metrics import classification
+from specshards.train.report import metric_name
+from specshards.train.scoring import Scored
+from specshards.train.tasks import Task
 
 FOLDER = "figures"
 _MOST_LINES = 6  # classes in one plot of S/N: the most numerous ones

@@ -12,16 +12,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from train import evaluate, figures, loop
-from train.baselines import Baselines
-from train.config import TrainConfig
-from train.conformal import calibrate
-from train.judgement import judge
-from train.loop import Options, Start, Verdict
-from train.model import freeze, output_names
-from train.run import CARD, Card, build_any, save_model
-from train.scoring import add_labels, model_input, score
-from train.tasks import check_tasks, make_tasks, masked_loss, split_logits
+from specshards.train import evaluate, figures, loop
+from specshards.train.baselines import Baselines
+from specshards.train.config import TrainConfig
+from specshards.train.conformal import calibrate
+from specshards.train.judgement import judge
+from specshards.train.loop import Options, Start, Verdict
+from specshards.train.model import freeze, output_names
+from specshards.train.run import CARD, Card, build_any, save_model
+from specshards.train.scoring import add_labels, model_input, score
+from specshards.train.tasks import check_tasks, make_tasks, masked_loss, split_logits
 
 
 def fit(config: TrainConfig, out: Path, **options: Any) -> Path:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingest.schema import CLASSES
-from shards.sky import close_pairs
-from shards.visits import LINK_ARCSEC
-from train import metrics
-from train.baselines import Baselines
-from train.classification import Classification
-from train.metrics import FloatArray, IntArray
-from train.scoring import Scored
-from train.tasks import Task
+from specshards.ingest.schema import CLASSES
+from specshards.shards.sky import close_pairs
+from specshards.shards.visits import LINK_ARCSEC
+from specshards.train import metrics
+from specshards.train.baselines import Baselines
+from specshards.train.classification import Classification
+from specshards.train.metrics import FloatArray, IntArray
+from specshards.train.scoring import Scored
+from specshards.train.tasks import Task
 
 Rows = npt.NDArray[Any]
 

@@ -21,16 +21,16 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ingest.errors import UsageError
-from shards import loader as shard_loader
-from shards.augment import parse_augment
-from shards.format import Manifest
-from train import checkpoint
-from train.config import LoopConfig
-from train.meter import Meter, stop_on_interrupt
-from train.model import parameter_groups
-from train.run import claim, data_record, write_record
-from train.scoring import finite, keep_freed_memory, make_accelerator
+from specshards.ingest.errors import UsageError
+from specshards.shards import loader as shard_loader
+from specshards.shards.augment import parse_augment
+from specshards.shards.format import Manifest
+from specshards.train import checkpoint
+from specshards.train.config import LoopConfig
+from specshards.train.meter import Meter, stop_on_interrupt
+from specshards.train.model import parameter_groups
+from specshards.train.run import claim, data_record, write_record
+from specshards.train.scoring import finite, keep_freed_memory, make_accelerator
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ingest.errors import JobError, UsageError
-from train.classification import Classification
-from train.config import TINY
-from train.tasks import Task
+from specshards.ingest.errors import JobError, UsageError
+from specshards.train.classification import Classification
+from specshards.train.config import TINY
+from specshards.train.tasks import Task
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WAYS_OUT = "give BACKBONE=folder (a copied model) or BACKBONE=tiny (small, from scratch)"

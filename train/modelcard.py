@@ -10,13 +10,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ingest.errors import JobError, UsageError
-from render import ImageConfig
-from train.classification import Classification
-from train.regression import Regression
-from train.report import Rows, counted, labelled, metric_name, number, tables
-from train.run import METRICS, Card, open_model
-from train.tasks import Task
+from specshards.ingest.errors import JobError, UsageError
+from specshards.render import ImageConfig
+from specshards.train.classification import Classification
+from specshards.train.regression import Regression
+from specshards.train.report import Rows, counted, labelled, metric_name, number, tables
+from specshards.train.run import METRICS, Card, open_model
+from specshards.train.tasks import Task
 
 #: Metrics whose names on the hub differ from ours.
 _HUB_NAMES = {"macro_f1": "f1", "r2": "r_squared"}

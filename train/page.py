@@ -10,12 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ingest.files import write_text
-from ingest.page import document, figure, pairs, table
-from train import figures, report
-from train.classification import Classification
-from train.run import PAGE, Card
-from train.tasks import Task
+from specshards.ingest.files import write_text
+from specshards.ingest.page import document, figure, pairs, table
+from specshards.train import figures, report
+from specshards.train.classification import Classification
+from specshards.train.run import PAGE, Card
+from specshards.train.tasks import Task
 
 _MOCK = "A simulator made these spectra; the numbers say nothing of real ones."
 _CAPTIONS = {

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ingest.schema import CLASSES
-from ingest.svg import ACCENT, MUTED, SERIES, WARM, new_figure
-from train.metrics import FloatArray
-from train.tasks import Task
+from specshards.ingest.schema import CLASSES
+from specshards.ingest.svg import ACCENT, MUTED, SERIES, WARM, new_figure
+from specshards.train.metrics import FloatArray
+from specshards.train.tasks import Task
 
 #: More points than these are counted on a grid: a page holds a million objects as it holds a thousand.
 MOST_POINTS = 1500

@@ -23,16 +23,16 @@ import torch
 from accelerate.utils import send_to_device
 from tqdm import tqdm
 
-from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import replacing
-from shards.format import MANIFEST, SPLITS, Manifest
-from train.classification import Classification
-from train.conformal import intervals
-from train.evaluate import check_pictures
-from train.run import Card, open_any
-from train.scoring import make_accelerator
-from train.sources import KNOWN, Source, from_shards, from_spectra, nothing_read
-from train.tasks import split_logits
+from specshards.ingest.errors import JobError, UsageError, make_folder
+from specshards.ingest.files import replacing
+from specshards.shards.format import MANIFEST, SPLITS, Manifest
+from specshards.train.classification import Classification
+from specshards.train.conformal import intervals
+from specshards.train.evaluate import check_pictures
+from specshards.train.run import Card, open_any
+from specshards.train.scoring import make_accelerator
+from specshards.train.sources import KNOWN, Source, from_shards, from_spectra, nothing_read
+from specshards.train.tasks import split_logits
 
 _QUARANTINE = {"file": pa.string(), "row": pa.int64(), "stage": pa.string(), "reason": pa.string(),
                "exception": pa.string()}  # fmt: skip

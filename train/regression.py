@@ -14,10 +14,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from shards.format import LabelStats
-from train import metrics
-from train.heads import QUANTILES, Head, make_head
-from train.metrics import FloatArray
+from specshards.shards.format import LabelStats
+from specshards.train import metrics
+from specshards.train.heads import QUANTILES, Head, make_head
+from specshards.train.metrics import FloatArray
 
 #: Task -> label, transform to the axis, unit.
 REGRESSIONS = {

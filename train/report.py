@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from train.classification import Classification
-from train.run import PAGE, Card
-from train.tasks import Task
+from specshards.train.classification import Classification
+from specshards.train.run import PAGE, Card
+from specshards.train.tasks import Task
 
 _CLASSIFICATION = {"count": "objects", "accuracy": "accuracy", "macro_f1": "macro F1"}
 _DZ = {

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ingest.errors import UsageError
-from shards import loader as shard_loader
-from shards.format import Manifest
-from train import answers
-from train.classification import Classification
-from train.metrics import FloatArray
-from train.run import Card, open_any
-from train.scoring import add_labels, make_accelerator, score
-from train.tasks import Task
+from specshards.ingest.errors import UsageError
+from specshards.shards import loader as shard_loader
+from specshards.shards.format import Manifest
+from specshards.train import answers
+from specshards.train.classification import Classification
+from specshards.train.metrics import FloatArray
+from specshards.train.run import Card, open_any
+from specshards.train.scoring import add_labels, make_accelerator, score
+from specshards.train.tasks import Task
 
 
 def add_runs(

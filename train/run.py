@@ -16,16 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import publish, sha256, write_text
-from shards.format import Manifest
-from train import checkpoint
-from train.baselines import Baselines
-from train.config import SEQUENCE_SIZES, TrainConfig
-from train.model import SpectrumModel, build, load
-from train.sequence import SEQUENCES, SequenceModel
-from train.tasks import Task, task_from_dict
-from train.tokenizer.classifier import SpectrumClassifier, classifier, load_classifier
+from specshards.ingest.errors import JobError, UsageError, make_folder
+from specshards.ingest.files import publish, sha256, write_text
+from specshards.shards.format import Manifest
+from specshards.train import checkpoint
+from specshards.train.baselines import Baselines
+from specshards.train.config import SEQUENCE_SIZES, TrainConfig
+from specshards.train.model import SpectrumModel, build, load
+from specshards.train.sequence import SEQUENCES, SequenceModel
+from specshards.train.tasks import Task, task_from_dict
+from specshards.train.tokenizer.classifier import SpectrumClassifier, classifier, load_classifier
 
 CARD, RUN, METRICS, REPORT, PAGE = "specshards.json", "run.json", "metrics.json", "report.md", "report.html"
 _MODEL_FILES = (

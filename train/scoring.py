@@ -16,10 +16,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
-from ingest.errors import UsageError
-from shards.format import LABELS
-from train.metrics import FloatArray
-from train.tasks import Task, masked_loss, split_logits
+from specshards.ingest.errors import UsageError
+from specshards.shards.format import LABELS
+from specshards.train.metrics import FloatArray
+from specshards.train.tasks import Task, masked_loss, split_logits
 
 LOGS = ("tensorboard", "wandb", "none")
 #: glibc's mallopt: what it is asked to keep, and the bytes.

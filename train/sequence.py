@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ingest.errors import JobError, UsageError, make_folder
-from ingest.files import replacing, write_text
-from shards.batch import SpectraBatch
-from train.attention import through
-from train.layers import Layer, arrays, ends, patches
+from specshards.ingest.errors import JobError, UsageError, make_folder
+from specshards.ingest.files import replacing, write_text
+from specshards.shards.batch import SpectraBatch
+from specshards.train.attention import through
+from specshards.train.layers import Layer, arrays, ends, patches
 
 CONFIG, WEIGHTS = "sequence.json", "model.safetensors"
 _ORIGIN, _STEP = math.log(3500.0), 1e-4 * math.log(10)  # Angstrom; the pixel of SDSS and LAMOST

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ingest.errors import JobError, UsageError
-from render import ImageConfig
-from shards import loader as shard_loader
-from shards.pictures import pictures
-from shards.stack import stack
-from train.run import Card
-from train.scoring import model_input
+from specshards.ingest.errors import JobError, UsageError
+from specshards.render import ImageConfig
+from specshards.shards import loader as shard_loader
+from specshards.shards.pictures import pictures
+from specshards.shards.stack import stack
+from specshards.train.run import Card
+from specshards.train.scoring import model_input
 
 #: What tells an object from others, in every table of answers.
 KNOWN = pa.schema(

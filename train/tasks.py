@@ -10,12 +10,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ingest.errors import UsageError
-from shards.format import Manifest, combine_stats
-from train.classification import FEWEST, Classification, types_present
-from train.config import TrainConfig
-from train.metrics import FloatArray
-from train.regression import REGRESSIONS, Regression
+from specshards.ingest.errors import UsageError
+from specshards.shards.format import Manifest, combine_stats
+from specshards.train.classification import FEWEST, Classification, types_present
+from specshards.train.config import TrainConfig
+from specshards.train.metrics import FloatArray
+from specshards.train.regression import REGRESSIONS, Regression
 
 Arrays = Mapping[str, FloatArray]
 TASKS = ("classify", "subclass", *REGRESSIONS)

@@ -1,4 +1,4 @@
-"""Commands of `python -m train` beside fit, evaluate and predict: explain, embed, export."""
+"""Commands of `specshards train` beside fit, evaluate and predict: explain, embed, export."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ingest.errors import UsageError
-from train.options import DEVICE, WORKERS
+from specshards.ingest.errors import UsageError
+from specshards.train.options import DEVICE, WORKERS
 
 _MODEL = typer.Option(help="Folder of a trained run.")
 
@@ -22,7 +22,7 @@ def explain(
     device: Annotated[str, DEVICE] = "auto",
 ) -> None:
     """Draw where a model looks: attention along the spectrum, and on the picture where it reads one."""
-    from train.explain import explain as run
+    from specshards.train.explain import explain as run
 
     run(model, _given(input), out=out, limit=limit, lines=lines, device=device)
 
@@ -41,7 +41,7 @@ def embed(
     workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Write every object's vector, its nearest neighbours, and how far it stands from them."""
-    from train.embed import embed as run
+    from specshards.train.embed import embed as run
 
     run(
         model, _given(input), split=split, reference=reference, out=out, neighbours=neighbours, batch_size=batch_size,
@@ -56,7 +56,7 @@ def export(
     check: Annotated[bool, typer.Option(help="Compare the ONNX file with torch.")] = True,
 ) -> None:
     """Write a model for other programs."""
-    from train.export import export_hub, export_onnx
+    from specshards.train.export import export_hub, export_onnx
 
     if to not in ("onnx", "hub"):
         raise UsageError(f"unknown --to {to}: choose onnx or hub")

@@ -7,7 +7,7 @@ and marks the folder as complete. Stars, galaxies and quasars, second visits of 
 files: what the real job must cope with. Headers say ORIGIN 'specshards mock'.
 
 `ingest.mock.scale` writes the same kinds of object straight into the spectra Parquet, thousands a second, for
-the rest of the pipeline; `python -m ingest mock` does either.
+the rest of the pipeline; `specshards ingest mock` does either.
 
 What physics is in it (`physics`, `lines`): stars are black bodies with the hydrogen lines, some hundred atomic
 lines, molecular bands and line blanketing, whose strengths follow Teff, log g and [Fe/H] in the right direction
@@ -36,7 +36,7 @@ The modules, FITS files first:
     kernels         `instrument` again, in Numba
     counter_random  its random numbers
     table           its Arrow tables
-    command         `python -m ingest mock`
+    command         `specshards ingest mock`
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from ingest.errors import UsageError
-from ingest.jobs import cores
-from ingest.mock import lamost, sdss
-from ingest.mock.fitsbytes import BLOCK
-from ingest.mock.lines import Array
-from ingest.mock.plan import DAMAGES, SURVEYS, Entry, MockConfig, observe, plan
+from specshards.ingest.errors import UsageError
+from specshards.ingest.jobs import cores
+from specshards.ingest.mock import lamost, sdss
+from specshards.ingest.mock.fitsbytes import BLOCK
+from specshards.ingest.mock.lines import Array
+from specshards.ingest.mock.plan import DAMAGES, SURVEYS, Entry, MockConfig, observe, plan
 
 __all__ = [
     "CATALOGUE", "DAMAGES", "SURVEYS", "VERSION", "Entry", "MockConfig", "MockResult", "Truth", "plan", "truth",

@@ -1,4 +1,4 @@
-"""`python -m ingest mock`: a mock survey with known truth, as spectra Parquet or as FITS files."""
+"""`specshards ingest mock`: a mock survey with known truth, as spectra Parquet or as FITS files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ingest import options
-from ingest.errors import UsageError
-from ingest.jobs import Engine, engine_of
-from ingest.mock.plan import SURVEYS
+from specshards.ingest import options
+from specshards.ingest.errors import UsageError
+from specshards.ingest.jobs import Engine, engine_of
+from specshards.ingest.mock.plan import SURVEYS
 
 
 def command(
@@ -48,7 +48,7 @@ def command(
 def _parquet(survey: str, n: int, out: Path, seed: int, engine: Engine, force: bool) -> None:
     from time import perf_counter
 
-    from ingest.mock.scale import ScaleConfig, write_parquet_survey
+    from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
 
     began = perf_counter()
     config = ScaleConfig(survey, n, seed)
@@ -60,8 +60,8 @@ def _parquet(survey: str, n: int, out: Path, seed: int, engine: Engine, force: b
 def _fits(survey: str, n: int, out: Path, seed: int, workers: int | None) -> None:
     from time import perf_counter
 
-    from ingest.mock import MockConfig, plan, write_with_progress
-    from ingest.mock.scale import class_table
+    from specshards.ingest.mock import MockConfig, plan, write_with_progress
+    from specshards.ingest.mock.scale import class_table
 
     try:
         config = MockConfig(survey, n_files=n, seed=seed)

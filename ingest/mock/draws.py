@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ingest.mock.counter_random import Stream, integer, normal, stream_key, uniform
-from ingest.mock.plan import CLASS_SHARES, LAYOUT_SHARES, SURVEYS
-from ingest.mock.templates import KINDS, Bank
+from specshards.ingest.mock.counter_random import Stream, integer, normal, stream_key, uniform
+from specshards.ingest.mock.plan import CLASS_SHARES, LAYOUT_SHARES, SURVEYS
+from specshards.ingest.mock.templates import KINDS, Bank
 
 _ARCSEC = 1.0 / 3600.0
 _SOUTH, _NORTH = float(np.sin(np.deg2rad(-10.0))), float(np.sin(np.deg2rad(60.0)))

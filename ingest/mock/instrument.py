@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ingest.mock import lines
-from ingest.mock.lines import Array, air_to_vacuum
+from specshards.ingest.mock import lines
+from specshards.ingest.mock.lines import Array, air_to_vacuum
 
 Flags = npt.NDArray[np.bool_]
 

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from ingest.mock.counter_random import bits, integer, normal_of, normals, poisson, stream_key, uniform
-from ingest.mock.draws import BLEMISHES, CLOUDS, NOISE
-from ingest.mock.instrument import LOG_STEP, SITE_FIRST, site
-from ingest.mock.lines import LYMAN_SERIES
-from ingest.mock.templates import Bank
+from specshards.ingest.mock.counter_random import bits, integer, normal_of, normals, poisson, stream_key, uniform
+from specshards.ingest.mock.draws import BLEMISHES, CLOUDS, NOISE
+from specshards.ingest.mock.instrument import LOG_STEP, SITE_FIRST, site
+from specshards.ingest.mock.lines import LYMAN_SERIES
+from specshards.ingest.mock.templates import Bank
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]

@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ingest.mock import lines
-from ingest.mock.lines import Array, air_to_vacuum
+from specshards.ingest.mock import lines
+from specshards.ingest.mock.lines import Array, air_to_vacuum
 
 LIGHT_SPEED = 299792.458
 """km/s."""

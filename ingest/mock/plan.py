@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ingest.mock.instrument import LSF_KMS, Exposure, calibration, expose, grid
-from ingest.mock.lines import Array
-from ingest.mock.physics import Galaxy, Quasar, Star, extinction, galaxy_flux, quasar_flux, star_flux
+from specshards.ingest.mock.instrument import LSF_KMS, Exposure, calibration, expose, grid
+from specshards.ingest.mock.lines import Array
+from specshards.ingest.mock.physics import Galaxy, Quasar, Star, extinction, galaxy_flux, quasar_flux, star_flux
 
 CLASS_SHARES: Final[dict[str, dict[str, float]]] = {
     "lamost": {"STAR": 0.60, "GALAXY": 0.25, "QSO": 0.15},

@@ -30,18 +30,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ingest.errors import UsageError, make_folder, naming
-from ingest.files import sweep, write_text
-from ingest.jobs import Engine, run_tasks
-from ingest.mock import templates
-from ingest.mock.draws import ROW, draw_rows, shares
-from ingest.mock.instrument import LOG_STEP, grid
-from ingest.mock.kernels import MAX_SIZE, Buffers, Floats, expose, site_arrays
-from ingest.mock.lines import Array
-from ingest.mock.physics import Galaxy, Quasar, Star
-from ingest.mock.plan import SURVEYS
-from ingest.mock.table import to_table
-from ingest.schema import PROGRAM_VERSION, SCHEMA_VERSION, spectra_writer
+from specshards.ingest.errors import UsageError, make_folder, naming
+from specshards.ingest.files import sweep, write_text
+from specshards.ingest.jobs import Engine, run_tasks
+from specshards.ingest.mock import templates
+from specshards.ingest.mock.draws import ROW, draw_rows, shares
+from specshards.ingest.mock.instrument import LOG_STEP, grid
+from specshards.ingest.mock.kernels import MAX_SIZE, Buffers, Floats, expose, site_arrays
+from specshards.ingest.mock.lines import Array
+from specshards.ingest.mock.physics import Galaxy, Quasar, Star
+from specshards.ingest.mock.plan import SURVEYS
+from specshards.ingest.mock.table import to_table
+from specshards.ingest.schema import PROGRAM_VERSION, SCHEMA_VERSION, spectra_writer
 
 VERSION = 1
 """Raised whenever the same config would give other spectra."""

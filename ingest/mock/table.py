@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ingest.mock.instrument import LOG_STEP
-from ingest.mock.kernels import Buffers
-from ingest.mock.templates import KINDS, Models
-from ingest.schema import SCHEMA, SPECTRUM_TYPE, healpix_29
+from specshards.ingest.mock.instrument import LOG_STEP
+from specshards.ingest.mock.kernels import Buffers
+from specshards.ingest.mock.templates import KINDS, Models
+from specshards.ingest.schema import SCHEMA, SPECTRUM_TYPE, healpix_29
 
 LAYOUT = "mock-parquet"
 """Layout and, in effect, origin of every row: no file of a survey stands behind it."""

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ingest.files import replacing
-from ingest.mock.instrument import LOG_STEP, LSF_KMS, SITE_FIRST, SITE_LAST
-from ingest.mock.physics import Galaxy, Quasar, Star, galaxy_flux, quasar_flux, star_flux
-from ingest.mock.plan import SURVEYS, draw_galaxy, draw_quasar, draw_star, spectral_type
+from specshards.ingest.files import replacing
+from specshards.ingest.mock.instrument import LOG_STEP, LSF_KMS, SITE_FIRST, SITE_LAST
+from specshards.ingest.mock.physics import Galaxy, Quasar, Star, galaxy_flux, quasar_flux, star_flux
+from specshards.ingest.mock.plan import SURVEYS, draw_galaxy, draw_quasar, draw_star, spectral_type
 
 KINDS = ("STAR", "GALAXY", "QSO")
 """Classes by their code in the kernels: the order of `ingest.schema.CLASSES`."""

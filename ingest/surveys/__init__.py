@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ingest.errors import BadObjectError, UsageError, is_environment
-from ingest.fits import FitsFile
-from ingest.schema import Spectrum
-from ingest.surveys import desi, lamost, multimodal_universe, sdss, sdss_legacy
-from ingest.tables import TableFile
+from specshards.ingest.errors import BadObjectError, UsageError, is_environment
+from specshards.ingest.fits import FitsFile
+from specshards.ingest.schema import Spectrum
+from specshards.ingest.surveys import desi, lamost, multimodal_universe, sdss, sdss_legacy
+from specshards.ingest.tables import TableFile
 
 
 class Reader(Protocol):

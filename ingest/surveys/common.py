@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingest.errors import BadObjectError
-from ingest.hdu import HeaderLike
-from ingest.schema import CLASSES, Spectrum, WavelengthArray, log_grid
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.hdu import HeaderLike
+from specshards.ingest.schema import CLASSES, Spectrum, WavelengthArray, log_grid
 
 #: ORIGIN of the files that `ingest.mock` writes.
 MOCK_ORIGIN = "specshards mock"

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ingest.errors import BadObjectError
-from ingest.fits import FitsFile
-from ingest.hdu import HeaderLike
-from ingest.schema import FloatArray, Spectrum, log_grid
-from ingest.surveys.common import (
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.fits import FitsFile
+from specshards.ingest.hdu import HeaderLike
+from specshards.ingest.schema import FloatArray, Spectrum, log_grid
+from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     bits,
     checked,

@@ -27,10 +27,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ingest.errors import BadObjectError
-from ingest.schema import Spectrum
-from ingest.surveys.common import checked, class_label, number, position, positive, text
-from ingest.tables import TableFile
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.schema import Spectrum
+from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
+from specshards.ingest.tables import TableFile
 
 SURVEY = "multimodal-universe"
 UNKNOWN = "unknown"
@@ -130,7 +130,7 @@ def recognise(file: TableFile) -> str | None:
         BadObjectError: it is this program's own spectra Parquet, in which there is nothing to ingest.
     """
     if is_own(file):
-        raise BadObjectError("spectra Parquet already: draw it with `python -m shards build --spectra`")
+        raise BadObjectError("spectra Parquet already: draw it with `specshards shards build --spectra`")
     columns = Columns.of(file)
     return None if columns is None else columns.layout
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ingest.errors import BadObjectError
-from ingest.fits import FitsFile
-from ingest.hdu import Hdu
-from ingest.schema import Spectrum
-from ingest.surveys.common import (
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.fits import FitsFile
+from specshards.ingest.hdu import Hdu
+from specshards.ingest.schema import Spectrum
+from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     bits,
     checked,

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ingest.errors import BadObjectError
-from ingest.fits import FitsFile
-from ingest.hdu import HeaderLike
-from ingest.schema import Spectrum, log_grid
-from ingest.surveys.common import bits, checked, native, number, position, positive, text
-from ingest.surveys.sdss import BAD_BITS
+from specshards.ingest.errors import BadObjectError
+from specshards.ingest.fits import FitsFile
+from specshards.ingest.hdu import HeaderLike
+from specshards.ingest.schema import Spectrum, log_grid
+from specshards.ingest.surveys.common import bits, checked, native, number, position, positive, text
+from specshards.ingest.surveys.sdss import BAD_BITS
 
 SURVEY = "sdss"
 SPSPEC = "sdss-spspec"

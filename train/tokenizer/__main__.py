@@ -1,4 +1,4 @@
-"""`python -m train.tokenizer`: one self-supervised model of spectra on their own wavelength grids."""
+"""`specshards tokenizer`: one self-supervised model of spectra on their own wavelength grids."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ingest.errors import UsageError, run_app
-from train.options import DEVICE, WORKERS, folders
+from specshards.ingest.errors import UsageError, run_app
+from specshards.train.options import DEVICE, WORKERS, folders
 
 app = typer.Typer(
     help="Pretrain a tokenizer of spectra without labels, draw spectra with it, and say what that is worth.",
@@ -72,8 +72,8 @@ def pretrain(
 
     masked, huber, floor, regrid and augment are not in the paper, and off by default.
     """
-    from train.tokenizer.pretrain import PretrainConfig
-    from train.tokenizer.pretrain import pretrain as run
+    from specshards.train.tokenizer.pretrain import PretrainConfig
+    from specshards.train.tokenizer.pretrain import pretrain as run
 
     config = PretrainConfig(
         shards=folders(shards), size=size, epochs=epochs, batch_size=batch_size, accumulate=accumulate, lr=lr,
@@ -107,7 +107,7 @@ def reconstruct(
 
     Writes a picture of the first objects (spectrum, reconstruction, residual) and a table of all of them.
     """
-    from train.tokenizer.reconstruct import reconstruct as run
+    from specshards.train.tokenizer.reconstruct import reconstruct as run
 
     if not input.strip():
         raise UsageError("no input given: name a FITS file, a folder or glob of them, or spectra Parquet")
@@ -129,7 +129,7 @@ def compare(
     workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """What a tokenizer's drawings are worth beside a constant, a running median and principal components."""
-    from train.tokenizer.comparison import compare as run
+    from specshards.train.tokenizer.comparison import compare as run
 
     run(model, shards=folders(shards or ""), split=split, limit=limit, floor=floor, device=device, threads=workers)
 

@@ -10,13 +10,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ingest.errors import JobError, UsageError
-from train.attention import through
-from train.layers import arrays, ends
-from train.model import quiet
-from train.tokenizer.config import TokenizerConfig
-from train.tokenizer.model import Encoder, Parts, Tokenizer, Tokens
-from train.tokenizer.pixels import scaled
+from specshards.ingest.errors import JobError, UsageError
+from specshards.train.attention import through
+from specshards.train.layers import arrays, ends
+from specshards.train.model import quiet
+from specshards.train.tokenizer.config import TokenizerConfig
+from specshards.train.tokenizer.model import Encoder, Parts, Tokenizer, Tokens
+from specshards.train.tokenizer.pixels import scaled
 
 
 class SpectrumClassifier(Parts):

@@ -33,17 +33,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ingest.errors import UsageError
-from ingest.files import write_text
-from shards import loader as shard_loader
-from shards.batch import SpectraBatch, Stack
-from shards.format import Manifest
-from train.metrics import FloatArray
-from train.run import data_record
-from train.scoring import finite, make_accelerator, model_input
-from train.tokenizer.drawers import Constant, Drawer, Principal, RunningMedian, copy
-from train.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
-from train.tokenizer.pretrain import HIDDEN, open_run
+from specshards.ingest.errors import UsageError
+from specshards.ingest.files import write_text
+from specshards.shards import loader as shard_loader
+from specshards.shards.batch import SpectraBatch, Stack
+from specshards.shards.format import Manifest
+from specshards.train.metrics import FloatArray
+from specshards.train.run import data_record
+from specshards.train.scoring import finite, make_accelerator, model_input
+from specshards.train.tokenizer.drawers import Constant, Drawer, Principal, RunningMedian, copy
+from specshards.train.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
+from specshards.train.tokenizer.pretrain import HIDDEN, open_run
 
 SPLITS = ("val", "test")
 COLUMNS = ("seen", "hidden", "noise")

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ingest.errors import UsageError
-from shards.batch import Stack
-from shards.stack import log_bins, resample
-from train.tokenizer.pixels import Pixels, scaled
+from specshards.ingest.errors import UsageError
+from specshards.shards.batch import Stack
+from specshards.shards.stack import log_bins, resample
+from specshards.train.tokenizer.pixels import Pixels, scaled
 
 Drawer = Callable[[Stack], Tensor]
 _Floats = npt.NDArray[np.float64]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from train.layers import Layer, arrays, patches
-from train.tokenizer.config import TokenizerConfig
-from train.tokenizer.pixels import Pixels, scaled, usable
-from train.tokenizer.wavelengths import WavelengthEncoding
+from specshards.train.layers import Layer, arrays, patches
+from specshards.train.tokenizer.config import TokenizerConfig
+from specshards.train.tokenizer.pixels import Pixels, scaled, usable
+from specshards.train.tokenizer.wavelengths import WavelengthEncoding
 
 
 class Tokens(NamedTuple):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from train.layers import patches
-from train.scoring import model_input
+from specshards.train.layers import patches
+from specshards.train.scoring import model_input
 
 _MAD_TO_STD = 1.4826
 

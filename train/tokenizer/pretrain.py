@@ -12,18 +12,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ingest.errors import JobError, UsageError
-from ingest.files import sha256, write_text
-from train import loop
-from train.config import LoopConfig
-from train.loop import Options, Start, Verdict
-from train.model import quiet
-from train.run import replace_files
-from train.scoring import model_input
-from train.tokenizer.classifier import open_tokenizer
-from train.tokenizer.config import SIZES, TokenizerConfig
-from train.tokenizer.model import Tokenizer
-from train.tokenizer.pixels import chi2, hide, per_object, regridded, seen_as, without
+from specshards.ingest.errors import JobError, UsageError
+from specshards.ingest.files import sha256, write_text
+from specshards.train import loop
+from specshards.train.config import LoopConfig
+from specshards.train.loop import Options, Start, Verdict
+from specshards.train.model import quiet
+from specshards.train.run import replace_files
+from specshards.train.scoring import model_input
+from specshards.train.tokenizer.classifier import open_tokenizer
+from specshards.train.tokenizer.config import SIZES, TokenizerConfig
+from specshards.train.tokenizer.model import Tokenizer
+from specshards.train.tokenizer.pixels import chi2, hide, per_object, regridded, seen_as, without
 
 CARD = "tokenizer.json"
 #: Share of the good patches that validation hides, whatever training does: what is drawn there was not seen.

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ingest.errors import UsageError, make_folder
-from ingest.files import replacing
-from ingest.quarantine import write_quarantine
-from render.config import preset
-from shards.pictures import pictures
-from shards.stack import stack
-from train.layers import patches
-from train.scoring import make_accelerator
-from train.sources import KNOWN, nothing_read
-from train.tokenizer.model import Tokenizer
-from train.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
-from train.tokenizer.pretrain import PretrainConfig, open_run
+from specshards.ingest.errors import UsageError, make_folder
+from specshards.ingest.files import replacing
+from specshards.ingest.quarantine import write_quarantine
+from specshards.render.config import preset
+from specshards.shards.pictures import pictures
+from specshards.shards.stack import stack
+from specshards.train.layers import patches
+from specshards.train.scoring import make_accelerator
+from specshards.train.sources import KNOWN, nothing_read
+from specshards.train.tokenizer.model import Tokenizer
+from specshards.train.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
+from specshards.train.tokenizer.pretrain import PretrainConfig, open_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from train.layers import patches
+from specshards.train.layers import patches
 
 #: Sines and cosines in memory at once beside the result: 32 MB.
 _AT_ONCE = 1 << 22
