@@ -174,8 +174,8 @@ def test_killed_at_any_moment_the_rerun_ends_in_the_same_bytes(tmp_path: Path) -
     build(config, tmp_path / "spectra", tmp_path / "whole", engine=HERE)
     out = tmp_path / "killed"
     command = [
-        sys.executable, "-m", "specshards", "shards", "build", "--spectra", str(tmp_path / "spectra"), "--out", str(out),
-        "--samples-per-shard", "20", "--workers", "2",
+        sys.executable, "-m", "specshards", "shards", "build", "--spectra", str(tmp_path / "spectra"),
+        "--out", str(out), "--samples-per-shard", "20", "--workers", "2",
     ]  # fmt: skip
     rng = random.Random(5)
     for _ in range(4):
