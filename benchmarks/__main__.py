@@ -12,7 +12,7 @@ import typer
 from specshards.benchmarks import comparison, encode, ingest, load, render, report, scale, shards, train, whole
 from specshards.benchmarks.figures import figures
 from specshards.benchmarks.plan import plan
-from specshards.ingest.errors import JobError, UsageError, make_folder, run_app
+from specshards.common.errors import JobError, UsageError, make_folder, run_app
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,

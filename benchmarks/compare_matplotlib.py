@@ -15,7 +15,7 @@ import typer
 
 from specshards.benchmarks.matplotlib_reference import Spectrum, draw
 from specshards.benchmarks.samples import made_up_galaxy, read_spectra
-from specshards.ingest.errors import UsageError, run_app
+from specshards.common.errors import UsageError, run_app
 from specshards.render import IMAGES, ImageConfig, renderer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

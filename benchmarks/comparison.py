@@ -9,7 +9,7 @@ from pathlib import Path
 from specshards.benchmarks.machine import Machine
 from specshards.benchmarks.records import Record, Run, load
 from specshards.benchmarks.tables import cell, figure
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 
 Key = tuple[str, str]
 WITHIN = "within spread"

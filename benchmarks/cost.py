@@ -20,7 +20,7 @@ from sklearn.linear_model import LinearRegression
 
 from specshards.benchmarks.process import GROUP
 from specshards.benchmarks.records import Record
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 
 #: Share of the objects that training sees, and that are looked at after every epoch.
 TRAIN, VAL = 0.8, 0.1

@@ -21,7 +21,7 @@ from specshards.benchmarks.matplotlib_reference import Spectrum
 from specshards.benchmarks.records import Record, interleave
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.benchmarks.samples import made_up_galaxy, read_spectra
-from specshards.ingest.errors import UsageError, run_app
+from specshards.common.errors import UsageError, run_app
 from specshards.render import ImageConfig, Renderer, renderer
 from specshards.render.config import CHANNEL_SETS
 from specshards.shards.encoding import ENCODINGS, Encoding, Jpeg

@@ -14,8 +14,8 @@ from specshards.benchmarks import plan, records
 from specshards.benchmarks.process import GROUP
 from specshards.benchmarks.records import Record
 from specshards.benchmarks.tables import figure
-from specshards.ingest.errors import UsageError
-from specshards.ingest.files import write_text
+from specshards.common.errors import UsageError
+from specshards.common.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -26,9 +26,9 @@ import typer
 from specshards.benchmarks.process import Job, build_command, job_records, measured, worker_counts
 from specshards.benchmarks.records import Record, interleave
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.common.errors import BadObjectError, run_app
+from specshards.common.jobs import Engine
 from specshards.ingest.build import IngestConfig, build
-from specshards.ingest.errors import BadObjectError, run_app
-from specshards.ingest.jobs import Engine
 from specshards.ingest.plan import find_files
 from specshards.ingest.schema import PARQUET_OPTIONS, Spectrum, to_table
 from specshards.ingest.surveys import open_file

@@ -37,8 +37,8 @@ from specshards.benchmarks.load_startup import startup_records
 from specshards.benchmarks.peer_worker import Check
 from specshards.benchmarks.records import Record, interleave
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.ingest.errors import JobError, UsageError, run_app
-from specshards.ingest.jobs import cores
+from specshards.common.errors import JobError, UsageError, run_app
+from specshards.common.jobs import cores
 from specshards.render import ImageConfig, renderer
 from specshards.shards import loader
 from specshards.shards.decode import dali_is_here

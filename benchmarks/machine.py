@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from specshards.ingest.jobs import cores
+from specshards.common.jobs import cores
 
 _PACKAGES = ("numpy", "numba", "torch", "nvidia-dali-cuda120", "opencv-python-headless", "simplejpeg", "isal",
              "pyarrow", "webdataset", "transformers", "matplotlib")  # fmt: skip

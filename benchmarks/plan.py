@@ -13,7 +13,7 @@ from specshards.benchmarks.cost import RESOURCES, TRAIN, VAL, Costs, Job, Machin
 from specshards.benchmarks.process import GROUP
 from specshards.benchmarks.records import Run
 from specshards.benchmarks.report import LOCAL
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.train.meter import PEAKS
 
 #: Bytes a second that a drive of its kind reads and writes in sequence. Assumed, not measured.

@@ -14,8 +14,8 @@ from matplotlib.ticker import NullFormatter
 
 from specshards.benchmarks.records import Record, Run
 from specshards.benchmarks.tables import figure, groups
-from specshards.ingest.files import replacing
-from specshards.ingest.svg import ACCENT, INK, MUTED, style
+from specshards.common.files import replacing
+from specshards.common.svg import ACCENT, INK, MUTED, style
 
 #: A group whose values are further apart than this has a logarithmic axis.
 FAR = 20.0

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from specshards.benchmarks.records import Record, interleave
-from specshards.ingest.errors import JobError
-from specshards.ingest.jobs import cores
+from specshards.common.errors import JobError
+from specshards.common.jobs import cores
 
 # Only the children of a process that starts nothing else are those of the command.
 _MEASURED = (

@@ -19,8 +19,8 @@ from typing import Any
 from tqdm import tqdm
 
 from specshards.benchmarks.machine import Machine
-from specshards.ingest.errors import UsageError, make_folder
-from specshards.ingest.files import write_text
+from specshards.common.errors import UsageError, make_folder
+from specshards.common.files import write_text
 
 #: Of the JSON files. Raised when a reader of the present one would misunderstand a file.
 FORMAT = 1

@@ -19,7 +19,7 @@ from specshards.benchmarks.matplotlib_reference import figure
 from specshards.benchmarks.records import Record, interleave
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.benchmarks.samples import made_up_galaxy, read_spectra
-from specshards.ingest.errors import UsageError, run_app
+from specshards.common.errors import UsageError, run_app
 from specshards.render import IMAGES, ImageConfig, preset, renderer
 from specshards.render.prepare import as_arrays
 

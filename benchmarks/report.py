@@ -18,8 +18,8 @@ from specshards.benchmarks.machine import Machine
 from specshards.benchmarks.plot import draw
 from specshards.benchmarks.records import Record, Run, load, write
 from specshards.benchmarks.tables import page
-from specshards.ingest.errors import UsageError, make_folder
-from specshards.ingest.files import write_text
+from specshards.common.errors import UsageError, make_folder
+from specshards.common.files import write_text
 
 #: Where records of this machine go; git ignores it.
 LOCAL = Path("benchmarks/results/local")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.benchmarks.matplotlib_reference import Spectrum
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.plan import find_files
 from specshards.ingest.surveys import read_file
 

@@ -21,7 +21,7 @@ from specshards.benchmarks.plan import find
 from specshards.benchmarks.process import GROUP, Job, measured, worker_counts
 from specshards.benchmarks.records import Record, Run
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.ingest.errors import JobError, run_app
+from specshards.common.errors import JobError, run_app
 from specshards.shards import loader
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -88,7 +88,7 @@ def main(
         for survey, its in paths.items():
             costs = Costs.of(known, survey, "png")
             size = times * largest(runs["ingest"], survey)
-            job = ingest.jobs({survey: its}, [size], scratch)[-1]
+            job = common.jobs({survey: its}, [size], scratch)[-1]
             draft.records.append(checked(job, costs.ingest, scratch / "out" / survey))
         size = times * largest(runs["shards"], "map2d png")
         job = next(

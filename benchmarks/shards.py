@@ -22,7 +22,7 @@ from specshards.benchmarks.matplotlib_reference import figure
 from specshards.benchmarks.process import GROUP, Job, build_command, job_records, measured, worker_counts
 from specshards.benchmarks.records import Record, interleave
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.ingest.errors import run_app
+from specshards.common.errors import run_app
 from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
 from specshards.render import ImageConfig, renderer
 from specshards.shards.blocks import SpectraBlock, iter_blocks

@@ -18,7 +18,7 @@ from specshards.benchmarks.process import build_command, measured
 from specshards.benchmarks.records import Record
 from specshards.benchmarks.report import LOCAL, recording
 from specshards.benchmarks.shards import mock
-from specshards.ingest.errors import run_app
+from specshards.common.errors import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from specshards.ingest import download, inspect, options, select
-from specshards.ingest.errors import run_app
-from specshards.ingest.jobs import engine_of
+from specshards.common import options
+from specshards.common.errors import run_app
+from specshards.common.jobs import engine_of
+from specshards.ingest import download, inspect, select
 from specshards.ingest.mock import command as mock_command
 
 app = typer.Typer(

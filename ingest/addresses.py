@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from specshards.ingest.errors import BadObjectError, UsageError
+from specshards.common.errors import BadObjectError, UsageError
 from specshards.ingest.surveys import lamost, sdss
 
 SURVEYS = (lamost.SURVEY, sdss.SURVEY)

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import sweep, write_text
+from specshards.common.jobs import Engine, run_tasks
+from specshards.common.quarantine import merge_quarantine
 from specshards.ingest import catalog
 from specshards.ingest.cuts import Cut, cut_for
-from specshards.ingest.errors import JobError, UsageError, make_folder
-from specshards.ingest.files import sweep, write_text
-from specshards.ingest.jobs import Engine, run_tasks
 from specshards.ingest.part import PartResult, PartTask, finished, ingest_part
 from specshards.ingest.plan import Part, find_files, make_plan
-from specshards.ingest.quarantine import merge_quarantine
 from specshards.ingest.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
 from specshards.ingest.summary import Summary, add_up
 from specshards.ingest.surveys import check_survey

@@ -19,8 +19,8 @@ from zlib import crc32
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specshards.ingest.errors import JobError, UsageError, make_folder
-from specshards.ingest.files import replacing, sha256, write_text
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import replacing, sha256, write_text
 from specshards.ingest.rows import Rows, key_texts, mapped, numbers, open_rows
 from specshards.ingest.schema import NUMERIC_LABELS, Spectrum
 from specshards.ingest.surveys.common import class_label, number, text

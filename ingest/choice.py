@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from specshards.common.errors import UsageError
 from specshards.ingest.catalog import ALIASES, KEYS
 from specshards.ingest.cuts import Cut
-from specshards.ingest.errors import UsageError
 from specshards.ingest.rows import key_texts, mapped, numbers
 from specshards.ingest.schema import CLASSES
 from specshards.ingest.select import Account, SelectConfig

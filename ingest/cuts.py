@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 
 #: Spectromer (A&A 709, A122), section 2: SDSS zWarning = 0, instrument BOSS, targetType SCIENCE; LAMOST rows without
 #: z, z_err or any of snru to snrz are dropped.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specshards.ingest.errors import BadObjectError, JobError, UsageError, make_folder
+from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 
 if TYPE_CHECKING:
     from specshards.ingest.addresses import Scheme

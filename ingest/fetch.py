@@ -23,8 +23,8 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 import httpx2
 
-from specshards.ingest.errors import JobError, make_folder, naming
-from specshards.ingest.files import publish
+from specshards.common.errors import JobError, make_folder, naming
+from specshards.common.files import publish
 from specshards.ingest.rows import ALGORITHMS
 from specshards.ingest.schema import PROGRAM_VERSION
 

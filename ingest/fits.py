@@ -26,7 +26,7 @@ import numpy.typing as npt
 from isal import igzip
 from isal.igzip_lib import IsalError
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.fits_astropy import open_with_astropy
 from specshards.ingest.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 

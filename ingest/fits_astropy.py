@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.hdu import CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 
 #: Number of the HDU, where its data start, their bytes, the header's DATASUM.

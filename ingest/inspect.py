@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specshards.ingest import options
-from specshards.ingest.errors import BadObjectError, JobError, UsageError, make_folder
-from specshards.ingest.files import replacing
+from specshards.common import options
+from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
+from specshards.common.files import replacing
 from specshards.ingest.summary import UNKNOWN, LayoutCount
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from specshards.common.errors import BadObjectError, naming
+from specshards.common.files import write_text
+from specshards.common.quarantine import quarantine_row, write_quarantine
 from specshards.ingest import catalog
 from specshards.ingest.cuts import Cut, parse
-from specshards.ingest.errors import BadObjectError, naming
-from specshards.ingest.files import write_text
-from specshards.ingest.quarantine import quarantine_row, write_quarantine
 from specshards.ingest.schema import Spectrum, spectra_writer, to_table
 from specshards.ingest.summary import UNKNOWN, LayoutCount
 from specshards.ingest.surveys import open_file

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.files import replacing
+from specshards.common.errors import UsageError
+from specshards.common.files import replacing
 from specshards.ingest.surveys import SUFFIXES, companions
 from specshards.ingest.tables import parquet_files
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from specshards.ingest.errors import JobError
+from specshards.common.errors import JobError
+from specshards.common.files import publish
 from specshards.ingest.fetch import Outcome
-from specshards.ingest.files import publish
 
 _FLUSH_ROWS = 10_000
 #: Failures in a row after which the server is taken to be in trouble.

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import UsageError, is_environment
+from specshards.common.errors import UsageError, is_environment
 from specshards.ingest.surveys.common import number, text
 
 BATCH = 8192

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.ingest.files import replacing
+from specshards.common.files import replacing
 
 SCHEMA_VERSION = 1
 PROGRAM_VERSION = "0.1.0"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specshards.ingest import options
-from specshards.ingest.errors import UsageError
+from specshards.common import options
+from specshards.common.errors import UsageError
 
 if TYPE_CHECKING:
     from specshards.ingest.cuts import Cut

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, make_folder
+from specshards.common.files import replacing
 from specshards.ingest.choice import Choice, RowNumbers, find_roles
-from specshards.ingest.errors import BadObjectError, JobError, UsageError, is_environment, make_folder
-from specshards.ingest.files import replacing
 from specshards.ingest.rows import BATCH, Rows, key_texts, open_rows
 from specshards.ingest.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
 from specshards.ingest.select import Account, SelectConfig

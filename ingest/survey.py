@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from specshards.common.errors import UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.build import IngestConfig, build, claim
-from specshards.ingest.errors import UsageError
-from specshards.ingest.jobs import Engine
 from specshards.ingest.summary import Summary
 from specshards.ingest.surveys import check_survey
 

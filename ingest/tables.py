@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import BadObjectError
-from specshards.ingest.files import is_remote, readable
+from specshards.common.errors import BadObjectError
+from specshards.common.files import is_remote, readable
 
 PARQUET_MAGIC = b"PAR1"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from specshards.ingest.errors import UsageError, run_app
+from specshards.common.errors import UsageError, run_app
 
 app = typer.Typer(
     help="Spectra as pictures: see what each image type and option shows.",

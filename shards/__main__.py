@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from specshards.ingest import options
-from specshards.ingest.errors import UsageError, run_app
-from specshards.ingest.jobs import engine_of
+from specshards.common import options
+from specshards.common.errors import UsageError, run_app
+from specshards.common.jobs import engine_of
 from specshards.render.config import CHANNEL_SETS, CHANNELS, FRAMES, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
 from specshards.shards import check_commands
 from specshards.shards.encoding import ENCODINGS

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import JobError
-from specshards.ingest.files import is_remote
+from specshards.common.errors import JobError
+from specshards.common.files import is_remote
 from specshards.shards.format import NPY_HEADER_BYTES, Manifest, key, label_npy
 
 _INTS = npt.NDArray[np.int64]

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import BadObjectError, JobError
-from specshards.ingest.files import readable
+from specshards.common.errors import BadObjectError, JobError
+from specshards.common.files import readable
 from specshards.ingest.schema import CLASSES, BoolArray, Spectrum, log_grid, to_table
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.common import placed

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.files import absolute, location
-from specshards.ingest.jobs import Engine
-from specshards.ingest.quarantine import quarantine_row
+from specshards.common.errors import UsageError
+from specshards.common.files import absolute, location
+from specshards.common.jobs import Engine
+from specshards.common.quarantine import quarantine_row
 from specshards.render import RenderError, renderer
 from specshards.shards.blocks import SpectraBlock, read_blocks
 from specshards.shards.encoding import ENCODINGS

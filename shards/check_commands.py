@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from specshards.ingest import options
-from specshards.ingest.errors import JobError
-from specshards.ingest.jobs import engine_of
+from specshards.common import options
+from specshards.common.errors import JobError
+from specshards.common.jobs import engine_of
 
 _Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A data set: the folder with manifest.json in it.")]
 

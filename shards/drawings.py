@@ -1,4 +1,4 @@
-"""The drawings of a data set's page: matplotlib figures in the look of `ingest.svg`, and spectra as plain SVG."""
+"""The drawings of a data set's page: matplotlib figures in the look of `common.svg`, and spectra as plain SVG."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from specshards.common.svg import ACCENT, GRID, MUTED, SERIES, new_figure
 from specshards.ingest.figures import flux_limits
 from specshards.ingest.schema import HEALPIX_ORDER, Spectrum, healpix_29
-from specshards.ingest.svg import ACCENT, GRID, MUTED, SERIES, new_figure
 from specshards.shards.examples import STEP, Coverage, usable
 from specshards.shards.flux import Arrays
 from specshards.shards.tally import SKY_ORDER, Histogram

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import is_environment
-from specshards.ingest.files import sha256
+from specshards.common.errors import is_environment
+from specshards.common.files import sha256
 from specshards.render import renderer
 from specshards.shards.encoding import ENCODINGS, Encoding
 from specshards.shards.format import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from specshards.ingest.errors import JobError
+from specshards.common.errors import JobError
 from specshards.render import RenderError, renderer
 from specshards.shards.encoding import ENCODINGS, Encoding
 from specshards.shards.flux import Arrays

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.ingest.schema import PROGRAM_VERSION
 from specshards.render import ImageConfig
 from specshards.shards.encoding import ENCODINGS

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import JobError, UsageError, is_environment, make_folder
-from specshards.ingest.files import replacing
+from specshards.common.errors import JobError, UsageError, is_environment, make_folder
+from specshards.common.files import replacing
 from specshards.render import RenderError, renderer
 from specshards.render.gallery import contact
 from specshards.shards.encoding import ENCODINGS

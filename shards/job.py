@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from specshards.ingest.errors import JobError, UsageError, make_folder
-from specshards.ingest.files import is_remote, remove_tree, sweep, write_text
-from specshards.ingest.jobs import Engine, run_tasks
-from specshards.ingest.quarantine import write_quarantine
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import is_remote, remove_tree, sweep, write_text
+from specshards.common.jobs import Engine, run_tasks
+from specshards.common.quarantine import write_quarantine
 from specshards.ingest.schema import CLASSES
 from specshards.shards import card, runs
 from specshards.shards.format import LABELS, MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats

@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.files import is_remote, location
-from specshards.ingest.jobs import cores
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import is_remote, location
+from specshards.common.jobs import cores
 from specshards.render import ImageConfig, renderer
 from specshards.shards.archive import Archive, check_files, read_sidecars
 from specshards.shards.augment import Augmentation

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.ingest.schema import CLASSES
 from specshards.render import ImageConfig
 from specshards.shards.encoding import Flux

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.files import is_remote, location
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import is_remote, location
 from specshards.shards import runs
 from specshards.shards.blocks import SpectraBlock, read_blocks
 from specshards.shards.format import Manifest

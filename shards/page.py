@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from specshards.ingest.page import document, figure, pairs, table
-from specshards.ingest.svg import style, to_svg
+from specshards.common.html import document, figure, pairs, table
+from specshards.common.svg import style, to_svg
 from specshards.shards import drawings, runs
 from specshards.shards.encoding import ENCODINGS
 from specshards.shards.examples import Coverage, Example, collect

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from specshards.ingest.errors import JobError
+from specshards.common.errors import JobError
 from specshards.render import Renderer
 from specshards.render.device import Expand
 from specshards.render.device_draw import DeviceRenderer, supports

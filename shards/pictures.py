@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
+from specshards.common.quarantine import quarantine_row
 from specshards.ingest.plan import find_files
-from specshards.ingest.quarantine import quarantine_row
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from specshards.render import ImageConfig, RenderError, renderer

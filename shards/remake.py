@@ -19,11 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import absolute, location, readable, sha256
+from specshards.common.jobs import Engine, run_tasks
+from specshards.common.quarantine import quarantine_row
 from specshards.ingest import cuts
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.files import absolute, location, readable, sha256
-from specshards.ingest.jobs import Engine, run_tasks
-from specshards.ingest.quarantine import quarantine_row
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.shards.archive import Archive
 from specshards.shards.encoding import ENCODINGS, Encoding, Flux, Jpeg

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.files import is_remote, location, write_text
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import is_remote, location, write_text
 from specshards.shards.format import PAGE, Manifest
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from specshards.ingest.files import write_text
+from specshards.common.files import write_text
 from specshards.shards.write import LEDGER
 
 RUNS = "runs.jsonl"

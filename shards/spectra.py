@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import BadObjectError, JobError, UsageError
-from specshards.ingest.files import is_remote, readable
+from specshards.common.errors import BadObjectError, JobError, UsageError
+from specshards.common.files import is_remote, readable
 from specshards.ingest.schema import SCHEMA_VERSION, healpix_29
 from specshards.ingest.surveys import SUFFIXES
 from specshards.ingest.surveys import multimodal_universe as mmu

@@ -18,9 +18,9 @@ import torch
 import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.files import is_remote, location, replacing, sha256
-from specshards.ingest.jobs import cores
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import is_remote, location, replacing, sha256
+from specshards.common.jobs import cores
 from specshards.render import ImageConfig, renderer
 from specshards.shards.batch import Batch
 from specshards.shards.decode import PlainDecoder

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from specshards.ingest.files import replacing, write_text
+from specshards.common.files import replacing, write_text
 
 BLOCK = 512
 _RECORD = 20 * BLOCK  # tar pads an archive to whole records

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import JobError, UsageError, is_environment
-from specshards.ingest.jobs import Engine, run_tasks
+from specshards.common.errors import JobError, UsageError, is_environment
+from specshards.common.jobs import Engine, run_tasks
 from specshards.shards.check import RERUN, Check, first
 from specshards.shards.examine import Task, examine
 from specshards.shards.format import MANIFEST, SPLITS, Manifest, ShardRecord

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import make_folder, naming
-from specshards.ingest.files import is_remote, location, replacing, sha256, write_text
+from specshards.common.errors import make_folder, naming
+from specshards.common.files import is_remote, location, replacing, sha256, write_text
 from specshards.ingest.schema import CLASSES
 from specshards.render import renderer
 from specshards.shards.encoding import ENCODINGS

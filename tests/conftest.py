@@ -91,7 +91,7 @@ def spectra_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sets(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Encoding -> the data set of `spectra_folder` in it, 297 mock samples without Teff; built once, to be read."""
-    from specshards.ingest.jobs import Engine
+    from specshards.common.jobs import Engine
     from specshards.shards.build import build
     from specshards.shards.format import ShardConfig
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from specshards.ingest.jobs import Engine, run_tasks
+from specshards.common.jobs import Engine, run_tasks
 
 Task = tuple[int, str]
 """Its number, and a folder for the traces it leaves."""
@@ -86,7 +86,7 @@ def run(name: str, folder: Path | str, n: int, engine: Engine) -> list[int]:
 
 def main() -> None:
     """`name folder n workers scheduler`: what a command does, its errors included."""
-    from specshards.ingest.errors import run_app
+    from specshards.common.errors import run_app
 
     name, folder, n, workers, scheduler = sys.argv[1:]
     run_app(lambda: print(sorted(run(name, folder, int(n), Engine(int(workers), scheduler or None)))))  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from specshards.ingest.jobs import Engine
+from specshards.common.jobs import Engine
 from specshards.render import ImageConfig
 from specshards.shards.build import build as build_shards
 from specshards.shards.format import ShardConfig

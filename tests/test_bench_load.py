@@ -13,7 +13,7 @@ from specshards.benchmarks.load_data import Data, make_data
 from specshards.benchmarks.load_startup import link_many, probe
 from specshards.benchmarks.peer_worker import Check
 from specshards.benchmarks.tables import table
-from specshards.ingest.errors import JobError
+from specshards.common.errors import JobError
 from specshards.shards import loader
 from specshards.shards.decode import dali_is_here
 

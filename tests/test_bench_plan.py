@@ -16,7 +16,7 @@ from specshards.benchmarks import machine, scale
 from specshards.benchmarks.cost import RESOURCES, Costs, Job, Machine, stages, whole
 from specshards.benchmarks.plan import duration
 from specshards.benchmarks.records import Record, Run, load, write
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from tests.conftest import call
 
 HERE = machine.Machine("a processor", 8, "Linux", "3.11")

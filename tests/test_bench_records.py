@@ -19,7 +19,7 @@ from specshards.benchmarks import plot, tables
 from specshards.benchmarks.comparison import WITHIN, compare, read
 from specshards.benchmarks.machine import Machine
 from specshards.benchmarks.records import UNITS, Record, Run, load, write
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from tests.conftest import ROOT, call
 
 HERE = Machine("a CPU", 2, "Linux", "3.11.7", {"numpy": "2.4.6"}, 8_000_000_000, "", "", 0.1)

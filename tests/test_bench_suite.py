@@ -19,8 +19,8 @@ from specshards.benchmarks.process import Job, job_records, worker_counts
 from specshards.benchmarks.records import Record, Run, interleave
 from specshards.benchmarks.records import load as load_run
 from specshards.benchmarks.report import QUICK_NOTE, gather, save
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import cores
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import cores
 from specshards.shards.encoding import ENCODINGS
 from tests.conftest import ROOT, call
 
@@ -165,7 +165,7 @@ def test_jobs_are_every_size_and_number_of_workers(tmp_path: Path) -> None:
     files = [tmp_path / f"{i}.fits.gz" for i in range(3)]
     for i, path in enumerate(files):
         path.write_bytes(b"x" * (i + 1))
-    made = ingest.jobs({"LAMOST gz": files}, (4, 8), tmp_path / "links")
+    made = common.jobs({"LAMOST gz": files}, (4, 8), tmp_path / "links")
     assert {job.name for job in made} >= {"LAMOST gz, 4 files, 1 worker", "LAMOST gz, 8 files, 1 worker"}
     assert len(made) == 2 * len(many)
     for job in made:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.schema import Spectrum
 from specshards.ingest.surveys import open_file
 from tests.oracle import Reading, differences, readings

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from specshards.common.errors import JobError
 from specshards.ingest import fetch
-from specshards.ingest.errors import JobError
 from specshards.ingest.fetch import Policy
 from tests.file_server import (
     LAMOST,

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specshards.common.errors import BadObjectError, UsageError
 from specshards.ingest import addresses, rows
 from specshards.ingest.addresses import choose, split_specobjid
-from specshards.ingest.errors import BadObjectError, UsageError
 from tests.file_server import LAMOST, LAMOST_PATH, spec
 
 SDSS_ROWS = [

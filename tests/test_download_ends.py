@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from specshards.common.errors import JobError
 from specshards.ingest import fetch, record
-from specshards.ingest.errors import JobError
 from specshards.ingest.fetch import Policy
 from tests.conftest import ROOT
 from tests.file_server import QUICK, Server, answer, cut, files, get, plates, records, spec, spectrum
@@ -70,7 +70,7 @@ def test_a_full_disk_ends_the_job(server: Server, tmp_path: Path, monkeypatch: p
 
 
 PROGRAM = (
-    "import typer; from ingest.download import command; from ingest.errors import run_app; "
+    "import typer; from ingest.download import command; from common.errors import run_app; "
     "app = typer.Typer(add_completion=False, pretty_exceptions_enable=False); app.command()(command); run_app(app)"
 )
 

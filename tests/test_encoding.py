@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from specshards.benchmarks.encode import IMAGES, fidelity
-from specshards.ingest.jobs import Engine
+from specshards.common.jobs import Engine
 from specshards.ingest.schema import log_grid
 from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
 from specshards.shards.build import build

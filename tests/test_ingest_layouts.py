@@ -12,7 +12,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.schema import SCHEMA, to_table, write_parquet
 from specshards.ingest.surveys import read_file
 from specshards.ingest.surveys.common import class_label, number

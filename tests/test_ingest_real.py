@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
+from specshards.common.errors import BadObjectError, JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.build import IngestConfig, build
-from specshards.ingest.errors import BadObjectError, JobError, UsageError
-from specshards.ingest.jobs import Engine
 from specshards.ingest.surveys import read_file
 
 HERE = Engine(workers=0)

@@ -18,9 +18,9 @@ import pytest
 import typer
 from astropy.io import fits
 
+from specshards.common.errors import run_app
 from specshards.ingest import figures
 from specshards.ingest import inspect as view
-from specshards.ingest.errors import run_app
 from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.schema import Spectrum, to_table, write_parquet
 from specshards.ingest.tables import TableFile

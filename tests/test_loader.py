@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from specshards.benchmarks.samples import made_up_galaxy
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.render import ImageConfig, preset, renderer
 from specshards.render.device_draw import DeviceRenderer
 from specshards.shards import loader, paint, stream

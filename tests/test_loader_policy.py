@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.render import ImageConfig, renderer
 from specshards.shards import loader
 from specshards.shards.augment import Augment

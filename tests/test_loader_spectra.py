@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards import loader

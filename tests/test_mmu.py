@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from specshards.ingest.errors import BadObjectError, JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import BadObjectError, JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.schema import Spectrum, to_table, write_parquet
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys import open_file, read_file

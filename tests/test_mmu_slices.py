@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import specshards.ingest.tables
-from specshards.ingest.errors import BadObjectError, JobError
+from specshards.common.errors import BadObjectError, JobError
 from specshards.ingest.schema import Spectrum, to_table, write_parquet
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys import open_file

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.ingest.mock import CATALOGUE, DAMAGES, MockConfig, MockResult, plan, truth, write, write_with_progress
 from specshards.ingest.mock.fitsbytes import card
 from specshards.ingest.mock.lines import H_ALPHA, air_to_vacuum, hydrogen

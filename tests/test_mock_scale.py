@@ -16,9 +16,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from specshards.common.errors import UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest import schema
-from specshards.ingest.errors import UsageError
-from specshards.ingest.jobs import Engine
 from specshards.ingest.mock import MockConfig, instrument, physics, plan
 from specshards.ingest.mock.command import command
 from specshards.ingest.mock.counter_random import normals, stream_key

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.shards.format import ShardRecord
 from specshards.shards.mixing import make_weights
 from specshards.shards.order import EpochOrder, Weights

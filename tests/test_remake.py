@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards import __main__ as command

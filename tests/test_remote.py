@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.files import is_remote, location
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import is_remote, location
+from specshards.common.jobs import Engine
 from specshards.shards import loader, stream
 from specshards.shards.build import build
 from specshards.shards.format import Manifest, ShardConfig

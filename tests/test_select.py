@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import specshards.ingest.choice
 import specshards.ingest.rows
 import specshards.ingest.subset
+from specshards.common.errors import UsageError
 from specshards.ingest.choice import Smallest, priorities
-from specshards.ingest.errors import UsageError
 from specshards.ingest.rows import key_texts
 from specshards.ingest.select import Account, SelectConfig, command, number_of
 from specshards.ingest.subset import select

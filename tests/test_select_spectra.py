@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import specshards.ingest.subset
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.ingest.schema import SCHEMA, to_table, write_parquet
 from specshards.ingest.select import SelectConfig
 from specshards.ingest.subset import select

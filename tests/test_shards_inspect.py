@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig, renderer
 from specshards.shards import __main__ as command
 from specshards.shards.encoding import ENCODINGS

@@ -21,8 +21,8 @@ import pytest
 from matplotlib.projections.geo import MollweideAxes
 from typer.testing import CliRunner
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.schema import healpix_29, to_table, write_parquet
 from specshards.render import renderer
 from specshards.shards import __main__ as command

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specshards.ingest.jobs import Engine
+from specshards.common.jobs import Engine
 from specshards.ingest.schema import to_table, write_parquet
 from specshards.ingest.surveys.multimodal_universe import NO_IVAR
 from specshards.render import renderer

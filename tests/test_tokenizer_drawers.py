@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.shards.batch import Stack
 from specshards.train.tokenizer.drawers import Constant, Principal, RunningMedian, decompose, fill, running_median
 from specshards.train.tokenizer.pixels import scaled

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.schema import to_table, write_parquet
 from specshards.shards import loader
 from specshards.shards.build import build

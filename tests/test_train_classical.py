@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.decomposition import PCA
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.schema import Spectrum, to_table, write_parquet
 from specshards.shards import loader as shard_loader
 from specshards.shards.build import build

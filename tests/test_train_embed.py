@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.ingest.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards.format import Manifest

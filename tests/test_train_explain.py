@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from transformers import ViTConfig, ViTForImageClassification
 
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.ingest.figures import strong_lines
 from specshards.ingest.schema import to_table, write_parquet
 from specshards.render import ImageConfig, renderer

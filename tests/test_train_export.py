@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.shards.pictures import pictures
 from specshards.train import export as export_module
 from specshards.train import tool_commands

@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import UsageError
+from specshards.common.jobs import Engine
 from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
 from specshards.shards.build import build as build_shards
 from specshards.shards.format import ShardConfig

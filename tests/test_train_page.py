@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from specshards.ingest import svg
+from specshards.common import svg
 from specshards.shards.format import LabelStats
 from specshards.train import figures, page, plots, report
 from specshards.train.baselines import Baselines

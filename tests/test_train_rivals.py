@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import UsageError
+from specshards.common.jobs import Engine
 from specshards.shards.build import build
 from specshards.shards.format import ShardConfig
 from specshards.train.answers import Answers

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.shards import loader
 from specshards.shards.batch import SpectraBatch
 from specshards.shards.build import build

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from specshards.common.jobs import Engine
 from specshards.ingest.figures import strong_lines
-from specshards.ingest.jobs import Engine
 from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.schema import to_table, write_parquet
 from specshards.shards.build import build

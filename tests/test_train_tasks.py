@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.render import ImageConfig
 from specshards.shards.format import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
 from specshards.train.classification import Classification, spectral_type, types_present

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.jobs import Engine
+from specshards.common.errors import JobError, UsageError
+from specshards.common.jobs import Engine
 from specshards.shards import __main__ as command
 from specshards.shards.build import build
 from specshards.shards.encoding import ENCODINGS

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from specshards.ingest.errors import UsageError, run_app
+from specshards.common.errors import UsageError, run_app
 from specshards.train.options import DEVICE, WORKERS, folders
 from specshards.train.tool_commands import embed, explain, export
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specshards.ingest.errors import JobError, UsageError, make_folder
-from specshards.ingest.files import replacing
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import replacing
 from specshards.train.metrics import FloatArray
 from specshards.train.scoring import finite
 

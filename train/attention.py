@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.train.metrics import FloatArray
 from specshards.train.model import SpectrumModel
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from specshards.ingest.errors import JobError, one_line
+from specshards.common.errors import JobError, one_line
 
 CHECKPOINTS = "checkpoints"
 

@@ -28,8 +28,8 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC, SVR
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.jobs import cores
+from specshards.common.errors import UsageError
+from specshards.common.jobs import cores
 from specshards.shards import loader as shard_loader
 from specshards.shards.format import Manifest
 from specshards.shards.stack import log_bins, resample

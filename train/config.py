@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 
 TINY = "tiny"
 #: What the backbone of a run on a tokenizer begins with; its folder follows.

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from specshards.ingest.errors import UsageError, make_folder
-from specshards.ingest.files import replacing
-from specshards.ingest.quarantine import write_quarantine
+from specshards.common.errors import UsageError, make_folder
+from specshards.common.files import replacing
+from specshards.common.quarantine import write_quarantine
 from specshards.shards.format import MANIFEST
 from specshards.train.layers import SpectraModel
 from specshards.train.metrics import FloatArray, IntArray

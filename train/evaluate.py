@@ -11,8 +11,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.files import write_text
+from specshards.common.errors import UsageError
+from specshards.common.files import write_text
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.format import SPLITS, Manifest

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from specshards.ingest.errors import UsageError, make_folder
+from specshards.common.errors import UsageError, make_folder
+from specshards.common.files import replacing
 from specshards.ingest.figures import flux_limits, strong_lines
-from specshards.ingest.files import replacing
 from specshards.ingest.schema import Spectrum
 from specshards.render import ImageConfig
 from specshards.render.where import where

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from specshards.ingest.errors import JobError, UsageError, make_folder
-from specshards.ingest.files import replacing, write_text
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import replacing, write_text
 from specshards.shards import loader as shard_loader
 from specshards.train.model import SpectrumModel
 from specshards.train.modelcard import metrics_of, modelcard, public_name

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from specshards.ingest.errors import make_folder
-from specshards.ingest.files import replacing, write_text
-from specshards.ingest.svg import style, to_svg
+from specshards.common.errors import make_folder
+from specshards.common.files import replacing, write_text
+from specshards.common.svg import style, to_svg
 from specshards.train import plots
 from specshards.train.classification import Classification
 from specshards.train.metrics import classification

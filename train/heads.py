@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 
 #: Standard deviations at which a predicted distribution is quoted: its 16th, 50th and 84th percentile.
 QUANTILES = (0.16, 0.5, 0.84)

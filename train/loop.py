@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.shards import loader as shard_loader
 from specshards.shards.augment import parse_augment
 from specshards.shards.format import Manifest

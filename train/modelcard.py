@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig
 from specshards.train.classification import Classification
 from specshards.train.regression import Regression

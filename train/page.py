@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from specshards.ingest.files import write_text
-from specshards.ingest.page import document, figure, pairs, table
+from specshards.common.files import write_text
+from specshards.common.html import document, figure, pairs, table
 from specshards.train import figures, report
 from specshards.train.classification import Classification
 from specshards.train.run import PAGE, Card

@@ -1,6 +1,6 @@
 """The drawings of an evaluation: one matplotlib figure each, from the numbers in `metrics.json` or from the answers.
 
-Colours and look are those of `ingest.svg`.
+Colours and look are those of `common.svg`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from specshards.common.svg import ACCENT, MUTED, SERIES, WARM, new_figure
 from specshards.ingest.schema import CLASSES
-from specshards.ingest.svg import ACCENT, MUTED, SERIES, WARM, new_figure
 from specshards.train.metrics import FloatArray
 from specshards.train.tasks import Task
 

@@ -23,8 +23,8 @@ import torch
 from accelerate.utils import send_to_device
 from tqdm import tqdm
 
-from specshards.ingest.errors import JobError, UsageError, make_folder
-from specshards.ingest.files import replacing
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import replacing
 from specshards.shards.format import MANIFEST, SPLITS, Manifest
 from specshards.train.classification import Classification
 from specshards.train.conformal import intervals

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.shards import loader as shard_loader
 from specshards.shards.format import Manifest
 from specshards.train import answers

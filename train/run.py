@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from specshards.ingest.errors import JobError, UsageError, make_folder
-from specshards.ingest.files import publish, sha256, write_text
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import publish, sha256, write_text
 from specshards.shards.format import Manifest
 from specshards.train import checkpoint
 from specshards.train.baselines import Baselines

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.shards.format import LABELS
 from specshards.train.metrics import FloatArray
 from specshards.train.tasks import Task, masked_loss, split_logits

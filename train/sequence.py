@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from specshards.ingest.errors import JobError, UsageError, make_folder
-from specshards.ingest.files import replacing, write_text
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import replacing, write_text
 from specshards.shards.batch import SpectraBatch
 from specshards.train.attention import through
 from specshards.train.layers import Layer, arrays, ends, patches

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from specshards.ingest.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.pictures import pictures

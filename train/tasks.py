@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.shards.format import Manifest, combine_stats
 from specshards.train.classification import FEWEST, Classification, types_present
 from specshards.train.config import TrainConfig

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.train.options import DEVICE, WORKERS
 
 _MODEL = typer.Option(help="Folder of a trained run.")

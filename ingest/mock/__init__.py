@@ -54,8 +54,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.jobs import cores
+from specshards.common.errors import UsageError
+from specshards.common.jobs import cores
 from specshards.ingest.mock import lamost, sdss
 from specshards.ingest.mock.fitsbytes import BLOCK
 from specshards.ingest.mock.lines import Array

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from specshards.ingest import options
-from specshards.ingest.errors import UsageError
-from specshards.ingest.jobs import Engine, engine_of
+from specshards.common import options
+from specshards.common.errors import UsageError
+from specshards.common.jobs import Engine, engine_of
 from specshards.ingest.mock.plan import SURVEYS
 
 

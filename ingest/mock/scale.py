@@ -30,9 +30,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from specshards.ingest.errors import UsageError, make_folder, naming
-from specshards.ingest.files import sweep, write_text
-from specshards.ingest.jobs import Engine, run_tasks
+from specshards.common.errors import UsageError, make_folder, naming
+from specshards.common.files import sweep, write_text
+from specshards.common.jobs import Engine, run_tasks
 from specshards.ingest.mock import templates
 from specshards.ingest.mock.draws import ROW, draw_rows, shares
 from specshards.ingest.mock.instrument import LOG_STEP, grid

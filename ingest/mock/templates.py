@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.files import replacing
+from specshards.common.files import replacing
 from specshards.ingest.mock.instrument import LOG_STEP, LSF_KMS, SITE_FIRST, SITE_LAST
 from specshards.ingest.mock.physics import Galaxy, Quasar, Star, galaxy_flux, quasar_flux, star_flux
 from specshards.ingest.mock.plan import SURVEYS, draw_galaxy, draw_quasar, draw_star, spectral_type

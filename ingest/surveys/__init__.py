@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from specshards.ingest.errors import BadObjectError, UsageError, is_environment
+from specshards.common.errors import BadObjectError, UsageError, is_environment
 from specshards.ingest.fits import FitsFile
 from specshards.ingest.schema import Spectrum
 from specshards.ingest.surveys import desi, lamost, multimodal_universe, sdss, sdss_legacy

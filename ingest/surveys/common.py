@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.hdu import HeaderLike
 from specshards.ingest.schema import CLASSES, Spectrum, WavelengthArray, log_grid
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.fits import FitsFile
 from specshards.ingest.hdu import Hdu
 from specshards.ingest.schema import Spectrum

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.fits import FitsFile
 from specshards.ingest.hdu import HeaderLike
 from specshards.ingest.schema import FloatArray, Spectrum, log_grid

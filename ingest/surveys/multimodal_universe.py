@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.schema import Spectrum
 from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
 from specshards.ingest.tables import TableFile

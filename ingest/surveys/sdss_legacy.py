@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from specshards.ingest.errors import BadObjectError
+from specshards.common.errors import BadObjectError
 from specshards.ingest.fits import FitsFile
 from specshards.ingest.hdu import HeaderLike
 from specshards.ingest.schema import Spectrum, log_grid

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from specshards.ingest.errors import UsageError
-from specshards.ingest.files import write_text
+from specshards.common.errors import UsageError
+from specshards.common.files import write_text
 from specshards.shards import loader as shard_loader
 from specshards.shards.batch import SpectraBatch, Stack
 from specshards.shards.format import Manifest

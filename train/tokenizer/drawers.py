@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from specshards.ingest.errors import UsageError
+from specshards.common.errors import UsageError
 from specshards.shards.batch import Stack
 from specshards.shards.stack import log_bins, resample
 from specshards.train.tokenizer.pixels import Pixels, scaled

@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from specshards.ingest.errors import JobError, UsageError
-from specshards.ingest.files import sha256, write_text
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import sha256, write_text
 from specshards.train import loop
 from specshards.train.config import LoopConfig
 from specshards.train.loop import Options, Start, Verdict

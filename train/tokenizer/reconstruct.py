@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from specshards.ingest.errors import UsageError, make_folder
-from specshards.ingest.files import replacing
-from specshards.ingest.quarantine import write_quarantine
+from specshards.common.errors import UsageError, make_folder
+from specshards.common.files import replacing
+from specshards.common.quarantine import write_quarantine
 from specshards.render.config import preset
 from specshards.shards.pictures import pictures
 from specshards.shards.stack import stack

@@ -17,8 +17,8 @@ from uuid import uuid4
 
 from tqdm import tqdm
 
-from specshards.ingest.cluster import KEPT, Watch, connected
-from specshards.ingest.errors import JobError, UsageError, is_environment, one_line
+from specshards.common.dask_cluster import KEPT, Watch, connected
+from specshards.common.errors import JobError, UsageError, is_environment, one_line
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

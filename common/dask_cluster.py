@@ -1,4 +1,4 @@
-"""The Dask client behind `ingest.jobs`: a cluster of this machine's processes, or a scheduler that runs elsewhere."""
+"""The Dask client behind `common.jobs`: a cluster of this machine's processes, or a scheduler that runs elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from specshards.ingest.errors import JobError
+from specshards.common.errors import JobError
 
 KEPT = "what is finished is kept"
 

@@ -1,6 +1,6 @@
 """Drawings of the pages: their look, their SVG, and its form inside a page, without ids that clash or what runs.
 
-Colours are those of a light page; `ingest.page` gives them other values where a reader likes it dark.
+Colours are those of a light page; `common.html` gives them other values where a reader likes it dark.
 """
 
 from __future__ import annotations

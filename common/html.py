@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from html import escape
 
-from specshards.ingest import svg
+from specshards.common import svg
 
 _COLOURS = {
     svg.INK: "var(--ink)", svg.MUTED: "var(--muted)", svg.GRID: "var(--grid)", svg.ACCENT: "var(--accent)",
@@ -94,7 +94,7 @@ def _variables(values: Mapping[str, str]) -> str:
 
 
 def figure(prefix: str, drawing: str, label: str, caption: str, mock: bool) -> str:
-    """A drawing of `ingest.svg` with words under it; nothing where it is damaged.
+    """A drawing of `common.svg` with words under it; nothing where it is damaged.
 
     Args:
         prefix: of the ids, another one for every drawing of a page. label: what a screen reader says.

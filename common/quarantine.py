@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.ingest.files import replacing
+from specshards.common.files import replacing
 
 QUARANTINE_SCHEMA = pa.schema(
     [
