@@ -28,9 +28,9 @@ from specshards.benchmarks.records import Record, interleave
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.common.errors import BadObjectError, run_app
 from specshards.common.jobs import Engine
-from specshards.ingest.build import IngestConfig, build
-from specshards.ingest.plan import find_files
-from specshards.ingest.schema import PARQUET_OPTIONS, Spectrum, to_table
+from specshards.ingest.job.build import IngestConfig, build
+from specshards.ingest.job.plan import find_files
+from specshards.ingest.spectra.schema import PARQUET_OPTIONS, Spectrum, to_table
 from specshards.ingest.surveys import open_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

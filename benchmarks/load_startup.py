@@ -29,7 +29,7 @@ ON = 2500
 
 def make_shard(folder: Path) -> Path:
     """A shard folder with shards of `SHARD` train samples of the mock survey at scale."""
-    from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+    from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
     from specshards.shards.build import build
     from specshards.shards.format import ShardConfig
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from specshards.benchmarks.matplotlib_reference import Spectrum
 from specshards.common.errors import BadObjectError
-from specshards.ingest.plan import find_files
+from specshards.ingest.job.plan import find_files
 from specshards.ingest.surveys import read_file
 
 

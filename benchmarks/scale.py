@@ -88,7 +88,7 @@ def main(
         for survey, its in paths.items():
             costs = Costs.of(known, survey, "png")
             size = times * largest(runs["ingest"], survey)
-            job = common.jobs({survey: its}, [size], scratch)[-1]
+            job = ingest.jobs({survey: its}, [size], scratch)[-1]
             draft.records.append(checked(job, costs.ingest, scratch / "out" / survey))
         size = times * largest(runs["shards"], "map2d png")
         job = next(

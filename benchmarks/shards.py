@@ -23,13 +23,13 @@ from specshards.benchmarks.process import GROUP, Job, build_command, job_records
 from specshards.benchmarks.records import Record, interleave
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.common.errors import run_app
-from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
+from specshards.ingest.spectra.blocks import SpectraBlock, iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.render import ImageConfig, renderer
-from specshards.shards.blocks import SpectraBlock, iter_blocks
 from specshards.shards.encoding import ENCODINGS
 from specshards.shards.flux import Arrays
 from specshards.shards.format import Manifest, key, label_npy
-from specshards.shards.spectra import SpectraFolder
 from specshards.shards.tar import TarWriter
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -173,7 +173,7 @@ def _copy(batch: Any) -> dict[str, Any]:
 
 
 def _shards(scratch: Path, objects: int, encodings: Iterable[str]) -> dict[str, Path]:
-    from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+    from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
     from specshards.shards.build import build
     from specshards.shards.format import ShardConfig
 

@@ -10,7 +10,9 @@ import typer
 from specshards.common import options
 from specshards.common.errors import run_app
 from specshards.common.jobs import engine_of
-from specshards.ingest import download, inspect, select
+from specshards.ingest import inspect
+from specshards.ingest.catalogue import select
+from specshards.ingest.download import job
 from specshards.ingest.mock import command as mock_command
 
 app = typer.Typer(
@@ -39,7 +41,7 @@ def build(
     force: options.Force = False,
 ) -> None:
     """Read survey files into OUT/spectra/*.parquet; a rerun goes on where the last one stopped."""
-    from specshards.ingest.survey import ingest_survey
+    from specshards.ingest.job.survey import ingest_survey
 
     ingest_survey(
         survey, out, data=data, catalogue=catalog, n=n, cuts=cuts, where=where, listed_only=listed_only, seed=seed,
@@ -47,7 +49,7 @@ def build(
     )  # fmt: skip
 
 
-app.command("download", no_args_is_help=True)(download.command)
+app.command("download", no_args_is_help=True)(job.command)
 app.command("inspect", no_args_is_help=True)(inspect.command)
 app.command("select", no_args_is_help=True)(select.command)
 app.command("mock", no_args_is_help=True)(mock_command.command)

@@ -21,12 +21,12 @@ import typer
 from specshards.common import options
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import replacing
-from specshards.ingest.summary import UNKNOWN, LayoutCount
+from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from specshards.ingest.schema import Spectrum
+    from specshards.ingest.spectra.schema import Spectrum
     from specshards.ingest.surveys import Opened
     from specshards.ingest.tables import TableFile
 
@@ -71,7 +71,7 @@ def inspect_file(path: Path, png: Path | None = None, row: int | None = None) ->
     Raises:
         JobError: nothing in it (or not that row) can be used, and why. UsageError: it has no such row.
     """
-    from specshards.ingest import figures
+    from specshards.ingest.spectra import plots
 
     account = Account()
     opened = account.look(path, row, few=True)
@@ -90,7 +90,7 @@ def inspect_file(path: Path, png: Path | None = None, row: int | None = None) ->
     print(f"what        {opened.survey}, layout {layout}, release {spectrum.release or 'not said'}")
     print(f"objects     {account.rows:,}{looked}: {_counts(count)}")
     print("\n".join([*account.why(), *_about(account.shown)]))
-    figure = figures.one(spectrum, f" (row {number})" if many else "")
+    figure = plots.one(spectrum, f" (row {number})" if many else "")
     _save(figure, png or _default_png(path.name), f"row {number}")
 
 
@@ -102,8 +102,8 @@ def inspect_folder(what: str, png: Path | None, n: int, max_files: int, seed: in
     """
     from tqdm import tqdm
 
-    from specshards.ingest import figures
-    from specshards.ingest.plan import find_files
+    from specshards.ingest.job.plan import find_files
+    from specshards.ingest.spectra import plots
 
     root, names = find_files(what, "PATH")
     if len(names) > max_files:
@@ -120,7 +120,7 @@ def inspect_folder(what: str, png: Path | None, n: int, max_files: int, seed: in
     if account.drawn:
         where = root.resolve().name or "spectra"
         title = f"{len(account.drawn)} random spectra of {total.samples:,} in {where}"
-        _save(figures.many(account.drawn, title), png or _default_png(where), title)
+        _save(plots.many(account.drawn, title), png or _default_png(where), title)
 
 
 def _counts(count: LayoutCount) -> str:

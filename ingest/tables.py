@@ -26,7 +26,8 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 SLICE_ROWS = 256
 SLICE_BYTES = 32 << 20
 # Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.
-# A page of spectra, of which there are a few wide columns, is about as long: more than for rows (`ingest.rows`).
+# A page of spectra, of which there are a few wide columns, is about as long: more than for rows
+# (`ingest.catalogue.rows`).
 _READ_BUFFER = 1 << 20
 # What a HATS catalogue keeps beside its data: copies of rows, and statistics.
 _SIDE_FILES = {"data_thumbnail.parquet", "per_partition_statistics.parquet"}

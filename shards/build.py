@@ -14,13 +14,13 @@ from specshards.common.errors import UsageError
 from specshards.common.files import absolute, location
 from specshards.common.jobs import Engine
 from specshards.common.quarantine import quarantine_row
+from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
+from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
 from specshards.render import RenderError, renderer
-from specshards.shards.blocks import SpectraBlock, read_blocks
 from specshards.shards.encoding import ENCODINGS
 from specshards.shards.format import Manifest, ShardConfig
 from specshards.shards.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.plan import cut_tasks, fingerprint
-from specshards.shards.spectra import RowGroup, SpectraFolder
 from specshards.shards.visits import keep_together, near_rows
 from specshards.shards.write import Account, Portion, Task
 
@@ -64,10 +64,10 @@ def build(
 ) -> Manifest:
     """Draw every spectrum of the Parquet in or below `spectra` and write them to `out` as shards.
 
-    The Parquet is our own or MultimodalUniverse's (see `shards.spectra`). A rerun keeps every shard whose ledger
-    record matches the plan and whose bytes match its checksum, and writes the rest; the result is the same byte for
-    byte, whatever was interrupted and however many workers there were. Files that were added to `spectra` since the
-    last run get shards of their own; those that are there stay as they are.
+    The Parquet is our own or MultimodalUniverse's (see `ingest.spectra.folder`). A rerun keeps every shard whose
+    ledger record matches the plan and whose bytes match its checksum, and writes the rest; the result is the same
+    byte for byte, whatever was interrupted and however many workers there were. Files that were added to `spectra`
+    since the last run get shards of their own; those that are there stay as they are.
 
     Args:
         spectra, out: paths or URLs that fsspec knows, such as `s3://bucket/folder`.

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from specshards.common.svg import ACCENT, GRID, MUTED, SERIES, new_figure
-from specshards.ingest.figures import flux_limits
-from specshards.ingest.schema import HEALPIX_ORDER, Spectrum, healpix_29
+from specshards.ingest.spectra.plots import flux_limits
+from specshards.ingest.spectra.schema import HEALPIX_ORDER, Spectrum, healpix_29
 from specshards.shards.examples import STEP, Coverage, usable
 from specshards.shards.flux import Arrays
 from specshards.shards.tally import SKY_ORDER, Histogram

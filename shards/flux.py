@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.schema import log_grid
+from specshards.ingest.spectra.schema import log_grid
 
 Grid = tuple[float, float]
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[Any], npt.NDArray[np.bool_]]

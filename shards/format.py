@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import JobError, UsageError
-from specshards.ingest.schema import PROGRAM_VERSION
+from specshards.ingest.spectra.schema import PROGRAM_VERSION
 from specshards.render import ImageConfig
 from specshards.shards.encoding import ENCODINGS
 

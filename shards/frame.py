@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from specshards.ingest.schema import log_grid
+from specshards.ingest.spectra.schema import log_grid
 from specshards.render import RenderError
 from specshards.shards.flux import Arrays, Grid
 

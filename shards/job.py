@@ -21,7 +21,7 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import is_remote, remove_tree, sweep, write_text
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.quarantine import write_quarantine
-from specshards.ingest.schema import CLASSES
+from specshards.ingest.spectra.schema import CLASSES
 from specshards.shards import card, runs
 from specshards.shards.format import LABELS, MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import LEDGER, Task, TaskResult, finished, write_shard

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from specshards.ingest.survey import ingest_survey
+from specshards.ingest.job.survey import ingest_survey
+from specshards.ingest.spectra.folder import holds_spectra
 from specshards.ingest.surveys import check_survey
 from specshards.shards import report
 from specshards.shards.build import build
 from specshards.shards.format import Manifest, ShardConfig
 from specshards.shards.remake import remake
-from specshards.shards.spectra import holds_spectra
 
 #: Surveys whose data sets are merged from others': the paper's joint set (Spectromer, A&A 709, A122, section 2).
 JOINT = {"slomost": ("sdss", "lamost")}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from specshards.common.errors import UsageError
-from specshards.ingest.schema import CLASSES
+from specshards.ingest.spectra.schema import CLASSES
 from specshards.render import ImageConfig
 from specshards.shards.encoding import Flux
 from specshards.shards.format import Manifest, ShardRecord

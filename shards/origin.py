@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, location
+from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
+from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
 from specshards.shards import runs
-from specshards.shards.blocks import SpectraBlock, read_blocks
 from specshards.shards.format import Manifest
 from specshards.shards.job import Claim
-from specshards.shards.spectra import RowGroup, SpectraFolder
 
 #: Spectra decoded at most to show some of them: Parquet has no way into the middle of a row group.
 _MOST_ROWS = 100_000

@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
 from specshards.common.quarantine import quarantine_row
-from specshards.ingest.plan import find_files
+from specshards.ingest.job.plan import find_files
+from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from specshards.render import ImageConfig, RenderError, renderer
-from specshards.shards.blocks import iter_blocks
 from specshards.shards.flux import Arrays
 from specshards.shards.frame import framed
-from specshards.shards.spectra import SpectraFolder, holds_spectra
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
+from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup
+from specshards.ingest.spectra.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
 from specshards.shards.format import FORMAT_VERSION, ShardConfig
-from specshards.shards.spectra import LARGE_GROUP, RowGroup
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import absolute, location, readable, sha256
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.quarantine import quarantine_row
-from specshards.ingest import cuts
+from specshards.ingest.catalogue import cuts
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.shards.archive import Archive
 from specshards.shards.encoding import ENCODINGS, Encoding, Flux, Jpeg
@@ -162,7 +162,8 @@ def remake(
         folders: data sets of one picture and encoding; paths or URLs.
         encoding: `png`, `pnm` and `jpeg` can be made from `png` and `pnm`; all of them, and any `image`, from `flux`.
         split: shares of train, val and test.
-        where: take only samples that pass this filter over the sidecars' columns (see `ingest.cuts`); the others
+        where: take only samples that pass this filter over the sidecars' columns (see `ingest.catalogue.cuts`); the
+        others
             are counted as left out.
 
     Raises:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, is_environment
-from specshards.ingest.schema import HEALPIX_ORDER
+from specshards.ingest.spectra.schema import HEALPIX_ORDER
 from specshards.shards.format import SPLITS, Manifest, ShardRecord
 from specshards.shards.plan import splitmix64
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.schema import HEALPIX_ORDER, healpix_29
+from specshards.ingest.spectra.folder import SpectraFolder, read_positions
+from specshards.ingest.spectra.schema import HEALPIX_ORDER, healpix_29
 from specshards.shards.format import ShardConfig
 from specshards.shards.plan import assign_splits
 from specshards.shards.sky import close_pairs
-from specshards.shards.spectra import SpectraFolder, read_positions
 
 _INTS = npt.NDArray[np.int64]
 _FLOATS = npt.NDArray[np.float64]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import make_folder, naming
 from specshards.common.files import is_remote, location, replacing, sha256, write_text
-from specshards.ingest.schema import CLASSES
+from specshards.ingest.spectra.schema import CLASSES
 from specshards.render import renderer
 from specshards.shards.encoding import ENCODINGS
 from specshards.shards.format import (

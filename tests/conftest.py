@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
 
 if TYPE_CHECKING:
     from tests.file_server import Server

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pyarrow.parquet as pq
 
-from specshards.ingest.download import download
-from specshards.ingest.fetch import Policy
+from specshards.ingest.download.fetch import Policy
+from specshards.ingest.download.job import download
 
 QUICK = Policy(parallel=3, retries=3, timeout=0.4, connect_timeout=2, backoff=0.01)
 LAMOST = {"obsdate": "2013-11-11", "planid": "GAC116N20B1", "lmjd": 56608, "spid": 15, "fiberid": 92}

@@ -165,7 +165,7 @@ def test_jobs_are_every_size_and_number_of_workers(tmp_path: Path) -> None:
     files = [tmp_path / f"{i}.fits.gz" for i in range(3)]
     for i, path in enumerate(files):
         path.write_bytes(b"x" * (i + 1))
-    made = common.jobs({"LAMOST gz": files}, (4, 8), tmp_path / "links")
+    made = ingest.jobs({"LAMOST gz": files}, (4, 8), tmp_path / "links")
     assert {job.name for job in made} >= {"LAMOST gz, 4 files, 1 worker", "LAMOST gz, 8 files, 1 worker"}
     assert len(made) == 2 * len(many)
     for job in made:

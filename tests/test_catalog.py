@@ -11,7 +11,7 @@ import pytest
 from astropy.table import Table
 
 from specshards.common.errors import JobError, UsageError
-from specshards.ingest.catalog import Catalogue, check_matches, conflict, prepare
+from specshards.ingest.catalogue.labels import Catalogue, check_matches, conflict, prepare
 from tests.conftest import make_spectrum
 
 BIG = 11537156405737052160  # a real specObjID beyond int64

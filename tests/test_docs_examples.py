@@ -30,7 +30,7 @@ from astropy.io import fits
 import specshards.ingest.surveys
 from specshards.benchmarks import figures
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import PROGRAM_VERSION, to_table, write_parquet
+from specshards.ingest.spectra.schema import PROGRAM_VERSION, to_table, write_parquet
 from specshards.ingest.surveys import open_file
 from specshards.render import ImageConfig
 from specshards.shards import loader

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from specshards.common.errors import JobError
-from specshards.ingest import fetch
-from specshards.ingest.fetch import Policy
+from specshards.ingest.download import fetch
+from specshards.ingest.download.fetch import Policy
 from tests.file_server import (
     LAMOST,
     LAMOST_PATH,

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specshards.common.errors import BadObjectError, UsageError
-from specshards.ingest import addresses, rows
-from specshards.ingest.addresses import choose, split_specobjid
+from specshards.ingest.catalogue import rows
+from specshards.ingest.download import addresses
+from specshards.ingest.download.addresses import choose, split_specobjid
 from tests.file_server import LAMOST, LAMOST_PATH, spec
 
 SDSS_ROWS = [

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from specshards.common.errors import JobError
-from specshards.ingest import fetch, record
-from specshards.ingest.fetch import Policy
+from specshards.ingest.download import fetch, ledger
+from specshards.ingest.download.fetch import Policy
 from tests.conftest import ROOT
 from tests.file_server import QUICK, Server, answer, cut, files, get, plates, records, spec, spectrum
 
@@ -31,8 +31,8 @@ def test_a_server_that_is_not_there_is_told_once_and_soon(server: Server, tmp_pa
 
 
 def test_a_server_in_trouble_is_left_alone(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "_STREAK", 3)
-    monkeypatch.setattr(record, "_NONE_THERE", 6)
+    monkeypatch.setattr(ledger, "_STREAK", 3)
+    monkeypatch.setattr(ledger, "_NONE_THERE", 6)
     server.files = dict.fromkeys([spec(i) for i in range(2, 60)], b"<html>maintenance</html>")
     server.files[spec(1)] = spectrum(1)
     with pytest.raises(JobError, match=r"the last 3 files all failed \(not a FITS file but a web page\)"):
@@ -70,7 +70,7 @@ def test_a_full_disk_ends_the_job(server: Server, tmp_path: Path, monkeypatch: p
 
 
 PROGRAM = (
-    "import typer; from ingest.download import command; from common.errors import run_app; "
+    "import typer; from ingest.download.job import command; from common.errors import run_app; "
     "app = typer.Typer(add_completion=False, pretty_exceptions_enable=False); app.command()(command); run_app(app)"
 )
 
@@ -157,7 +157,8 @@ def test_help_teaches_and_loads_nothing_heavy(tmp_path: Path) -> None:
     job = start("--help", SPECSHARDS_LAMOST_TOKEN=TOKEN, COLUMNS="110")
     output, _ = job.communicate(timeout=30)
     assert job.returncode == 0 and "specshards ingest download --survey sdss" in output and "Fs3cr3t" not in output
-    heavy = "import sys, ingest.download; print(sorted({'pyarrow', 'httpx2', 'numpy', 'astropy'} & set(sys.modules)))"
+    loaded = "print(sorted({'pyarrow', 'httpx2', 'numpy', 'astropy'} & set(sys.modules)))"
+    heavy = f"import sys, specshards.ingest.download.job; {loaded}"
     done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from specshards.benchmarks.encode import IMAGES, fidelity
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import log_grid
+from specshards.ingest.spectra.schema import log_grid
 from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
 from specshards.shards.build import build
 from specshards.shards.encoding import ENCODINGS, Jpeg, Png, Pnm

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from specshards.ingest.fits import FitsFile, _SurpriseError
-from specshards.ingest.schema import Spectrum
+from specshards.ingest.fits.direct import FitsFile, _SurpriseError
+from specshards.ingest.spectra.schema import Spectrum
 from specshards.ingest.surveys import SUFFIXES, open_file
 from tests.oracle import differences, readings
 

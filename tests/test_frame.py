@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import specshards.shards.__main__ as command
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.figures import strong_lines
-from specshards.ingest.schema import Spectrum, log_grid, to_table, write_parquet
+from specshards.ingest.spectra.plots import strong_lines
+from specshards.ingest.spectra.schema import Spectrum, log_grid, to_table, write_parquet
 from specshards.render import ImageConfig, RenderError, preset
 from specshards.render.config import CHANNEL_SETS, FRAMES
 from specshards.shards import loader, report

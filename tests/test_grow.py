@@ -18,7 +18,7 @@ import pytest
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import healpix_29, to_table, write_parquet
+from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
 from specshards.shards.build import build
 from specshards.shards.format import SPLITS, Manifest, ShardConfig
 from specshards.shards.plan import assign_splits

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.build import IngestConfig, build
-from specshards.ingest.cuts import parse
+from specshards.ingest.catalogue.cuts import parse
+from specshards.ingest.job.build import IngestConfig, build
+from specshards.ingest.job.plan import find_files, make_plan
 from specshards.ingest.mock import MockConfig, write
-from specshards.ingest.plan import find_files, make_plan
 from tests.conftest import ROOT
 from tests.test_ingest_layouts import HEADER, lamost_table, sdss_spec
 
@@ -60,7 +60,7 @@ def test_a_job_killed_at_random_moments_ends_as_if_it_had_not_been(survey: Path,
     build(config, str(survey), tmp_path / "whole", engine=HERE, max_bad_fraction=0.1)
     out = tmp_path / "killed"
     script = (
-        "from pathlib import Path; from ingest.build import IngestConfig, build; from common.jobs import Engine\n"
+        "from pathlib import Path; from ingest.job.build import IngestConfig, build; from common.jobs import Engine\n"
         f"build(IngestConfig(files_per_part=6, row_group_rows=8), {str(survey)!r}, Path({str(out)!r}), "
         "engine=Engine(workers=0), max_bad_fraction=0.1)\n"
     )

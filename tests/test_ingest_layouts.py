@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.schema import SCHEMA, to_table, write_parquet
+from specshards.ingest.spectra.schema import SCHEMA, to_table, write_parquet
 from specshards.ingest.surveys import read_file
 from specshards.ingest.surveys.common import class_label, number
 from tests.conftest import make_spectrum

@@ -14,7 +14,7 @@ from astropy.io import fits
 
 from specshards.common.errors import BadObjectError, JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.build import IngestConfig, build
+from specshards.ingest.job.build import IngestConfig, build
 from specshards.ingest.surveys import read_file
 
 HERE = Engine(workers=0)

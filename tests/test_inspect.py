@@ -19,10 +19,10 @@ import typer
 from astropy.io import fits
 
 from specshards.common.errors import run_app
-from specshards.ingest import figures
 from specshards.ingest import inspect as view
 from specshards.ingest.mock import MockConfig, write
-from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.spectra import plots
+from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
 from specshards.ingest.tables import TableFile
 from tests.conftest import ROOT, make_spectrum
 from tests.oracle import desi, lamost
@@ -273,20 +273,20 @@ def test_only_what_is_drawn_stays_in_memory(tmp_path: Path) -> None:
 
 def test_a_spike_does_not_set_the_scale_but_a_line_does() -> None:
     spectrum = make_spectrum(1, np.random.default_rng(0))
-    low, high, beyond = figures.flux_limits(spectrum)
+    low, high, beyond = plots.flux_limits(spectrum)
     assert beyond == 0 and low < spectrum.flux.min() and spectrum.flux.max() < high < 130
     spectrum.flux[1000] = 1e5
-    assert figures.flux_limits(spectrum) == (pytest.approx(low), pytest.approx(high), 1)
+    assert plots.flux_limits(spectrum) == (pytest.approx(low), pytest.approx(high), 1)
     spectrum.flux[2000:2006] = 400.0
-    assert figures.flux_limits(spectrum)[1] > 400 and figures.flux_limits(spectrum)[2] == 1
-    figure = figures.one(spectrum, "")
+    assert plots.flux_limits(spectrum)[1] > 400 and plots.flux_limits(spectrum)[2] == 1
+    figure = plots.one(spectrum, "")
     assert figure.axes[0].get_ylim()[1] < 500 and "1 good pixels beyond it" in figure.axes[0].get_xlabel()
 
 
 def test_the_picture_says_mock_marks_lines_and_shades_masked_pixels() -> None:
     spectrum = make_spectrum(1, np.random.default_rng(0), labels={"class": "GALAXY", "z": 0.1})
     spectrum.mask[500:700] = True
-    figure = figures.one(spectrum, "")
+    figure = plots.one(spectrum, "")
     (axes,) = figure.axes
     assert figure.get_suptitle() == "MOCK data, lamost 1001  ·  GALAXY  ·  z = 0.1"
     marks = {text.get_text(): text.get_position()[0] for text in axes.texts}
@@ -297,7 +297,7 @@ def test_the_picture_says_mock_marks_lines_and_shades_masked_pixels() -> None:
     assert spectrum.wavelength[499] < ends.x0 < spectrum.wavelength[500]
     assert spectrum.wavelength[699] < ends.x1 < spectrum.wavelength[700]
     spectrum.labels["z"] = None
-    assert not figures.one(spectrum, "").axes[0].texts
+    assert not plots.one(spectrum, "").axes[0].texts
 
 
 def test_grids_are_told_apart() -> None:

@@ -12,15 +12,15 @@ import pytest
 from specshards.benchmarks.samples import made_up_galaxy
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
+from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.render import ImageConfig, preset, renderer
 from specshards.render.device_draw import DeviceRenderer
 from specshards.shards import loader, paint, stream
-from specshards.shards.blocks import iter_blocks
 from specshards.shards.build import build
 from specshards.shards.decode import dali_is_here
 from specshards.shards.format import Manifest, ShardConfig, label_npy
 from specshards.shards.pictures import pictures
-from specshards.shards.spectra import SpectraFolder
 from specshards.shards.tar import TarWriter, read_index
 from tests.conftest import make_spectrum
 

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards import loader
 from specshards.shards.augment import Augment
 from specshards.shards.batch import SpectraBatch
-from specshards.shards.blocks import iter_blocks
 from specshards.shards.build import build
 from specshards.shards.flux import Arrays
 from specshards.shards.format import ShardConfig
-from specshards.shards.spectra import SpectraFolder
 from specshards.shards.stack import MULTIPLE, Stacker, log_bins, resample
 from tests.conftest import make_spectrum
 from tests.test_loader_policy import damage

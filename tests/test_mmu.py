@@ -15,18 +15,18 @@ import pytest
 
 from specshards.common.errors import BadObjectError, JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder
+from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys import open_file, read_file
 from specshards.render import ImageConfig, renderer
 from specshards.shards.__main__ import make_survey
-from specshards.shards.blocks import iter_blocks
 from specshards.shards.build import build
 from specshards.shards.encoding import Png
 from specshards.shards.format import LABELS, SPLITS, Manifest, ShardConfig
 from specshards.shards.pictures import pictures
 from specshards.shards.remake import remake
-from specshards.shards.spectra import SpectraFolder
 from tests.mmu_tables import mock, padded, sdss_table
 
 HERE = Engine(workers=0)

@@ -14,18 +14,18 @@ import pytest
 
 import specshards.ingest.tables
 from specshards.common.errors import BadObjectError, JobError
-from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.spectra import folder as shard_spectra
+from specshards.ingest.spectra.blocks import read_blocks
+from specshards.ingest.spectra.folder import SpectraFolder
+from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys import open_file
 from specshards.ingest.tables import SLICE_ROWS, TableFile
 from specshards.render import ImageConfig
-from specshards.shards import spectra as shard_spectra
 from specshards.shards.__main__ import make_survey
-from specshards.shards.blocks import read_blocks
 from specshards.shards.format import Manifest, ShardConfig
 from specshards.shards.pictures import pictures
 from specshards.shards.plan import cut_tasks
-from specshards.shards.spectra import SpectraFolder
 from tests.mmu_tables import arrays_of, mock, sdss_table
 
 

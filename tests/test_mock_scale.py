@@ -18,17 +18,17 @@ from typer.testing import CliRunner
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest import schema
 from specshards.ingest.mock import MockConfig, instrument, physics, plan
 from specshards.ingest.mock.command import command
-from specshards.ingest.mock.counter_random import normals, stream_key
-from specshards.ingest.mock.draws import ROW, shares
 from specshards.ingest.mock.instrument import LSF_KMS, SITE_FIRST
-from specshards.ingest.mock.kernels import MAX_SIZE, Buffers, expose, median, site_arrays
 from specshards.ingest.mock.lines import H_ALPHA
-from specshards.ingest.mock.plan import observe, source
-from specshards.ingest.mock.scale import ScaleConfig, bank_of, plan_rows, row_groups, truth, write_parquet_survey
-from specshards.ingest.mock.templates import KINDS, PIXELS, REDSHIFTS
+from specshards.ingest.mock.objects import observe, source
+from specshards.ingest.mock.scale.counter_random import normals, stream_key
+from specshards.ingest.mock.scale.draws import ROW, shares
+from specshards.ingest.mock.scale.job import ScaleConfig, bank_of, plan_rows, row_groups, truth, write_parquet_survey
+from specshards.ingest.mock.scale.kernels import MAX_SIZE, Buffers, expose, median, site_arrays
+from specshards.ingest.mock.scale.templates import KINDS, PIXELS, REDSHIFTS
+from specshards.ingest.spectra import schema
 
 SURVEYS = ("lamost", "sdss")
 HERE = Engine(workers=0)
@@ -261,7 +261,7 @@ def test_templates_reach_every_redshift_on_every_grid(survey: str) -> None:
 
 
 def test_rows_follow_the_schema(planned: Planned) -> None:
-    """The same table that `ingest.schema.to_table` makes of the same spectra, one object at a time."""
+    """The same table that `ingest.spectra.schema.to_table` makes of the same spectra, one object at a time."""
     config, bank, rows = planned
     rows, spectra = rows[:70], []
     table = pa.concat_tables(row_groups(config, bank, rows))

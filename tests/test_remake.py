@@ -12,7 +12,7 @@ import pytest
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards import __main__ as command
 from specshards.shards import loader

@@ -15,14 +15,14 @@ from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import specshards.ingest.choice
-import specshards.ingest.rows
-import specshards.ingest.subset
+import specshards.ingest.catalogue.choose
+import specshards.ingest.catalogue.rows
+import specshards.ingest.catalogue.subset
 from specshards.common.errors import UsageError
-from specshards.ingest.choice import Smallest, priorities
-from specshards.ingest.rows import key_texts
-from specshards.ingest.select import Account, SelectConfig, command, number_of
-from specshards.ingest.subset import select
+from specshards.ingest.catalogue.choose import Smallest, priorities
+from specshards.ingest.catalogue.rows import key_texts
+from specshards.ingest.catalogue.select import Account, SelectConfig, command, number_of
+from specshards.ingest.catalogue.subset import select
 from tests.catalogues import KINDS, ids, lamost, write
 
 BIG = 11537156405737052160  # a real specObjID beyond int64
@@ -72,10 +72,10 @@ def test_the_choice_knows_neither_order_nor_batches(tmp_path: Path, monkeypatch:
     shuffled = {name: [column[i] for i in order] for name, column in columns.items()}
     again = chosen(write(shuffled, tmp_path / "s.parquet"), 25)
     assert plain != again and sorted(plain) == sorted(again) and len(plain) == 75
-    monkeypatch.setattr(specshards.ingest.subset, "_CATALOGUE_ROWS", 64)
+    monkeypatch.setattr(specshards.ingest.catalogue.subset, "_CATALOGUE_ROWS", 64)
     contents = set()
     for batch in (1, 7, 100, 1000):
-        monkeypatch.setattr(specshards.ingest.rows, "BATCH", batch)
+        monkeypatch.setattr(specshards.ingest.catalogue.rows, "BATCH", batch)
         assert chosen(tmp_path / "c.parquet", 25) == plain
         assert pq.ParquetFile(tmp_path / "chosen.parquet").metadata.row_group(0).num_rows == 64
         contents.add((tmp_path / "chosen.parquet").read_bytes())
@@ -260,7 +260,9 @@ def test_a_repeat_of_which_the_cut_leaves_one_is_none(tmp_path: Path) -> None:
 
 
 def test_ids_with_one_hash_are_different_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(specshards.ingest.choice, "priorities", lambda seed, keys: np.full(len(keys), 3, np.uint64))
+    monkeypatch.setattr(
+        specshards.ingest.catalogue.choose, "priorities", lambda seed, keys: np.full(len(keys), 3, np.uint64)
+    )
     assert len(chosen(write(lamost({"STAR": 9}), tmp_path / "c.parquet"), 4)) == 4
 
 

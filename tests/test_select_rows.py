@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import specshards.ingest.rows
-from specshards.ingest.rows import key_texts, numbers, open_rows
+import specshards.ingest.catalogue.rows
+from specshards.ingest.catalogue.rows import key_texts, numbers, open_rows
 from specshards.ingest.surveys.common import number
 from tests.catalogues import lamost, write
 
@@ -48,7 +48,7 @@ def test_columns_of_any_type_can_be_asked_about() -> None:
 
 
 def test_batches_and_tables_have_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(specshards.ingest.rows, "BATCH", 4)
+    monkeypatch.setattr(specshards.ingest.catalogue.rows, "BATCH", 4)
     for kind in ("csv", "fits", "parquet"):
         rows = open_rows(write(lamost({"STAR": 10}), tmp_path / f"c.{kind}"))
         lists = [batch["note"] for batch in rows.batches(["note"])]

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import specshards.ingest.subset
+import specshards.ingest.catalogue.subset
 from specshards.common.errors import JobError, UsageError
-from specshards.ingest.schema import SCHEMA, to_table, write_parquet
-from specshards.ingest.select import SelectConfig
-from specshards.ingest.subset import select
-from specshards.shards.blocks import iter_blocks
-from specshards.shards.spectra import SpectraFolder
+from specshards.ingest.catalogue.select import SelectConfig
+from specshards.ingest.catalogue.subset import select
+from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder
+from specshards.ingest.spectra.schema import SCHEMA, to_table, write_parquet
 from tests.catalogues import ids, lamost, write
 from tests.conftest import make_spectrum
 
@@ -59,8 +59,8 @@ def raw(rows: Iterable[dict[str, Any]]) -> list[bytes]:
 
 
 def test_spectra_are_copied_bit_for_bit(spectra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(specshards.ingest.subset, "_SPECTRA_ROWS", 16)
-    monkeypatch.setattr(specshards.ingest.subset, "_PART_GROUPS", 3)
+    monkeypatch.setattr(specshards.ingest.catalogue.subset, "_SPECTRA_ROWS", 16)
+    monkeypatch.setattr(specshards.ingest.catalogue.subset, "_PART_GROUPS", 3)
     account = select(spectra, tmp_path / "out", SelectConfig(40, where="snrg > 2 or class == 'QSO'"))
     source = pa.concat_tables([pq.read_table(path) for path in sorted(spectra.iterdir())]).to_pylist()
     parts = sorted((tmp_path / "out").iterdir())

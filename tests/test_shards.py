@@ -22,10 +22,11 @@ from hypothesis.extra import numpy as hnp
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import healpix_29, to_table, write_parquet
+from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder
+from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
 from specshards.render import ImageConfig, renderer
 from specshards.shards import __main__ as command
-from specshards.shards.blocks import iter_blocks
 from specshards.shards.build import build
 from specshards.shards.format import (
     LABELS,
@@ -38,7 +39,6 @@ from specshards.shards.format import (
     label_npy,
 )
 from specshards.shards.plan import assign_splits
-from specshards.shards.spectra import SpectraFolder
 from tests.conftest import make_spectrum
 
 HERE = Engine(workers=0)
@@ -201,8 +201,8 @@ def test_split_keeps_close_visits_together_and_its_shares() -> None:
 
 
 def test_repeat_visits_of_real_stars_never_straddle(real_data: Path, tmp_path: Path) -> None:
-    from specshards.ingest.build import IngestConfig
-    from specshards.ingest.build import build as ingest
+    from specshards.ingest.job.build import IngestConfig
+    from specshards.ingest.job.build import build as ingest
 
     ingest(IngestConfig("lamost"), str(real_data / "lamost" / "dr8_repeat_visits"), tmp_path, engine=HERE)
     build(ShardConfig(split=(0.5, 0.25, 0.25)), tmp_path / "spectra", tmp_path / "out", engine=HERE)

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import healpix_29, to_table, write_parquet
+from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
 from specshards.render import renderer
 from specshards.shards import __main__ as command
 from specshards.shards import drawings, report

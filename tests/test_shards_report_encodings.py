@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.ingest.surveys.multimodal_universe import NO_IVAR
 from specshards.render import renderer
 from specshards.shards.build import build

@@ -13,7 +13,7 @@ import torch
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards import loader
 from specshards.shards.batch import Stack
 from specshards.shards.build import build

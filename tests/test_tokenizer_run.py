@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards import loader
 from specshards.shards.build import build
 from specshards.shards.format import ShardConfig

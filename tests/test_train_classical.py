@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
 from specshards.shards import loader as shard_loader
 from specshards.shards.build import build
 from specshards.shards.format import Manifest, ShardConfig

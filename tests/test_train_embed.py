@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specshards.common.errors import JobError, UsageError
-from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards.format import Manifest
 from specshards.shards.pictures import pictures

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from transformers import ViTConfig, ViTForImageClassification
 
 from specshards.common.errors import JobError, UsageError
-from specshards.ingest.figures import strong_lines
-from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.spectra.plots import strong_lines
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig, renderer
 from specshards.render.where import where
 from specshards.shards.pictures import pictures

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 from specshards.shards.build import build as build_shards
 from specshards.shards.format import ShardConfig
 from specshards.train.classification import Classification

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from specshards.common.jobs import Engine
-from specshards.ingest.figures import strong_lines
 from specshards.ingest.mock import MockConfig, write
-from specshards.ingest.schema import to_table, write_parquet
+from specshards.ingest.spectra.plots import strong_lines
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards.build import build
 from specshards.shards.format import Manifest, ShardConfig
 from specshards.shards.pictures import pictures

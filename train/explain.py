@@ -20,8 +20,8 @@ import torch
 
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
-from specshards.ingest.figures import flux_limits, strong_lines
-from specshards.ingest.schema import Spectrum
+from specshards.ingest.spectra.plots import flux_limits, strong_lines
+from specshards.ingest.spectra.schema import Spectrum
 from specshards.render import ImageConfig
 from specshards.render.where import where
 from specshards.shards.flux import Arrays

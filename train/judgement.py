@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.schema import CLASSES
+from specshards.ingest.spectra.schema import CLASSES
 from specshards.shards.sky import close_pairs
 from specshards.shards.visits import LINK_ARCSEC
 from specshards.train import metrics

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from specshards.common.svg import ACCENT, MUTED, SERIES, WARM, new_figure
-from specshards.ingest.schema import CLASSES
+from specshards.ingest.spectra.schema import CLASSES
 from specshards.train.metrics import FloatArray
 from specshards.train.tasks import Task
 

@@ -6,7 +6,7 @@ writes the files, a `mock_catalogue.csv` of true labels, and `mock.json` last, w
 and marks the folder as complete. Stars, galaxies and quasars, second visits of some objects, a few damaged
 files: what the real job must cope with. Headers say ORIGIN 'specshards mock'.
 
-`ingest.mock.scale` writes the same kinds of object straight into the spectra Parquet, thousands a second, for
+`ingest.mock.scale.job` writes the same kinds of object straight into the spectra Parquet, thousands a second, for
 the rest of the pipeline; `specshards ingest mock` does either.
 
 What physics is in it (`physics`, `lines`): stars are black bodies with the hydrogen lines, some hundred atomic
@@ -56,10 +56,10 @@ from tqdm import tqdm
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import cores
-from specshards.ingest.mock import lamost, sdss
-from specshards.ingest.mock.fitsbytes import BLOCK
+from specshards.ingest.mock.files import lamost, sdss
+from specshards.ingest.mock.files.fitsbytes import BLOCK
 from specshards.ingest.mock.lines import Array
-from specshards.ingest.mock.plan import DAMAGES, SURVEYS, Entry, MockConfig, observe, plan
+from specshards.ingest.mock.objects import DAMAGES, SURVEYS, Entry, MockConfig, observe, plan
 
 __all__ = [
     "CATALOGUE", "DAMAGES", "SURVEYS", "VERSION", "Entry", "MockConfig", "MockResult", "Truth", "plan", "truth",

@@ -11,7 +11,7 @@ import typer
 from specshards.common import options
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine, engine_of
-from specshards.ingest.mock.plan import SURVEYS
+from specshards.ingest.mock.objects import SURVEYS
 
 
 def command(
@@ -48,7 +48,7 @@ def command(
 def _parquet(survey: str, n: int, out: Path, seed: int, engine: Engine, force: bool) -> None:
     from time import perf_counter
 
-    from specshards.ingest.mock.scale import ScaleConfig, write_parquet_survey
+    from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 
     began = perf_counter()
     config = ScaleConfig(survey, n, seed)
@@ -61,7 +61,7 @@ def _fits(survey: str, n: int, out: Path, seed: int, workers: int | None) -> Non
     from time import perf_counter
 
     from specshards.ingest.mock import MockConfig, plan, write_with_progress
-    from specshards.ingest.mock.scale import class_table
+    from specshards.ingest.mock.scale.job import class_table
 
     try:
         config = MockConfig(survey, n_files=n, seed=seed)

@@ -21,7 +21,7 @@ To add a survey, write the module and name it below; `docs/bring-your-own-survey
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse
     common                  what every reader needs: missing values, grids, the last checks
 
-From a survey's name to its Parquet leads `ingest.survey`.
+From a survey's name to its Parquet leads `ingest.job.survey`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from specshards.common.errors import BadObjectError, UsageError, is_environment
-from specshards.ingest.fits import FitsFile
-from specshards.ingest.schema import Spectrum
+from specshards.ingest.fits.direct import FitsFile
+from specshards.ingest.spectra.schema import Spectrum
 from specshards.ingest.surveys import desi, lamost, multimodal_universe, sdss, sdss_legacy
 from specshards.ingest.tables import TableFile
 

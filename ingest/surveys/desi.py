@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.fits import FitsFile
-from specshards.ingest.hdu import Hdu
-from specshards.ingest.schema import Spectrum
+from specshards.ingest.fits.direct import FitsFile
+from specshards.ingest.fits.hdu import Hdu
+from specshards.ingest.spectra.schema import Spectrum
 from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
 
 SURVEY = "desi"

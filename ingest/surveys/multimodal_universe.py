@@ -28,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.schema import Spectrum
+from specshards.ingest.spectra.schema import Spectrum
 from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
 from specshards.ingest.tables import TableFile
 

@@ -1,6 +1,6 @@
 """`specshards ingest select`: a filtered, class-balanced subset of a catalogue or of spectra Parquet.
 
-What is asked and what the answer says; `ingest.subset` does it.
+What is asked and what the answer says; `ingest.catalogue.subset` does it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from specshards.common import options
 from specshards.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from specshards.ingest.cuts import Cut
+    from specshards.ingest.catalogue.cuts import Cut
 
 #: Spectromer (A&A 709, A122): at most so many objects of each class of each survey.
 SIZES = {"medium": 200_000, "small": 30_000}
@@ -44,7 +44,7 @@ def command(
     From a catalogue, before anything is downloaded; or from spectra that are there already. The same seed chooses the
     same objects whatever the order of the rows, and a larger number keeps those of a smaller one.
     """
-    from specshards.ingest.subset import select
+    from specshards.ingest.catalogue.subset import select
 
     account = select(source, out, SelectConfig(number_of(per_class), cuts, where, survey, seed), force=force)
     print(f"{out}: {account.selected:,} rows")
@@ -70,7 +70,7 @@ class SelectConfig:
 
     Attributes:
         per_class: at most so many of each class of each survey; None takes all, those without a class too.
-        cuts: a named preset of selection cuts (`paper`); where: a filter of one's own (see `ingest.cuts`).
+        cuts: a named preset of selection cuts (`paper`); where: a filter of one's own (see `ingest.catalogue.cuts`).
         survey: whose catalogue it is, even if it has a column `survey`: with SDSS and DESI that holds their own
             programmes (`boss`, `main`). None goes by that column. Of spectra, take only this survey's.
         seed: of the choice.
@@ -95,7 +95,7 @@ class SelectConfig:
 
     def cut(self) -> Cut | None:
         """Both filters as one, None without any."""
-        from specshards.ingest.cuts import cut_for
+        from specshards.ingest.catalogue.cuts import cut_for
 
         return cut_for(self.cuts, self.where, self.survey)
 

@@ -23,12 +23,12 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import sweep, write_text
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.quarantine import merge_quarantine
-from specshards.ingest import catalog
-from specshards.ingest.cuts import Cut, cut_for
-from specshards.ingest.part import PartResult, PartTask, finished, ingest_part
-from specshards.ingest.plan import Part, find_files, make_plan
-from specshards.ingest.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
-from specshards.ingest.summary import Summary, add_up
+from specshards.ingest.catalogue import labels
+from specshards.ingest.catalogue.cuts import Cut, cut_for
+from specshards.ingest.job.part import PartResult, PartTask, finished, ingest_part
+from specshards.ingest.job.plan import Part, find_files, make_plan
+from specshards.ingest.job.summary import Summary, add_up
+from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
 from specshards.ingest.surveys import check_survey
 
 #: Columns that a cut may use and the schema does not keep.
@@ -43,7 +43,7 @@ class IngestConfig:
         survey: whose files to take; None for any that are known.
         limit: at most this many files, a seeded random choice; None takes all.
         mock_files: the size of the mock survey that the files are of, if they are.
-        cuts: a named preset of selection cuts (`paper`); where: a filter of one's own (see `ingest.cuts`).
+        cuts: a named preset of selection cuts (`paper`); where: a filter of one's own (see `ingest.catalogue.cuts`).
         listed_only: set aside what the catalogue does not list.
         files_per_part: files of one task, at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.
@@ -122,7 +122,7 @@ def build(
     _judge(summary, len(files), data, ledger, max_bad_fraction)
     if catalogue is not None:
         examples = [name for result in results for name in result.unmatched]
-        catalog.check_matches(summary.matched or 0, summary.samples, catalogue, examples)
+        labels.check_matches(summary.matched or 0, summary.samples, catalogue, examples)
     return summary
 
 
@@ -173,10 +173,10 @@ def _prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path
         raise UsageError("--listed-only: needs a --catalog that lists objects")
     prepared = None
     if catalogue is not None:
-        prepared = catalog.prepare(catalogue, config.survey, ledger, None if cut is None else cut.kinds)
+        prepared = labels.prepare(catalogue, config.survey, ledger, None if cut is None else cut.kinds)
     if cut is not None:
         known = {*SCHEMA.names, *EXTRA_COLUMNS} - {"spectrum"}
-        known |= set() if prepared is None else set(catalog.open_catalogue(prepared).columns)
+        known |= set() if prepared is None else set(labels.open_catalogue(prepared).columns)
         unknown = [name for name in cut.columns if name not in known]
         if unknown:
             raise UsageError(
@@ -190,7 +190,7 @@ def _tasks(
     config: IngestConfig, root: Path, parts: Sequence[Part], prepared: Path | None, out: Path
 ) -> list[PartTask]:
     cut = config.cut()
-    base = [asdict(config), SCHEMA_VERSION, PROGRAM_VERSION, None if prepared is None else catalog.digest(prepared)]
+    base = [asdict(config), SCHEMA_VERSION, PROGRAM_VERSION, None if prepared is None else labels.digest(prepared)]
     tasks = []
     for part in parts:
         identity = json.dumps([*base, part.stamp], sort_keys=True)

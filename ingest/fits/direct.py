@@ -27,8 +27,8 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.fits_astropy import open_with_astropy
-from specshards.ingest.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
+from specshards.ingest.fits.astropy import open_with_astropy
+from specshards.ingest.fits.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 
 _END = b"END" + b" " * 77
 # Larger files are mapped, so that a DESI coadd's resolution matrices are never read.

@@ -14,11 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from specshards.ingest.mock.counter_random import bits, integer, normal_of, normals, poisson, stream_key, uniform
-from specshards.ingest.mock.draws import BLEMISHES, CLOUDS, NOISE
 from specshards.ingest.mock.instrument import LOG_STEP, SITE_FIRST, site
 from specshards.ingest.mock.lines import LYMAN_SERIES
-from specshards.ingest.mock.templates import Bank
+from specshards.ingest.mock.scale.counter_random import (
+    bits,
+    integer,
+    normal_of,
+    normals,
+    poisson,
+    stream_key,
+    uniform,
+)
+from specshards.ingest.mock.scale.draws import BLEMISHES, CLOUDS, NOISE
+from specshards.ingest.mock.scale.templates import Bank
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -246,7 +254,7 @@ def _blemish(key: np.uint64, survey: int, bright: Flags, sigma: Floats, flux: Fl
 
 @njit(nogil=True, cache=True)
 def _median_sn(flux: Floats, ivar: Floats, mask: Flags, scratch: Floats) -> np.float32:
-    """Median over good pixels of flux x sqrt(ivar), as `ingest.schema.Spectrum.sn_median` defines it."""
+    """Median over good pixels of flux x sqrt(ivar), as `ingest.spectra.schema.Spectrum.sn_median` defines it."""
     count = 0
     for j in range(len(flux)):
         scratch[count] = flux[j] * np.sqrt(ivar[j])

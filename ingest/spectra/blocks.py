@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError
 from specshards.common.files import readable
-from specshards.ingest.schema import CLASSES, BoolArray, Spectrum, log_grid, to_table
+from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
+from specshards.ingest.spectra.schema import CLASSES, BoolArray, Spectrum, log_grid, to_table
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.common import placed
 from specshards.shards.flux import Arrays, Grid
 from specshards.shards.format import LABELS
 from specshards.shards.frame import framed
-from specshards.shards.spectra import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
 
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
 _Z = LABELS.index("z")

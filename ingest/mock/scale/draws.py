@@ -1,7 +1,7 @@
 """What each row of the mock survey at scale shows: which object, where, how bright, on which grid.
 
-The same distributions as `ingest.mock.plan` draws for the FITS mock, in Numba. A row follows from (seed, survey, row
-number) alone, however many rows there are, so rows can be made in any order by any number of processes.
+The same distributions as `ingest.mock.objects` draws for the FITS mock, in Numba. A row follows from (seed, survey,
+row number) alone, however many rows there are, so rows can be made in any order by any number of processes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from specshards.ingest.mock.counter_random import Stream, integer, normal, stream_key, uniform
-from specshards.ingest.mock.plan import CLASS_SHARES, LAYOUT_SHARES, SURVEYS
-from specshards.ingest.mock.templates import KINDS, Bank
+from specshards.ingest.mock.objects import CLASS_SHARES, LAYOUT_SHARES, SURVEYS
+from specshards.ingest.mock.scale.counter_random import Stream, integer, normal, stream_key, uniform
+from specshards.ingest.mock.scale.templates import KINDS, Bank
 
 _ARCSEC = 1.0 / 3600.0
 _SOUTH, _NORTH = float(np.sin(np.deg2rad(-10.0))), float(np.sin(np.deg2rad(60.0)))

@@ -2,9 +2,9 @@
 
     write_parquet_survey(ScaleConfig("lamost", n=1_000_000), Path("data/mock"))
 
-writes `spectra/part-*.parquet` in the schema of `ingest.schema`, and the job's account in `ingest/`. A row depends on
-(survey, seed, row number) alone: a longer survey begins with the parts of a shorter one, and any number of workers
-writes the same bytes.
+writes `spectra/part-*.parquet` in the schema of `ingest.spectra.schema`, and the job's account in `ingest/`. A row
+depends on (survey, seed, row number) alone: a longer survey begins with the parts of a shorter one, and any number of
+workers writes the same bytes.
 
 What is in it: the stars, galaxies and quasars of `ingest.mock.physics` (line strengths that follow Teff, log g and
 [Fe/H]; old and young populations and emission lines; power laws, broad lines, a Lyman forest), drawn from a bank of
@@ -33,15 +33,15 @@ import pyarrow as pa
 from specshards.common.errors import UsageError, make_folder, naming
 from specshards.common.files import sweep, write_text
 from specshards.common.jobs import Engine, run_tasks
-from specshards.ingest.mock import templates
-from specshards.ingest.mock.draws import ROW, draw_rows, shares
 from specshards.ingest.mock.instrument import LOG_STEP, grid
-from specshards.ingest.mock.kernels import MAX_SIZE, Buffers, Floats, expose, site_arrays
 from specshards.ingest.mock.lines import Array
+from specshards.ingest.mock.objects import SURVEYS
 from specshards.ingest.mock.physics import Galaxy, Quasar, Star
-from specshards.ingest.mock.plan import SURVEYS
-from specshards.ingest.mock.table import to_table
-from specshards.ingest.schema import PROGRAM_VERSION, SCHEMA_VERSION, spectra_writer
+from specshards.ingest.mock.scale import templates
+from specshards.ingest.mock.scale.draws import ROW, draw_rows, shares
+from specshards.ingest.mock.scale.kernels import MAX_SIZE, Buffers, Floats, expose, site_arrays
+from specshards.ingest.mock.scale.table import to_table
+from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA_VERSION, spectra_writer
 
 VERSION = 1
 """Raised whenever the same config would give other spectra."""
@@ -256,7 +256,7 @@ def plan_rows(config: ScaleConfig, bank: templates.Bank, first: int, count: int)
 
 
 def row_groups(config: ScaleConfig, bank: templates.Bank, rows: Rows) -> Iterator[pa.Table]:
-    """Spectra of the `rows` of `plan_rows` as Arrow tables of `ingest.schema.SCHEMA`, one row group at a time."""
+    """The `rows` of `plan_rows` as Arrow tables of `ingest.spectra.schema.SCHEMA`, one row group at a time."""
     models = templates.models(config.survey, config.seed, config.templates)
     for begin in range(0, len(rows), config.row_group_rows):
         part = rows[begin : begin + config.row_group_rows]

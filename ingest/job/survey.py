@@ -7,8 +7,8 @@ from pathlib import Path
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.build import IngestConfig, build, claim
-from specshards.ingest.summary import Summary
+from specshards.ingest.job.build import IngestConfig, build, claim
+from specshards.ingest.job.summary import Summary
 from specshards.ingest.surveys import check_survey
 
 MOCK_FILES = 2000

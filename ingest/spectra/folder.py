@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError, UsageError
 from specshards.common.files import is_remote, readable
-from specshards.ingest.schema import SCHEMA_VERSION, healpix_29
+from specshards.ingest.spectra.schema import SCHEMA_VERSION, healpix_29
 from specshards.ingest.surveys import SUFFIXES
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.tables import TableFile, parquet_files

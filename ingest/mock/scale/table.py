@@ -7,16 +7,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.ingest.mock.instrument import LOG_STEP
-from specshards.ingest.mock.kernels import Buffers
-from specshards.ingest.mock.templates import KINDS, Models
-from specshards.ingest.schema import SCHEMA, SPECTRUM_TYPE, healpix_29
+from specshards.ingest.mock.scale.kernels import Buffers
+from specshards.ingest.mock.scale.templates import KINDS, Models
+from specshards.ingest.spectra.schema import SCHEMA, SPECTRUM_TYPE, healpix_29
 
 LAYOUT = "mock-parquet"
 """Layout and, in effect, origin of every row: no file of a survey stands behind it."""
 
 
 def to_table(survey: str, rows: npt.NDArray[np.void], spectra: Buffers, models: Models) -> pa.Table:
-    """A table of `ingest.schema.SCHEMA` with one row for each of `rows` (`draws.ROW`, `(n,)`), in order.
+    """A table of `ingest.spectra.schema.SCHEMA` with one row for each of `rows` (`draws.ROW`, `(n,)`), in order.
 
     It shares the memory of `spectra`. What a mock survey of known truth lacks (label errors, the survey's own S/N)
     is null; `zwarning` is 0 for SDSS and null for LAMOST, which has none.

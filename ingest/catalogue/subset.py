@@ -1,4 +1,4 @@
-"""Copying a subset: a first pass over a few columns chooses (`ingest.choice`), a second copies whole rows.
+"""Copying a subset: a first pass over a few columns chooses (`ingest.catalogue.choose`), a second copies whole rows.
 
 Two kinds of input look alike to the first pass: a catalogue, and the spectra Parquet of `ingest build`.
 """
@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, make_folder
 from specshards.common.files import replacing
-from specshards.ingest.choice import Choice, RowNumbers, find_roles
-from specshards.ingest.rows import BATCH, Rows, key_texts, open_rows
-from specshards.ingest.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
-from specshards.ingest.select import Account, SelectConfig
+from specshards.ingest.catalogue.choose import Choice, RowNumbers, find_roles
+from specshards.ingest.catalogue.rows import BATCH, Rows, key_texts, open_rows
+from specshards.ingest.catalogue.select import Account, SelectConfig
+from specshards.ingest.spectra.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
 from specshards.ingest.surveys.multimodal_universe import is_own
 from specshards.ingest.tables import TableFile, parquet_files
 

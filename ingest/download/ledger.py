@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from specshards.common.errors import JobError
 from specshards.common.files import publish
-from specshards.ingest.fetch import Outcome
+from specshards.ingest.download.fetch import Outcome
 
 _FLUSH_ROWS = 10_000
 #: Failures in a row after which the server is taken to be in trouble.

@@ -1,8 +1,8 @@
 """`specshards ingest download`: the spectra of a catalogue from the survey's own server, nothing lost.
 
-Threads fetch (`ingest.fetch`), this module decides what and keeps the books: every catalogue row ends as one row of
-`OUT/download.parquet`. The files themselves are the memory of an interrupted job: a finished one is there under its
-final name, and nothing else is.
+Threads fetch (`ingest.download.fetch`), this module decides what and keeps the books: every catalogue row ends as one
+row of `OUT/download.parquet`. The files themselves are the memory of an interrupted job: a finished one is there
+under its final name, and nothing else is.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import typer
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 
 if TYPE_CHECKING:
-    from specshards.ingest.addresses import Scheme
-    from specshards.ingest.fetch import Fetcher, Outcome, Policy
-    from specshards.ingest.record import Record
-    from specshards.ingest.rows import Checksums, Rows
+    from specshards.ingest.catalogue.rows import Checksums, Rows
+    from specshards.ingest.download.addresses import Scheme
+    from specshards.ingest.download.fetch import Fetcher, Outcome, Policy
+    from specshards.ingest.download.ledger import Record
 
 TOKEN_VARIABLE = "SPECSHARDS_LAMOST_TOKEN"
 RECORD = "download.parquet"
@@ -74,7 +74,7 @@ def command(
 
     Then: specshards ingest build --survey sdss --data data/sdss --out OUT
     """
-    from specshards.ingest.fetch import Policy
+    from specshards.ingest.download.fetch import Policy
 
     if not 1 <= parallel <= _MOST_PARALLEL:
         raise UsageError(f"PARALLEL={parallel}: give 1 to {_MOST_PARALLEL} connections")
@@ -129,11 +129,11 @@ def download(
         UsageError: wrong arguments or a catalogue without the columns.
         JobError: the server cannot be reached or is in trouble, or too many rows are missing or failed.
     """
-    from specshards.ingest.addresses import choose
-    from specshards.ingest.fetch import Fetcher
-    from specshards.ingest.record import Record
-    from specshards.ingest.rows import DIGEST_COLUMNS, Checksums, open_rows
-    from specshards.ingest.schema import PROGRAM_VERSION
+    from specshards.ingest.catalogue.rows import DIGEST_COLUMNS, Checksums, open_rows
+    from specshards.ingest.download.addresses import choose
+    from specshards.ingest.download.fetch import Fetcher
+    from specshards.ingest.download.ledger import Record
+    from specshards.ingest.spectra.schema import PROGRAM_VERSION
 
     rows = open_rows(catalogue)
     scheme = choose(survey, rows.columns, base=base, release=release, token=token is not None)
@@ -165,8 +165,8 @@ def _jobs(
     record: Record,
 ) -> Iterator[Job]:  # fmt: skip
     """The rows that need the network; the others go to the books at once."""
-    from specshards.ingest.fetch import existing
-    from specshards.ingest.rows import digest
+    from specshards.ingest.catalogue.rows import digest
+    from specshards.ingest.download.fetch import existing
 
     for number, values in enumerate(islice(_each(rows, scheme, digests), limit)):
         try:
@@ -258,7 +258,7 @@ class _Crew:
             self._fetcher.close()
 
     def _work(self) -> None:
-        from specshards.ingest.fetch import StoppedError
+        from specshards.ingest.download.fetch import StoppedError
 
         while (job := self._todo.get()) is not None:
             try:
@@ -270,7 +270,7 @@ class _Crew:
                 return
 
     def _one(self, job: Job) -> Outcome:
-        from specshards.ingest.fetch import BadBodyError, Outcome, check_file
+        from specshards.ingest.download.fetch import BadBodyError, Outcome, check_file
 
         if job.there is not None:
             try:

@@ -21,11 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import UsageError
-from specshards.ingest.catalog import ALIASES, KEYS
-from specshards.ingest.cuts import Cut
-from specshards.ingest.rows import key_texts, mapped, numbers
-from specshards.ingest.schema import CLASSES
-from specshards.ingest.select import Account, SelectConfig
+from specshards.ingest.catalogue.cuts import Cut
+from specshards.ingest.catalogue.labels import ALIASES, KEYS
+from specshards.ingest.catalogue.rows import key_texts, mapped, numbers
+from specshards.ingest.catalogue.select import Account, SelectConfig
+from specshards.ingest.spectra.schema import CLASSES
 from specshards.ingest.surveys.common import class_label, text
 
 RowNumbers = npt.NDArray[np.int64]

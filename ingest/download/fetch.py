@@ -25,8 +25,8 @@ import httpx2
 
 from specshards.common.errors import JobError, make_folder, naming
 from specshards.common.files import publish
-from specshards.ingest.rows import ALGORITHMS
-from specshards.ingest.schema import PROGRAM_VERSION
+from specshards.ingest.catalogue.rows import ALGORITHMS
+from specshards.ingest.spectra.schema import PROGRAM_VERSION
 
 USER_AGENT = f"specshards/{PROGRAM_VERSION}"
 _MISSING = (401, 403, 404, 410)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from specshards.ingest.mock.fitsbytes import Card, Number, header, table
+from specshards.ingest.mock.files.fitsbytes import Card, Number, header, table
 from specshards.ingest.mock.instrument import LOG_STEP, median_sn
 from specshards.ingest.mock.lines import GALAXY_EMISSION
-from specshards.ingest.mock.plan import Entry, Visit
+from specshards.ingest.mock.objects import Entry, Visit
 
 CATALOGUE = ("specobjid", "class", "subclass", "z", "teff", "logg", "feh", "ra", "dec")
 

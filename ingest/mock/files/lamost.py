@@ -7,10 +7,10 @@ import gzip
 
 import numpy as np
 
-from specshards.ingest.mock.fitsbytes import Card, Number, header, padded, table
+from specshards.ingest.mock.files.fitsbytes import Card, Number, header, padded, table
 from specshards.ingest.mock.instrument import LOG_STEP, median_sn
 from specshards.ingest.mock.lines import Array
-from specshards.ingest.mock.plan import Entry, Visit
+from specshards.ingest.mock.objects import Entry, Visit
 
 CATALOGUE = ("obsid", "class", "subclass", "snrg", "teff", "logg", "feh", "ra", "dec", "z")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from specshards.ingest.schema import Spectrum
+from specshards.ingest.spectra.schema import Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

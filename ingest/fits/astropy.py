@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.hdu import CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
+from specshards.ingest.fits.hdu import CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 
 #: Number of the HDU, where its data start, their bytes, the header's DATASUM.
 CheckData = Callable[[int, int, int, Any], None]

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from specshards.common.files import replacing
 from specshards.ingest.mock.instrument import LOG_STEP, LSF_KMS, SITE_FIRST, SITE_LAST
+from specshards.ingest.mock.objects import SURVEYS, draw_galaxy, draw_quasar, draw_star, spectral_type
 from specshards.ingest.mock.physics import Galaxy, Quasar, Star, galaxy_flux, quasar_flux, star_flux
-from specshards.ingest.mock.plan import SURVEYS, draw_galaxy, draw_quasar, draw_star, spectral_type
 
 KINDS = ("STAR", "GALAXY", "QSO")
-"""Classes by their code in the kernels: the order of `ingest.schema.CLASSES`."""
+"""Classes by their code in the kernels: the order of `ingest.spectra.schema.CLASSES`."""
 
 #: First and last pixel that any object of a survey has, as log10(wavelength / Angstrom) / 1e-4.
 PIXELS = {"lamost": (35682, 35682 + 3909), "sdss": (35510, 35535 + 4600)}
@@ -31,7 +31,7 @@ REDSHIFTS = ((-0.002, 0.002), (0.01, 0.6), (0.2, 4.0))
 # Template pixels in one survey pixel. Stellar lines are barely wider than a survey pixel and would lose depth in
 # linear interpolation; the narrowest line of a quasar is four of them wide.
 _FINENESS = (2, 2, 1)
-_STREAM = 3  # beside the streams of `ingest.mock.plan`
+_STREAM = 3  # beside the streams of `ingest.mock.objects`
 
 
 class Bank(NamedTuple):

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from specshards.common.errors import BadObjectError, naming
 from specshards.common.files import write_text
 from specshards.common.quarantine import quarantine_row, write_quarantine
-from specshards.ingest import catalog
-from specshards.ingest.cuts import Cut, parse
-from specshards.ingest.schema import Spectrum, spectra_writer, to_table
-from specshards.ingest.summary import UNKNOWN, LayoutCount
+from specshards.ingest.catalogue import labels
+from specshards.ingest.catalogue.cuts import Cut, parse
+from specshards.ingest.job.summary import UNKNOWN, LayoutCount
+from specshards.ingest.spectra.schema import Spectrum, spectra_writer, to_table
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.common import placed
 
@@ -141,7 +141,7 @@ class _Part:
 
     def __init__(self, task: PartTask) -> None:
         self._task = task
-        self._labels = None if task.catalogue is None else catalog.open_catalogue(Path(task.catalogue))
+        self._labels = None if task.catalogue is None else labels.open_catalogue(Path(task.catalogue))
         self._cut: Cut | None = None if task.where is None else parse(task.where)
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
@@ -219,7 +219,7 @@ class _Part:
         classes[label] = classes.get(label, 0) + 1
         if spectrum.is_listed:
             self.matched += 1
-            if differs := catalog.conflict(spectrum):
+            if differs := labels.conflict(spectrum):
                 self.conflicts[differs] += 1
         elif self._labels is not None and len(self.unmatched) < 3:
             self.unmatched.append(spectrum.object_id)
