@@ -18,7 +18,7 @@ from specshards.benchmarks.compare_matplotlib import three_images  # noqa: E402
 from specshards.benchmarks.samples import made_up_galaxy  # noqa: E402
 from specshards.render import ImageConfig, preset  # noqa: E402
 from specshards.render.config import CHANNEL_SETS  # noqa: E402
-from specshards.render.gallery import every_image, spread, table  # noqa: E402
+from specshards.render.contact_sheet import every_image, spread, table  # noqa: E402
 
 Spectrum = tuple[Any, ...]
 

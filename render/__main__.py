@@ -50,7 +50,7 @@ def gallery(
     import cv2
 
     from specshards import render
-    from specshards.render.gallery import every_image, sheet, spread, table
+    from specshards.render.contact_sheet import every_image, sheet, spread, table
 
     if count < 1 or among < 1:
         raise UsageError(f"count={count}, among={among}: give positive numbers")

@@ -1,11 +1,11 @@
-"""Codes to RGB on the CPU: the second half of every renderer, which a loader does (`render.device`: on GPUs)."""
+"""Codes to RGB on the CPU: the second half of every renderer; `render.device.expand` has it for a GPU."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
 
-from specshards.render.wide import store_four
+from specshards.render.simd import store_four
 
 
 @njit(nogil=True, cache=True)

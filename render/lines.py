@@ -8,7 +8,7 @@ it, with ink thinned so that the amount stays. Long segments are drawn in pieces
 that the box stays near the stroke. `benchmarks/compare_matplotlib.py` measures the likeness.
 
 Ink is counted in whole numbers. A sum of them is the same in any order, so that a GPU, which adds in any order, draws
-the same picture (`render.device`).
+the same picture (`render.device.expand`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from specshards.render.wide import add_pair, sub_pair
+from specshards.render.simd import add_pair, sub_pair
 
 #: Units of ink that fill a pixel, and steps of a pixel's height.
 FULL, STEPS = 4096, 256

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import JobError, UsageError, is_environment, make_folder
 from specshards.common.files import replacing
 from specshards.render import RenderError, renderer
-from specshards.render.gallery import contact
+from specshards.render.contact_sheet import contact
 from specshards.shards.encoding import ENCODINGS
 from specshards.shards.format import SPLITS, Manifest, ShardRecord
 from specshards.shards.tar import read_index

@@ -11,8 +11,8 @@ import torch
 
 from specshards.common.errors import JobError
 from specshards.render import Renderer
-from specshards.render.device import Expand
-from specshards.render.device_draw import DeviceRenderer, supports
+from specshards.render.device.draw import DeviceRenderer, supports
+from specshards.render.device.expand import Expand
 from specshards.shards.augment import Augmentation
 from specshards.shards.encoding import Encoding
 from specshards.shards.flux import Arrays

@@ -18,8 +18,8 @@ from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from specshards.render import ImageConfig, RenderError, renderer
+from specshards.render.frame import framed
 from specshards.shards.flux import Arrays
-from specshards.shards.frame import framed
 
 
 @dataclass(frozen=True)

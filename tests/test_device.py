@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from specshards.benchmarks.samples import made_up_galaxy, read_spectra
-from specshards.render import IMAGES, PRESETS, ImageConfig, RenderError, device_draw, preset, renderer
-from specshards.render.device import Expand
-from specshards.render.device_draw import DeviceRenderer, supports
+from specshards.render import IMAGES, PRESETS, ImageConfig, RenderError, preset, renderer
+from specshards.render.device import draw
+from specshards.render.device.draw import DeviceRenderer, supports
+from specshards.render.device.expand import Expand
 
 THREE = ("flux", "derivative", "curvature")
 MAPS = [
@@ -171,7 +172,7 @@ def test_a_batch_that_is_drawn_in_parts_is_the_same(config: ImageConfig, monkeyp
     drawer = DeviceRenderer(renderer(config))
     arguments = padded(made_up())
     codes, drawn = drawer.codes(*arguments)
-    monkeypatch.setattr(device_draw, "BUDGET", 2_500_000)
+    monkeypatch.setattr(draw, "BUDGET", 2_500_000)
     parts = drawer.codes(*arguments)
     assert torch.equal(parts[0], codes) and torch.equal(parts[1], drawn)
 

@@ -19,11 +19,11 @@ from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import Spectrum, log_grid, to_table, write_parquet
 from specshards.render import ImageConfig, RenderError, preset
 from specshards.render.config import CHANNEL_SETS, FRAMES
+from specshards.render.frame import framed
 from specshards.shards import loader, report
 from specshards.shards.build import build
 from specshards.shards.flux import Arrays
 from specshards.shards.format import SPLITS, Manifest, ShardConfig
-from specshards.shards.frame import framed
 from specshards.shards.pictures import pictures
 from specshards.train.evaluate import evaluate
 from specshards.train.explain import draw, look

@@ -12,7 +12,7 @@ import pytest
 
 from specshards.benchmarks.samples import made_up_galaxy
 from specshards.render import ImageConfig, renderer
-from specshards.render.gallery import every_image, sheet, spread, table
+from specshards.render.contact_sheet import every_image, sheet, spread, table
 from tests.conftest import ROOT
 
 

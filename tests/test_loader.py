@@ -15,7 +15,7 @@ from specshards.common.jobs import Engine
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.render import ImageConfig, preset, renderer
-from specshards.render.device_draw import DeviceRenderer
+from specshards.render.device.draw import DeviceRenderer
 from specshards.shards import loader, paint, stream
 from specshards.shards.build import build
 from specshards.shards.decode import dali_is_here

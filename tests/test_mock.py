@@ -15,16 +15,7 @@ import pytest
 from astropy.io import fits
 
 from specshards.common.errors import UsageError
-from specshards.ingest.mock import (
-    CATALOGUE,
-    DAMAGES,
-    MockConfig,
-    MockResult,
-    plan,
-    truth,
-    write,
-    write_with_progress,
-)
+from specshards.ingest.mock import CATALOGUE, DAMAGES, MockConfig, MockResult, plan, truth, write, write_with_progress
 from specshards.ingest.mock.files.fitsbytes import card
 from specshards.ingest.mock.lines import H_ALPHA, air_to_vacuum, hydrogen
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.render.config import CHANNEL_SETS
-from specshards.render.where import where
+from specshards.render.wavelengths import where
 
 WINDOWS = [(3536.7, 10413.6), (4000.0, 5000.0), (5000.0, 9000.0)]
 HAVE_FLUX = [CHANNEL_SETS[name] for name in ("flux", "red", "derivatives", "roi", "quality")]

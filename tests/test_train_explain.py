@@ -17,7 +17,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig, renderer
-from specshards.render.where import where
+from specshards.render.wavelengths import where
 from specshards.shards.pictures import pictures
 from specshards.train.attention import attend, per_angstrom, rollout
 from specshards.train.explain import TABLE, _number, draw, explain, look

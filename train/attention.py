@@ -96,7 +96,7 @@ def per_angstrom(weights: FloatArray, there: FloatArray) -> Spread:
 
     Args:
         weights: of the patches, float `(p, p)`.
-        there: of `render.where.where`, `(k, S, S)`, with some wavelength in it.
+        there: of `render.wavelengths.where`, `(k, S, S)`, with some wavelength in it.
     """
     side, size = len(weights), there.shape[-1]
     patch = np.arange(size) * side // size

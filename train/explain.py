@@ -23,7 +23,7 @@ from specshards.common.files import replacing
 from specshards.ingest.spectra.plots import flux_limits, strong_lines
 from specshards.ingest.spectra.schema import Spectrum
 from specshards.render import ImageConfig
-from specshards.render.where import where
+from specshards.render.wavelengths import where
 from specshards.shards.flux import Arrays
 from specshards.shards.pictures import PictureBatch, pictures
 from specshards.shards.stack import stack

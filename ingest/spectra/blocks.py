@@ -24,9 +24,9 @@ from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolde
 from specshards.ingest.spectra.schema import CLASSES, BoolArray, Spectrum, log_grid, to_table
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.common import placed
+from specshards.render.frame import framed
 from specshards.shards.flux import Arrays, Grid
 from specshards.shards.format import LABELS
-from specshards.shards.frame import framed
 
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
 _Z = LABELS.index("z")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from specshards.render.base import Renderer
 from specshards.render.config import ImageConfig
-from specshards.render.device_values import (
+from specshards.render.device.values import (
     Values,
     fill_gaps,
     gradient,

@@ -1,6 +1,6 @@
 """Batches of spectra as tensors: window, gaps, grids, derivatives and percentiles, as the kernels have them.
 
-See `render.device_draw` for what it takes to give the same bits.
+See `render.device.draw` for what it takes to give the same bits.
 """
 
 from __future__ import annotations
