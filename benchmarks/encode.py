@@ -24,7 +24,7 @@ from specshards.benchmarks.samples import made_up_galaxy, read_spectra
 from specshards.common.errors import UsageError, run_app
 from specshards.render import ImageConfig, Renderer, renderer
 from specshards.render.config import CHANNEL_SETS
-from specshards.shards.encoding import ENCODINGS, Encoding, Jpeg
+from specshards.shards.format.encoding import ENCODINGS, Encoding, Jpeg
 
 Codes = npt.NDArray[np.uint8]
 IMAGES = {

@@ -14,8 +14,8 @@ from PIL import Image
 from specshards.benchmarks.peer_worker import picture_path
 from specshards.render import ImageConfig
 from specshards.shards import loader
-from specshards.shards.encoding import ENCODINGS
-from specshards.shards.format import Manifest
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import Manifest
 
 BATCH = 64
 
@@ -61,8 +61,8 @@ class Data:
 def make_data(folder: Path, image: str, objects: int) -> Data:
     """Mock spectra as shards of every encoding, and their pictures as plain files; what is there already stays."""
     from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
-    from specshards.shards.build import build
-    from specshards.shards.format import ShardConfig
+    from specshards.shards.format.manifest import ShardConfig
+    from specshards.shards.write.build import build
 
     data = Data(folder)
     if not (folder / "spectra.done").exists():

@@ -30,8 +30,8 @@ ON = 2500
 def make_shard(folder: Path) -> Path:
     """A shard folder with shards of `SHARD` train samples of the mock survey at scale."""
     from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
-    from specshards.shards.build import build
-    from specshards.shards.format import ShardConfig
+    from specshards.shards.format.manifest import ShardConfig
+    from specshards.shards.write.build import build
 
     if not (folder / "one" / "manifest.json").exists():
         # Fewer would make smaller shards: a data set has four of them at least.
@@ -42,7 +42,7 @@ def make_shard(folder: Path) -> Path:
 
 def link_many(one: Path, many: Path, samples: int) -> int:
     """A data set of at least `samples`: the first shard of `one`, linked under new numbers. Returns how many."""
-    from specshards.shards.format import MANIFEST, Manifest
+    from specshards.shards.format.manifest import MANIFEST, Manifest
 
     manifest = Manifest.load(one)
     record = manifest.split("train")[0]
@@ -97,7 +97,7 @@ def _memory() -> dict[str, float]:
 
 def startup_records(folder: Path, rounds: int, samples: int = SAMPLES, on: int = ON) -> list[Record]:
     """Seconds and the loader's own bytes per million samples; the last round alone goes `on`."""
-    from specshards.shards.decode import dali_is_here
+    from specshards.shards.loader.decode import dali_is_here
 
     one, many = make_shard(folder), folder / "many"
     total = link_many(one, many, samples)

@@ -27,10 +27,10 @@ from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 from specshards.ingest.spectra.blocks import SpectraBlock, iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.render import ImageConfig, renderer
-from specshards.shards.encoding import ENCODINGS
-from specshards.shards.flux import Arrays
-from specshards.shards.format import Manifest, key, label_npy
-from specshards.shards.tar import TarWriter
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.flux import Arrays
+from specshards.shards.format.manifest import Manifest, key, label_npy
+from specshards.shards.format.tar import TarWriter
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 #: What is timed as a job: picture and encoding.

@@ -23,7 +23,7 @@ from specshards.benchmarks.records import Record, interleave
 from specshards.benchmarks.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.common.errors import run_app
 from specshards.shards import loader
-from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format.encoding import ENCODINGS
 from specshards.train.meter import forward_flops, peak_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -174,8 +174,8 @@ def _copy(batch: Any) -> dict[str, Any]:
 
 def _shards(scratch: Path, objects: int, encodings: Iterable[str]) -> dict[str, Path]:
     from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
-    from specshards.shards.build import build
-    from specshards.shards.format import ShardConfig
+    from specshards.shards.format.manifest import ShardConfig
+    from specshards.shards.write.build import build
 
     write_parquet_survey(ScaleConfig("lamost", n=objects), scratch)
     for encoding in encodings:

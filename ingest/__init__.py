@@ -28,7 +28,7 @@ Commands of `specshards ingest` beside `build` and `mock`:
     select          `select`: a filtered, balanced subset
     choice          which rows become the subset
     subset          copying them
-    inspect         `inspect`: what files of spectra hold; of a data set of shards, `shards.inspect`
+    inspect         `inspect`: what files of spectra hold; of a data set of shards, `shards.report.head`
     figures         pictures of spectra for people
 
 What the other rooms use, too:

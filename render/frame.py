@@ -12,7 +12,7 @@ import numpy as np
 
 from specshards.ingest.spectra.schema import log_grid
 from specshards.render import RenderError
-from specshards.shards.flux import Arrays, Grid
+from specshards.shards.format.flux import Arrays, Grid
 
 
 def framed(frame: str, spectrum: Arrays, grid: Grid | None, redshift: float | None) -> tuple[Arrays, Grid | None]:

@@ -13,9 +13,9 @@ from specshards.common import options
 from specshards.common.errors import UsageError, run_app
 from specshards.common.jobs import engine_of
 from specshards.render.config import CHANNEL_SETS, CHANNELS, FRAMES, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
-from specshards.shards import check_commands
-from specshards.shards.encoding import ENCODINGS
-from specshards.shards.format import ShardConfig
+from specshards.shards.check import commands
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import ShardConfig
 
 app = typer.Typer(
     help="Spectra Parquet in, verified tar shards of images out, with labels, index and manifest.",
@@ -140,8 +140,8 @@ def build(
     force: options.Force = False,
 ) -> None:
     """Draw every spectrum and write OUT/<split>/*.tar; a rerun goes on where the last one stopped."""
-    from specshards.shards.build import build
-    from specshards.shards.report import attempt
+    from specshards.shards.report.write import attempt
+    from specshards.shards.write.build import build
 
     config = _config(
         image, preset, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed,
@@ -178,8 +178,8 @@ def reshard(
     force: options.Force = False,
 ) -> None:
     """Make another data set of one: other shard size, encoding or split, or a part. Nothing is drawn but spectra."""
-    from specshards.shards.remake import remake
-    from specshards.shards.report import attempt
+    from specshards.shards.report.write import attempt
+    from specshards.shards.write.reshard import remake
 
     remake(
         [folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed,
@@ -202,8 +202,8 @@ def merge(
     force: options.Force = False,
 ) -> None:
     """Make one data set of several, mixed and split by sky together: one object in two surveys falls in one split."""
-    from specshards.shards.remake import remake
-    from specshards.shards.report import attempt
+    from specshards.shards.report.write import attempt
+    from specshards.shards.write.reshard import remake
 
     remake(
         folders, out, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed, where=where,
@@ -255,7 +255,7 @@ def _config(
     return ShardConfig(image=picture, encoding=encoding, samples_per_shard=samples_per_shard, seed=seed)
 
 
-check_commands.register(app)
+commands.register(app)
 
 if __name__ == "__main__":
     run_app(app)

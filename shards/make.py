@@ -8,10 +8,10 @@ from typing import Any
 from specshards.ingest.job.survey import ingest_survey
 from specshards.ingest.spectra.folder import holds_spectra
 from specshards.ingest.surveys import check_survey
-from specshards.shards import report
-from specshards.shards.build import build
-from specshards.shards.format import Manifest, ShardConfig
-from specshards.shards.remake import remake
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.report import write
+from specshards.shards.write.build import build
+from specshards.shards.write.reshard import remake
 
 #: Surveys whose data sets are merged from others': the paper's joint set (Spectromer, A&A 709, A122, section 2).
 JOINT = {"slomost": ("sdss", "lamost")}
@@ -51,7 +51,7 @@ def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) ->
 
 
 def _reported(manifest: Manifest, folder: Path) -> Manifest:
-    report.attempt(folder)
+    write.attempt(folder)
     return manifest
 
 

@@ -19,7 +19,7 @@ from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.render.frame import framed
-from specshards.shards.flux import Arrays
+from specshards.shards.format.flux import Arrays
 
 
 @dataclass(frozen=True)

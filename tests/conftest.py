@@ -92,8 +92,8 @@ def spectra_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sets(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Encoding -> the data set of `spectra_folder` in it, 297 mock samples without Teff; built once, to be read."""
     from specshards.common.jobs import Engine
-    from specshards.shards.build import build
-    from specshards.shards.format import ShardConfig
+    from specshards.shards.format.manifest import ShardConfig
+    from specshards.shards.write.build import build
 
     made: dict[str, Path] = {}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from specshards.shards.batch import Stack
+from specshards.shards.loader.batch import Stack
 
 
 def stack_of(flux: Any, error: Any, start: float = 3.6, step: float = 1e-4, bad: Any = False) -> Stack:

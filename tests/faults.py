@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.shards.format import LABELS, NPY_HEADER_BYTES, Manifest, ShardRecord, key
-from specshards.shards.tar import TarWriter, read_index
+from specshards.shards.format.manifest import LABELS, NPY_HEADER_BYTES, Manifest, ShardRecord, key
+from specshards.shards.format.tar import TarWriter, read_index
 
 
 @dataclass

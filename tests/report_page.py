@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from specshards.shards.format import SPLITS
+from specshards.shards.format.manifest import SPLITS
 
 
 class Page(HTMLParser):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from specshards.common.jobs import Engine
 from specshards.render import ImageConfig
-from specshards.shards.build import build as build_shards
-from specshards.shards.format import ShardConfig
+from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.write.build import build as build_shards
 from specshards.train.config import TrainConfig
 from specshards.train.fit import fit
 

@@ -15,7 +15,7 @@ from specshards.benchmarks.peer_worker import Check
 from specshards.benchmarks.tables import table
 from specshards.common.errors import JobError
 from specshards.shards import loader
-from specshards.shards.decode import dali_is_here
+from specshards.shards.loader.decode import dali_is_here
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from specshards.benchmarks.records import load as load_run
 from specshards.benchmarks.report import QUICK_NOTE, gather, save
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import cores
-from specshards.shards.encoding import ENCODINGS
+from specshards.shards.format.encoding import ENCODINGS
 from tests.conftest import ROOT, call
 
 APPS = {"render": render.app, "encode": encode.app, "ingest": ingest.app, "shards": shards.app, "load": load.app,

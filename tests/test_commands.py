@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from specshards.ingest.mock import MockConfig, write
-from specshards.shards.format import Manifest
+from specshards.shards.format.manifest import Manifest
 from tests.conftest import ROOT
 from tests.test_shards import tree
 

@@ -34,8 +34,8 @@ from specshards.ingest.spectra.schema import PROGRAM_VERSION, to_table, write_pa
 from specshards.ingest.surveys import open_file
 from specshards.render import ImageConfig
 from specshards.shards import loader
-from specshards.shards.build import build
-from specshards.shards.format import SPLITS, Manifest, ShardConfig
+from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
+from specshards.shards.write.build import build
 from tests.conftest import ROOT, make_spectrum
 
 HERE = Engine(workers=0)

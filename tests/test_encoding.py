@@ -22,11 +22,11 @@ from specshards.benchmarks.encode import IMAGES, fidelity
 from specshards.common.jobs import Engine
 from specshards.ingest.spectra.schema import log_grid
 from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
-from specshards.shards.build import build
-from specshards.shards.encoding import ENCODINGS, Jpeg, Png, Pnm
-from specshards.shards.flux import HEADER_BYTES, pack, parse
-from specshards.shards.format import Manifest, ShardConfig
-from specshards.shards.png import encode_png
+from specshards.shards.format.encoding import ENCODINGS, Jpeg, Png, Pnm
+from specshards.shards.format.flux import HEADER_BYTES, pack, parse
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.format.png import encode_png
+from specshards.shards.write.build import build
 from tests.conftest import make_spectrum
 
 CONFIGS = [

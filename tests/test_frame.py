@@ -20,11 +20,12 @@ from specshards.ingest.spectra.schema import Spectrum, log_grid, to_table, write
 from specshards.render import ImageConfig, RenderError, preset
 from specshards.render.config import CHANNEL_SETS, FRAMES
 from specshards.render.frame import framed
-from specshards.shards import loader, report
-from specshards.shards.build import build
-from specshards.shards.flux import Arrays
-from specshards.shards.format import SPLITS, Manifest, ShardConfig
+from specshards.shards import loader
+from specshards.shards.format.flux import Arrays
+from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.pictures import pictures
+from specshards.shards.report import write
+from specshards.shards.write.build import build
 from specshards.train.evaluate import evaluate
 from specshards.train.explain import draw, look
 from specshards.train.predict import Account, Predictor
@@ -146,7 +147,7 @@ def test_what_is_written_down(lines: Path, tmp_path: Path) -> None:
     assert Manifest.load(tmp_path / "x").config.image == REST
     with pytest.raises(UsageError, match="image changed"):
         make(lines, tmp_path / "x", replace(REST, frame="observed"))
-    page = report.write(tmp_path / "x").read_text()
+    page = write.write(tmp_path / "x").read_text()
     assert "<svg" in page and "rest" in page
 
 

@@ -19,11 +19,11 @@ import pytest
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
-from specshards.shards.build import build
-from specshards.shards.format import SPLITS, Manifest, ShardConfig
-from specshards.shards.plan import assign_splits
-from specshards.shards.sky import close_pairs
-from specshards.shards.visits import LINK_ARCSEC, keep_together, near_border
+from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
+from specshards.shards.write.build import build
+from specshards.shards.write.plan import assign_splits
+from specshards.shards.write.sky import close_pairs
+from specshards.shards.write.visits import LINK_ARCSEC, keep_together, near_border
 from tests.conftest import ROOT, make_spectrum
 from tests.test_shards import tree
 
@@ -65,7 +65,7 @@ def test_a_new_release_gets_shards_of_its_own(tmp_path: Path) -> None:
     third = build(ShardConfig(), spectra, out, engine=Engine(workers=2))
     assert after.items() < files_of(out).items() and third.objects == 140
     assert build(ShardConfig(), spectra, out, engine=HERE).dumps() == third.dumps()
-    from specshards.shards.verify import verify
+    from specshards.shards.check.verify import verify
 
     assert [check for check in verify(out, deep=True, engine=HERE) if not check.passed] == []
 
@@ -152,7 +152,7 @@ def test_two_writers_in_one_folder(tmp_path: Path) -> None:
         [sys.executable, "-c", f"""
 import time
 from pathlib import Path
-from shards.job import locked
+from shards.write.job import locked
 with locked(Path({str(tmp_path / "out")!r})):
     print("locked", flush=True)
     time.sleep(60)

@@ -16,12 +16,13 @@ from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.render import ImageConfig, preset, renderer
 from specshards.render.device.draw import DeviceRenderer
-from specshards.shards import loader, paint, stream
-from specshards.shards.build import build
-from specshards.shards.decode import dali_is_here
-from specshards.shards.format import Manifest, ShardConfig, label_npy
+from specshards.shards import loader
+from specshards.shards.format.manifest import Manifest, ShardConfig, label_npy
+from specshards.shards.format.tar import TarWriter, read_index
+from specshards.shards.loader import paint, stream
+from specshards.shards.loader.decode import dali_is_here
 from specshards.shards.pictures import pictures
-from specshards.shards.tar import TarWriter, read_index
+from specshards.shards.write.build import build
 from tests.conftest import make_spectrum
 
 BACKENDS = [

@@ -15,11 +15,11 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.render import ImageConfig, renderer
 from specshards.shards import loader
-from specshards.shards.augment import Augment
-from specshards.shards.build import build
-from specshards.shards.decode import dali_is_here
-from specshards.shards.format import ShardConfig
-from specshards.shards.tar import read_index
+from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.format.tar import read_index
+from specshards.shards.loader.augment import Augment
+from specshards.shards.loader.decode import dali_is_here
+from specshards.shards.write.build import build
 
 BACKENDS = [
     pytest.param("dali", marks=pytest.mark.skipif(not dali_is_here(), reason="NVIDIA DALI exists for Linux only")),

@@ -20,12 +20,12 @@ from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards import loader
-from specshards.shards.augment import Augment
-from specshards.shards.batch import SpectraBatch
-from specshards.shards.build import build
-from specshards.shards.flux import Arrays
-from specshards.shards.format import ShardConfig
-from specshards.shards.stack import MULTIPLE, Stacker, log_bins, resample
+from specshards.shards.format.flux import Arrays
+from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.loader.augment import Augment
+from specshards.shards.loader.batch import SpectraBatch
+from specshards.shards.loader.stack import MULTIPLE, Stacker, log_bins, resample
+from specshards.shards.write.build import build
 from tests.conftest import make_spectrum
 from tests.test_loader_policy import damage
 

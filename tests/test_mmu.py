@@ -22,11 +22,11 @@ from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys import open_file, read_file
 from specshards.render import ImageConfig, renderer
 from specshards.shards.__main__ import make_survey
-from specshards.shards.build import build
-from specshards.shards.encoding import Png
-from specshards.shards.format import LABELS, SPLITS, Manifest, ShardConfig
+from specshards.shards.format.encoding import Png
+from specshards.shards.format.manifest import LABELS, SPLITS, Manifest, ShardConfig
 from specshards.shards.pictures import pictures
-from specshards.shards.remake import remake
+from specshards.shards.write.build import build
+from specshards.shards.write.reshard import remake
 from tests.mmu_tables import mock, padded, sdss_table
 
 HERE = Engine(workers=0)

@@ -349,8 +349,8 @@ def test_resume_refuse_and_force(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_shards_are_built_from_it(tmp_path: Path) -> None:
     """The next room takes the folder as it is: every spectrum drawn, mock by name, repeats on one side of a split."""
-    from specshards.shards.build import build
-    from specshards.shards.format import ShardConfig
+    from specshards.shards.format.manifest import ShardConfig
+    from specshards.shards.write.build import build
 
     config = small("lamost", n=300, repeat_fraction=0.3)
     write_parquet_survey(config, tmp_path / "mock", engine=HERE)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specshards.common.errors import UsageError
-from specshards.shards.format import ShardRecord
-from specshards.shards.mixing import make_weights
-from specshards.shards.order import EpochOrder, Weights
+from specshards.shards.format.manifest import ShardRecord
+from specshards.shards.loader.mixing import make_weights
+from specshards.shards.loader.order import EpochOrder, Weights
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 

@@ -16,10 +16,10 @@ from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards import __main__ as command
 from specshards.shards import loader
-from specshards.shards.build import build
-from specshards.shards.format import SPLITS, Manifest, ShardConfig
-from specshards.shards.remake import remake
-from specshards.shards.verify import verify
+from specshards.shards.check.verify import verify
+from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
+from specshards.shards.write.build import build
+from specshards.shards.write.reshard import remake
 from tests.conftest import make_spectrum
 from tests.test_shards import tree
 
@@ -51,7 +51,7 @@ def samples(folder: Path) -> dict[int, tuple[bytes, bytes, str, dict[str, object
     found = {}
     for split in SPLITS:
         for tar in sorted((folder / split).glob("*.tar")):
-            from specshards.shards.tar import read_index
+            from specshards.shards.format.tar import read_index
 
             content = tar.read_bytes()
             table = pq.read_table(tar.with_suffix(".parquet")).to_pylist()

@@ -13,10 +13,11 @@ import torch
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, location
 from specshards.common.jobs import Engine
-from specshards.shards import loader, stream
-from specshards.shards.build import build
-from specshards.shards.format import Manifest, ShardConfig
-from specshards.shards.remake import remake
+from specshards.shards import loader
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.loader import stream
+from specshards.shards.write.build import build
+from specshards.shards.write.reshard import remake
 from tests.test_shards import tree
 
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed")

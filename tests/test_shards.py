@@ -27,8 +27,7 @@ from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
 from specshards.render import ImageConfig, renderer
 from specshards.shards import __main__ as command
-from specshards.shards.build import build
-from specshards.shards.format import (
+from specshards.shards.format.manifest import (
     LABELS,
     NPY_HEADER_BYTES,
     SPLITS,
@@ -38,7 +37,8 @@ from specshards.shards.format import (
     combine_stats,
     label_npy,
 )
-from specshards.shards.plan import assign_splits
+from specshards.shards.write.build import build
+from specshards.shards.write.plan import assign_splits
 from tests.conftest import make_spectrum
 
 HERE = Engine(workers=0)

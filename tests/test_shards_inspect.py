@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig, renderer
 from specshards.shards import __main__ as command
-from specshards.shards.encoding import ENCODINGS
-from specshards.shards.format import Manifest
-from specshards.shards.inspect import COLUMNS, inspect
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import Manifest
+from specshards.shards.report.head import COLUMNS, inspect
 from tests.faults import Copy, missing_index
 
 

@@ -26,17 +26,17 @@ from specshards.common.jobs import Engine
 from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
 from specshards.render import renderer
 from specshards.shards import __main__ as command
-from specshards.shards import drawings, report
-from specshards.shards.build import build
-from specshards.shards.encoding import ENCODINGS
-from specshards.shards.format import Manifest, ShardConfig
-from specshards.shards.origin import find
-from specshards.shards.page import page
-from specshards.shards.remake import remake
-from specshards.shards.runs import RUNS
-from specshards.shards.tally import AXES, tally
-from specshards.shards.tar import read_index
-from specshards.shards.verify import verify
+from specshards.shards.check.verify import verify
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.format.tar import read_index
+from specshards.shards.report import plots, write
+from specshards.shards.report.page import page
+from specshards.shards.report.sources import find
+from specshards.shards.report.statistics import AXES, tally
+from specshards.shards.write.build import build
+from specshards.shards.write.job_log import RUNS
+from specshards.shards.write.reshard import remake
 from tests.conftest import make_spectrum
 from tests.report_page import Page, sidecars
 
@@ -77,7 +77,7 @@ def made(spectra: Path) -> Path:
     """Their data set, with its page, beside them."""
     out = spectra.parent / "shards"
     build(ShardConfig(samples_per_shard=50), spectra, out, engine=HERE)
-    return report.write(out).parent
+    return write.write(out).parent
 
 
 @pytest.fixture(scope="module")
@@ -262,28 +262,28 @@ def test_a_page_that_cannot_be_made_fails_nothing(
 ) -> None:
     shutil.copytree(made, tmp_path / "set")
     folder = tmp_path / "set"
-    report.attempt(folder)  # the page is there, and of these shards
+    write.attempt(folder)  # the page is there, and of these shards
     assert capsys.readouterr() == ("", "")
     sidecar = next((folder / "train").glob("*.parquet"))
     whole = sidecar.read_bytes()
     sidecar.write_bytes(whole[:-100])
     (folder / "report.html").write_text(html.replace(Manifest.load(folder).fingerprint(), "another"))
-    report.attempt(folder)
+    write.attempt(folder)
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and err.startswith(f"note: no {folder}/report.html: {sidecar}: damaged")
     assert not (folder / "report.html").exists()
     with pytest.raises(JobError, match="damaged Parquet; `specshards shards verify` says more"):
-        report.write(folder)
-    report.attempt("memory://somewhere")
+        write.write(folder)
+    write.attempt("memory://somewhere")
     assert "not on a disk" in capsys.readouterr().err
     # A sidecar that is whole, but not what the manifest counted.
     pq.write_table(pq.read_table(pa.BufferReader(whole)).slice(1), sidecar)
     with pytest.raises(JobError, match="samples of other classes than the manifest says"):
-        report.write(folder)
+        write.write(folder)
     # A tar that is damaged is shown as such.
     sidecar.write_bytes(whole)
     sidecar.with_suffix(".tar").write_bytes(b"")
-    text = report.write(folder).read_text(encoding="utf-8")
+    text = write.write(folder).read_text(encoding="utf-8")
     assert "No picture: damaged" in text and text.count("<article") == 60
 
 
@@ -360,8 +360,8 @@ def test_the_sky_is_counted_and_drawn_where_it_is(made: Path) -> None:
     assert len(sums.shown) == len(sums.drawn) == 5
     rng = np.random.default_rng(1)
     lon, lat = rng.uniform(-180, 180, 500), np.degrees(np.arcsin(rng.uniform(-1, 1, 500)))
-    x, y = drawings.mollweide(lon, lat)
+    x, y = plots.mollweide(lon, lat)
     theirs = MollweideAxes.MollweideTransform(60).transform(np.radians(np.column_stack([lon, lat])))
     np.testing.assert_allclose(np.column_stack([x, y]) * np.sqrt(2), theirs, atol=2e-3)  # theirs stops there
-    np.testing.assert_allclose(np.stack(drawings.sky_position(x, y)), [lon, lat], atol=1e-4)
-    assert np.isnan(drawings.sky_position(np.array([1.9]), np.array([0.9]))).all()
+    np.testing.assert_allclose(np.stack(plots.sky_position(x, y)), [lon, lat], atol=1e-4)
+    assert np.isnan(plots.sky_position(np.array([1.9]), np.array([0.9]))).all()

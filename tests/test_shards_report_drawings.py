@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from specshards.shards import drawings
-from specshards.shards.png import encode_compact
-from specshards.shards.tally import Choice, Pick, frame, quarantine
+from specshards.shards.format.png import encode_compact
+from specshards.shards.report import plots
+from specshards.shards.report.statistics import Choice, Pick, frame, quarantine
 
 
 def test_many_reasons_become_few_and_still_add_up(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_no_extreme_pixel_is_lost_in_the_drawing(seed: int, n: int, columns: int
     rng = np.random.default_rng(seed)
     wave, flux, good = np.sort(rng.uniform(3000, 9000, n)), rng.normal(size=n), rng.random(n) < 0.7
     edges = np.linspace(3500, 8500, columns + 1)
-    ends, middles = drawings.outline(wave, flux, good, edges)
+    ends, middles = plots.outline(wave, flux, good, edges)
     points = {(w, f) for line in ends for w, f in line}
     for low, high in pairwise(edges):
         here = np.flatnonzero(good & (wave >= low) & (wave < high))

@@ -14,12 +14,12 @@ from specshards.common.jobs import Engine
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.ingest.surveys.multimodal_universe import NO_IVAR
 from specshards.render import renderer
-from specshards.shards.build import build
-from specshards.shards.decode import dali_is_here
-from specshards.shards.encoding import ENCODINGS
-from specshards.shards.format import Manifest, ShardConfig
-from specshards.shards.page import page
-from specshards.shards.snippets import FOLDER, snippets
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.loader.decode import dali_is_here
+from specshards.shards.report.page import page
+from specshards.shards.report.snippets import FOLDER, snippets
+from specshards.shards.write.build import build
 from tests.conftest import make_spectrum
 from tests.report_page import Page, sidecars
 

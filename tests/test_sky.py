@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from specshards.shards import sky
-from specshards.shards.sky import close_pairs
+from specshards.shards.write import sky
+from specshards.shards.write.sky import close_pairs
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specshards.shards.tar import TarWriter, header, read_index
+from specshards.shards.format.tar import TarWriter, header, read_index
 
 
 def write(path: Path, samples: list[tuple[bytes, bytes]]) -> TarWriter:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specshards.shards.batch import Stack
-from specshards.shards.flux import Arrays
-from specshards.shards.stack import Stacker
+from specshards.shards.format.flux import Arrays
+from specshards.shards.loader.batch import Stack
+from specshards.shards.loader.stack import Stacker
 from specshards.train.layers import patches
 from specshards.train.tokenizer.config import SIZES, TokenizerConfig
 from specshards.train.tokenizer.model import Tokenizer, centres

@@ -15,9 +15,9 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards import loader
-from specshards.shards.batch import Stack
-from specshards.shards.build import build
-from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.loader.batch import Stack
+from specshards.shards.write.build import build
 from specshards.train.tokenizer import comparison
 from specshards.train.tokenizer.classifier import open_tokenizer
 from specshards.train.tokenizer.comparison import compare, measure, summary, trials

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 
 from specshards.common.errors import UsageError
-from specshards.shards.batch import Stack
+from specshards.shards.loader.batch import Stack
 from specshards.train.tokenizer.drawers import Constant, Principal, RunningMedian, decompose, fill, running_median
 from specshards.train.tokenizer.pixels import scaled
 from tests.curves import curves, some_spectra, stack_of

@@ -17,8 +17,8 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards import loader
-from specshards.shards.build import build
-from specshards.shards.format import ShardConfig
+from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.write.build import build
 from specshards.train import loop
 from specshards.train.config import TrainConfig
 from specshards.train.embed import embed

@@ -18,9 +18,9 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
 from specshards.shards import loader as shard_loader
-from specshards.shards.build import build
-from specshards.shards.format import Manifest, ShardConfig
-from specshards.shards.stack import resample
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.loader.stack import resample
+from specshards.shards.write.build import build
 from specshards.train import classical
 from specshards.train.answers import FILE, IDENTITY, Answers
 from specshards.train.classical import Classical, fit_classical, normalise

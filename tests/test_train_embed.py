@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from specshards.common.errors import JobError, UsageError
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
-from specshards.shards.format import Manifest
+from specshards.shards.format.manifest import Manifest
 from specshards.shards.pictures import pictures
 from specshards.train import embed as embed_module
 from specshards.train.embed import embed, nearest

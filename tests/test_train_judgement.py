@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import recall_score
 
-from specshards.shards.format import LabelStats
+from specshards.shards.format.manifest import LabelStats
 from specshards.train.baselines import Baselines
 from specshards.train.classification import Classification
 from specshards.train.judgement import SN_BINS, headline, judge

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
-from specshards.shards.build import build as build_shards
-from specshards.shards.format import ShardConfig
+from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.write.build import build as build_shards
 from specshards.train.classification import Classification
 from specshards.train.config import TrainConfig
 from specshards.train.conformal import LEVELS, calibrate, intervals

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from specshards.common import svg
-from specshards.shards.format import LabelStats
+from specshards.shards.format.manifest import LabelStats
 from specshards.train import figures, page, plots, report
 from specshards.train.baselines import Baselines
 from specshards.train.classification import Classification

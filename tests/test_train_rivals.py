@@ -8,8 +8,8 @@ import pytest
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.shards.build import build
-from specshards.shards.format import ShardConfig
+from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.write.build import build
 from specshards.train.answers import Answers
 from specshards.train.config import TrainConfig
 from specshards.train.evaluate import evaluate

@@ -21,8 +21,8 @@ from transformers import AutoModelForImageClassification, ViTConfig, ViTForImage
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.render import ImageConfig
-from specshards.shards.build import build as build_shards
-from specshards.shards.format import ShardConfig
+from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.write.build import build as build_shards
 from specshards.train import checkpoint, loop, scoring
 from specshards.train.config import TrainConfig
 from specshards.train.evaluate import evaluate

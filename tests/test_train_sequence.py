@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.shards import loader
-from specshards.shards.batch import SpectraBatch
-from specshards.shards.build import build
-from specshards.shards.flux import Arrays
-from specshards.shards.format import ShardConfig
-from specshards.shards.stack import Stacker
+from specshards.shards.format.flux import Arrays
+from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.loader.batch import SpectraBatch
+from specshards.shards.loader.stack import Stacker
+from specshards.shards.write.build import build
 from specshards.train.model import parameter_groups
 from specshards.train.sequence import CONFIG, SEQUENCES, WEIGHTS, SequenceConfig, SequenceModel, scaled
 

@@ -17,9 +17,9 @@ from specshards.common.jobs import Engine
 from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import to_table, write_parquet
-from specshards.shards.build import build
-from specshards.shards.format import Manifest, ShardConfig
+from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.pictures import pictures
+from specshards.shards.write.build import build
 from specshards.train.attention import per_token
 from specshards.train.config import TrainConfig
 from specshards.train.embed import embed

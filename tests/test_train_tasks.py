@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from specshards.common.errors import UsageError
 from specshards.render import ImageConfig
-from specshards.shards.format import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
+from specshards.shards.format.manifest import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
 from specshards.train.classification import Classification, spectral_type, types_present
 from specshards.train.config import HEADS, TrainConfig, preset
 from specshards.train.heads import GaussianHead, HistogramHead, PointHead

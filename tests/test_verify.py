@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.shards import __main__ as command
-from specshards.shards.build import build
-from specshards.shards.encoding import ENCODINGS
-from specshards.shards.examine import Spread
-from specshards.shards.format import Manifest, ShardConfig, ShardRecord
-from specshards.shards.verify import Check, verify
+from specshards.shards.check.shard import Spread
+from specshards.shards.check.verify import Check, verify
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
+from specshards.shards.write.build import build
 from tests.faults import FAULTS, Copy, missing_index, row_missing_from_quarantine, truncated_tar
 
 HERE = Engine(workers=0)
@@ -108,8 +108,8 @@ def test_spread_is_one_for_the_order_of_the_input_and_small_for_a_random_one() -
 
 
 def test_an_unmixed_order_fails(tmp_path: Path) -> None:
-    from specshards.shards.examine import Findings
-    from specshards.shards.overall import Overall
+    from specshards.shards.check.dataset import Overall
+    from specshards.shards.check.shard import Findings
 
     config, rows = ShardConfig(), 256
     records = [ShardRecord("train", f"train/train-{n:06d}.tar", rows, 1, "", "", "") for n in range(10)]

@@ -31,8 +31,8 @@ from sklearn.svm import SVC, SVR
 from specshards.common.errors import UsageError
 from specshards.common.jobs import cores
 from specshards.shards import loader as shard_loader
-from specshards.shards.format import Manifest
-from specshards.shards.stack import log_bins, resample
+from specshards.shards.format.manifest import Manifest
+from specshards.shards.loader.stack import log_bins, resample
 from specshards.train import answers
 from specshards.train.metrics import FloatArray
 from specshards.train.regression import Regression

@@ -44,12 +44,11 @@ class LoopConfig:
         schedule: after the warm-up, a `cosine` down to 1%, or `constant`.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient.
-        augment: changes made to spectra or codes while training, such as `noise=1,mask=0.1` (see `shards.augment`).
-        ema: decay a step of an average of the weights, which is what is validated and kept; None is off.
-        precision: `auto` is bf16 on a GPU that has it, else fp32.
-        overfit_batches: train on the first so many batches only, again and again: a model that is right learns them.
-        max_steps: an upper limit on optimiser steps over all epochs.
-        compile: run the model through `torch.compile`.
+        augment: changes made to spectra or codes while training, such as `noise=1,mask=0.1` (see
+        `shards.loader.augment`). ema: decay a step of an average of the weights, which is what is validated and kept;
+        None is off. precision: `auto` is bf16 on a GPU that has it, else fp32. overfit_batches: train on the first so
+        many batches only, again and again: a model that is right learns them. max_steps: an upper limit on optimiser
+        steps over all epochs. compile: run the model through `torch.compile`.
     """
 
     shards: tuple[str, ...]

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.quarantine import write_quarantine
-from specshards.shards.format import MANIFEST
+from specshards.shards.format.manifest import MANIFEST
 from specshards.train.layers import SpectraModel
 from specshards.train.metrics import FloatArray, IntArray
 from specshards.train.model import SpectrumModel

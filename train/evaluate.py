@@ -15,7 +15,7 @@ from specshards.common.errors import UsageError
 from specshards.common.files import write_text
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
-from specshards.shards.format import SPLITS, Manifest
+from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.train import answers, figures, report
 from specshards.train import page as html
 from specshards.train.judgement import judge

@@ -24,9 +24,9 @@ from specshards.ingest.spectra.plots import flux_limits, strong_lines
 from specshards.ingest.spectra.schema import Spectrum
 from specshards.render import ImageConfig
 from specshards.render.wavelengths import where
-from specshards.shards.flux import Arrays
+from specshards.shards.format.flux import Arrays
+from specshards.shards.loader.stack import stack
 from specshards.shards.pictures import PictureBatch, pictures
-from specshards.shards.stack import stack
 from specshards.train.attention import Spread, attend, per_angstrom, per_token
 from specshards.train.classification import Classification
 from specshards.train.layers import SpectraModel

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.ingest.spectra.schema import CLASSES
-from specshards.shards.sky import close_pairs
-from specshards.shards.visits import LINK_ARCSEC
+from specshards.shards.write.sky import close_pairs
+from specshards.shards.write.visits import LINK_ARCSEC
 from specshards.train import metrics
 from specshards.train.baselines import Baselines
 from specshards.train.classification import Classification

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 class SpectraModel(Protocol):
     """A model that reads spectra, in eval mode, as `embed` and `explain` see it.
 
-    A batch has `flux`, `ivar` and `wavelength`, as `shards.batch.Stack` says; the model moves them to its own device.
+    A batch has `flux`, `ivar` and `wavelength`, as `shards.loader.batch.Stack` says; the model moves them to its own
+    device.
     """
 
     def represent(self, batch: Mapping[str, Any]) -> Tensor:

@@ -23,8 +23,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from specshards.common.errors import UsageError
 from specshards.shards import loader as shard_loader
-from specshards.shards.augment import parse_augment
-from specshards.shards.format import Manifest
+from specshards.shards.format.manifest import Manifest
+from specshards.shards.loader.augment import parse_augment
 from specshards.train import checkpoint
 from specshards.train.config import LoopConfig
 from specshards.train.meter import Meter, stop_on_interrupt

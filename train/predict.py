@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing
-from specshards.shards.format import MANIFEST, SPLITS, Manifest
+from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 from specshards.train.classification import Classification
 from specshards.train.conformal import intervals
 from specshards.train.evaluate import check_pictures

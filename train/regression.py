@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from specshards.shards.format import LabelStats
+from specshards.shards.format.manifest import LabelStats
 from specshards.train import metrics
 from specshards.train.heads import QUANTILES, Head, make_head
 from specshards.train.metrics import FloatArray

@@ -10,7 +10,7 @@ import numpy as np
 
 from specshards.common.errors import UsageError
 from specshards.shards import loader as shard_loader
-from specshards.shards.format import Manifest
+from specshards.shards.format.manifest import Manifest
 from specshards.train import answers
 from specshards.train.classification import Classification
 from specshards.train.metrics import FloatArray

@@ -18,7 +18,7 @@ from typing import Any
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import publish, sha256, write_text
-from specshards.shards.format import Manifest
+from specshards.shards.format.manifest import Manifest
 from specshards.train import checkpoint
 from specshards.train.baselines import Baselines
 from specshards.train.config import SEQUENCE_SIZES, TrainConfig

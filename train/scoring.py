@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
 from specshards.common.errors import UsageError
-from specshards.shards.format import LABELS
+from specshards.shards.format.manifest import LABELS
 from specshards.train.metrics import FloatArray
 from specshards.train.tasks import Task, masked_loss, split_logits
 

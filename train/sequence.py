@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, write_text
-from specshards.shards.batch import SpectraBatch
+from specshards.shards.loader.batch import SpectraBatch
 from specshards.train.attention import through
 from specshards.train.layers import Layer, arrays, ends, patches
 

@@ -12,8 +12,8 @@ import torch
 from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
+from specshards.shards.loader.stack import stack
 from specshards.shards.pictures import pictures
-from specshards.shards.stack import stack
 from specshards.train.run import Card
 from specshards.train.scoring import model_input
 

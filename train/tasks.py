@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from specshards.common.errors import UsageError
-from specshards.shards.format import Manifest, combine_stats
+from specshards.shards.format.manifest import Manifest, combine_stats
 from specshards.train.classification import FEWEST, Classification, types_present
 from specshards.train.config import TrainConfig
 from specshards.train.metrics import FloatArray

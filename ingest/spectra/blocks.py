@@ -25,8 +25,8 @@ from specshards.ingest.spectra.schema import CLASSES, BoolArray, Spectrum, log_g
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.common import placed
 from specshards.render.frame import framed
-from specshards.shards.flux import Arrays, Grid
-from specshards.shards.format import LABELS
+from specshards.shards.format.flux import Arrays, Grid
+from specshards.shards.format.manifest import LABELS
 
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
 _Z = LABELS.index("z")

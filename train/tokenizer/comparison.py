@@ -36,8 +36,8 @@ from tqdm import tqdm
 from specshards.common.errors import UsageError
 from specshards.common.files import write_text
 from specshards.shards import loader as shard_loader
-from specshards.shards.batch import SpectraBatch, Stack
-from specshards.shards.format import Manifest
+from specshards.shards.format.manifest import Manifest
+from specshards.shards.loader.batch import SpectraBatch, Stack
 from specshards.train.metrics import FloatArray
 from specshards.train.run import data_record
 from specshards.train.scoring import finite, make_accelerator, model_input

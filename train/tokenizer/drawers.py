@@ -1,8 +1,8 @@
 """Simple ways to draw a spectrum again, to hold a tokenizer against: a constant, a running median, components.
 
-Each is called with spectra on the CPU (`shards.batch.Stack`) and gives the flux that it believes every pixel to
-have, bad ones too: float32 `(B, N)`, in the spectrum's own unit. It looks at pixels with ivar above 0 alone; what it
-says of a spectrum without one, and behind the end of a spectrum, has no meaning.
+Each is called with spectra on the CPU (`shards.loader.batch.Stack`) and gives the flux that it believes every pixel
+to have, bad ones too: float32 `(B, N)`, in the spectrum's own unit. It looks at pixels with ivar above 0 alone; what
+it says of a spectrum without one, and behind the end of a spectrum, has no meaning.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from specshards.common.errors import UsageError
-from specshards.shards.batch import Stack
-from specshards.shards.stack import log_bins, resample
+from specshards.shards.loader.batch import Stack
+from specshards.shards.loader.stack import log_bins, resample
 from specshards.train.tokenizer.pixels import Pixels, scaled
 
 Drawer = Callable[[Stack], Tensor]

@@ -73,7 +73,7 @@ class Encoder(Parts):
         self.post_init()
 
     def forward(self, flux: Tensor, ivar: Tensor, wavelength: Tensor) -> Tokens:
-        """Tokens of B spectra of N pixels; see `shards.batch.Stack` for the arguments, float32 `(B, N)`."""
+        """Tokens of B spectra of N pixels; see `shards.loader.batch.Stack` for the arguments, float32 `(B, N)`."""
         tokens = self.embed(scaled(flux, ivar), wavelength)
         values = tokens.values
         for layer in self.layers:

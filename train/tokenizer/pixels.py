@@ -35,7 +35,7 @@ def scaled(flux: Tensor, ivar: Tensor, scale: Tensor | None = None) -> Pixels:
 
     Where noise or lines are larger than the median (faint galaxies and quasars), their width, as 1.4826 times the
     median absolute deviation, takes its place: a median near zero, or below it, is no scale. A spectrum whose good
-    pixels all have ivar 1 is one whose survey gives no errors (`shards.batch.Stack`).
+    pixels all have ivar 1 is one whose survey gives no errors (`shards.loader.batch.Stack`).
 
     Args:
         flux, ivar: float32 `(B, N)`; ivar 0 = bad.

@@ -20,8 +20,8 @@ from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.quarantine import write_quarantine
 from specshards.render.config import preset
+from specshards.shards.loader.stack import stack
 from specshards.shards.pictures import pictures
-from specshards.shards.stack import stack
 from specshards.train.layers import patches
 from specshards.train.scoring import make_accelerator
 from specshards.train.sources import KNOWN, nothing_read

@@ -1,0 +1,144 @@
+"""What the shards of a data set came to together: no object twice, none in two splits, an order that mixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.shards.check.result import ANEW, REMAKE, RERUN, Check, first
+from specshards.shards.check.shard import Findings, Spread
+from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord, key
+from specshards.shards.write.sky import iter_close_pairs
+
+#: Objects closer than this, in arcseconds, are taken for one: they must not lie in different splits.
+RADIUS = 1.0
+#: `Spread.share` above which, with so many train shards, the order counts as not mixed at all.
+_UNMIXED, _ENOUGH_SHARDS = 0.95, 8
+
+#: The checks of single shards, and what they say where every shard passes.
+_PASSED = {
+    "checksums": "sha256 of every tar, index and sidecar is the manifest's",
+    "tar": "tarfile reads every tar; samples whole, names safe, members one after another",
+    "index": "every name, offset and size is as tarfile finds it",
+    "images": "every sample decoded",
+    "labels": "every label equals the sidecar's, bit for bit",
+}
+
+
+class Overall:
+    """Takes the findings of shards, in whatever order they come, and judges: 26 bytes a sample."""
+
+    def __init__(self, manifest: Manifest, records: Sequence[ShardRecord]) -> None:
+        """For the `records` that are read; those of the manifest that are not among them are damaged."""
+        self._manifest, self._records = manifest, records
+        self._number = {record.name: number for number, record in enumerate(records)}
+        self._starts = np.cumsum([0, *(record.samples for record in records)])
+        samples = int(self._starts[-1])
+        splits = np.array([SPLITS.index(record.split) for record in records], np.int8)
+        self._split = np.repeat(splits, np.diff(self._starts))
+        self._rows = np.full(samples, -1, np.int64)
+        self._ra, self._dec = np.full(samples, np.nan), np.full(samples, np.nan)
+        self._seen = np.zeros(manifest.objects, bool)
+        self._twice: list[int] = []
+        self._faults: dict[str, list[tuple[int, str, str]]] = {}
+        self._moments: dict[int, npt.NDArray[np.float64]] = {}
+        self._spread: dict[int, Spread] = {}
+
+    def take(self, found: Findings) -> None:
+        """Add one shard."""
+        number = self._number[found.record.name]
+        # Bytes that changed are made again by a rerun; bytes that were wrong from the start would be kept.
+        mend = RERUN if "checksums" in found.faults else REMAKE
+        for name, fault in found.faults.items():
+            self._faults.setdefault(name, []).append((number, fault, mend))
+        rows = np.sort(found.rows)
+        twice = self._seen[rows]
+        twice[1:] |= rows[1:] == rows[:-1]
+        self._twice += rows[twice][:1].tolist()
+        self._seen[rows] = True
+        for whole, part in ((self._rows, found.rows), (self._ra, found.ra), (self._dec, found.dec)):
+            whole[self._starts[number] :][: len(part)] = part
+        if found.record.split == "train":
+            self._spread[number] = found.spread
+            if found.moments is not None:
+                self._moments[number] = found.moments
+
+    def checks(self) -> list[Check]:
+        """Every check, those of single shards first."""
+        return [*map(self._each, _PASSED), self._keys(), self._sky(), self._statistics(), self._mixing()]
+
+    def _each(self, name: str) -> Check:
+        faults = sorted(self._faults.get(name, []))
+        if faults:
+            return Check(name, False, first([fault for _, fault, _ in faults], "shards", faults[0][2]))
+        missing = len(self._manifest.shards) - len(self._records)
+        return Check(name, True, _PASSED[name] + (f"; damaged shards not read: {missing}" if missing else ""))
+
+    def _keys(self) -> Check:
+        """No object is there twice."""
+        if not self._twice:
+            return Check("keys", True, f"{int(self._seen.sum()):,} keys, no two alike")
+        row = min(self._twice)
+        places = dict.fromkeys(self._record(place).name for place in np.flatnonzero(self._rows == row).tolist())
+        return Check("keys", False, f"{' and '.join(places)}: key {key(row)} is there twice; {ANEW}")
+
+    def _record(self, place: int) -> ShardRecord:
+        return self._records[int(np.searchsorted(self._starts, place, "right")) - 1]
+
+    def _sky(self) -> Check:
+        """No object is in two splits; repeated visits, and one star in two surveys, count as one object."""
+        within = across = 0
+        nearest = (len(self._ra), 0)
+        for i, j in iter_close_pairs(self._ra, self._dec, RADIUS):
+            apart = self._split[i] != self._split[j]
+            within, across = within + int((~apart).sum()), across + int(apart.sum())
+            if apart.any():
+                nearest = min(nearest, *zip(i[apart].tolist(), j[apart].tolist(), strict=True))
+        text = f'{across:,} pairs within {RADIUS:g}" lie in different splits, {within:,} in one'
+        if not across:
+            return Check("sky", True, text)
+        places = " and ".join(f"{self._record(place).name} {key(self._rows[place])}" for place in nearest)
+        return Check("sky", False, f"{places}: {text}; {ANEW}")
+
+    def _statistics(self) -> Check:
+        """The label statistics of the manifest are those of the train split's label vectors, and of no others."""
+        train, name = self._manifest.split("train"), "statistics"
+        if not train or len(self._moments) < len(train):
+            why = "not every train shard could be read" if train else "no train split"
+            return Check(name, True, f"not checked: {why}", note=True)
+        moments = np.stack([self._moments[number] for number in sorted(self._moments)])
+        count, total, squares = moments[:, :3].sum(axis=0)
+        least, greatest = moments[:, 3].min(axis=0), moments[:, 4].max(axis=0)
+        with np.errstate(all="ignore"):  # labels that no sample has, and damaged vectors
+            mean = total / count
+            std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        for column, label in enumerate(self._manifest.labels):
+            stats = self._manifest.label_stats.get(label)
+            found = np.array([mean[column], std[column], least[column], greatest[column]])
+            if stats is None or stats.count != count[column]:
+                fault = f"{int(count[column]):,} samples have it"
+            elif count[column] and not _alike(found, np.array([stats.mean, stats.std, stats.min, stats.max])):
+                fault = "mean, std, min, max are {:.6g}, {:.6g}, {:.6g}, {:.6g}".format(*found)
+            else:
+                continue
+            return Check(name, False, f"{MANIFEST}: label_stats of {label}: {fault} in train; {RERUN}")
+        return Check(name, True, "label_stats are those of the train split")
+
+    def _mixing(self) -> Check:
+        """How well the train split's order mixes the input; see `Spread`."""
+        spread = sum((self._spread[number] for number in sorted(self._spread)), Spread())
+        text = (
+            f"{spread.share:.3f} of the variance of the source row lies between stretches of a tar "
+            f"(random order {spread.random:.3f}, the input's order 1)"
+        )
+        if spread.share > _UNMIXED and len(self._spread) >= _ENOUGH_SHARDS:
+            why = "the train shards are not mixed; smaller row groups in the spectra or more samples per shard help"
+            return Check("mixing", False, f"train: {text}: {why}")
+        return Check("mixing", True, text, note=True)
+
+
+def _alike(found: npt.NDArray[np.float64], said: npt.NDArray[np.float64]) -> bool:
+    # Sums in another order differ in the last digits, and a mean near 0 more than that.
+    return bool(np.allclose(found, said, rtol=1e-6, atol=1e-6 * float(np.abs(found).max())))

@@ -1,0 +1,194 @@
+"""Is a shard folder whole and sound? Fast: what the manifest says is there. Deep: every byte read and compared.
+
+Each check gives one `Check`, passed or not, so that a report can be printed, counted or stored. What a failed check
+says names the file, and the sample and byte where there is one, and what mends it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specshards.common.errors import JobError, UsageError, is_environment
+from specshards.common.jobs import Engine, run_tasks
+from specshards.shards.check.dataset import Overall
+from specshards.shards.check.result import RERUN, Check, first
+from specshards.shards.check.shard import Task, examine
+from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord
+
+__all__ = ["Check", "verify"]
+
+
+def verify(folder: Path, *, deep: bool = False, engine: Engine | None = None) -> tuple[Check, ...]:
+    """Check a shard folder; nothing in it is changed.
+
+    A fast check opens footers and first lines: seconds for millions of samples. A deep one also reads every byte of
+    every shard that the fast one found whole, one task a shard; this process keeps 26 bytes a sample.
+
+    Raises:
+        UsageError: no such folder. JobError: a worker or the environment failed.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; name the folder of a data set, with {MANIFEST} in it")
+    try:
+        manifest = Manifest.load(folder)
+        _sensible(manifest, folder)
+    except (UsageError, JobError) as error:
+        return (Check("manifest", False, str(error)),)
+    about = f"format version {manifest.format_version}, {len(manifest.shards):,} shards"
+    files, whole = _files(folder, manifest)
+    checks = [
+        Check("manifest", True, about + (", MOCK data" if manifest.mock else "")),
+        _account(folder, manifest), files, _strays(folder, manifest), _classes(manifest),
+    ]  # fmt: skip
+    if deep:
+        checks += _deep(folder, manifest, whole, engine or Engine())
+    return (*checks, _balance(manifest))
+
+
+def _sensible(manifest: Manifest, folder: Path) -> None:
+    """Names are about to be opened: none may lead out of the folder."""
+    seen: set[str] = set()
+    for record in manifest.shards:
+        name = re.fullmatch(r"(\w+)/(\w+)-\d{6,}\.tar", record.name)
+        if record.split not in SPLITS or name is None or {*name.groups()} != {record.split}:
+            raise JobError(f"{folder / MANIFEST}: {record.name!r} is not the name of a shard; {RERUN}")
+        if record.samples < 1 or record.name in seen:
+            raise JobError(f"{folder / MANIFEST}: {record.name} is empty or there twice; {RERUN}")
+        seen.add(record.name)
+
+
+def _account(folder: Path, manifest: Manifest) -> Check:
+    """Every object is a sample or a quarantine row."""
+    samples, quarantined, name = manifest.samples(), manifest.quarantined, "account"
+    text = f"{manifest.objects:,} objects = {samples:,} samples + {quarantined:,} quarantined"
+    if manifest.left_out:
+        text += f" + {manifest.left_out:,} left out"
+    if samples + quarantined + manifest.left_out != manifest.objects:
+        return Check(name, False, f"{MANIFEST}: not true that {text}; {RERUN}")
+    rows, fault = _rows(folder / "quarantine.parquet")
+    if fault or rows != quarantined:
+        why = fault or f"{rows:,} rows where the manifest says {quarantined:,}"
+        return Check(name, False, f"quarantine.parquet: {why}; {RERUN}")
+    return Check(name, True, text)
+
+
+def _files(folder: Path, manifest: Manifest) -> tuple[Check, list[ShardRecord]]:
+    """Every shard's three files are there, of the right size; and the shards of which that is true."""
+    faults, whole = [], []
+    for record in manifest.shards:
+        fault = _incomplete(folder, record)
+        if fault is None:
+            whole.append(record)
+        else:
+            faults.append(fault)
+    total = sum(record.bytes for record in manifest.shards)
+    text = f"{len(manifest.shards):,} tars ({total / 1e6:,.1f} MB) with index and sidecar, of the right length"
+    return Check("files", not faults, first(faults, "shards", RERUN) if faults else text), whole
+
+
+def _incomplete(folder: Path, record: ShardRecord) -> str | None:
+    """What is wrong with the size of a shard's files; None where nothing is."""
+    stem = record.name.removesuffix(".tar")
+    try:
+        size = record.path(folder).stat().st_size
+    except FileNotFoundError:
+        return f"{record.name}: missing"
+    if size != record.bytes:
+        return f"{record.name}: {size:,} bytes where the manifest says {record.bytes:,}"
+    try:
+        content = record.index(folder).read_bytes()
+    except FileNotFoundError:
+        return f"{stem}.idx: missing"
+    if content.partition(b"\n")[0] != b"v1.2 %d" % record.samples or content.count(b"\n") != record.samples + 1:
+        return f"{stem}.idx: not a whole DALI index v1.2 of {record.samples} samples"
+    rows, fault = _rows(record.sidecar(folder))
+    if fault or rows != record.samples:
+        return f"{stem}.parquet: {fault or f'{rows} rows where the manifest says {record.samples} samples'}"
+    return None
+
+
+def _rows(path: Path) -> tuple[int, str | None]:
+    """Rows of a Parquet file by its footer, or what is wrong with it."""
+    try:
+        return pq.read_metadata(path).num_rows, None
+    except FileNotFoundError:
+        return 0, "missing"
+    except (pa.ArrowException, OSError) as error:
+        if is_environment(error):
+            raise
+        return 0, "damaged Parquet"
+
+
+def _strays(folder: Path, manifest: Manifest) -> Check:
+    """Readers that take every tar of a folder must find ours alone; hidden temporaries are only worth knowing."""
+    known = {path(folder) for record in manifest.shards for path in (record.path, record.index, record.sidecar)}
+    found = [path for split in SPLITS for path in sorted((folder / split).rglob("*")) if path.is_file()]
+    strange = [path.relative_to(folder).as_posix() for path in found if path not in known]
+    visible = [name for name in strange if not Path(name).name.startswith(".")]
+    if visible:
+        mend = "remove it: readers that take every file of a folder would read it"
+        return Check("strays", False, first([f"{visible[0]}: not of this data set", *visible[1:]], "files", mend))
+    if strange:
+        left = first([f"{strange[0]}: left by a job that was stopped", *strange[1:]], "hidden files")
+        return Check("strays", True, left, note=True)
+    return Check("strays", True, "no file in the split folders that the manifest does not name")
+
+
+def _classes(manifest: Manifest) -> Check:
+    """The counts per class are of known classes and add up to the samples."""
+    for record in manifest.shards:
+        unknown = set(record.classes) - {*manifest.classes, "unlabelled"}
+        if unknown or sum(record.classes.values()) != record.samples:
+            why = f"unknown {sorted(unknown)[0]}" if unknown else f"they are not {record.samples} samples"
+            return Check("classes", False, f"{MANIFEST}: class counts of {record.name}: {why}; {RERUN}")
+    counts = {name: sum(record.classes.get(name, 0) for record in manifest.shards) for name in _names(manifest)}
+    return Check("classes", True, ", ".join(f"{n:,} {name}" for name, n in counts.items() if n) or "none")
+
+
+def _balance(manifest: Manifest) -> Check:
+    """The classes' shares in each split, and the shard or split that differs most from the whole.
+
+    In units of the standard deviation that drawing each sample at random would give. Objects of one class lie
+    together in many inputs, so that this is for reading, and nothing to fail.
+    """
+    names, n = _names(manifest), max(1, manifest.samples())
+    share = {name: sum(record.classes.get(name, 0) for record in manifest.shards) / n for name in names}
+    lines, groups = [], []
+    for split in SPLITS:
+        counts, samples = manifest.class_counts(split), manifest.samples(split)
+        groups.append((split, samples, counts))
+        shares = " ".join(f"{name} {counts.get(name, 0) / max(1, samples):.1%}" for name in names if share[name])
+        lines.append(f"{split} {shares}")
+    groups += [(record.name, record.samples, record.classes) for record in manifest.shards]
+    worst = (0.0, "")
+    for where, samples, counts in groups:
+        for name, p in share.items():
+            if 0 < p < 1 and samples:
+                k = counts.get(name, 0)
+                sigma = (k - samples * p) / np.sqrt(samples * p * (1 - p))
+                text = f"{where} has {k:,} {name} where {samples * p:,.0f} are expected ({sigma:+.1f} sigma)"
+                worst = max(worst, (abs(sigma), text))
+    if worst[1]:
+        lines.append(f"most unlike the whole: {worst[1]}")
+    return Check("balance", True, "; ".join(lines), note=True)
+
+
+def _names(manifest: Manifest) -> list[str]:
+    return [*manifest.classes, "unlabelled"]
+
+
+def _deep(folder: Path, manifest: Manifest, whole: Sequence[ShardRecord], engine: Engine) -> list[Check]:
+    """Read every whole shard, and judge each of them, and all together."""
+    shared = (manifest.config, manifest.objects, manifest.classes, manifest.surveys, manifest.labels)
+    tasks = [Task(str(folder), record, *shared) for record in whole]
+    overall = Overall(manifest, whole)
+    sizes = [record.samples for record in whole]
+    for found in run_tasks(examine, tasks, engine, describe="verify", unit="img", sizes=sizes):
+        overall.take(found)
+    return overall.checks()

@@ -1,0 +1,168 @@
+"""How a sample lies in a tar: four encodings behind one interface.
+
+`png`   the renderer's code array, lossless: one pixel per flux bin for map2d, the picture itself for the line images.
+`pnm`   the same array behind a header of fixed length, for loading without a decoder.
+`jpeg`  the full-size RGB picture, 4:4:4, for hardware decoders and for other people's tools.
+`flux`  the spectrum itself; the loader draws any picture of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from specshards.render import Renderer
+from specshards.shards.format import flux
+from specshards.shards.format.flux import Arrays, Grid
+from specshards.shards.format.png import encode_png
+
+Codes = npt.NDArray[np.uint8]
+Payload = bytes | Codes
+
+
+class Encoding(ABC):
+    """One encoding of one picture; made once, used for many samples, also from several threads.
+
+    Attributes:
+        name: as in `ENCODINGS`, in a manifest and on a command line.
+        about: one line for people.
+        extension: of the sample's member.
+        shape: of the uint8 array that `decode` gives; None where it gives a spectrum, still to be drawn.
+        header: what comes before the array's own bytes, the same in every sample; None where they must be decoded.
+        full_size: `decode` gives the RGB picture; else what the renderer's `expand` makes it from.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    full_size: ClassVar[bool] = False
+    extension: str
+    shape: tuple[int, ...] | None
+    header: bytes | None = None
+
+    def __init__(self, drawer: Renderer, quality: int = 95) -> None:
+        """For the pictures of `drawer`; `quality` is that of JPEG, 90 to 100."""
+        self.drawer, self.quality = drawer, quality
+        self.shape = drawer.code_shape
+
+    @abstractmethod
+    def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
+        """A sample's bytes.
+
+        Args:
+            codes: uint8 of the renderer's `code_shape`, drawn from `spectrum`.
+            spectrum: flux, ivar, wavelength and mask, `(N,)` each (see `SpectraBlock.arrays`).
+            grid: coefficients that give the wavelengths, where there are some.
+        """
+
+    @abstractmethod
+    def decode(self, payload: Payload) -> Any:
+        """What was encoded: uint8 of `shape`, or `Arrays` for `shape` None.
+
+        Raises:
+            ValueError: not a payload of this encoding and picture; the message is the reason.
+        """
+
+    def _checked(self, array: Codes) -> Codes:
+        if array.shape != self.shape:
+            raise ValueError(f"a picture of {_size(array.shape)} instead of {_size(self.shape or ())}")
+        return array
+
+
+class Png(Encoding):
+    """Lossless and small."""
+
+    name, about, extension = "png", "lossless, compact, drawn once", "png"
+
+    def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
+        """A PNG of the codes."""
+        return encode_png(codes, noisy=self.drawer.config.image == "map2d")
+
+    def decode(self, payload: Payload) -> Codes:
+        """The codes."""
+        gray = len(self.drawer.code_shape) == 2
+        flag = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB
+        image = cv2.imdecode(np.frombuffer(payload, np.uint8), flag) if len(payload) else None
+        if image is None:
+            raise ValueError("not a readable PNG")
+        return self._checked(np.asarray(image, dtype=np.uint8))
+
+
+class Pnm(Encoding):
+    """Lossless and nothing to decode: binary PGM (P5) for gray codes, PPM (P6) for RGB ones, as Netpbm defines them.
+
+    Netpbm allows leading zeros, so that the header of every size up to 9999 pixels has one length.
+    """
+
+    name, about = "pnm", "lossless, not compressed: loads fastest, meant for map2d"
+    header: bytes
+
+    def __init__(self, drawer: Renderer, quality: int = 95) -> None:
+        super().__init__(drawer, quality)
+        height, width, *channels = drawer.code_shape
+        self.extension = "ppm" if channels else "pgm"
+        self.header = b"P%d\n%04d %04d\n255\n" % (6 if channels else 5, width, height)
+
+    def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
+        """The header and the codes."""
+        return self.header + codes.tobytes()
+
+    def decode(self, payload: Payload) -> Codes:
+        """The codes, a view of the payload."""
+        if bytes(payload[: len(self.header)]) != self.header:
+            raise ValueError(f"not a PNM of {_size(self.drawer.code_shape)}")
+        array: Codes = np.frombuffer(payload, np.uint8, offset=len(self.header))
+        if array.size != np.prod(self.drawer.code_shape):
+            raise ValueError("cut short, or too long")
+        return array.reshape(self.drawer.code_shape)
+
+
+class Jpeg(Encoding):
+    """The picture as others want it, nearly lossless.
+
+    4:2:0 would halve the colour's resolution, and cost a map of real spectra 8 to 10 dB.
+    """
+
+    name, about, extension, full_size = "jpeg", "full-size RGB, 4:4:4, nearly lossless", "jpg", True
+
+    def __init__(self, drawer: Renderer, quality: int = 95) -> None:
+        super().__init__(drawer, quality)
+        self.shape = (drawer.config.size, drawer.config.size, 3)
+
+    def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
+        """A baseline JPEG of the expanded picture, with the colour at full resolution."""
+        picture = np.ascontiguousarray(self.drawer.expand(codes))
+        return simplejpeg.encode_jpeg(picture, quality=self.quality, colorspace="RGB", colorsubsampling="444")
+
+    def decode(self, payload: Payload) -> Codes:
+        """The picture, RGB."""
+        return self._checked(simplejpeg.decode_jpeg(payload, colorspace="RGB"))
+
+
+class Flux(Encoding):
+    """The spectrum: one data set for every picture."""
+
+    name, about, extension = "flux", "the spectrum itself: any picture, drawn while loading", "flux.npy"
+
+    def __init__(self, drawer: Renderer, quality: int = 95) -> None:
+        super().__init__(drawer, quality)
+        self.shape = None
+
+    def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
+        """The record of `shards.format.flux`."""
+        return flux.pack(*spectrum, grid)
+
+    def decode(self, payload: Payload) -> Arrays:
+        """Flux, ivar, wavelength and mask; bytes after the record's end are left alone."""
+        return flux.parse(payload)
+
+
+ENCODINGS: dict[str, type[Encoding]] = {kind.name: kind for kind in (Png, Pnm, Jpeg, Flux)}
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

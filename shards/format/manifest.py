@@ -1,0 +1,264 @@
+"""The shard format, version 1: sample, label vector, manifest. `docs/shard-format.md` says it for other readers.
+
+<folder>/manifest.json                     written last; a folder without it is not finished
+<folder>/<split>/<split>-000000.tar        samples: <key>.<extension of the encoding>, then <key>.npy
+<folder>/<split>/<split>-000000.idx        DALI index v1.2
+<folder>/<split>/<split>-000000.parquet    one row per sample, in the tar's order
+<folder>/quarantine.parquet                one row per object that gave no sample
+<folder>/report.html                       all of it for people; no reader needs it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.common.errors import JobError, UsageError
+from specshards.ingest.spectra.schema import PROGRAM_VERSION
+from specshards.render import ImageConfig
+from specshards.shards.format.encoding import ENCODINGS
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+MANIFEST = "manifest.json"
+PAGE = "report.html"
+
+#: The label vector of every sample: float64, NaN = missing. `class` and `survey` are positions in the manifest's
+#: `classes` and `surveys`.
+LABELS = ("class", "survey", "z", "z_err", "zwarning", "teff", "teff_err", "logg", "logg_err", "feh", "feh_err",
+          "sn_median", "ra", "dec")  # fmt: skip
+NPY_HEADER_BYTES = 128
+KEY_DIGITS = 10
+
+
+def key(row: int) -> str:
+    """The sample key of global row number `row`: zero-padded, no dots."""
+    return f"{row:0{KEY_DIGITS}d}"
+
+
+def label_npy(labels: npt.NDArray[np.float64]) -> bytes:
+    """`labels`, float64 `(len(LABELS),)`, as a .npy file whose header is exactly `NPY_HEADER_BYTES` long.
+
+    The fixed length lets a DALI pipeline slice the header off without parsing it.
+    """
+    return _npy_header(len(labels)) + np.ascontiguousarray(labels, dtype="<f8").tobytes()
+
+
+@lru_cache
+def _npy_header(n: int) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.zeros(n, "<f8"), version=(1, 0), allow_pickle=False)
+    header = buffer.getvalue()[: -8 * n]
+    if len(header) != NPY_HEADER_BYTES:
+        raise AssertionError("numpy no longer writes a 128-byte header for a short float64 vector")
+    return header
+
+
+@dataclass(frozen=True)
+class ShardConfig:
+    """What decides the bytes of a shard folder.
+
+    Attributes:
+        image: which picture, at which size, through which window and scale.
+        encoding: `png`, `pnm`, `jpeg` or `flux`; see `shards.format.encoding`.
+        jpeg_quality: 90 to 100.
+        samples_per_shard: aimed at; whole row groups make a shard, so that each is read once.
+        split: shares of train, val and test over cells of the sky.
+        split_nside: HEALPix nside of those cells (64: 0.92 degrees).
+        seed: of the split, of the order of row groups and of rows.
+    """
+
+    image: ImageConfig = field(default_factory=ImageConfig)
+    encoding: str = "png"
+    jpeg_quality: int = 95
+    samples_per_shard: int = 8192
+    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    split_nside: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the fields; UsageError names the field and what is allowed."""
+        if self.encoding not in ENCODINGS:
+            raise UsageError(f"unknown ENCODING={self.encoding}: choose {', '.join(ENCODINGS)}")
+        if not 90 <= self.jpeg_quality <= 100:
+            raise UsageError(f"jpeg_quality={self.jpeg_quality}: give 90 to 100; less blurs the lines of a spectrum")
+        if len(self.split) != 3 or min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9:
+            raise UsageError(f"split={self.split}: give three shares, train, val, test, that add up to 1")
+        if self.samples_per_shard < 1:
+            raise UsageError(f"samples_per_shard={self.samples_per_shard}: give a positive number")
+        if self.split_nside < 1 or self.split_nside & (self.split_nside - 1):
+            raise UsageError(f"split_nside={self.split_nside}: give a power of two")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return {**asdict(self), "image": self.image.to_dict(), "split": list(self.split)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ShardConfig:
+        """The inverse of `to_dict`."""
+        return cls(**{**content, "image": ImageConfig.from_dict(content["image"]), "split": tuple(content["split"])})
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One tar: `name` is relative to the data set's folder, such as `train/train-000003.tar`."""
+
+    split: str
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    index_sha256: str
+    sidecar_sha256: str
+    classes: dict[str, int] = field(default_factory=dict)
+
+    def path(self, folder: Path) -> Path:
+        """The tar."""
+        return folder / self.name
+
+    def index(self, folder: Path) -> Path:
+        """The DALI index beside the tar."""
+        return (folder / self.name).with_suffix(".idx")
+
+    def sidecar(self, folder: Path) -> Path:
+        """The Parquet file beside the tar."""
+        return (folder / self.name).with_suffix(".parquet")
+
+
+@dataclass(frozen=True)
+class LabelStats:
+    """Statistics of one label over the objects of the **train split** that have it (NaN where none has)."""
+
+    count: int
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json`: all that a reader must know, written when everything else is in place.
+
+    Attributes:
+        input_fingerprint: sha256 over the spectra files' names, sizes and footers.
+        objects: rows of the input; samples over all splits + quarantined + left_out = objects.
+        left_out: objects that a filter did not choose.
+        label_stats: of the train split only.
+        mock: True when any object is of a mock survey.
+        made_from: for a data set made from others: their fingerprints, objects and filter.
+    """
+
+    config: ShardConfig
+    input_fingerprint: str
+    objects: int
+    quarantined: int
+    classes: tuple[str, ...]
+    surveys: tuple[str, ...]
+    shards: tuple[ShardRecord, ...]
+    label_stats: dict[str, LabelStats]
+    mock: bool
+    left_out: int = 0
+    made_from: tuple[dict[str, Any], ...] = ()
+    labels: tuple[str, ...] = LABELS
+    format_version: int = FORMAT_VERSION
+    program_version: str = PROGRAM_VERSION
+
+    def split(self, name: str) -> tuple[ShardRecord, ...]:
+        """The shards of one split, in order."""
+        return tuple(shard for shard in self.shards if shard.split == name)
+
+    def samples(self, split: str | None = None) -> int:
+        """Number of samples of one split, or of all."""
+        return sum(shard.samples for shard in self.shards if split in (None, shard.split))
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Objects per class name in a split (`unlabelled` for those without one), from the shards' records."""
+        counts: dict[str, int] = {}
+        for shard in self.split(split):
+            for name, n in shard.classes.items():
+                counts[name] = counts.get(name, 0) + n
+        return counts
+
+    def fingerprint(self) -> str:
+        """sha256 of the content: equal for equal data sets, wherever they lie."""
+        return hashlib.sha256(self.dumps().encode()).hexdigest()
+
+    def dumps(self) -> str:
+        """The JSON text, with a fixed order and layout. NaN statistics become null."""
+        content = {**asdict(self), "config": self.config.to_dict()}
+        content["label_stats"] = {
+            name: {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in asdict(stats).items()}
+            for name, stats in self.label_stats.items()
+        }
+        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `folder/manifest.json`.
+
+        Raises:
+            UsageError: no manifest there. JobError: not one that this version can read.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise UsageError(f"{folder}: no {MANIFEST} there; run `make shards` first, or name its folder")
+        try:
+            content = json.loads(path.read_text())
+            version = int(content["format_version"])
+            if version > FORMAT_VERSION:
+                raise JobError(
+                    f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it"
+                )
+            _refuse_newer(path, content)
+            stats = {
+                name: LabelStats(
+                    values.pop("count"), **{k: float("nan") if v is None else v for k, v in values.items()}
+                )
+                for name, values in content.pop("label_stats").items()
+            }
+            shards = tuple(ShardRecord(**record) for record in content.pop("shards"))
+            config = ShardConfig.from_dict(content.pop("config"))
+            for name in ("classes", "surveys", "labels", "made_from"):
+                content[name] = tuple(content.get(name, ()))
+            return cls(config=config, shards=shards, label_stats=stats, **content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError(f"{path}: not a manifest of this program ({error}); make the shards again") from error
+
+
+def _refuse_newer(path: Path, content: dict[str, Any]) -> None:
+    """JobError that names the first key of a manifest that this version does not know."""
+    config = content["config"]
+    for prefix, kind, parts in (
+        ("", Manifest, [content]),
+        ("config.", ShardConfig, [config]),
+        ("config.image.", ImageConfig, [config["image"]]),
+        ("shards.", ShardRecord, content["shards"]),
+        ("label_stats.", LabelStats, content["label_stats"].values()),
+    ):
+        known = {item.name for item in fields(kind)}
+        for name in sorted({name for part in parts for name in part} - known):
+            raise JobError(
+                f"{path}: {prefix}{name} is a key of a newer version (written by {content.get('program_version')}, "
+                f"this is {PROGRAM_VERSION}); update this program"
+            )
+
+
+def combine_stats(many: Sequence[LabelStats]) -> LabelStats:
+    """Statistics of the union of disjoint sets, from their statistics."""
+    filled = [stats for stats in many if stats.count]
+    count = sum(stats.count for stats in filled)
+    if not count:
+        return LabelStats(0, *([float("nan")] * 4))
+    mean = sum(s.count * s.mean for s in filled) / count
+    variance = sum(s.count * (s.std**2 + (s.mean - mean) ** 2) for s in filled) / count
+    return LabelStats(count, mean, float(np.sqrt(variance)), min(s.min for s in filled), max(s.max for s in filled))

@@ -1,0 +1,23 @@
+"""Batches of pictures, or of spectra, with their labels, from one data set or several, exactly once per epoch.
+
+from specshards.shards import loader
+
+for batch in loader.open("data/lamost/shards/map2d", "train", batch_size=64):
+    batch["pixel_values"]     # uint8 (B, 3, S, S)
+
+loader          `open` and `Loader`: from local disk, resumable
+stream          batches from any address, in the order of the shards
+batch           what both give
+mixing          several data sets: do they fit, and with what shares
+order           which sample stands where in an epoch
+archive         the bytes of a split's samples
+decode, dali    from bytes to arrays: threads of our own, or NVIDIA DALI
+augment         small changes, anew every epoch
+paint           arrays or spectra to RGB tensors
+stack           spectra side by side, not drawn
+"""
+
+from specshards.shards.loader.batch import Batch, SpectraBatch, Stack
+from specshards.shards.loader.loader import BACKENDS, ON_ERROR, VIEWS, Loader, open
+
+__all__ = ["BACKENDS", "ON_ERROR", "VIEWS", "Batch", "Loader", "SpectraBatch", "Stack", "open"]

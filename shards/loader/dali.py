@@ -1,0 +1,74 @@
+"""Decoding batches of PNG and JPEG with NVIDIA DALI: on the CPU, or JPEG on the GPU with nvJPEG.
+
+DALI is given bytes and gives back pictures. Which samples, in what order, stays with `shards.loader.order`: DALI's
+own webdataset reader shuffles through a small buffer in a fixed order of shards, cannot leave out or name a damaged
+sample, and keeps its position in a checkpoint that it accepts for other data too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from specshards.shards.format.encoding import Encoding
+from specshards.shards.loader.decode import Payloads, PlainDecoder, Stored
+
+
+class DaliDecoder:
+    """One decoding pipeline, run a batch at a time; a batch that it cannot decode is looked at sample by sample."""
+
+    def __init__(self, encoding: Encoding, batch_size: int, threads: int, device: str) -> None:
+        self._encoding, self._batch_size, self._threads, self._device = encoding, batch_size, threads, device
+        # PNG has no decoder on the GPU: it moves there as small code arrays instead.
+        self._on_gpu = device.startswith("cuda") and encoding.full_size
+        self._plain = PlainDecoder(encoding, threads)
+        self._pipeline = self._build()
+
+    def _build(self) -> Any:
+        import nvidia.dali.fn as fn
+        from nvidia.dali import pipeline_def, types
+
+        gray = len(self._encoding.shape or ()) == 2
+        # At 224 x 224 nvJPEG's default leaves Huffman decoding to the CPU even in "mixed".
+        options: dict[str, Any] = {"hybrid_huffman_threshold": 0} if self._on_gpu else {}
+
+        @pipeline_def
+        def pipeline() -> Any:
+            payload = fn.external_source(name="payload", dtype=types.UINT8, ndim=1)
+            return fn.decoders.image(
+                payload, device="mixed" if self._on_gpu else "cpu",
+                output_type=types.GRAY if gray else types.RGB, **options,
+            )  # fmt: skip
+
+        built = pipeline(
+            batch_size=self._batch_size, num_threads=self._threads, prefetch_queue_depth=1,
+            device_id=int(self._device.partition(":")[2] or 0) if self._on_gpu else None,
+        )  # fmt: skip
+        built.build()
+        return built
+
+    def __call__(self, payloads: Payloads) -> Stored:
+        """The pictures, uint8 `(B, *encoding.shape)`: numpy, or for JPEG on a GPU a torch tensor there."""
+        shape = (len(payloads), *(self._encoding.shape or ()))
+        try:
+            if not all(map(len, payloads)):
+                raise RuntimeError("an empty payload")  # DALI would stop at it, too
+            self._pipeline.feed_input("payload", list(payloads))
+            (pictures,) = self._pipeline.run()
+            tensor = pictures.as_tensor()
+            if not self._on_gpu:
+                return np.array(tensor).reshape(shape), {}
+            import torch
+
+            # The pipeline writes into the same memory at its next run.
+            return torch.utils.dlpack.from_dlpack(tensor).clone().reshape(shape), {}
+        except (RuntimeError, ValueError):
+            # DALI seldom says which sample it was, and a pipeline that has failed once is of no more use.
+            self._pipeline = self._build()
+            return self._plain(payloads)
+
+    def close(self) -> None:
+        """Drop the pipeline, and with it its threads and buffers."""
+        self._pipeline = None
+        self._plain.close()

@@ -1,0 +1,397 @@
+"""The loader: batches of pictures, or of spectra, and labels from one data set or several, exactly once per epoch.
+
+for batch in loader.open("data/lamost/shards/map2d", "train", batch_size=64):
+    batch["pixel_values"]     # uint8 (B, 3, S, S)
+    batch["labels"]["z"]      # float64 (B,), NaN = missing
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import is_remote, location
+from specshards.common.jobs import cores
+from specshards.render import ImageConfig, renderer
+from specshards.shards.format.archive import Archive, check_files, read_sidecars
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import SPLITS, Manifest
+from specshards.shards.loader.augment import Augmentation
+from specshards.shards.loader.batch import Batch as Batch
+from specshards.shards.loader.batch import Decoded
+from specshards.shards.loader.batch import SpectraBatch as SpectraBatch
+from specshards.shards.loader.decode import dali_is_here, make_decoder
+from specshards.shards.loader.mixing import agreed, make_weights
+from specshards.shards.loader.order import EpochOrder
+from specshards.shards.loader.paint import CannotDrawError, Painter
+from specshards.shards.loader.stack import Stacker
+
+BACKENDS = ("dali", "plain")
+ON_ERROR = ("stop", "skip")
+VIEWS = ("picture", "spectra")
+#: Batches that are made ready while the consumer works on one.
+_AHEAD = 2
+
+
+def open(
+    folders: str | Path | Sequence[str | Path],
+    split: str,
+    batch_size: int,
+    *,
+    image: ImageConfig | None = None,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    view: str = "picture",
+    device: str = "cpu",
+    backend: str | None = None,
+    shuffle: bool | None = None,
+    weights: Sequence[float] | None = None,
+    balance: str | None = None,
+    augment: Augmentation | None = None,
+    on_error: str = "stop",
+    threads: int | None = None,
+) -> Loader:
+    """Open one split of one or several data sets of the same image configuration.
+
+    Args:
+        folders: shard folders (those that hold `manifest.json`), on local disk; see `shards.loader.stream` for
+        others. split: `train`, `val` or `test`. image: the picture; by default the one that the data sets were made
+        for. Another only where they hold spectra
+            (encoding `flux`).
+        rank, world_size: this process and how many share the epoch.
+        view: `picture`, or `spectra`: batches are `SpectraBatch`, each spectrum on its own wavelengths;
+            only where the data sets hold spectra.
+        device: `cpu`, `cuda` or `cuda:N`; pictures are decoded, drawn and coloured there as far as that is possible.
+        backend: `dali` or `plain`; by default DALI where it is installed. The samples, and their order, are the same.
+        shuffle: by default for `train` only.
+        weights: the share of each data set in an epoch; by default as large as they are. The epoch keeps its length,
+            and samples stand in it more than once, or not at all.
+        balance: `class` draws each class equally often.
+        augment: changes spectra or codes before they are drawn or coloured; see `shards.loader.augment`.
+        on_error: `stop` at a damaged sample, or `skip` it: it is marked not `valid`, counted in `skipped`, and named
+            once on standard error.
+        threads: decoding threads; all cores by default.
+
+    Raises:
+        UsageError: unknown split, backend or policy, an empty split, data sets that do not fit together, or not
+            `image`. JobError: missing or cut files; while iterating, a damaged sample or a spectrum that `image`
+            cannot show.
+    """
+    many = [folders] if isinstance(folders, str | Path) else list(folders)
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split}: choose {', '.join(SPLITS)}")
+    backend = backend or ("dali" if dali_is_here() else "plain")
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend}: choose {' or '.join(BACKENDS)}")
+    if backend == "dali" and not dali_is_here():
+        raise UsageError("NVIDIA DALI is not installed (it exists for Linux only); choose backend plain")
+    if on_error not in ON_ERROR:
+        raise UsageError(f"unknown on_error {on_error}: choose {' or '.join(ON_ERROR)}")
+    if view not in VIEWS:
+        raise UsageError(f"unknown view {view}: choose {' or '.join(VIEWS)}")
+    if batch_size < 1 or not 0 <= rank < world_size:
+        raise UsageError(f"batch_size {batch_size}, rank {rank}, world_size {world_size}: not a possible loader")
+    options = _Options(
+        split, batch_size, seed, rank, world_size, view, device, backend,
+        split == "train" if shuffle is None else shuffle, None if weights is None else tuple(weights), balance,
+        on_error, threads or cores(),
+    )  # fmt: skip
+    for folder in many:
+        if is_remote(location(folder)):
+            raise UsageError(f"{folder}: is not on local disk; use `shards.loader.stream`, or copy the data set here")
+    return Loader([Path(folder) for folder in many], options, image, augment)
+
+
+@dataclass(frozen=True)
+class _Options:
+    split: str
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    view: str
+    device: str
+    backend: str
+    shuffle: bool
+    weights: tuple[float, ...] | None
+    balance: str | None
+    on_error: str
+    threads: int
+
+
+class Loader:
+    """Iterable over the batches of one epoch after another; its state can be saved after any batch.
+
+    Attributes:
+        manifests: of the data sets, in the order given.
+        image: the picture.
+        surveys: names that the `survey` label counts in, over all data sets.
+        labels: names of the labels of a batch.
+        samples: of an epoch, over all ranks.
+        skipped: damaged samples left out so far.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], options: _Options, image: ImageConfig | None, augment: Augmentation | None
+    ) -> None:
+        """See `open`, which checks the options."""
+        self.folders, self.split, self._options, self._augment = tuple(folders), options.split, options, augment
+        self.manifests = tuple(Manifest.load(folder) for folder in folders)
+        first = agreed(self.folders, self.manifests, image, options.view)
+        self.image = image or first.config.image
+        self.surveys = tuple(sorted({name for manifest in self.manifests for name in manifest.surveys}))
+        self.skipped = 0
+        self._added: dict[str, npt.NDArray[np.float64]] = {}
+        self._stored_labels = first.labels
+        self._survey_maps = [
+            np.array([self.surveys.index(name) for name in manifest.surveys], np.float64)
+            for manifest in self.manifests
+        ]
+        encoding = ENCODINGS[first.config.encoding](renderer(self.image), first.config.jpeg_quality)
+        if augment is not None and encoding.full_size:
+            raise UsageError("augment: JPEG holds finished pictures; make the shards with ENCODING=flux, png or pnm")
+        shards = [
+            (folder, record)
+            for folder, manifest in zip(self.folders, self.manifests, strict=True)
+            for record in manifest.split(self.split)
+        ]
+        if not shards:
+            raise UsageError(f"{', '.join(map(str, folders))}: the {self.split} split is empty; use more objects")
+        tars = [record.path(folder) for folder, record in shards]
+        check_files(tars, [record.bytes for _, record in shards])
+        self._owner = [self.folders.index(folder) for folder, _ in shards]
+        counts = [record.samples for _, record in shards]
+        chosen = make_weights(shards, self._owner, options.weights, options.balance)
+        self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen)
+        self._archive = Archive(tars, counts, encoding.extension, first.labels, keep=2 * self._order.most + 1)
+        self._decoder = make_decoder(encoding, options.backend, options.batch_size, options.threads, options.device)
+        self._painter = Painter(encoding, options.device, augment)
+        self._stacker = Stacker(options.device, augment) if options.view == "spectra" else None
+        # A batch is read and decoded in one thread and painted in the next, while the consumer has the one before.
+        self._decoding, self._painting = (ThreadPoolExecutor(1, f"shards-{name}") for name in ("decode", "paint"))
+        self._ahead: deque[Future[Batch | SpectraBatch]] = deque()
+        self._named: set[str] = set()
+        self._epoch = self._batch = 0
+
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        return self._order.length
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels of a batch: those of the shards, then those of `add_label`."""
+        return (*self._stored_labels, *self._added)
+
+    def add_label(self, name: str, values: npt.NDArray[np.float64]) -> None:
+        """Let the batches of the next iteration carry a label that is not in the shards, such as `subclass`.
+
+        It decides no sequence: fingerprint and state stay as they are.
+
+        Args:
+            values: float64 `(n,)`, NaN = missing, one for each row of `sidecar`, in its order.
+
+        Raises:
+            UsageError: another number of values, or a name that is there already.
+        """
+        if name in self.labels:
+            raise UsageError(f"label {name}: is there already; choose another name")
+        values, rows = np.array(values, np.float64), int(self._archive.starts[-1])
+        if values.shape != (rows,):
+            raise UsageError(f"label {name}: values of shape {values.shape}; give one for each of the {rows:,} rows")
+        self._added = {**self._added, name: values}
+
+    def _bounds(self, rank: int) -> tuple[int, int]:
+        ranks = self._options.world_size
+        return self.samples * rank // ranks, self.samples * (rank + 1) // ranks
+
+    def __len__(self) -> int:
+        """Batches per epoch: the same on every rank, enough for the fullest one."""
+        fullest = max(end - start for start, end in map(self._bounds, range(self._options.world_size)))
+        return -(-fullest // self._options.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the current epoch: all of it, but after `load_state_dict` or an early `break`.
+
+        With view `spectra` the batches are `SpectraBatch`; `spectra` says so to a type checker.
+        """
+        self._forget()
+        next_batch = self._batch
+        while self._batch < len(self):
+            while len(self._ahead) <= _AHEAD and next_batch < len(self):
+                decoded = self._decoding.submit(self._decode, self._epoch, next_batch)
+                self._ahead.append(self._painting.submit(self._paint, decoded, self._epoch, next_batch))
+                next_batch += 1
+            batch = self._ahead.popleft().result()
+            # Counted before the consumer sees it: a state saved while it works on a batch goes on with the next.
+            self._batch += 1
+            yield cast(Batch, batch)
+        self._epoch, self._batch = self._epoch + 1, 0
+
+    def spectra(self) -> Iterator[SpectraBatch]:
+        """The same iteration, of a loader with view `spectra`.
+
+        Raises:
+            UsageError: the loader draws pictures.
+        """
+        if self._stacker is None:
+            raise UsageError("this loader draws pictures; open it with view spectra")
+        return cast(Iterator[SpectraBatch], iter(self))
+
+    def _forget(self) -> None:
+        """Drop what was made ready for a position that was left."""
+        for future in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+
+    def _decode(self, epoch: int, number: int) -> Decoded:
+        """One batch of this rank."""
+        size = self._options.batch_size
+        start, end = self._bounds(self._options.rank)
+        start = min(start + number * size, end)
+        samples = self._order.slice(epoch, start, min(start + size, end))
+        valid = np.arange(size) < len(samples)
+        if not len(samples):
+            # A rank with fewer batches than others still needs something to fill its own with.
+            samples = self._order.slice(epoch, max(0, end - 1), max(0, end - 1) + 1)
+        samples = np.pad(samples, (0, size - len(samples)), mode="edge")
+        places = self._archive.locate(samples)
+        stored, wrong = self._decoder(self._archive.payloads(places))
+        labels, unlabelled = self._archive.labels(places)
+        added = self._added
+        labels = np.column_stack([labels, *(values[samples] for values in added.values())])
+        for i, reason in sorted({**wrong, **unlabelled}.items()):
+            self._damaged(f"{self._archive.where(places[i])}: {reason}")
+            valid[i], labels[i] = False, np.nan
+        if isinstance(stored, list) and wrong:
+            whole = next((item for item in stored if item is not None), None)
+            if whole is None:
+                raise JobError(f"{self._archive.where(places[0])}: nothing in its batch can be read")
+            stored = [whole if item is None else item for item in stored]
+        keys = [f"{self._owner[place[0]]}/{self._archive.key(place)}" for place in places]
+        self._rename_surveys(labels, [self._owner[number] for number, _ in places])
+        return Decoded(stored, (*self._stored_labels, *added), labels, keys, valid)
+
+    def _rename_surveys(self, labels: npt.NDArray[np.float64], owners: Sequence[int]) -> None:
+        """From positions in each data set's surveys to positions in the loader's."""
+        column = self._stored_labels.index("survey")
+        for i, owner in enumerate(owners):
+            if not np.isnan(labels[i, column]):
+                labels[i, column] = self._survey_maps[owner][int(labels[i, column])]
+
+    def _damaged(self, what: str) -> None:
+        """Stop at a damaged sample, or count it and say so the first time."""
+        if self._options.on_error == "stop":
+            raise JobError(f"{what}; run `make shards` again: it mends damaged shards")
+        self.skipped += 1
+        if what not in self._named:
+            self._named.add(what)
+            print(f"skipped: {what}", file=sys.stderr)
+
+    def _paint(self, decoding: Future[Decoded], epoch: int, number: int) -> Batch | SpectraBatch:
+        decoded = decoding.result()
+        seed = [self._options.seed, epoch, self._options.rank, number]
+        if self._stacker is None:
+            pixels = self._pixels(decoded, seed)
+            labels, valid = self._columns(decoded)
+            return Batch(pixel_values=pixels, labels=labels, key=decoded.keys, valid=valid)
+        stack = self._stacker(decoded.stored, np.random.default_rng(seed))
+        labels, valid = self._columns(decoded)
+        return SpectraBatch(**stack, labels=labels, key=decoded.keys, valid=valid)
+
+    def _pixels(self, decoded: Decoded, seed: Sequence[int]) -> torch.Tensor:
+        """The pictures; what cannot be drawn loses its labels."""
+        stored, _, labels, keys, valid = decoded
+        while True:
+            try:
+                return self._painter(stored, keys, np.random.default_rng(seed))
+            except CannotDrawError as error:
+                if self._options.on_error == "stop" or len(set(map(id, stored))) == 1:
+                    raise
+                self._damaged(str(error))
+                valid[error.index], labels[error.index] = False, np.nan
+                bad = stored[error.index]
+                other = next(item for item in stored if item is not bad)
+                stored = [other if item is bad else item for item in stored]
+
+    def _columns(self, decoded: Decoded) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        columns = torch.from_numpy(np.ascontiguousarray(decoded.labels.T))
+        if self._options.device.startswith("cuda"):
+            columns = columns.pin_memory()
+        return dict(zip(decoded.names, columns, strict=True)), torch.from_numpy(decoded.valid)
+
+    def _arguments(self) -> dict[str, Any]:
+        """All that decides the sequence of batches, but the data."""
+        options = asdict(self._options)
+        for name in ("device", "backend", "threads", "on_error"):  # the same batches, whatever they are
+            del options[name]
+        if self._stacker is None:
+            del options["view"]  # states of old are of pictures, and name none
+        return {
+            **options, "weights": None if options["weights"] is None else list(options["weights"]),
+            "image": self.image.to_dict(), "augment": None if self._augment is None else repr(self._augment),
+        }  # fmt: skip
+
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the sequence of batches."""
+        parts = [manifest.fingerprint() for manifest in self.manifests]
+        return hashlib.sha256(json.dumps([parts, self._arguments()], sort_keys=True).encode()).hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able position: after `load_state_dict` the very next batch follows."""
+        return {
+            "fingerprint": self.fingerprint(), "arguments": self._arguments(), "epoch": self._epoch,
+            "batch": self._batch,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a saved position.
+
+        Raises:
+            UsageError: the state is of other data or other arguments; both values of each are named.
+        """
+        mine, here = self.fingerprint(), self._arguments()
+        if state["fingerprint"] != mine:
+            there = state.get("arguments", {})
+            changed = [f"{name} {there.get(name)}, here {value}" for name, value in here.items()
+                       if there.get(name) != value] or ["the data sets"]  # fmt: skip
+            raise UsageError(
+                f"the saved loader state is of other data or arguments: {'; '.join(changed)} (fingerprint "
+                f"{state['fingerprint'][:12]}, here {mine[:12]}); resume with what it was saved with, or start anew"
+            )
+        self._forget()
+        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+
+    def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The split's table, one row a sample: `key` as in the batches, and the columns of the spectra Parquet."""
+        return read_sidecars(self.folders, self.manifests, self.split, columns)
+
+    def close(self) -> None:
+        """Give back files, threads and device memory."""
+        self._forget()
+        for pool in (self._decoding, self._painting):
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._decoder.close()
+        self._archive.close()
+
+    def __enter__(self) -> Loader:
+        """The loader itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()

@@ -1,0 +1,117 @@
+"""Spectra side by side, each on its own wavelengths: what a loader with `view="spectra"` gives, and a grid for all.
+
+for batch in loader.open("data/lamost/shards/map2d", "train", 64, view="spectra").spectra():
+    batch["flux"], batch["ivar"], batch["wavelength"]     # float32 (B, N), 0 behind `length`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import njit
+
+from specshards.render.prepare import fill_gaps
+from specshards.render.resample import log_edges, to_bins
+from specshards.shards.format.flux import Arrays
+from specshards.shards.loader.augment import Augmentation
+from specshards.shards.loader.batch import Stack
+
+#: N of a batch is a multiple of this, so that few shapes occur, and patches of 8, 16 or 32 pixels divide it.
+MULTIPLE = 32
+
+
+class Stacker:
+    """Spectra of any lengths and grids to tensors on a device."""
+
+    def __init__(self, device: str, augment: Augmentation | None) -> None:
+        self._device, self._augment = device, augment
+
+    def __call__(self, spectra: list[Arrays], rng: np.random.Generator) -> Stack:
+        """At least one spectrum; changed by the augmentation first, where there is one."""
+        arrays = stack(spectra if self._augment is None else self._augment.spectra(spectra, rng))
+        flux, ivar, wavelength, length = (self._there(values) for values in arrays)
+        return Stack(flux=flux, ivar=ivar, wavelength=wavelength, length=length)
+
+    def _there(self, values: npt.NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(values)
+        if not self._device.startswith("cuda"):
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def stack(
+    spectra: Sequence[Arrays],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """flux, ivar, wavelength and length of B spectra, at least one; see `Stack`.
+
+    Pixels without a wavelength (not finite, 0 or below: padding of others) are left out, and wavelengths that fall
+    are turned round.
+    """
+    ordered = [_in_order(*spectrum) for spectrum in spectra]
+    length = np.array([len(flux) for flux, *_ in ordered], np.int64)
+    n = max(1, -(-int(length.max()) // MULTIPLE)) * MULTIPLE
+    flux, ivar, wavelength = (np.zeros((len(ordered), n), np.float32) for _ in range(3))
+    for i, (f, v, w, m) in enumerate(ordered):
+        here = slice(0, len(f))
+        finite = np.isfinite(f)
+        weight = np.ones(len(f), np.float32) if v is None else v
+        flux[i, here] = np.where(finite, f, 0)
+        ivar[i, here] = np.where(finite & np.isfinite(weight) & (weight > 0) & ~m, weight, 0)
+        wavelength[i, here] = w
+    return flux, ivar, wavelength, length
+
+
+def _in_order(
+    flux: npt.NDArray[np.float32],
+    ivar: npt.NDArray[np.float32] | None,
+    wavelength: npt.NDArray[np.floating],
+    mask: npt.NDArray[np.bool_],
+) -> Arrays:
+    # A comparison with NaN is false; what rises from above zero to below infinity has no gap in it.
+    rises = len(wavelength) and wavelength[0] > 0 and wavelength[-1] < np.inf
+    if rises and (wavelength[1:] > wavelength[:-1]).all():
+        return flux, ivar, wavelength, mask
+    order = np.argsort(wavelength, kind="stable")
+    order = order[np.isfinite(wavelength[order]) & (wavelength[order] > 0)]
+    return flux[order], None if ivar is None else ivar[order], wavelength[order], mask[order]
+
+
+def log_bins(low: float, high: float, step: float) -> npt.NDArray[np.float64]:
+    """Edges of as many bins, equally wide in log wavelength, as are nearest to `step` in log10: float64, Angstrom."""
+    return log_edges((low, high), max(1, round(np.log10(high / low) / step)))
+
+
+def resample(batch: Stack, edges: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The spectra of a batch on one grid: mean flux density of the good pixels in each bin.
+
+    Args:
+        batch: on the CPU.
+        edges: of the bins, float64 `(count + 1,)`, increasing, Angstrom.
+
+    Returns:
+        flux float32 `(B, count)`, and bool `(B, count)`: True where good pixels cover more than half of the bin. The
+        flux of other bins lies on a straight line between the good ones around, level at the ends; a row without a
+        good bin has no meaning.
+    """
+    flux, ivar, wavelength = (x.numpy() for x in (batch["flux"], batch["ivar"], batch["wavelength"]))
+    out = np.zeros((len(flux), len(edges) - 1), np.float32)
+    good = np.zeros(out.shape, np.bool_)
+    _rows(flux, ivar, wavelength.astype(np.float64), batch["length"].numpy(), edges, out, good)
+    return out, good
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _rows(flux, ivar, wavelength, length, edges, out, good):  # type: ignore[no-untyped-def]
+    count = len(edges) - 1
+    weight, share = np.empty(count, np.float32), np.empty(count, np.float32)
+    for i in range(len(flux)):
+        n = length[i]
+        if n < 2:
+            continue
+        f, v, w = flux[i, :n], ivar[i, :n], wavelength[i, :n]
+        to_bins(f, v, w, v > 0, edges, out[i], weight, good[i], share)
+        fill_gaps(out[i], good[i])

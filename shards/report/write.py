@@ -1,0 +1,57 @@
+"""`report.html` of a data set: when it is made, and that no job fails over it; `shards.report.page` is its content."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import is_remote, location, write_text
+from specshards.shards.format.manifest import PAGE, Manifest
+
+
+def attempt(out: str | Path) -> None:
+    """Make the page at the end of a job, unless the one there is of these very shards.
+
+    The data set is finished before: whatever goes wrong here is told in one line, and nothing is raised.
+    """
+    folder = location(out)
+    try:
+        if not is_remote(folder) and is_current(folder):
+            return
+        print(write(folder))
+    except Exception as error:  # a finished data set must not fail of its page
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        print(f"note: no {folder / PAGE}: {why}", file=sys.stderr)
+
+
+def is_current(folder: Path) -> bool:
+    """Whether there is a page, of the data set that is in the folder now."""
+    try:
+        with (folder / PAGE).open(encoding="utf-8") as file:
+            return Manifest.load(folder).fingerprint() in file.read(4096)
+    except (OSError, UnicodeDecodeError, UsageError, JobError):
+        return False
+
+
+def write(folder: Path, spectra: Path | None = None) -> Path:
+    """Write the page, and return its path. One of other shards is gone even where that fails.
+
+    Args:
+        spectra: where the Parquet is that pictures were drawn from; where it was, unless given.
+
+    Raises:
+        UsageError: no data set there, or not on a local disk. JobError: it is damaged.
+    """
+    # What draws takes its time to import: only where a page is made.
+    from specshards.shards.report.page import page
+
+    if is_remote(folder):
+        raise UsageError(
+            f"{folder}: not on a disk; copy the data set to one and run `specshards shards report` there"
+        )
+    manifest = Manifest.load(folder)
+    if not is_current(folder):
+        (folder / PAGE).unlink(missing_ok=True)
+    write_text(folder / PAGE, page(folder, manifest, spectra))
+    return folder / PAGE

@@ -1,0 +1,163 @@
+"""The shard job: spectra Parquet in; tar shards, indices, sidecars, quarantine and, last of all, the manifest out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.common.errors import UsageError
+from specshards.common.files import absolute, location
+from specshards.common.jobs import Engine
+from specshards.common.quarantine import quarantine_row
+from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
+from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
+from specshards.render import RenderError, renderer
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
+from specshards.shards.write.plan import cut_tasks, fingerprint
+from specshards.shards.write.task import Account, Portion, Task
+from specshards.shards.write.visits import keep_together, near_rows
+
+
+@dataclass(frozen=True)
+class DrawTask(Task):
+    """Draw the spectra of some row groups."""
+
+    spectra: str
+    groups: tuple[RowGroup, ...]
+    surveys: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Rows of the groups."""
+        return sum(group.rows for group in self.groups)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The numbers of the groups' rows."""
+        return np.concatenate([group.first_row + np.arange(group.rows) for group in self.groups])
+
+    def read(self, account: Account) -> Iterator[Portion]:
+        """Blocks of the row groups, drawn and encoded."""
+        for group in self.groups:
+            for block in read_blocks(location(self.spectra), group, self.surveys):
+                account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
+                drawn, payloads = _draw(block, self.config, account.quarantine)
+                yield Portion(block.rows[drawn], payloads, block.labels[drawn], block.meta.take(drawn))
+
+
+def build(
+    config: ShardConfig,
+    spectra: str | Path,
+    out: str | Path,
+    *,
+    survey: str | None = None,
+    engine: Engine | None = None,
+    max_bad_fraction: float = 0.05,
+    force: bool = False,
+) -> Manifest:
+    """Draw every spectrum of the Parquet in or below `spectra` and write them to `out` as shards.
+
+    The Parquet is our own or MultimodalUniverse's (see `ingest.spectra.folder`). A rerun keeps every shard whose
+    ledger record matches the plan and whose bytes match its checksum, and writes the rest; the result is the same
+    byte for byte, whatever was interrupted and however many workers there were. Files that were added to `spectra`
+    since the last run get shards of their own; those that are there stay as they are.
+
+    Args:
+        spectra, out: paths or URLs that fsspec knows, such as `s3://bucket/folder`.
+        survey: refuse the spectra of others; it names those that do not say whose they are.
+
+    Raises:
+        UsageError: nothing to draw, no positions to split it by, another survey's spectra, or `out` holds shards of
+            another input or configuration (unless `force`).
+        JobError: too many objects could not be drawn, another process writes to `out`, or the environment failed.
+    """
+    where, out = (absolute(location(path)) for path in (spectra, out))
+    source = SpectraFolder.scan(where, survey)
+    _placed(source)
+    with locked(out):
+        old = earlier(out, config, source.digests, force)
+        if old is not None:
+            # The rows that have shards keep their numbers, and the surveys theirs.
+            known = [name for generation in old.inputs for name in generation]
+            source = SpectraFolder.scan(where, survey, known, old.surveys)
+        claim = _claim(source, config, old)
+        start(out, claim, anew=old is None)
+        tasks = _tasks(source, claim, out)
+        results, job = run(tasks, engine or Engine(), f"draw {config.image.image}")
+        return publish(
+            results, claim, out, objects=source.rows, input_fingerprint=source.fingerprint,
+            job=replace(job, spectra=str(where), survey=survey),
+            mock=any(name.startswith("mock") for name in source.surveys), max_bad_fraction=max_bad_fraction,
+        )  # fmt: skip
+
+
+def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None) -> Claim:
+    """What the folder is to be made from: what it was, and what is new as one more generation."""
+    generations = list(old.inputs) if old is not None else []
+    known = {name for generation in generations for name in generation}
+    new = {name: digest for name, digest in source.digests.items() if name not in known}
+    moved = dict(old.moved) if old is not None else {}
+    if new:
+        first = min(group.first_row for group in source.groups if group.file in new)
+        moved |= keep_together(near_rows(source, config), config, moved, first)
+        if generations:
+            print(f"{len(new)} new files of spectra: the shards that are there stay as they are")
+        generations.append(new)
+    return Claim(config, tuple(generations), source.surveys, moved)
+
+
+def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[Task]:
+    tasks: list[Task] = []
+    for number, generation in enumerate(claim.inputs):
+        groups = [group for group in source.groups if group.file in generation]
+        if not groups:
+            continue
+        # All inputs up to here: they decide the numbers of rows, shards and surveys, and what was moved.
+        so_far = [list(inputs.items()) for inputs in claim.inputs[: number + 1]]
+        mark = fingerprint(claim.config.to_dict(), so_far)
+        for pieces in cut_tasks(groups, claim.config, len(tasks)):
+            rows = [(piece.first_row, piece.first_row + piece.rows) for piece in pieces]
+            moved = {row: split for row, split in claim.moved.items() if any(a <= row < b for a, b in rows)}
+            tasks.append(
+                DrawTask(len(tasks), str(out), claim.config, mark, moved, str(source.folder), pieces, source.surveys)
+            )
+    return tasks
+
+
+def _draw(
+    block: SpectraBlock, config: ShardConfig, quarantine: list[dict[str, Any]]
+) -> tuple[npt.NDArray[np.int64], list[bytes]]:
+    """The places in the block of what could be drawn, and its payloads."""
+    drawer = renderer(config.image)
+    encoding = ENCODINGS[config.encoding](drawer, config.jpeg_quality)
+    codes = np.empty(drawer.code_shape, np.uint8)
+    drawn: list[int] = []
+    payloads: list[bytes] = []
+    for index in range(len(block)):
+        try:
+            spectrum, grid = block.framed(index, config.image.frame)
+            # Also where the spectrum itself is stored: what cannot be drawn is set aside now, not met while loading.
+            drawer.codes(*spectrum, out=codes)
+            payloads.append(encoding.encode(codes, spectrum, grid))
+            drawn.append(index)
+        except RenderError as error:
+            quarantine.append(quarantine_row(*block.place(index), "render", error))
+    return np.array(drawn, np.int64), payloads
+
+
+def _placed(source: SpectraFolder) -> None:
+    """Say what the input lacks; refuse one that cannot be split by sky before anything is read."""
+    for note in source.notes:
+        print(note)
+    if source.unplaced:
+        raise UsageError(
+            f"{source.folder / source.unplaced[0]}: no columns ra and dec, so repeat visits of an object could fall "
+            "into train and test; take the HATS catalogue of the same data, which has them"
+        )

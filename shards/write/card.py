@@ -1,0 +1,91 @@
+"""What a data set says of itself: the dataset card, the table of counts, and timm's `_info.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from specshards.render import renderer
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import LABELS, MANIFEST, SPLITS, Manifest
+
+
+def counts_table(manifest: Manifest) -> str:
+    """Counts by split and class, as plain text."""
+    names = [*manifest.classes, "unlabelled"]
+    lines = [f"{'split':<8}" + "".join(f"{name:>12}" for name in (*names, "total"))]
+    for split in SPLITS:
+        counts = manifest.class_counts(split)
+        numbers = [counts.get(name, 0) for name in names]
+        lines.append(f"{split:<8}" + "".join(f"{n:>12,}" for n in (*numbers, manifest.samples(split))))
+    return "\n".join(lines)
+
+
+def summary(manifest: Manifest, out: Path) -> str:
+    """What a finished job says: counts, the account, sizes, and where it all is."""
+    total = sum(shard.bytes for shard in manifest.shards)
+    left_out = f" + {manifest.left_out:,} left out by the filter" if manifest.left_out else ""
+    return (
+        f"{counts_table(manifest)}\n"
+        f"{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} quarantined"
+        f"{left_out}; {len(manifest.shards)} shards, {total / 1e6:.1f} MB, "
+        f"{total / max(1, manifest.samples()):,.0f} bytes a sample\n"
+        f"{'MOCK data: ' if manifest.mock else ''}{out}/{MANIFEST}"
+    )
+
+
+def timm_info(manifest: Manifest) -> str:
+    """`_info.json`: file names and lengths per split, as timm's webdataset reader wants them."""
+    splits = {}
+    for split in SPLITS:
+        shards = manifest.split(split)
+        splits[split] = {
+            "name": split,
+            "num_samples": manifest.samples(split),
+            "filenames": [shard.name for shard in shards],
+            "shard_lengths": [shard.samples for shard in shards],
+        }
+    return json.dumps({"splits": splits}, indent=1, sort_keys=True) + "\n"
+
+
+def dataset_card(manifest: Manifest) -> str:
+    """`README.md` of a data set: what it holds, how it was made, how to load it."""
+    config = manifest.config
+    encoding = ENCODINGS[config.encoding](renderer(config.image))
+    extension = encoding.extension
+    if encoding.shape is None:
+        what, member = "", "the spectrum, drawn while loading"
+    else:
+        what, member = f" as {config.image.image} images", "the picture"
+    left_out = f"+ {manifest.left_out:,} left out by a filter\n" if manifest.left_out else ""
+    mock = "**This is mock data**, made by a simulator; no telescope saw these objects.\n\n" if manifest.mock else ""
+    return f"""# {", ".join(manifest.surveys)}: {manifest.samples():,} spectra{what}
+
+{mock}Format version {manifest.format_version}, written by specshards {manifest.program_version}.
+{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} in `quarantine.parquet`
+{left_out}
+
+```
+{counts_table(manifest)}
+```
+
+Splits are by cell of the sky (HEALPix nside {config.split_nside}), so repeated visits of one object fall together.
+
+A sample is `<key>.{extension}` ({member}) and `<key>.npy` (float64 labels, NaN = missing), in this order:
+`{"`, `".join(LABELS)}`; `class` counts in {list(manifest.classes)}, `survey` in {list(manifest.surveys)}.
+The Parquet file beside each tar has the same labels, ids and positions, one row a sample.
+
+```python
+from shards import loader
+for batch in loader.open("this/folder", "train", batch_size=64): ...     # expanded RGB, labels by name
+
+import webdataset as wds
+wds.WebDataset("train/train-000000.tar", shardshuffle=False).decode("rgb8").to_tuple("{extension}", "npy")
+```
+
+Picture and split configuration:
+
+```json
+{json.dumps(config.to_dict(), indent=1, sort_keys=True)}
+```
+"""

@@ -1,0 +1,214 @@
+"""A job that writes a data set: claim the folder, run what is not there yet, check the account, publish.
+
+What is claimed is written down in `.ledger/plan.json`: the configuration, and the inputs in the order in which their
+rows are numbered. A rerun keeps every shard whose record and checksums still match. Inputs that were added since are
+a generation of their own: they get new shards, and those before stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import is_remote, remove_tree, sweep, write_text
+from specshards.common.jobs import Engine, run_tasks
+from specshards.common.quarantine import write_quarantine
+from specshards.ingest.spectra.schema import CLASSES
+from specshards.shards.format.manifest import LABELS, MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
+from specshards.shards.write import card, job_log
+from specshards.shards.write.task import LEDGER, Task, TaskResult, finished, write_shard
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a data set is made from.
+
+    Attributes:
+        inputs: generations of inputs, each name -> digest, in the order of their rows.
+        surveys: in the order in which the `survey` label counts.
+        moved: rows whose split is not that of their cell.
+    """
+
+    config: ShardConfig
+    inputs: tuple[dict[str, str], ...]
+    surveys: tuple[str, ...]
+    moved: dict[int, int] = field(default_factory=dict)
+
+    def dumps(self) -> str:
+        """JSON."""
+        content = {
+            "config": self.config.to_dict(), "inputs": self.inputs, "surveys": self.surveys, "moved": self.moved,
+        }  # fmt: skip
+        return json.dumps(content, indent=1) + "\n"
+
+    @classmethod
+    def load(cls, out: Path) -> Claim | None:
+        """The claim of a folder, if it has one that can be read."""
+        try:
+            content = json.loads((out / LEDGER / "plan.json").read_text())
+            return cls(
+                ShardConfig.from_dict(content["config"]), tuple(content["inputs"]), tuple(content["surveys"]),
+                {int(row): split for row, split in content["moved"].items()},
+            )  # fmt: skip
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Only one writer in a folder at a time; the lock goes with the process, however it ends.
+
+    Raises:
+        JobError: another process writes there. An object store has no locks: there nothing is checked.
+    """
+    if is_remote(out):
+        yield
+        return
+    make_folder(out / LEDGER)
+    with (out / LEDGER / "lock").open("w") as file:
+        _lock(file, out)
+        yield
+
+
+def _lock(file: IO[str], out: Path) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JobError(f"{out}: another process is writing there; wait for it, or choose another OUT") from None
+
+
+def earlier(
+    out: Path, config: ShardConfig, inputs: dict[str, str], force: bool, *, grows: bool = True
+) -> Claim | None:
+    """The claim of `out` where this job goes on with it; None for a new start.
+
+    Args:
+        grows: inputs may have been added.
+
+    Raises:
+        UsageError: it holds something else, and `force` is not given.
+    """
+    claim = Claim.load(out)
+    foreign = not is_remote(out) and out.exists() and any(path.name != LEDGER for path in out.iterdir())
+    if claim is None:
+        if (foreign or (out / LEDGER / "plan.json").exists()) and not force:
+            raise UsageError(f"{out}: is not empty and not a shard folder of this version; choose another OUT")
+        return None
+    mine, theirs = config.to_dict(), claim.config.to_dict()
+    changed = [name for name, value in mine.items() if theirs.get(name) != value]
+    known = {name: digest for generation in claim.inputs for name, digest in generation.items()}
+    same = {name: inputs.get(name) for name in known} == known if grows else inputs == known
+    if not changed and not same:
+        changed = ["the input"]
+    if not changed:
+        return claim
+    if not force:
+        raise UsageError(
+            f"{out}: holds shards made otherwise ({', '.join(changed)} changed); choose another OUT, or FORCE=1 to "
+            "replace them"
+        )
+    return None
+
+
+def start(out: Path, claim: Claim, anew: bool) -> None:
+    """Write the claim down. From here to the end of the job the folder is not finished: it has no manifest."""
+    if anew:
+        for name in SPLITS:
+            remove_tree(out / name)
+        for path in (out / LEDGER).glob("*.json"):
+            path.unlink()
+        for path in (out / LEDGER / job_log.RUNS, out / PAGE):
+            path.unlink(missing_ok=True)
+    for folder in (out, out / LEDGER, *(out / split for split in SPLITS)):
+        sweep(folder)
+    (out / MANIFEST).unlink(missing_ok=True)
+    if not is_remote(out):
+        make_folder(out / LEDGER)
+    write_text(out / LEDGER / "plan.json", claim.dumps())
+
+
+def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[TaskResult], job_log.Run]:
+    """The results of all tasks, in order; those of an earlier run are kept where their files are whole.
+
+    Returns:
+        And how long those took that were run.
+    """
+    done = {task.shard: record for task in tasks if (record := finished(task)) is not None}
+    todo = [task for task in tasks if task.shard not in done]
+    sizes = [task.size for task in todo]
+    if done:
+        print(f"resuming: {len(done)} of {len(tasks)} shards are done already")
+    written = sum(shard.bytes for record in done.values() for shard in record.shards)
+
+    def note(result: TaskResult) -> str:
+        nonlocal written
+        written += sum(shard.bytes for shard in result.shards)
+        return f"{written / 1e6:.0f} MB"
+
+    started = time.perf_counter()
+    for result in run_tasks(write_shard, todo, engine, describe=describe, unit="img", sizes=sizes, note=note):
+        done[result.shard] = result
+    seconds = time.perf_counter() - started
+    workers = engine.workers if engine.scheduler is None else None
+    return [done[task.shard] for task in tasks], job_log.Run(sum(sizes), seconds, len(todo), len(tasks), workers)
+
+
+def publish(
+    results: Sequence[TaskResult], claim: Claim, out: Path, *, objects: int, input_fingerprint: str, mock: bool,
+    max_bad_fraction: float, job: job_log.Run, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0,
+    made_from: Sequence[dict[str, Any]] = (),
+) -> Manifest:  # fmt: skip
+    """Check the account, write quarantine, card and `_info.json`, and the manifest after them.
+
+    Args:
+        objects: that the job was given; quarantine, left_out: of those, what gave no sample before it began.
+        job: how long it took, and what it read.
+
+    Raises:
+        JobError: objects are missing, or too many are bad.
+    """
+    bad = [*quarantine, *(row for result in results for row in result.quarantine)]
+    manifest = Manifest(
+        config=claim.config,
+        input_fingerprint=input_fingerprint,
+        objects=objects,
+        quarantined=len(bad),
+        left_out=left_out + sum(result.left_out for result in results),
+        classes=CLASSES,
+        surveys=claim.surveys,
+        shards=tuple(s for split in SPLITS for result in results for s in result.shards if s.split == split),
+        label_stats={name: combine_stats([r.train_stats[name] for r in results]) for name in LABELS},
+        mock=mock,
+        made_from=tuple(made_from),
+    )
+    if manifest.samples() + manifest.quarantined + manifest.left_out != objects:
+        raise JobError(
+            f"{out}: the account does not add up: {objects} spectra, {manifest.samples()} samples, "
+            f"{manifest.quarantined} quarantined, {manifest.left_out} left out; run again with FORCE=1"
+        )
+    write_quarantine(bad, out / "quarantine.parquet")
+    new = len(bad) - len(quarantine)
+    if new > max_bad_fraction * objects:
+        reason, count = Counter(str(row["reason"]) for row in bad).most_common(1)[0]
+        raise JobError(
+            f"{out}: {new} of {objects} spectra could not be drawn, more than --max-bad-fraction "
+            f"{max_bad_fraction:g}; {count} times: {reason}; all in {out}/quarantine.parquet"
+        )
+    job_log.note(out, job)
+    write_text(out / "_info.json", card.timm_info(manifest))
+    write_text(out / "README.md", card.dataset_card(manifest))
+    write_text(out / MANIFEST, manifest.dumps())
+    print(card.summary(manifest, out) + (f", {job.rate:,.0f} objects/s" if job.rate else ""))
+    return manifest

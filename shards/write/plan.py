@@ -1,0 +1,99 @@
+"""What goes where, decided before anything is written: split by sky position, order by a seeded permutation.
+
+A task is one shard number. It reads its own row groups, each of them once, and writes that number for every split;
+nothing about it depends on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup
+from specshards.ingest.spectra.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
+from specshards.shards.format.manifest import FORMAT_VERSION, ShardConfig
+
+T = TypeVar("T")
+
+#: A small data set is cut into about this many tasks, so that a few workers have something to share.
+_MIN_TASKS = 4
+
+
+def cut_tasks(groups: Sequence[RowGroup], config: ShardConfig, first_task: int = 0) -> list[tuple[RowGroup, ...]]:
+    """Permute row groups and cut them into tasks of about `samples_per_shard` rows.
+
+    A row group stays whole, so that it is read once, unless it is so large that a task could not hold its pictures:
+    a piece costs the decoding of what stands before it in its group.
+
+    Args:
+        first_task: how many tasks there are already, of inputs that were there before these.
+    """
+    target = task_size(sum(group.rows for group in groups), config)
+    pieces = [piece for group in groups for piece in _pieces(group, target)]
+    return pack(pieces, [piece.rows for piece in pieces], config, target, first_task)
+
+
+def task_size(total: int, config: ShardConfig) -> int:
+    """Rows aimed at in a task."""
+    return min(config.samples_per_shard, max(1, -(-total // _MIN_TASKS)))
+
+
+def pack(
+    pieces: Sequence[T], rows: Sequence[int], config: ShardConfig, target: int, first_task: int = 0
+) -> list[tuple[T, ...]]:
+    """Pieces of input, `rows` long each, in a seeded permutation, cut into tasks of at most `target` rows."""
+    seed = [config.seed, 0] if first_task == 0 else [config.seed, 0, first_task]
+    tasks: list[list[T]] = [[]]
+    filled = 0
+    for index in np.random.default_rng(seed).permutation(len(pieces)):
+        if tasks[-1] and filled + rows[index] > target:
+            tasks.append([])
+            filled = 0
+        tasks[-1].append(pieces[index])
+        filled += rows[index]
+    return [tuple(task) for task in tasks]
+
+
+def fingerprint(*identity: Any) -> str:
+    """sha256 of what decides the bytes of some shards, and of the versions of this program."""
+    content = [*identity, FORMAT_VERSION, SCHEMA_VERSION, PROGRAM_VERSION]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _pieces(group: RowGroup, target: int) -> Iterator[RowGroup]:
+    """Quarters of a large row group, so that one region of the sky is spread over shards; less of a huge one."""
+    size = max(LARGE_GROUP, min(target, -(-group.rows // 4)))
+    return iter((group,)) if group.rows <= size else group.cut(size)
+
+
+def assign_splits(healpix_29: npt.NDArray[np.int64], config: ShardConfig) -> npt.NDArray[np.int8]:
+    """The split of each object, as a position in `SPLITS`: int8, the shape of the input.
+
+    A split belongs to a cell of the sky, not to an object, so that repeated visits of a star, and the same star in
+    two surveys, fall together (but for stars within an arcsecond of a cell's border).
+    """
+    order = int(config.split_nside).bit_length() - 1
+    cell = healpix_29 >> (2 * (HEALPIX_ORDER - order))
+    fraction = splitmix64(cell.astype(np.uint64), config.seed) / 2.0**64
+    edges = np.cumsum(config.split)[:-1]
+    return np.asarray(np.searchsorted(edges, fraction, side="right"), dtype=np.int8)
+
+
+def row_order(config: ShardConfig, shard: int, rows: int) -> npt.NDArray[np.int64]:
+    """The seeded order of the rows within one shard."""
+    return np.random.default_rng([config.seed, 1, shard]).permutation(rows)
+
+
+def splitmix64(values: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
+    """A hash of values and seed (Steele, Lea & Flood 2014), as float64: the same everywhere, unlike `hash()`."""
+    with np.errstate(over="ignore"):
+        x = values + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return x.astype(np.float64)

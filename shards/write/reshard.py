@@ -1,0 +1,312 @@
+"""Data sets made from data sets: `reshard` one (size, encoding, split, filter), or `merge` several into one.
+
+Nothing is drawn again but spectra. A stored picture is copied as it is, or decoded and encoded anew where that loses
+nothing. Rows keep their numbers, which in a merged set follow those of the sets before; all are split anew, by sky,
+so that one star in two surveys falls together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import absolute, location, readable, sha256
+from specshards.common.jobs import Engine, run_tasks
+from specshards.common.quarantine import quarantine_row
+from specshards.ingest.catalogue import cuts
+from specshards.render import ImageConfig, RenderError, renderer
+from specshards.shards.format.archive import Archive
+from specshards.shards.format.encoding import ENCODINGS, Encoding, Flux, Jpeg
+from specshards.shards.format.manifest import LABELS, Manifest, ShardConfig, ShardRecord
+from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
+from specshards.shards.write.plan import fingerprint, pack, task_size
+from specshards.shards.write.task import Account, Portion, Task
+from specshards.shards.write.visits import Rows, keep_together, near_border
+
+#: A task takes its samples from about this many places, so that the data sets and their shards mix.
+_PLACES = 8
+_SMALLEST_PIECE = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the data sets.
+
+    Attributes:
+        base: what is added to its row numbers.
+        surveys: position of each of its surveys among those of the new set.
+    """
+
+    folder: str
+    config: ShardConfig
+    base: int
+    surveys: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Samples `start` to `stop` of one tar of source number `source`."""
+
+    source: int
+    record: ShardRecord
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class CopyTask(Task):
+    """Copy, or encode anew, pieces of tars."""
+
+    sources: tuple[Source, ...]
+    pieces: tuple[Piece, ...]
+    where: str | None
+
+    @property
+    def size(self) -> int:
+        """Samples of the pieces."""
+        return sum(piece.stop - piece.start for piece in self.pieces)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Their numbers in the new set."""
+        found = []
+        for piece in self.pieces:
+            source = self.sources[piece.source]
+            column = _sidecar(source.folder, piece.record, ["source_row"])["source_row"].to_numpy()
+            found.append(column[piece.start : piece.stop] + source.base)
+        return np.concatenate(found).astype(np.int64)
+
+    def read(self, account: Account) -> Iterator[Portion]:
+        """One portion a piece."""
+        for piece in self.pieces:
+            yield self._portion(piece, account)
+
+    def _portion(self, piece: Piece, account: Account) -> Portion:
+        source = self.sources[piece.source]
+        meta = _sidecar(source.folder, piece.record).slice(piece.start, piece.stop - piece.start)
+        rows = meta["source_row"].to_numpy() + source.base
+        chosen = np.arange(len(rows))
+        if self.where is not None:
+            chosen = np.flatnonzero(_chosen(self.where, meta))
+            account.left_out.extend(np.delete(rows, chosen).tolist())
+        tar = location(source.folder) / piece.record.name
+        old = ENCODINGS[source.config.encoding](renderer(source.config.image), source.config.jpeg_quality)
+        new = ENCODINGS[self.config.encoding](renderer(self.config.image), self.config.jpeg_quality)
+        archive = Archive([tar], [piece.record.samples], old.extension, LABELS, keep=1)
+        places = [(0, int(piece.start + i)) for i in chosen]
+        labels, _ = archive.labels(places)
+        column = LABELS.index("survey")
+        known = ~np.isnan(labels[:, column])
+        labels[known, column] = np.asarray(source.surveys)[labels[known, column].astype(np.intp)]
+        kept, payloads = [], []
+        for i, payload in enumerate(archive.payloads(places)):
+            try:
+                payloads.append(_encoded(payload, old, new))
+                kept.append(i)
+            except (RenderError, ValueError) as error:
+                stage = "render" if isinstance(error, RenderError) else "read"
+                file = str(meta["source_file"][int(chosen[i])].as_py())
+                account.quarantine.append(quarantine_row(file, int(rows[chosen[i]]), stage, error))
+        meta = meta.drop_columns(["key", "source_row"]).take(chosen[kept])
+        return Portion(rows[chosen[kept]], payloads, labels[kept], meta)
+
+
+def _encoded(payload: npt.NDArray[np.uint8], old: Encoding, new: Encoding) -> bytes:
+    """A sample's bytes in the new encoding; the same ones, after a look, where nothing changes."""
+    content = old.decode(payload)
+    if old.shape is None:
+        codes = new.drawer.codes(*content)
+        return payload.tobytes() if new.shape is None else new.encode(codes, content, None)
+    if old.name == new.name:
+        return payload.tobytes()
+    return new.encode(content, (np.empty(0), None, np.empty(0), np.empty(0, np.bool_)), None)
+
+
+def _chosen(where: str, meta: pa.Table) -> npt.NDArray[np.bool_]:
+    cut = cuts.parse(where)
+    names = {name.lower(): name for name in meta.column_names}
+    missing = [name for name in cut.columns if name not in names]
+    if missing:
+        raise UsageError(f"--where {where!r}: no column {', '.join(missing)}; there are {', '.join(sorted(names))}")
+    columns = {name: meta[names[name]].to_pylist() for name in cut.columns}
+    return np.array(cut.keeps(columns, len(meta)), np.bool_)
+
+
+def remake(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    encoding: str | None = None,
+    image: ImageConfig | None = None,
+    samples_per_shard: int | None = None,
+    split: tuple[float, float, float] | None = None,
+    seed: int | None = None,
+    where: str | None = None,
+    engine: Engine | None = None,
+    max_bad_fraction: float = 0.05,
+    force: bool = False,
+) -> Manifest:
+    """Make one data set of one or several; what is None stays as it is in the first of them.
+
+    Args:
+        folders: data sets of one picture and encoding; paths or URLs.
+        encoding: `png`, `pnm` and `jpeg` can be made from `png` and `pnm`; all of them, and any `image`, from `flux`.
+        split: shares of train, val and test.
+        where: take only samples that pass this filter over the sidecars' columns (see `ingest.catalogue.cuts`); the
+        others
+            are counted as left out.
+
+    Raises:
+        UsageError: data sets that do not fit, an encoding that cannot be made from theirs, or `out` holds another.
+        JobError: a damaged source, or the environment failed.
+    """
+    folders = [str(absolute(location(folder))) for folder in folders]
+    manifests = [Manifest.load(location(folder)) for folder in folders]
+    config = _config(folders, manifests, encoding, image, samples_per_shard, split, seed)
+    out = absolute(location(out))
+    if out in [location(folder) for folder in folders]:
+        raise UsageError(f"{out}: is one of the sources; choose another OUT")
+    surveys = tuple(sorted({name for manifest in manifests for name in manifest.surveys}))
+    bases = np.cumsum([0, *(manifest.objects for manifest in manifests)])
+    sources = tuple(
+        Source(str(folder), manifest.config, int(base), tuple(surveys.index(name) for name in manifest.surveys))
+        for folder, manifest, base in zip(folders, manifests, bases, strict=False)
+    )
+    inputs = {str(i): manifest.fingerprint() for i, manifest in enumerate(manifests)}
+    if where is not None:
+        _chosen(where, _sidecar(folders[0], manifests[0].shards[0]))  # before anything is written
+        inputs["where"] = hashlib.sha256(where.encode()).hexdigest()
+    with locked(out):
+        old = earlier(out, config, inputs, force, grows=False)
+        _check(folders, manifests, engine or Engine())
+        moved = keep_together(_near_rows(sources, manifests, config), config, {}, 0) if old is None else old.moved
+        claim = Claim(config, (inputs,), surveys, moved)
+        start(out, claim, anew=old is None)
+        tasks = _tasks(sources, manifests, claim, where, out)
+        results, job = run(tasks, engine or Engine(), "copy")
+        return publish(
+            results, claim, out, objects=int(bases[-1]),
+            input_fingerprint=hashlib.sha256(json.dumps(inputs).encode()).hexdigest(),
+            mock=any(manifest.mock for manifest in manifests), max_bad_fraction=max_bad_fraction,
+            job=replace(job, sources=tuple(map(str, folders))),
+            quarantine=_quarantine(sources), left_out=sum(manifest.left_out for manifest in manifests),
+            made_from=[_origin(manifest, where) for manifest in manifests],
+        )  # fmt: skip
+
+
+def _config(
+    folders: Sequence[str | Path], manifests: Sequence[Manifest], encoding: str | None, image: ImageConfig | None,
+    samples_per_shard: int | None, split: tuple[float, float, float] | None, seed: int | None,
+) -> ShardConfig:  # fmt: skip
+    """The new configuration, once the sources agree in what one data set can hold."""
+    first = manifests[0]
+    theirs = first.config.encoding
+    for folder, manifest in zip(folders, manifests, strict=True):
+        for what, here, there in (
+            ("encoding", manifest.config.encoding, theirs), ("labels", manifest.labels, LABELS),
+            ("classes", manifest.classes, first.classes),
+            ("picture", manifest.config.image, first.config.image if image is None else manifest.config.image),
+        ):  # fmt: skip
+            if here != there:
+                raise UsageError(f"{folder}: another {what} than {folders[0]}; make both alike")
+    wanted = encoding or theirs
+    if image not in (None, first.config.image) and theirs != Flux.name:
+        raise UsageError(f"{folders[0]}: holds drawn pictures; another one needs shards with ENCODING=flux")
+    if wanted != theirs and (theirs == Jpeg.name or wanted == Flux.name):
+        raise UsageError(
+            f"{folders[0]}: holds {theirs}, of which no {wanted} can be made; make it from the spectra with "
+            f"`shards build --encoding {wanted}`"
+        )
+    changes: dict[str, Any] = {
+        "encoding": encoding, "image": image, "samples_per_shard": samples_per_shard, "split": split, "seed": seed,
+    }  # fmt: skip
+    return replace(first.config, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _tasks(
+    sources: tuple[Source, ...], manifests: Sequence[Manifest], claim: Claim, where: str | None, out: Path
+) -> list[CopyTask]:
+    target = task_size(sum(manifest.samples() for manifest in manifests), claim.config)
+    size = max(_SMALLEST_PIECE, -(-target // _PLACES))
+    pieces = [
+        Piece(number, record, start, min(start + size, record.samples))
+        for number, manifest in enumerate(manifests)
+        for record in manifest.shards
+        for start in range(0, record.samples, size)
+    ]
+    mark = fingerprint(claim.config.to_dict(), claim.inputs, list(claim.surveys))
+    # Every task is told all that was moved: a piece does not know its rows before it is read, and they are few.
+    return [
+        CopyTask(number, str(out), claim.config, mark, claim.moved, sources, chosen, where)
+        for number, chosen in enumerate(pack(pieces, [p.stop - p.start for p in pieces], claim.config, target))
+    ]
+
+
+def _near_rows(sources: Sequence[Source], manifests: Sequence[Manifest], config: ShardConfig) -> Rows:
+    """The samples near a border of their cell, from the sidecars."""
+    found = []
+    for source, manifest in zip(sources, manifests, strict=True):
+        for record in manifest.shards:
+            names = ["source_row", "ra", "dec", "_healpix_29"]
+            table = _sidecar(source.folder, record, names)
+            rows, ra, dec, healpix = (table[name].to_numpy() for name in names)
+            near = near_border(healpix, config)
+            found.append((rows[near] + source.base, ra[near], dec[near]))
+    rows, ra, dec = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.argsort(rows, kind="stable")
+    return rows[order], ra[order], dec[order]
+
+
+def _check(folders: Sequence[str | Path], manifests: Sequence[Manifest], engine: Engine) -> None:
+    """Compare every tar with its checksum first: a copy would give damage a checksum of its own."""
+    shards = [(str(folder), record) for folder, m in zip(folders, manifests, strict=True) for record in m.shards]
+    sizes = [record.samples for _, record in shards]
+    for wrong in run_tasks(_damage, shards, engine, describe="check", unit="img", sizes=sizes):
+        if wrong:
+            raise JobError(wrong)
+
+
+def _damage(shard: tuple[str, ShardRecord]) -> str:
+    folder, record = shard
+    where = location(folder)
+    for path, expected in ((record.path, record.sha256), (record.index, record.index_sha256),
+                           (record.sidecar, record.sidecar_sha256)):  # fmt: skip
+        try:
+            if sha256(path(where)) == expected:
+                continue
+            what = "is not what the manifest says"
+        except FileNotFoundError:
+            what = "is missing"
+        return f"{path(where)}: {what}; run the command that made {folder} again: it mends damaged shards"
+    return ""
+
+
+def _quarantine(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """What gave no sample in the sources, under its number in the new set; a row of a table keeps its place there."""
+    rows = []
+    for source in sources:
+        for row in pq.read_table(readable(location(source.folder) / "quarantine.parquet")).to_pylist():
+            of_table = row["file"].endswith(".parquet")
+            rows.append(row if of_table else {**row, "row": row["row"] + source.base})
+    return rows
+
+
+def _origin(manifest: Manifest, where: str | None) -> dict[str, Any]:
+    return {
+        "fingerprint": manifest.fingerprint(), "objects": manifest.objects, "surveys": list(manifest.surveys),
+        "where": where,
+    }  # fmt: skip
+
+
+def _sidecar(folder: str | Path, record: ShardRecord, columns: list[str] | None = None) -> pa.Table:
+    return pq.read_table(readable(record.sidecar(location(folder))), columns=columns)

@@ -1,0 +1,235 @@
+"""One task of a job: read the samples of one shard number, write its tar for every split, then its ledger record."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specshards.common.errors import make_folder, naming
+from specshards.common.files import is_remote, location, replacing, sha256, write_text
+from specshards.ingest.spectra.schema import CLASSES
+from specshards.render import renderer
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import (
+    LABELS,
+    SPLITS,
+    LabelStats,
+    ShardConfig,
+    ShardRecord,
+    combine_stats,
+    key,
+    label_npy,
+)
+from specshards.shards.format.tar import TarWriter
+from specshards.shards.write.plan import assign_splits, row_order
+
+LEDGER = ".ledger"
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Some samples as a source gives them.
+
+    Attributes:
+        rows: int64 `(n,)`, global row numbers.
+        payloads: n encoded pictures or spectra.
+        labels: float64 `(n, len(LABELS))`.
+        meta: n rows, every column of the sidecar but `key` and `source_row`.
+    """
+
+    rows: npt.NDArray[np.int64]
+    payloads: list[bytes]
+    labels: npt.NDArray[np.float64]
+    meta: pa.Table
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a task's rows came to, beside its samples.
+
+    Attributes:
+        quarantine: rows of the quarantine table.
+        left_out: rows that a filter did not choose.
+    """
+
+    quarantine: list[dict[str, Any]]
+    left_out: list[int]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A pure function of its fields: the rows of one shard number.
+
+    Attributes:
+        shard: the number. out: the data set's folder or URL.
+        fingerprint: of all that decides the bytes.
+        moved: rows that do not take the split of their cell (see `shards.write.visits`).
+    """
+
+    shard: int
+    out: str
+    config: ShardConfig
+    fingerprint: str
+    moved: Mapping[int, int]
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many rows it is given."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The global numbers of the task's rows, in reading order."""
+
+    @abstractmethod
+    def read(self, account: Account) -> Iterator[Portion]:
+        """The samples, some at a time; what gives none goes to the account."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What one shard number came to; also its ledger record."""
+
+    shard: int
+    fingerprint: str
+    objects: int
+    shards: tuple[ShardRecord, ...]
+    train_stats: dict[str, LabelStats]
+    quarantine: list[dict[str, Any]]
+    left_out: int = 0
+
+    def dumps(self) -> str:
+        """JSON; NaN statistics are written as such and read back by `loads`."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def loads(cls, text: str) -> TaskResult:
+        """The inverse of `dumps`."""
+        content = json.loads(text)
+        content["shards"] = tuple(ShardRecord(**record) for record in content["shards"])
+        content["train_stats"] = {k: LabelStats(**v) for k, v in content["train_stats"].items()}
+        return cls(**content)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    row: int
+    payload: bytes
+    labels: npt.NDArray[np.float64]
+    place: int  # in the meta tables, one after another
+
+
+def write_shard(task: Task) -> TaskResult:
+    """Read, sort into splits, write; the task's ledger record last."""
+    account = Account([], [])
+    samples: list[list[_Sample]] = [[] for _ in SPLITS]
+    meta: list[pa.Table] = []
+    place = 0
+    for portion in task.read(account):
+        splits = assign_splits(portion.meta["_healpix_29"].to_numpy(), task.config).tolist()
+        for i, row in enumerate(portion.rows.tolist()):
+            sample = _Sample(row, portion.payloads[i], portion.labels[i], place + i)
+            samples[task.moved.get(row, splits[i])].append(sample)
+        place += len(portion.rows)
+        meta.append(_plain(portion.meta))
+    # Row `i` of the task, in reading order, goes to place `rank[i]`; rows that gave no sample leave no gap.
+    rows = task.rows
+    rank = dict(zip(rows.tolist(), row_order(task.config, task.shard, len(rows)).tolist(), strict=True))
+    records = []
+    for split, members in zip(SPLITS, samples, strict=True):
+        members.sort(key=lambda sample: rank[sample.row])
+        if members:
+            with naming(task.out):
+                records.append(_write_split(task, split, members, meta))
+    train = np.array([sample.labels for sample in samples[0]]).reshape(-1, len(LABELS))
+    result = TaskResult(
+        task.shard, task.fingerprint, len(rows), tuple(records), _statistics(train), account.quarantine,
+        len(account.left_out),
+    )  # fmt: skip
+    write_text(record_path(task), result.dumps())
+    return result
+
+
+def _write_split(task: Task, split: str, samples: Sequence[_Sample], meta: Sequence[pa.Table]) -> ShardRecord:
+    name = f"{split}/{split}-{task.shard:06d}.tar"
+    path = location(task.out) / name
+    if not is_remote(path):
+        make_folder(path.parent)
+    extension = ENCODINGS[task.config.encoding](renderer(task.config.image)).extension
+    with TarWriter(path) as tar:
+        for sample in samples:
+            tar.add(key(sample.row), [(extension, sample.payload), ("npy", label_npy(sample.labels))])
+    sidecar = _write_sidecar(path.with_suffix(".parquet"), samples, meta)
+    classes = Counter(
+        "unlabelled" if np.isnan(code) else CLASSES[int(code)] for code in (s.labels[0] for s in samples)
+    )
+    return ShardRecord(
+        split, name, len(samples), tar.size, tar.sha256, tar.index_sha256, sidecar, dict(sorted(classes.items())),
+    )  # fmt: skip
+
+
+def _write_sidecar(path: Path, samples: Sequence[_Sample], meta: Sequence[pa.Table]) -> str:
+    """One row per sample, in the tar's order: key, global row, and the meta columns."""
+    table = pa.concat_tables(meta, promote_options="default").take(pa.array([sample.place for sample in samples]))
+    rows = [sample.row for sample in samples]
+    table = table.add_column(0, "key", pa.array([key(row) for row in rows], pa.string()))
+    table = table.add_column(1, "source_row", pa.array(rows, pa.int64()))
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+        return sha256(temporary)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    # Dictionaries differ from block to block; a sidecar is small, and plain strings open anywhere.
+    return table.cast(
+        pa.schema([pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in table.schema])
+    ).replace_schema_metadata(None)
+
+
+def _statistics(labels: npt.NDArray[np.float64]) -> dict[str, LabelStats]:
+    result = {}
+    for column, name in enumerate(LABELS):
+        values = labels[:, column]
+        values = values[~np.isnan(values)]
+        if len(values):
+            stats = LabelStats(len(values), *map(float, (values.mean(), values.std(), values.min(), values.max())))
+        else:
+            stats = combine_stats([])
+        result[name] = stats
+    return result
+
+
+def record_path(task: Task) -> Path:
+    """The task's ledger record."""
+    return location(task.out) / LEDGER / f"{task.shard:06d}.json"
+
+
+def finished(task: Task) -> TaskResult | None:
+    """The record of a finished task whose files are all there with the right checksums, else None."""
+    try:
+        record = TaskResult.loads(record_path(task).read_text())
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    if record.fingerprint != task.fingerprint:
+        return None
+    out = location(task.out)
+    for shard in record.shards:
+        sums = ((shard.path, shard.sha256), (shard.index, shard.index_sha256), (shard.sidecar, shard.sidecar_sha256))
+        for where, expected in sums:
+            try:
+                if sha256(where(out)) != expected:
+                    return None
+            except FileNotFoundError:
+                return None
+    return record
