@@ -120,9 +120,9 @@ def _stepper(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None]
     """One optimiser step as the training loop does it, without its book-keeping; and FLOP of a training image."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    from specshards.train.classification import Classification
-    from specshards.train.model import SpectrumModel, build, parameter_groups
-    from specshards.train.tasks import masked_loss
+    from specshards.train.models.picture import SpectrumModel, build, parameter_groups
+    from specshards.train.tasks.classification import Classification
+    from specshards.train.tasks.task import masked_loss
 
     task = Classification(("STAR", "GALAXY", "QSO"))
     if accelerator.device.type == "cpu":
@@ -191,7 +191,7 @@ def measure(objects: int | None, batch_size: int, rounds: int, steps: int | None
         batch_size: images a step.
         steps: in a turn; None takes 10 on a CPU and 100 on a GPU.
     """
-    from specshards.train.scoring import make_accelerator
+    from specshards.train.evaluation.score import make_accelerator
 
     accelerator = make_accelerator()
     if accelerator.device.type == "cuda":

@@ -1,6 +1,7 @@
 """One HTML page: nothing loaded from elsewhere, readable in light and dark, by keyboard and on narrow screens.
 
-What a page is made of; `shards.report.write` and `train.page` say what stands in theirs. Every text is escaped.
+What a page is made of; `shards.report.write` and `train.report.page` say what stands in theirs. Every text is
+escaped.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def test_a_worker_that_cannot_come_back_ends_the_job(traces: Path, monkeypatch: 
     async def never(self: Nanny, exitcode: int) -> None:
         await self._unregister()
 
-    monkeypatch.setattr("common.dask_cluster._RESTART", 2.0)
+    monkeypatch.setattr("specshards.common.dask_cluster._RESTART", 2.0)
     monkeypatch.setattr(Nanny, "_on_worker_exit", never)
     with pytest.raises(JobError, match=r"all worker processes died and none came back; .* fewer WORKERS"):
         run("killed_always", traces, 3, Engine(1))
@@ -266,8 +266,8 @@ def test_a_scheduler_that_is_not_there(
 def test_workers_that_join_late_get_work(
     cluster: Cluster, traces: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("common.dask_cluster._QUIET", 0.5)
-    monkeypatch.setattr("common.dask_cluster._LOOK", 0.2)
+    monkeypatch.setattr("specshards.common.dask_cluster._QUIET", 0.5)
+    monkeypatch.setattr("specshards.common.dask_cluster._LOOK", 0.2)
     results = run_tasks(
         square, [(number, str(traces)) for number in range(60)], Engine(1, str(cluster.file)), describe="late",
         unit="task", sizes=[1] * 60,
@@ -308,7 +308,7 @@ class Mute:
 def test_paused_workers_are_not_waited_for_in_silence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("common.dask_cluster._QUIET", 0.02)
+    monkeypatch.setattr("specshards.common.dask_cluster._QUIET", 0.02)
     watch = Watch(Mute(), "tcp://a:1", 0.05)
     watch.look()
     time.sleep(0.03)
@@ -327,7 +327,7 @@ def test_a_scheduler_of_another_program(tmp_path: Path) -> None:
 
 
 def test_no_workers_for_too_long(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.dask_cluster._LOOK", 0.2)
+    monkeypatch.setattr("specshards.common.dask_cluster._LOOK", 0.2)
     with pytest.raises(JobError, match=r"no worker of the Dask scheduler .*scheduler.json for 1 s; .*start workers"):
         run("square", ".", 3, replace(Engine(1, str(cluster.file)), patience=1))
 

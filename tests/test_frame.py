@@ -23,14 +23,14 @@ from specshards.render.frame import framed
 from specshards.shards import loader
 from specshards.shards.format.flux import Arrays
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
-from specshards.shards.pictures import pictures
 from specshards.shards.report import write
 from specshards.shards.write.build import build
-from specshards.train.evaluate import evaluate
-from specshards.train.explain import draw, look
-from specshards.train.predict import Account, Predictor
+from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.run import open_any
 from specshards.train.tokenizer.pretrain import PretrainConfig, pretrain
+from specshards.train.use.explain import draw, look
+from specshards.train.use.pictures import pictures
+from specshards.train.use.predict import Account, Predictor
 from tests.conftest import call, make_spectrum
 from tests.small_run import IMAGE, small_run, small_shards
 

@@ -24,9 +24,9 @@ from specshards.render import ImageConfig, renderer
 from specshards.shards.__main__ import make_survey
 from specshards.shards.format.encoding import Png
 from specshards.shards.format.manifest import LABELS, SPLITS, Manifest, ShardConfig
-from specshards.shards.pictures import pictures
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
+from specshards.train.use.pictures import pictures
 from tests.mmu_tables import mock, padded, sdss_table
 
 HERE = Engine(workers=0)

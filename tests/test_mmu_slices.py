@@ -24,8 +24,8 @@ from specshards.ingest.tables import SLICE_ROWS, TableFile
 from specshards.render import ImageConfig
 from specshards.shards.__main__ import make_survey
 from specshards.shards.format.manifest import Manifest, ShardConfig
-from specshards.shards.pictures import pictures
 from specshards.shards.write.plan import cut_tasks
+from specshards.train.use.pictures import pictures
 from tests.mmu_tables import arrays_of, mock, sdss_table
 
 

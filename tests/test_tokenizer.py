@@ -14,11 +14,20 @@ from torch import Tensor
 from specshards.shards.format.flux import Arrays
 from specshards.shards.loader.batch import Stack
 from specshards.shards.loader.stack import Stacker
-from specshards.train.layers import patches
-from specshards.train.tokenizer.config import SIZES, TokenizerConfig
-from specshards.train.tokenizer.model import Tokenizer, centres
-from specshards.train.tokenizer.pixels import chi2, hide, per_object, regridded, scaled, seen_as, usable, without
-from specshards.train.tokenizer.wavelengths import WavelengthEncoding
+from specshards.train.models.layers import patches
+from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
+from specshards.train.models.tokenizer.model import Tokenizer, centres
+from specshards.train.models.tokenizer.pixels import (
+    chi2,
+    hide,
+    per_object,
+    regridded,
+    scaled,
+    seen_as,
+    usable,
+    without,
+)
+from specshards.train.models.tokenizer.wavelengths import WavelengthEncoding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

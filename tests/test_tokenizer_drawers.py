@@ -11,8 +11,8 @@ from scipy.ndimage import median_filter
 
 from specshards.common.errors import UsageError
 from specshards.shards.loader.batch import Stack
-from specshards.train.tokenizer.drawers import Constant, Principal, RunningMedian, decompose, fill, running_median
-from specshards.train.tokenizer.pixels import scaled
+from specshards.train.models.tokenizer.pixels import scaled
+from specshards.train.tokenizer.baselines import Constant, Principal, RunningMedian, decompose, fill, running_median
 from tests.curves import curves, some_spectra, stack_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,16 +21,16 @@ from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
 from specshards.train import loop
 from specshards.train.config import TrainConfig
-from specshards.train.embed import embed
-from specshards.train.evaluate import evaluate
-from specshards.train.explain import explain
+from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
-from specshards.train.predict import Predictor
+from specshards.train.models.tokenizer.classifier import SpectrumClassifier, open_tokenizer
+from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.run import open_any
-from specshards.train.tokenizer.classifier import SpectrumClassifier, open_tokenizer
-from specshards.train.tokenizer.model import Tokenizer
 from specshards.train.tokenizer.pretrain import PretrainConfig, pretrain
 from specshards.train.tokenizer.reconstruct import parse_grid, reconstruct
+from specshards.train.use.embed import embed
+from specshards.train.use.explain import explain
+from specshards.train.use.predict import Predictor
 from tests.conftest import make_spectrum
 
 pytestmark = pytest.mark.usefixtures("one_thread")

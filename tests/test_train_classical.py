@@ -21,12 +21,12 @@ from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader.stack import resample
 from specshards.shards.write.build import build
-from specshards.train import classical
-from specshards.train.answers import FILE, IDENTITY, Answers
-from specshards.train.classical import Classical, fit_classical, normalise
 from specshards.train.config import TrainConfig
-from specshards.train.metrics import regression
-from specshards.train.tasks import Task, make_tasks
+from specshards.train.evaluation import classical
+from specshards.train.evaluation.classical import Classical, fit_classical, normalise
+from specshards.train.evaluation.predictions import FILE, IDENTITY, Answers
+from specshards.train.tasks.metrics import regression
+from specshards.train.tasks.task import Task, make_tasks
 from tests.conftest import make_spectrum
 
 HERE = Engine(workers=0)

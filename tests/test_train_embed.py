@@ -17,10 +17,10 @@ from specshards.common.errors import JobError, UsageError
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import Manifest
-from specshards.shards.pictures import pictures
-from specshards.train import embed as embed_module
-from specshards.train.embed import embed, nearest
 from specshards.train.run import open_model
+from specshards.train.use import embed as embed_module
+from specshards.train.use.embed import embed, nearest
+from specshards.train.use.pictures import pictures
 from tests.conftest import make_spectrum
 from tests.small_run import IMAGE, small_run, small_shards
 

@@ -18,11 +18,11 @@ from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig, renderer
 from specshards.render.wavelengths import where
-from specshards.shards.pictures import pictures
-from specshards.train.attention import attend, per_angstrom, rollout
-from specshards.train.explain import TABLE, _number, draw, explain, look
-from specshards.train.model import SpectrumModel
+from specshards.train.models.attention import attend, per_angstrom, rollout
+from specshards.train.models.picture import SpectrumModel
 from specshards.train.run import open_model
+from specshards.train.use.explain import TABLE, _number, draw, explain, look
+from specshards.train.use.pictures import pictures
 from tests.conftest import make_spectrum
 from tests.small_run import IMAGE, small_run, small_shards
 

@@ -15,14 +15,14 @@ from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
 from specshards.common.errors import JobError, UsageError
-from specshards.shards.pictures import pictures
-from specshards.train import export as export_module
-from specshards.train import tool_commands
-from specshards.train.evaluate import evaluate
-from specshards.train.export import export_hub, export_onnx
-from specshards.train.modelcard import modelcard
-from specshards.train.predict import Predictor
+from specshards.train.evaluation.evaluate import evaluate
+from specshards.train.report.modelcard import modelcard
 from specshards.train.run import open_model
+from specshards.train.use import commands
+from specshards.train.use import export as export_module
+from specshards.train.use.export import export_hub, export_onnx
+from specshards.train.use.pictures import pictures
+from specshards.train.use.predict import Predictor
 from tests.small_run import IMAGE, small_run, small_shards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -225,7 +225,7 @@ def test_a_folder_of_other_things_is_left_alone(evaluated: Path, tmp_path: Path)
 
 def test_the_commands_reach_what_they_name(evaluated: Path, spectra_folder: Path, tmp_path: Path) -> None:
     app = typer.Typer()
-    for command in (tool_commands.explain, tool_commands.embed, tool_commands.export):
+    for command in (commands.explain, commands.embed, commands.export):
         app.command()(command)
     runner = CliRunner()
 

@@ -12,11 +12,11 @@ from scipy import stats
 from sklearn.metrics import recall_score
 
 from specshards.shards.format.manifest import LabelStats
-from specshards.train.baselines import Baselines
-from specshards.train.classification import Classification
-from specshards.train.judgement import SN_BINS, headline, judge
-from specshards.train.regression import Regression
-from specshards.train.scoring import Scored, finite
+from specshards.train.evaluation.measure import SN_BINS, headline, judge
+from specshards.train.evaluation.score import Scored, finite
+from specshards.train.tasks.classification import Classification
+from specshards.train.tasks.constant import Baselines
+from specshards.train.tasks.regression import Regression
 
 CLASSES = ("STAR", "GALAXY", "QSO")
 

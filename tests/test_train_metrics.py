@@ -22,9 +22,9 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from specshards.train import metrics
-from specshards.train.heads import GaussianHead, HistogramHead, PointHead
-from specshards.train.scoring import finite
+from specshards.train.evaluation.score import finite
+from specshards.train.tasks import metrics
+from specshards.train.tasks.heads import GaussianHead, HistogramHead, PointHead
 
 CLASSES = ("STAR", "GALAXY", "QSO")
 

@@ -22,17 +22,17 @@ from specshards.common.jobs import Engine
 from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build as build_shards
-from specshards.train.classification import Classification
 from specshards.train.config import TrainConfig
-from specshards.train.conformal import LEVELS, calibrate, intervals
-from specshards.train.evaluate import evaluate
+from specshards.train.evaluation.conformal import LEVELS, calibrate, intervals
+from specshards.train.evaluation.evaluate import evaluate
+from specshards.train.evaluation.score import Scored
 from specshards.train.fit import fit
 from specshards.train.meter import forward_flops
-from specshards.train.model import SpectrumModel, build
-from specshards.train.predict import Predictor
-from specshards.train.regression import Regression
+from specshards.train.models.picture import SpectrumModel, build
 from specshards.train.run import open_model
-from specshards.train.scoring import Scored
+from specshards.train.tasks.classification import Classification
+from specshards.train.tasks.regression import Regression
+from specshards.train.use.predict import Predictor
 
 ROOT = Path(__file__).parent.parent
 
@@ -191,7 +191,7 @@ def test_drop_path_reaches_a_backbone_that_has_it(tmp_path: Path) -> None:
 def test_what_a_step_frees_is_kept_for_the_next_one() -> None:
     script = """
 import resource, sys, torch
-from train.scoring import keep_freed_memory
+from train.evaluation.score import keep_freed_memory
 if "keep" in sys.argv:
     keep_freed_memory()
 pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -15,15 +15,15 @@ import torch
 
 from specshards.common import svg
 from specshards.shards.format.manifest import LabelStats
-from specshards.train import figures, page, plots, report
-from specshards.train.baselines import Baselines
-from specshards.train.classification import Classification
 from specshards.train.config import TrainConfig
-from specshards.train.judgement import headline, judge
-from specshards.train.regression import Regression
+from specshards.train.evaluation.measure import headline, judge
+from specshards.train.evaluation.score import Scored, finite
+from specshards.train.report import figures, page, plots, tables
 from specshards.train.run import Card
-from specshards.train.scoring import Scored, finite
-from specshards.train.tasks import Task
+from specshards.train.tasks.classification import Classification
+from specshards.train.tasks.constant import Baselines
+from specshards.train.tasks.regression import Regression
+from specshards.train.tasks.task import Task
 
 HOSTILE = ("<script>alert(1)</script>", 'A&B "x" onload=alert(1)', "$\\frac{", "url(http://evil.example/x)")
 TASKS: tuple[Task, ...] = (
@@ -144,17 +144,17 @@ def headlines(content: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any
 def test_every_headline_number_is_in_all_reports_with_its_interval(
     html: str, content: dict[str, Any], card: Card
 ) -> None:
-    short = report.short(content, card)
+    short = tables.short(content, card)
     for split, task, scores, metric in headlines(content):
-        low, high = map(report.number, scores["intervals"][metric])
-        value = report.number(scores["all"][metric])
+        low, high = map(tables.number, scores["intervals"][metric])
+        value = tables.number(scores["all"][metric])
         assert f"{value} <span>[{low}, {high}]</span>" in html, (split, task, metric)
-        assert f"{value} [{low}, {high}]" in report.markdown(content, card), (split, task, metric)
+        assert f"{value} [{low}, {high}]" in tables.markdown(content, card), (split, task, metric)
         if task != "redshift" or metric not in ("r2", "mae", "rmse"):
             assert value in short and f"{low} to {high}" in short, (split, task, metric)
         for name, values in scores["baselines"].items():
-            assert report.number(values[metric]) in html, (split, task, name, metric)
-    assert all("random forest" in text for text in (html, report.short(content, card)))
+            assert tables.number(values[metric]) in html, (split, task, name, metric)
+    assert all("random forest" in text for text in (html, tables.short(content, card)))
     assert card.model in html and "f" * 64 in html and "12,345 labelled train objects" in html
 
 
@@ -178,7 +178,7 @@ def test_names_are_text_and_nothing_comes_from_elsewhere(html: str) -> None:
 
 
 def test_names_are_text_in_markdown_too(content: dict[str, Any], card: Card) -> None:
-    assert not re.search(r"<(script|b|i)\b", report.markdown(content, card))
+    assert not re.search(r"<(script|b|i)\b", tables.markdown(content, card))
 
 
 def test_ids_are_unique_and_links_lead_somewhere(html: str) -> None:
@@ -214,10 +214,10 @@ def test_tables_that_scroll_can_be_reached_by_keyboard(html: str) -> None:
 
 def test_mock_is_said_everywhere_and_only_of_mock(html: str, content: dict[str, Any], card: Card) -> None:
     assert 'role="note"><strong>MOCK data.' in html
-    for text in (html, report.short(content, card), report.markdown(content, card)):
+    for text in (html, tables.short(content, card), tables.markdown(content, card)):
         assert "MOCK" in text
     real = {**content, "mock": False, "splits": {"val": {"teff": content["splits"]["val"]["teff"]}}}
-    for text in (page.page(real, card, {}), report.short(real, card), report.markdown(real, card)):
+    for text in (page.page(real, card, {}), tables.short(real, card), tables.markdown(real, card)):
         assert "MOCK" not in text
 
 
@@ -257,7 +257,7 @@ def test_without_labels_or_training_there_is_still_a_page(card: Card, answers: d
     content = finite({"mock": False, "data": list(card.data), "training": None, "splits": {"test": scores}})
     text = page.page(content, card, {})
     assert "300 objects, 0 with a teff." in text and not re.search(r"\bnan\b", text, re.IGNORECASE)
-    assert "no object of the test split has a teff" in report.short(content, card)
+    assert "no object of the test split has a teff" in tables.short(content, card)
 
 
 def test_a_page_of_many_objects_stays_small(tmp_path: Path) -> None:
@@ -284,11 +284,11 @@ def test_the_density_counts_every_object_in_its_place() -> None:
 
 
 def test_the_terminal_table_is_short(content: dict[str, Any], card: Card) -> None:
-    lines = report.short(content, card).splitlines()
+    lines = tables.short(content, card).splitlines()
     # Mock; by split and task a head, the model, its intervals, three baselines and two surveys; then classes.
     assert len(lines) <= 1 + 2 * (4 * 8 + 2 * 2 + 3) and all(len(line) <= 120 for line in lines)
     one = {**content, "splits": {"val": {"teff": content["splits"]["val"]["teff"]}}}
-    assert len(report.short(one, card).splitlines()) == 9
+    assert len(tables.short(one, card).splitlines()) == 9
 
 
 def test_history_has_a_panel_for_every_number_once() -> None:

@@ -10,11 +10,11 @@ from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
-from specshards.train.answers import Answers
 from specshards.train.config import TrainConfig
-from specshards.train.evaluate import evaluate
+from specshards.train.evaluation.evaluate import evaluate
+from specshards.train.evaluation.other_runs import add_runs
+from specshards.train.evaluation.predictions import Answers
 from specshards.train.fit import fit
-from specshards.train.rivals import add_runs
 from tests.small_run import IMAGE, small_run, small_shards
 
 pytestmark = pytest.mark.usefixtures("one_thread")

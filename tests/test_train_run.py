@@ -23,12 +23,13 @@ from specshards.common.jobs import Engine
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build as build_shards
-from specshards.train import checkpoint, loop, scoring
+from specshards.train import checkpoint, loop
 from specshards.train.config import TrainConfig
-from specshards.train.evaluate import evaluate
+from specshards.train.evaluation import score as scoring
+from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
-from specshards.train.model import build, load, parameter_groups
-from specshards.train.predict import Predictor, predict
+from specshards.train.models.picture import build, load, parameter_groups
+from specshards.train.use.predict import Predictor, predict
 from tests.test_loader_policy import damage
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +117,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
             return score(*args)
 
         patch.setattr(loop._Trainer, "step", stopping_step)
-        patch.setattr("train.fit.score", stopping_score)
+        patch.setattr("specshards.train.fit.score", stopping_score)
         with pytest.raises(KeyboardInterrupt):
             fit(config, tmp_path / "cut", device="cpu")
     assert json.loads((tmp_path / "cut" / "run.json").read_text())["status"] == "running"

@@ -17,8 +17,8 @@ from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.stack import Stacker
 from specshards.shards.write.build import build
-from specshards.train.model import parameter_groups
-from specshards.train.sequence import CONFIG, SEQUENCES, WEIGHTS, SequenceConfig, SequenceModel, scaled
+from specshards.train.models.picture import parameter_groups
+from specshards.train.models.sequence import CONFIG, SEQUENCES, WEIGHTS, SequenceConfig, SequenceModel, scaled
 
 TINY = SEQUENCES["tiny"]
 

@@ -18,16 +18,16 @@ from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards.format.manifest import Manifest, ShardConfig
-from specshards.shards.pictures import pictures
 from specshards.shards.write.build import build
-from specshards.train.attention import per_token
 from specshards.train.config import TrainConfig
-from specshards.train.embed import embed
-from specshards.train.explain import TABLE, Sight, draw, explain, look
 from specshards.train.fit import fit
-from specshards.train.predict import Predictor
+from specshards.train.models.attention import per_token
+from specshards.train.models.sequence import SequenceConfig, SequenceModel
 from specshards.train.run import open_any
-from specshards.train.sequence import SequenceConfig, SequenceModel
+from specshards.train.use.embed import embed
+from specshards.train.use.explain import TABLE, Sight, draw, explain, look
+from specshards.train.use.pictures import pictures
+from specshards.train.use.predict import Predictor
 from tests.conftest import make_spectrum
 from tests.small_run import IMAGE
 from tests.test_train_sequence import batch_of, model, spectrum

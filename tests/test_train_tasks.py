@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from specshards.common.errors import UsageError
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
-from specshards.train.classification import Classification, spectral_type, types_present
 from specshards.train.config import HEADS, TrainConfig, preset
-from specshards.train.heads import GaussianHead, HistogramHead, PointHead
-from specshards.train.regression import Regression
-from specshards.train.tasks import Task, make_tasks, masked_loss, split_logits, task_from_dict
+from specshards.train.tasks.classification import Classification, spectral_type, types_present
+from specshards.train.tasks.heads import GaussianHead, HistogramHead, PointHead
+from specshards.train.tasks.regression import Regression
+from specshards.train.tasks.task import Task, make_tasks, masked_loss, split_logits, task_from_dict
 
 STATS = LabelStats(count=1000, mean=0.4, std=0.6, min=-0.002, max=4.5)
 

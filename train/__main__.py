@@ -9,7 +9,7 @@ import typer
 
 from specshards.common.errors import UsageError, run_app
 from specshards.train.options import DEVICE, WORKERS, folders
-from specshards.train.tool_commands import embed, explain, export
+from specshards.train.use.commands import embed, explain, export
 
 app = typer.Typer(
     help="Fine-tune a vision transformer on shards of spectrum images, say what it is worth, and predict with it.",
@@ -135,7 +135,7 @@ def evaluate(
 
     Choose between models on validation; look at the test split once, at the end.
     """
-    from specshards.train.evaluate import evaluate as run
+    from specshards.train.evaluation.evaluate import evaluate as run
 
     run(model, splits=folders(splits), shards=folders(shards or ""), batch_size=batch_size, device=device,
         threads=workers)  # fmt: skip
@@ -152,7 +152,7 @@ def predict(
     device: Annotated[str, DEVICE] = "auto",
 ) -> None:
     """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""
-    from specshards.train.predict import predict as run
+    from specshards.train.use.predict import predict as run
 
     if not input.strip():
         raise UsageError("no INPUT given: name a FITS file, a folder or glob of them, or spectra Parquet")
@@ -177,8 +177,8 @@ def baselines(
 
     With --runs, the answers of other trained runs are put there too.
     """
-    from specshards.train.classical import fit_classical
-    from specshards.train.rivals import add_runs
+    from specshards.train.evaluation.classical import fit_classical
+    from specshards.train.evaluation.other_runs import add_runs
     from specshards.train.run import open_any
 
     if not shards.strip() and not runs.strip():

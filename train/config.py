@@ -11,7 +11,7 @@ from specshards.common.errors import UsageError
 TINY = "tiny"
 #: What the backbone of a run on a tokenizer begins with; its folder follows.
 TOKENIZER = "tokenizer:"
-#: The one-dimensional transformer, which reads spectra, and its small version; see `train.sequence`.
+#: The one-dimensional transformer, which reads spectra, and its small version; see `train.models.sequence`.
 SEQUENCE_SIZES = {"sequence": "paper", "sequence-tiny": "tiny"}
 HEADS = ("auto", "histogram", "gaussian", "mse")
 CHOICES = {
@@ -120,7 +120,7 @@ class TrainConfig(LoopConfig):
     """What decides the weights that a run on labels ends with.
 
     Attributes:
-        task: a name in `train.tasks.TASKS`, or several with commas: one backbone, a head for each.
+        task: a name in `train.tasks.task.TASKS`, or several with commas: one backbone, a head for each.
         backbone: a name on the model hub, a folder, or `tiny`; `sequence` is the one-dimensional transformer that
             reads spectra (shards made with ENCODING=flux), `sequence-tiny` a small one; `tokenizer:folder` is what
             `make pretrain` made.

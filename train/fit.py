@@ -12,16 +12,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from specshards.train import evaluate, figures, loop
-from specshards.train.baselines import Baselines
+from specshards.train import loop
 from specshards.train.config import TrainConfig
-from specshards.train.conformal import calibrate
-from specshards.train.judgement import judge
+from specshards.train.evaluation import evaluate
+from specshards.train.evaluation.conformal import calibrate
+from specshards.train.evaluation.measure import judge
+from specshards.train.evaluation.score import add_labels, model_input, score
 from specshards.train.loop import Options, Start, Verdict
-from specshards.train.model import freeze, output_names
+from specshards.train.models.picture import freeze, output_names
+from specshards.train.report import figures
 from specshards.train.run import CARD, Card, build_any, save_model
-from specshards.train.scoring import add_labels, model_input, score
-from specshards.train.tasks import check_tasks, make_tasks, masked_loss, split_logits
+from specshards.train.tasks.constant import Baselines
+from specshards.train.tasks.task import check_tasks, make_tasks, masked_loss, split_logits
 
 
 def fit(config: TrainConfig, out: Path, **options: Any) -> Path:

@@ -27,10 +27,10 @@ from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.augment import parse_augment
 from specshards.train import checkpoint
 from specshards.train.config import LoopConfig
+from specshards.train.evaluation.score import finite, keep_freed_memory, make_accelerator
 from specshards.train.meter import Meter, stop_on_interrupt
-from specshards.train.model import parameter_groups
+from specshards.train.models.picture import parameter_groups
 from specshards.train.run import claim, data_record, write_record
-from specshards.train.scoring import finite, keep_freed_memory, make_accelerator
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
 

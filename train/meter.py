@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from specshards.train.model import SpectrumModel
+from specshards.train.models.picture import SpectrumModel
 
 #: Dense bf16 peak of GPUs with float32 accumulation, FLOP/s, from NVIDIA's data sheets.
 PEAKS = {

@@ -20,12 +20,12 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import publish, sha256, write_text
 from specshards.shards.format.manifest import Manifest
 from specshards.train import checkpoint
-from specshards.train.baselines import Baselines
 from specshards.train.config import SEQUENCE_SIZES, TrainConfig
-from specshards.train.model import SpectrumModel, build, load
-from specshards.train.sequence import SEQUENCES, SequenceModel
-from specshards.train.tasks import Task, task_from_dict
-from specshards.train.tokenizer.classifier import SpectrumClassifier, classifier, load_classifier
+from specshards.train.models.picture import SpectrumModel, build, load
+from specshards.train.models.sequence import SEQUENCES, SequenceModel
+from specshards.train.models.tokenizer.classifier import SpectrumClassifier, classifier, load_classifier
+from specshards.train.tasks.constant import Baselines
+from specshards.train.tasks.task import Task, task_from_dict
 
 CARD, RUN, METRICS, REPORT, PAGE = "specshards.json", "run.json", "metrics.json", "report.md", "report.html"
 _MODEL_FILES = (
@@ -46,7 +46,7 @@ class Card:
         mock: True when any of the training data are mock.
         model: sha256 of the weights.
         best: epoch, metric and value on validation.
-        baselines: by the name of the task. conformal: the same; see `train.conformal`.
+        baselines: by the name of the task. conformal: the same; see `train.evaluation.conformal`.
     """
 
     tasks: tuple[Task, ...]
@@ -94,7 +94,7 @@ def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[
 
 
 def build_any(config: TrainConfig, image_size: int, names: Sequence[str]) -> Network:
-    """A fresh model with an output for each of `names`; see `train.model.build`."""
+    """A fresh model with an output for each of `names`; see `train.models.picture.build`."""
     if config.tokenizer is not None:
         return classifier(Path(config.tokenizer), len(names), config.pool)
     if config.view == "spectra":

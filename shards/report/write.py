@@ -1,4 +1,4 @@
-"""`report.html` of a data set: when it is made, and that no job fails over it; `shards.report.page` is its content."""
+"""`report.html` of a data set: when it is made, and that no job fails over it. `shards.report.page` is its text."""
 
 from __future__ import annotations
 

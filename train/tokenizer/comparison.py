@@ -38,11 +38,11 @@ from specshards.common.files import write_text
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import SpectraBatch, Stack
-from specshards.train.metrics import FloatArray
+from specshards.train.evaluation.score import finite, make_accelerator, model_input
+from specshards.train.models.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
 from specshards.train.run import data_record
-from specshards.train.scoring import finite, make_accelerator, model_input
-from specshards.train.tokenizer.drawers import Constant, Drawer, Principal, RunningMedian, copy
-from specshards.train.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
+from specshards.train.tasks.metrics import FloatArray
+from specshards.train.tokenizer.baselines import Constant, Drawer, Principal, RunningMedian, copy
 from specshards.train.tokenizer.pretrain import HIDDEN, open_run
 
 SPLITS = ("val", "test")

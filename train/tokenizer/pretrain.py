@@ -16,14 +16,14 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import sha256, write_text
 from specshards.train import loop
 from specshards.train.config import LoopConfig
+from specshards.train.evaluation.score import model_input
 from specshards.train.loop import Options, Start, Verdict
-from specshards.train.model import quiet
+from specshards.train.models.picture import quiet
+from specshards.train.models.tokenizer.classifier import open_tokenizer
+from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
+from specshards.train.models.tokenizer.model import Tokenizer
+from specshards.train.models.tokenizer.pixels import chi2, hide, per_object, regridded, seen_as, without
 from specshards.train.run import replace_files
-from specshards.train.scoring import model_input
-from specshards.train.tokenizer.classifier import open_tokenizer
-from specshards.train.tokenizer.config import SIZES, TokenizerConfig
-from specshards.train.tokenizer.model import Tokenizer
-from specshards.train.tokenizer.pixels import chi2, hide, per_object, regridded, seen_as, without
 
 CARD = "tokenizer.json"
 #: Share of the good patches that validation hides, whatever training does: what is drawn there was not seen.
@@ -35,7 +35,7 @@ class PretrainConfig(LoopConfig):
     """What decides the weights of a tokenizer. The defaults are the paper's, where it says what it did.
 
     Attributes:
-        size: a name in `train.tokenizer.config.SIZES`.
+        size: a name in `train.models.tokenizer.config.SIZES`.
         masked: share of the good patches hidden from the encoder while training; 0 is the paper's choice.
         huber: residuals of more than so many standard deviations count linearly, not squared; None is the paper's.
         floor: error that no pixel is better than, as a share of the spectrum's scale, added in quadrature: without

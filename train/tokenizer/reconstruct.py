@@ -21,13 +21,13 @@ from specshards.common.files import replacing
 from specshards.common.quarantine import write_quarantine
 from specshards.render.config import preset
 from specshards.shards.loader.stack import stack
-from specshards.shards.pictures import pictures
-from specshards.train.layers import patches
-from specshards.train.scoring import make_accelerator
-from specshards.train.sources import KNOWN, nothing_read
-from specshards.train.tokenizer.model import Tokenizer
-from specshards.train.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
+from specshards.train.evaluation.score import make_accelerator
+from specshards.train.models.layers import patches
+from specshards.train.models.tokenizer.model import Tokenizer
+from specshards.train.models.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
 from specshards.train.tokenizer.pretrain import PretrainConfig, open_run
+from specshards.train.use.inputs import KNOWN, nothing_read
+from specshards.train.use.pictures import pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

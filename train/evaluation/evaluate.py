@@ -1,0 +1,147 @@
+"""What a model is worth: `metrics.json`, `report.md` and the page `report.html`, beside the baselines.
+
+Training writes the validation part; the test split is touched by `evaluate` alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from specshards.common.errors import UsageError
+from specshards.common.files import write_text
+from specshards.render import ImageConfig
+from specshards.shards import loader as shard_loader
+from specshards.shards.format.manifest import SPLITS, Manifest
+from specshards.train.evaluation import predictions
+from specshards.train.evaluation.measure import judge
+from specshards.train.evaluation.score import add_labels, finite, make_accelerator, score
+from specshards.train.report import figures, tables
+from specshards.train.report import page as html
+from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record, open_any
+from specshards.train.tasks.metrics import FloatArray
+
+
+def evaluate(
+    run: Path,
+    *,
+    splits: Sequence[str] = ("val", "test"),
+    shards: Sequence[str] = (),
+    batch_size: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    backend: str | None = None,
+) -> dict[str, Any]:
+    """Score the model of `run` and write `metrics.json`, `report.md` and one figure a split into it.
+
+    Args:
+        splits: which splits to score.
+        shards: folders to score on; those of the training by default. Others are named in the report.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        UsageError: no such model, split or shards. JobError: a damaged model.
+    """
+    for split in splits:
+        if split not in SPLITS:
+            raise UsageError(f"unknown split {split}: choose {', '.join(SPLITS)}")
+    card, model = open_any(run)
+    folders = list(shards) or [record["folder"] for record in card.data]
+    accelerator = make_accelerator(device, card.config.precision)
+    network = accelerator.prepare(model.to(accelerator.device))
+    manifests = [Manifest.load(Path(folder)) for folder in folders]
+    filled = [split for split in splits if any(manifest.samples(split) for manifest in manifests)]
+    for split in splits:
+        if split not in filled:
+            accelerator.print(f"{', '.join(folders)}: the {split} split is empty and left out; use more objects")
+    if not filled:
+        raise UsageError(f"{', '.join(folders)}: nothing in {', '.join(splits)} to evaluate on")
+    scores, data = {}, data_record(folders, manifests)
+    mock = card.mock or any(manifest.mock for manifest in manifests)
+    for split in filled:
+        with shard_loader.open(
+            folders, split, batch_size or card.config.batch_size, rank=accelerator.process_index,
+            world_size=accelerator.num_processes, device=str(accelerator.device), shuffle=False, threads=threads,
+            backend=backend, view=card.config.view,
+        ) as loader:  # fmt: skip
+            check_pictures(card, loader.manifests[0].config.image, folders)
+            add_labels(card.tasks, loader)
+            scored = score(network, card.tasks, loader, accelerator)
+            beside = _fitted_baselines(run, split, loader)
+        scores[split] = {
+            task.name: judge(
+                task,
+                scored[task.name],
+                card.baselines[task.name],
+                extra={name: points[task.name] for name, points in beside.items()},
+            )
+            for task in card.tasks
+        }
+        if accelerator.is_main_process:
+            for task in card.tasks:
+                figures.draw(run, task, scored[task.name], split, mock)
+    if accelerator.is_main_process:
+        print(write(run, replace(card, mock=mock), scores, data=data))
+    accelerator.wait_for_everyone()
+    return json.loads((run / METRICS).read_text())
+
+
+def write(
+    run: Path,
+    card: Card,
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    *,
+    training: Mapping[str, Any] | None = None,
+    data: Sequence[Mapping[str, Any]] | None = None,
+    page: bool = True,
+) -> str:
+    """Add scores (by split and task) to `metrics.json`, write the reports from all of it, return the short table.
+
+    What `metrics.json` holds of another model (other weights, other data) is dropped, never mixed.
+    """
+    path = run / METRICS
+    scored_on = [dict(record) for record in (data or card.data)]
+    head = {"tasks": [task.name for task in card.tasks], "mock": card.mock, "model": card.model, "data": scored_on}
+    content: dict[str, Any] = {**head, "splits": {}}
+    if path.is_file():
+        before = json.loads(path.read_text())
+        if before.get("model") == card.model:
+            content["training"] = before.get("training")
+            if _fingerprints(before["data"]) == _fingerprints(scored_on):
+                content["splits"] = before["splits"]
+    content["splits"] = {**content["splits"], **finite(dict(scores))}
+    if training is not None:
+        content["training"] = finite(dict(training))
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(run / REPORT, tables.markdown(content, card))
+    if page:
+        html.write(run, content, card)
+    return tables.short(content, card) + f"\n{path}, {run / PAGE}"
+
+
+def _fitted_baselines(run: Path, split: str, loader: Any) -> dict[str, dict[str, FloatArray]]:
+    """What `train baselines` left in the run for this split, in the order of the loader."""
+    if not (run / predictions.FILE).is_file():
+        return {}
+    return predictions.Answers.read(run).beside(split, loader.sidecar(list(predictions.IDENTITY)))
+
+
+def _fingerprints(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [record["fingerprint"] for record in data]
+
+
+def check_pictures(card: Card, image: ImageConfig, folders: Sequence[str]) -> None:
+    """Raise UsageError where shards hold other pictures, or spectra in another frame, than a model learnt from."""
+    learnt = ImageConfig.from_dict(card.image)
+    names = [field.name for field in fields(image)] if card.config.view == "picture" else ["frame"]
+    different = [name for name in names if getattr(image, name) != getattr(learnt, name)]
+    if different:
+        raise UsageError(
+            f"SHARDS={','.join(folders)}: pictures made otherwise than those the model learnt from "
+            f"({', '.join(different)}); give shards of the same image configuration"
+        )

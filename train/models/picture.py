@@ -1,0 +1,313 @@
+"""The model: uint8 pictures in, logits out, through any image-classification backbone of transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from specshards.common.errors import JobError, UsageError
+from specshards.train.config import TINY
+from specshards.train.tasks.classification import Classification
+from specshards.train.tasks.task import Task
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_WAYS_OUT = "give BACKBONE=folder (a copied model) or BACKBONE=tiny (small, from scratch)"
+_HUB_SECONDS = 10
+
+
+class SpectrumModel(nn.Module):
+    """A transformers image classifier that takes pictures as the loader gives them.
+
+    Attributes:
+        network: the transformers model; what is saved.
+        mean, std: of the backbone's own normalisation, on the 0 to 1 scale.
+    """
+
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        scale = 1 / (255 * torch.tensor(self.std))
+        self.register_buffer("_scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_shift", (-torch.tensor(self.mean) * 255 * scale).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits `(B, head_size)` of pictures uint8 `(B, 3, S, S)`; normalised on the model's device."""
+        return self.network(pixel_values=pixels.float() * self._scale + self._shift).logits
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`, `model.safetensors` and `preprocessor_config.json` that `from_pretrained` opens."""
+        quiet()
+        self.network.save_pretrained(folder)  # type: ignore[operator]
+        size = _image_size(self.network)
+        content = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True, "size": {"height": size, "width": size}, "resample": 2,
+            "do_rescale": True, "rescale_factor": 1 / 255,
+            "do_normalize": True, "image_mean": list(self.mean), "image_std": list(self.std),
+        }  # fmt: skip
+        (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def output_names(tasks: Sequence[Task]) -> list[str]:
+    """A name for every output of a model: the class, with its task where there are several, or a label and number."""
+    names: list[str] = []
+    for task in tasks:
+        if isinstance(task, Classification):
+            names += [f"{task.name}: {name}" if len(tasks) > 1 else name for name in task.classes]
+        else:
+            names += [f"{task.label}_{i}" for i in range(task.head_size)]
+    return names
+
+
+def freeze(model: nn.Module) -> None:
+    """Let only the last layer learn."""
+    head = {id(parameter) for parameter in _head_parameters(model)}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in head)
+
+
+def build(
+    backbone: str, head_size: int, image_size: int, names: Sequence[str] | None = None, drop_path: float = 0.0
+) -> SpectrumModel:
+    """A backbone with a fresh head of `head_size` outputs, for pictures of `image_size` pixels a side.
+
+    Args:
+        backbone: `tiny`, a folder (a bare encoder or an image classifier), or a name on the model hub.
+        names: of the outputs.
+        drop_path: largest share of residual branches left out while training; only some backbones have it.
+
+    Raises:
+        UsageError: no such folder or model, not an image model, or one that cannot take pictures of this size.
+        JobError: the model hub cannot be reached and the model is not in its local cache.
+    """
+    quiet()
+    if backbone == TINY:
+        network, mean, std = _tiny(image_size, head_size)
+    else:
+        network, mean, std = _pretrained(backbone, head_size, drop_path)
+        _fit_image_size(network, backbone, image_size)
+    _fresh_head(network)
+    names = names or [f"LABEL_{i}" for i in range(head_size)]
+    network.config.id2label = dict(enumerate(names))
+    network.config.label2id = {name: i for i, name in enumerate(names)}
+    return SpectrumModel(network, mean, std)
+
+
+def load(folder: Path) -> SpectrumModel:
+    """The model that `SpectrumModel.save` wrote.
+
+    Raises:
+        JobError: the files are not whole.
+    """
+    from transformers import AutoModelForImageClassification
+
+    quiet()
+    try:
+        network, info = AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
+        content = json.loads((folder / "preprocessor_config.json").read_text())
+        mean, std = content["image_mean"], content["image_std"]
+    except Exception as error:  # transformers and safetensors raise many kinds
+        raise JobError(f"{folder}: the model there cannot be read ({_first_line(error)}); train it again") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise JobError(f"{folder}: model.safetensors does not hold the whole model; train it again")
+    return SpectrumModel(network, mean, std)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Optimiser groups: no weight decay on vectors and position embeddings; deeper layers learn slower.
+
+    Each group has `lr_scale`: the share of the learning rate that it gets. The head has 1, the last layer
+    `layer_decay`, the embeddings the least.
+    """
+    depths = {name: _depth(name) for name, _ in model.named_parameters()}
+    layers = max(depths.values())
+    top = layers + 1
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    head = {id(parameter) for parameter in _head_parameters(model)}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        depth = top if id(parameter) in head else layers if depths[name] < 0 else depths[name]
+        decays = parameter.ndim > 1 and not re.search(r"(position|pos)_embed|cls_token|mask_token", name)
+        group = groups.setdefault(
+            (depth, decays),
+            {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr_scale": layer_decay ** (top - depth)},
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def _depth(name: str) -> int:
+    """0 for embeddings, 1 + i for layer i, -1 for what stands outside the layers (the last norm)."""
+    found = re.search(r"\.(?:layers?|blocks?)\.(\d+)\.", name)
+    return 1 + int(found.group(1)) if found else 0 if "embed" in name else -1
+
+
+def _tiny(image_size: int, head_size: int) -> tuple[Any, Sequence[float], Sequence[float]]:
+    """A vision transformer that learns on a CPU in minutes."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    patch = next((p for p in (32, 28, 16, 14, 10, 8) if image_size % p == 0), None)
+    if patch is None:
+        raise UsageError(
+            f"BACKBONE=tiny: pictures of {image_size} pixels do not divide into patches; "
+            "make shards with ARGS='--size 224'"
+        )
+    network = ViTForImageClassification(
+        ViTConfig(
+            hidden_size=96, num_hidden_layers=4, num_attention_heads=3, intermediate_size=192, hidden_act="gelu",
+            image_size=image_size, patch_size=patch, num_labels=head_size,
+        )
+    )  # fmt: skip
+    return network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def _pretrained(backbone: str, head_size: int, drop_path: float) -> tuple[Any, Sequence[float], Sequence[float]]:
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    local = Path(backbone).is_dir()
+    if local and not (Path(backbone) / "config.json").is_file():
+        raise UsageError(f"BACKBONE={backbone}: no config.json there; name the folder of a transformers model")
+    if not local and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", backbone):
+        raise UsageError(f"BACKBONE={backbone}: no such folder; {_WAYS_OUT}")
+    cached = local or _fetch(backbone)
+    try:
+        more = {}
+        if drop_path and hasattr(AutoConfig.from_pretrained(backbone, local_files_only=cached), "drop_path_rate"):
+            more["drop_path_rate"] = drop_path
+        network, info = AutoModelForImageClassification.from_pretrained(
+            backbone, num_labels=head_size, ignore_mismatched_sizes=True, output_loading_info=True,
+            local_files_only=cached, dtype=torch.float32, **more,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"BACKBONE={backbone}: not a usable image model ({_first_line(error)}); {_WAYS_OUT}"
+        ) from error
+    head = {name for name, p in network.named_parameters() if any(p is q for q in _head_parameters(network))}
+    lost = sorted(
+        {*info["missing_keys"], *(k[0] if isinstance(k, tuple) else k for k in info["mismatched_keys"])} - head
+    )
+    if lost:
+        raise UsageError(
+            f"BACKBONE={backbone}: {len(lost)} weights are missing from it, {lost[0]} first. "
+            "Give a whole model, or BACKBONE=tiny to start from scratch"
+        )
+    return network, *_normalisation(backbone)
+
+
+def _fetch(backbone: str) -> bool:
+    """Whether the model lies in the local cache. If not, the hub must answer within seconds."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+    weights = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
+    cached = [isinstance(try_to_load_from_cache(backbone, name), str) for name in ("config.json", *weights)]
+    if cached[0] and any(cached[1:]):
+        return True
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(_HUB_SECONDS))
+    try:
+        HfApi().model_info(backbone, timeout=_HUB_SECONDS)
+    except RepositoryNotFoundError as error:
+        raise UsageError(f"BACKBONE={backbone}: neither a folder nor a model on the hub; {_WAYS_OUT}") from error
+    except OfflineModeIsEnabled as error:
+        raise JobError(f"BACKBONE={backbone}: not in the cache, and HF_HUB_OFFLINE is set; {_WAYS_OUT}") from error
+    except Exception as error:  # the hub client's errors depend on its HTTP library
+        raise JobError(
+            f"BACKBONE={backbone}: the model hub cannot be reached ({_first_line(error)}); {_WAYS_OUT}"
+        ) from error
+    return False
+
+
+def _normalisation(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that the backbone was trained with; ImageNet's where it does not say."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        path = cached_file(backbone, "preprocessor_config.json", local_files_only=Path(backbone).is_dir())
+        content = json.loads(Path(path).read_text())
+        return content["image_mean"], content["image_std"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return IMAGENET_MEAN, IMAGENET_STD
+
+
+def _image_size(network: Any) -> int:
+    size = getattr(network.config, "image_size", None) or 224
+    return int(size if isinstance(size, int) else size[0])
+
+
+def _fit_image_size(network: Any, backbone: str, size: int) -> None:
+    """Make the network take pictures of `size` pixels, resampling learnt position embeddings where it has them."""
+    patch = getattr(network.config, "patch_size", None)
+    if isinstance(patch, int) and size % patch:
+        raise UsageError(
+            f"BACKBONE={backbone}: its patches of {patch} pixels do not divide pictures of {size}; "
+            f"make shards with ARGS='--size {size // patch * patch}' (or {(size // patch + 1) * patch})"
+        )
+    if size != _image_size(network):
+        embeddings: Any = getattr(getattr(network, network.base_model_prefix, None), "embeddings", None)
+        positions = getattr(embeddings, "position_embeddings", None)
+        if isinstance(positions, nn.Parameter) and isinstance(patch, int):
+            embeddings.position_embeddings = nn.Parameter(_resample(positions.detach(), size // patch))
+            embeddings.patch_embeddings.image_size = embeddings.image_size = (size, size)
+            embeddings.patch_embeddings.num_patches = (size // patch) ** 2
+            network.config.image_size = size
+    try:
+        with torch.inference_mode():
+            network(pixel_values=torch.zeros(1, 3, size, size))
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"BACKBONE={backbone}: takes pictures of {_image_size(network)} pixels, the shards have {size} "
+            f"({_first_line(error)}); make shards with ARGS='--size {_image_size(network)}'"
+        ) from error
+
+
+def _resample(positions: Tensor, side: int) -> Tensor:
+    """Position embeddings `(1, k + n^2, D)` on a grid of `side`; the k extra tokens (CLS) stay."""
+    grid = int((positions.shape[1] - 1) ** 0.5)
+    extra = positions.shape[1] - grid**2
+    square = positions[:, extra:].reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
+    square = F.interpolate(square, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :extra], square.permute(0, 2, 3, 1).reshape(1, side * side, -1)], dim=1)
+
+
+def _head_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Parameters outside the base model: the classifier, under whatever name."""
+    network: Any = getattr(model, "network", model)
+    for name, child in network.named_children():
+        if name != network.base_model_prefix:
+            yield from child.parameters()
+
+
+def _fresh_head(network: nn.Module) -> None:
+    """A small random last layer, even where the folder has one of the same size for another task."""
+    for parameter in _head_parameters(network):
+        if parameter.ndim > 1:
+            nn.init.trunc_normal_(parameter, std=0.02)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def quiet() -> None:
+    """No progress bars and load reports of transformers between our lines."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

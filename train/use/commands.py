@@ -1,0 +1,72 @@
+"""Commands of `specshards train` beside fit, evaluate and predict: explain, embed, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from specshards.common.errors import UsageError
+from specshards.train.options import DEVICE, WORKERS
+
+_MODEL = typer.Option(help="Folder of a trained run.")
+
+
+def explain(
+    model: Annotated[Path, _MODEL],
+    input: Annotated[str, typer.Option(help="FITS file, folder or glob of them, or spectra Parquet.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the pictures [MODEL/explain].")] = None,
+    limit: Annotated[int, typer.Option(help="Most objects to draw.")] = 8,
+    lines: Annotated[bool, typer.Option(help="Mark strong lines at the known or predicted redshift.")] = True,
+    device: Annotated[str, DEVICE] = "auto",
+) -> None:
+    """Draw where a model looks: attention along the spectrum, and on the picture where it reads one."""
+    from specshards.train.use.explain import explain as run
+
+    run(model, _given(input), out=out, limit=limit, lines=lines, device=device)
+
+
+def embed(
+    model: Annotated[Path, _MODEL],
+    input: Annotated[str, typer.Option(help="FITS files, spectra Parquet, or a folder of shards.")],
+    split: Annotated[str, typer.Option(help="Of shards: train, val or test.")] = "val",
+    reference: Annotated[
+        Path | None, typer.Option(help="Look up neighbours in this table of an earlier embed, not in INPUT.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Parquet to write [MODEL/embeddings.parquet].")] = None,
+    neighbours: Annotated[int, typer.Option(help="Nearest objects to list for each.")] = 5,
+    batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
+    device: Annotated[str, DEVICE] = "auto",
+    workers: Annotated[int | None, WORKERS] = None,
+) -> None:
+    """Write every object's vector, its nearest neighbours, and how far it stands from them."""
+    from specshards.train.use.embed import embed as run
+
+    run(
+        model, _given(input), split=split, reference=reference, out=out, neighbours=neighbours, batch_size=batch_size,
+        device=device, threads=workers,
+    )  # fmt: skip
+
+
+def export(
+    model: Annotated[Path, _MODEL],
+    to: Annotated[str, typer.Option(help="onnx: one file for other runtimes. hub: a folder for the model hub.")],
+    out: Annotated[Path | None, typer.Option(help="[MODEL/model.onnx, MODEL/hub]")] = None,
+    check: Annotated[bool, typer.Option(help="Compare the ONNX file with torch.")] = True,
+) -> None:
+    """Write a model for other programs."""
+    from specshards.train.use.export import export_hub, export_onnx
+
+    if to not in ("onnx", "hub"):
+        raise UsageError(f"unknown --to {to}: choose onnx or hub")
+    if to == "onnx":
+        export_onnx(model, out, check=check)
+    else:
+        export_hub(model, out or model / "hub")
+
+
+def _given(text: str) -> Path:
+    if not text.strip():
+        raise UsageError("no INPUT given: name a FITS file, a folder or glob of them, or spectra Parquet")
+    return Path(text)

@@ -1,0 +1,77 @@
+"""What a trained model is asked about: files, Parquet or shards of spectra, as it reads them, and whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from specshards.common.errors import JobError, UsageError
+from specshards.render import ImageConfig
+from specshards.shards import loader as shard_loader
+from specshards.shards.loader.stack import stack
+from specshards.train.evaluation.score import model_input
+from specshards.train.run import Card
+from specshards.train.use.pictures import pictures
+
+#: What tells an object from others, in every table of answers.
+KNOWN = pa.schema(
+    [("object_id", pa.string()), ("survey", pa.string()), ("source_file", pa.string()), ("ra", pa.float64()),
+     ("dec", pa.float64())]
+)  # fmt: skip
+
+#: The columns of `KNOWN`, and what the model reads of the same objects (see `train.evaluation.score.model_input`).
+Source = Iterator[tuple[pa.Table, Any]]
+
+
+def from_spectra(card: Card, inputs: Path, batch_size: int, quarantine: list[dict[str, Any]]) -> Source:
+    """Objects of survey files or spectra Parquet, drawn as the model learnt; the others go to `quarantine`."""
+    spectra = card.config.view == "spectra"
+    image = ImageConfig.from_dict(card.image)
+    for batch in pictures(inputs, image, batch_size, keep_spectra=spectra):
+        quarantine += batch.quarantine
+        if not batch.rows:
+            continue
+        rows = pa.Table.from_pylist([{name: row.get(name) for name in KNOWN.names} for row in batch.rows], KNOWN)
+        if spectra:
+            arrays = map(torch.from_numpy, stack(batch.spectra))
+            yield rows, dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
+        else:
+            yield rows, torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
+
+
+def from_shards(
+    card: Card, folder: Path, split: str, batch_size: int, device: str, threads: int | None = None
+) -> Source:
+    """Samples of one split, in the order of its sidecar.
+
+    Raises:
+        UsageError: an empty split, or shards of other pictures that cannot be drawn anew, or of another frame.
+    """
+    view = card.config.view
+    image = ImageConfig.from_dict(card.image) if view == "picture" else None
+    with shard_loader.open(
+        folder, split, batch_size, image=image, view=view, device=device, shuffle=False, threads=threads
+    ) as loader:
+        mine, theirs = ImageConfig.from_dict(card.image).frame, loader.manifests[0].config.image.frame
+        if mine != theirs:
+            raise UsageError(f"{folder}: spectra in the {theirs} frame; the model learnt from the {mine} frame")
+        known = loader.sidecar(KNOWN.names).select(KNOWN.names).cast(KNOWN)
+        for number, batch in enumerate(loader):
+            part, counts = known.slice(number * batch_size, batch_size), batch["valid"]
+            kept = torch.nonzero(counts)[:, 0]
+            given = model_input(batch)
+            if isinstance(given, torch.Tensor):
+                given = given[kept.to(given.device)]
+            else:
+                given = {name: values[kept.to(values.device)] for name, values in given.items()}
+            yield part.take(kept.numpy()), given
+
+
+def nothing_read(inputs: str | Path, bad: list[dict[str, Any]]) -> JobError:
+    """The error for an input without a single usable object, from its quarantine rows."""
+    why = f"{bad[0]['file']}: {bad[0]['reason']}" if bad else "nothing in it"
+    return JobError(f"INPUT={inputs}: no object of {len(bad)} could be read ({why})")

@@ -1,0 +1,212 @@
+"""Predictions for spectra that need no labels: survey files, spectra Parquet or shards in, a table out.
+
+from train.use.predict import Predictor
+model = Predictor.open("runs/classify")
+table = model("spectra/*.fits")     # pyarrow.Table, one row an object
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import torch
+from accelerate.utils import send_to_device
+from tqdm import tqdm
+
+from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.files import replacing
+from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
+from specshards.train.evaluation.conformal import intervals
+from specshards.train.evaluation.evaluate import check_pictures
+from specshards.train.evaluation.score import make_accelerator
+from specshards.train.run import Card, open_any
+from specshards.train.tasks.classification import Classification
+from specshards.train.tasks.task import split_logits
+from specshards.train.use.inputs import KNOWN, Source, from_shards, from_spectra, nothing_read
+
+_QUARANTINE = {"file": pa.string(), "row": pa.int64(), "stage": pa.string(), "reason": pa.string(),
+               "exception": pa.string()}  # fmt: skip
+
+
+@dataclass
+class Account:
+    """What became of the objects: how many were predicted, the quarantine rows, and the classes predicted."""
+
+    predicted: int = 0
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    classes: dict[str, Counter[str]] = field(default_factory=dict)
+    first: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Predictor:
+    """A trained model, ready to answer.
+
+    Attributes:
+        card: what it learnt, from what; its fingerprint is `card.model`.
+    """
+
+    def __init__(self, card: Card, network: Any, accelerator: Any, batch_size: int) -> None:
+        """See `open`."""
+        self.card, self._network, self._accelerator, self._batch = card, network, accelerator, batch_size
+
+    @classmethod
+    def open(cls, run: str | Path, *, batch_size: int = 64, device: str = "auto") -> Predictor:
+        """The model of a run folder.
+
+        Raises:
+            UsageError: no such model or device. JobError: a damaged model.
+        """
+        card, model = open_any(Path(run))
+        accelerator = make_accelerator(device, card.config.precision)
+        return cls(card, accelerator.prepare(model.to(accelerator.device)).eval(), accelerator, batch_size)
+
+    def __call__(self, inputs: str | Path) -> pa.Table:
+        """All predictions for `inputs` in one table; see `batches`.
+
+        Raises:
+            JobError: no object of them could be read.
+        """
+        account = Account()
+        parts = list(self.batches(inputs, account))
+        if not parts:
+            raise nothing_read(inputs, account.quarantine)
+        return pa.concat_tables(parts)
+
+    def batches(self, inputs: str | Path, account: Account) -> Iterator[pa.Table]:
+        """Predictions, a batch at a time, in the order of the input; what cannot be drawn goes to `account`.
+
+        Args:
+            inputs: a FITS file, a folder or glob of them, spectra Parquet, or a folder of shards (all its splits).
+
+        Yields:
+            One row an object: object_id, survey, source_file, ra, dec (and `split`, from shards). A classification
+            gives `predicted_class` (or `_subclass`), `p_<class>` and the conformal sets; a regression `<label>`,
+            `<label>_std`, its quantiles and conformal intervals `<label>_lo68`, `_hi68`. Then `model` (sha256 of the
+            weights, 16 digits) and `trained_on_mock`.
+
+        Raises:
+            UsageError: nothing there, or shards of other pictures.
+        """
+        for rows, given in self._source(Path(inputs), account):
+            with torch.inference_mode(), self._accelerator.autocast():
+                logits = self._network(send_to_device(given, self._accelerator.device))
+            table = self._table(rows, logits.float())
+            account.predicted += len(table)
+            if len(account.first) < 5:
+                account.first += table.slice(0, 5 - len(account.first)).to_pylist()
+            for task in self.card.tasks:
+                if isinstance(task, Classification):
+                    column = table[f"predicted_{task.label}"].to_pylist()
+                    account.classes.setdefault(task.name, Counter()).update(column)
+            yield table
+
+    def _source(self, inputs: Path, account: Account) -> Source:
+        if not (inputs / MANIFEST).is_file():
+            yield from from_spectra(self.card, inputs, self._batch, account.quarantine)
+            return
+        manifest = Manifest.load(inputs)
+        check_pictures(self.card, manifest.config.image, [str(inputs)])
+        for split in filter(manifest.samples, SPLITS):
+            for rows, given in from_shards(self.card, inputs, split, self._batch, str(self._accelerator.device)):
+                yield rows.append_column("split", pa.array([split] * len(rows))), given
+
+    def _table(self, rows: pa.Table, logits: torch.Tensor) -> pa.Table:
+        columns: dict[str, Any] = {name: rows[name] for name in rows.column_names}
+        for task, part in zip(self.card.tasks, split_logits(self.card.tasks, logits), strict=True):
+            answers = task.decode(part)
+            more = intervals(task, self.card.conformal.get(task.name), answers)
+            point = answers.pop("point")
+            if isinstance(task, Classification):
+                columns[f"predicted_{task.label}"] = pa.array([task.classes[int(i)] for i in point], pa.string())
+            else:
+                columns[task.label] = pa.array(point)
+            # A head that gives no width leaves its columns null, not NaN.
+            columns |= {name: pa.array(values, from_pandas=True) for name, values in {**answers, **more}.items()}
+        columns["model"] = pa.array([self.card.model[:16]] * len(logits))
+        columns["trained_on_mock"] = pa.array([self.card.mock] * len(logits))
+        return pa.table(columns)
+
+
+def predict(
+    run: Path, inputs: Path, *, out: Path | None = None, batch_size: int = 64, device: str = "auto"
+) -> Account:
+    """Predict every object of `inputs` and write `out`; what cannot be drawn goes to `<out>_quarantine.parquet`.
+
+    Args:
+        run: folder of a trained model.
+        inputs: see `Predictor.batches`.
+        out: `.parquet` or `.csv`; `<run>/predictions.parquet` by default. It is written as the predictions come.
+
+    Raises:
+        UsageError: no such model or input, or an `out` of another kind. JobError: nothing could be read.
+    """
+    out = out or run / "predictions.parquet"
+    if out.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--out {out}: give a name that ends in .parquet or .csv")
+    model = Predictor.open(run, batch_size=batch_size, device=device)
+    make_folder(out.parent)
+    _check_writable(out)
+    account = Account()
+    batches = model.batches(inputs, account)
+    first = next(batches, None)
+    if first is None:
+        raise nothing_read(inputs, account.quarantine)
+    with tqdm(unit="obj", desc="predict", file=sys.stderr, delay=1) as bar, _writer(out, first.schema) as writer:
+        for table in chain([first], batches):
+            writer.write_table(table)
+            bar.update(len(table))
+    print(_summary(model.card, account, out))
+    return account
+
+
+@contextmanager
+def _writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
+    with replacing(path) as temporary:
+        kind = pa_csv.CSVWriter if path.suffix == ".csv" else pq.ParquetWriter
+        with kind(temporary, schema) as writer:
+            yield writer
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before hours of work, not after them, that the table cannot be written there."""
+    probe = path.with_name(f".{path.name}.probe")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise JobError(f"--out {path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def _summary(card: Card, account: Account, out: Path) -> str:
+    beside = out.with_name(f"{out.stem}_quarantine.parquet")
+    beside.unlink(missing_ok=True)
+    bad = account.quarantine
+    lines = ["the model learnt from MOCK data: do not use these numbers for science"] if card.mock else []
+    lines += [
+        f"{out}: {account.predicted + len(bad):,} objects = {account.predicted:,} predicted + {len(bad):,} in "
+        "quarantine"
+    ]
+    for counts in account.classes.values():
+        lines.append(", ".join(f"{name} {n:,}" for name, n in counts.most_common()))
+    if bad:
+        columns = {name: pa.array([row.get(name) for row in bad], kind) for name, kind in _QUARANTINE.items()}
+        with replacing(beside) as temporary:
+            pq.write_table(pa.table(columns), temporary, compression="zstd")
+        reasons = Counter(str(row["reason"]) for row in bad)
+        lines += [f"  {n:,} x {reason}" for reason, n in reasons.most_common(5)] + [f"  listed in {beside}"]
+    for row in account.first:
+        shown = {k: v for k, v in row.items() if k not in ("model", "trained_on_mock", "ra", "dec") and v is not None}
+        words = (f"{k} {v:.4f}" if isinstance(v, float) else str(v) if k in KNOWN.names else f"{k} {v}"
+                 for k, v in shown.items())  # fmt: skip
+        lines.append("  " + "  ".join(words))
+    return "\n".join(lines)
