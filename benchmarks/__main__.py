@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
-from specshards.benchmarks import comparison, encode, ingest, load, render, report, scale, shards, train, whole
-from specshards.benchmarks.figures import figures
-from specshards.benchmarks.plan import plan
+from specshards.benchmarks.kit import comparison, report
+from specshards.benchmarks.plan import scale, whole
+from specshards.benchmarks.plan.figures import figures
+from specshards.benchmarks.plan.plan import plan
+from specshards.benchmarks.suite import encode, ingest, load, render, shards, train
 from specshards.common.errors import JobError, UsageError, make_folder, run_app
 
 app = typer.Typer(

@@ -5,7 +5,7 @@ itself inside one pixel, the ink adds up until the pixel is full. A spectrum has
 column, so that is how nearly all of its picture is made. The kernels here do the same sum: the stroke of a segment is
 a rectangle, as long as the segment and as wide as the pen, turned; it is replaced by the upright box that just holds
 it, with ink thinned so that the amount stays. Long segments are drawn in pieces of a quarter of a pixel at most, so
-that the box stays near the stroke. `benchmarks/compare_matplotlib.py` measures the likeness.
+that the box stays near the stroke. `benchmarks/peers/matplotlib_comparison.py` measures the likeness.
 
 Ink is counted in whole numbers. A sum of them is the same in any order, so that a GPU, which adds in any order, draws
 the same picture (`render.device.expand`).

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
 
 if TYPE_CHECKING:
-    from tests.file_server import Server
+    from tests.oracles.file_server import Server
 
 ROOT = Path(__file__).parent.parent
 REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -66,7 +66,7 @@ def make_spectrum(
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server on this machine, without the proxies that this machine may have."""
-    from tests.file_server import running
+    from tests.oracles.file_server import running
 
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -2,7 +2,7 @@
 
 Line drawings are long runs of white, where ISA-L's search for repetitions is at its best. A map of flux values is
 noise around a slope: differences of neighbours (PNG's filter `Sub`) hardly ever repeat, and a Huffman code alone,
-built here, takes half the time of a search that finds next to nothing. `benchmarks/encode.py` measures both.
+built here, takes half the time of a search that finds next to nothing. `benchmarks/suite/encode.py` measures both.
 
 Sources: PNG specification (W3C, 3rd edition), sections 5, 9 and 11; RFC 1950; RFC 1951, section 3.2.7.
 """

@@ -1,0 +1,196 @@
+"""The tables of figures in the project's pages, written from the records that are kept: none is copied by hand.
+
+A page holds them between two comments, `<!-- figures NAME -->` and `<!-- end of figures -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from specshards.benchmarks.kit import records
+from specshards.benchmarks.kit.process import GROUP
+from specshards.benchmarks.kit.records import Record
+from specshards.benchmarks.kit.tables import figure
+from specshards.benchmarks.plan import plan
+from specshards.common.errors import UsageError
+from specshards.common.files import write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "benchmarks/README.md", "docs/data-sets.md", "docs/images.md")
+HERE = "2-core-cpu/{}.json".format
+SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
+STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
+_BLOCK = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
+_IMAGES = ("map2d", "simple", "overlap")
+Found = dict[tuple[str, str], Record]
+
+
+@cache
+def kept(file: str) -> Found:
+    """The records of a file below `benchmarks/results/`, by group and name."""
+    return {(r.group, r.name): r for r in records.load(RESULTS / file).records}
+
+
+def rows(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells))
+
+
+def medians(file: str, group: str, names: Iterable[str], scale: float = 1e6) -> str:
+    """Medians of some records, with commas; in units of which `scale` make a second."""
+    return ", ".join(figure(scale * kept(file)[group, name].median) for name in names)
+
+
+def summary() -> str:
+    """Of the README: a line for each step, with its record."""
+    found = [
+        ("draw `map2d`, `simple`, `overlap`, us a spectrum on one core", HERE("render"), "render",
+         [f"{image} codes" for image in _IMAGES], 1e6),
+        ("the same as RGB", HERE("render"), "render", [f"{image} RGB" for image in _IMAGES], 1e6),
+        ("matplotlib's figures of them, ms", HERE("render"), "render",
+         [f"{image}, matplotlib figure" for image in _IMAGES], 1e3),
+        ("PNG of a `map2d`: ours, OpenCV's, us", HERE("encode"), "encode map2d", ["png", "OpenCV PNG"], 1e6),
+        ("read a LAMOST file (gzipped): ours, plain astropy loop, ms", HERE("ingest"), "read LAMOST gz",
+         ["ours", "astropy loop"], 1e3),
+        ("read an SDSS file: ours, plain astropy loop, ms", HERE("ingest"), "read SDSS",
+         ["ours", "astropy loop"], 1e3),
+        _memory("ingest", HERE("ingest")),
+        _memory("shards", SHARDS),
+        ("whole jobs on two cores: ingest of LAMOST files, of SDSS files; shards of spectra, ms an object", SCALE,
+         "ten times larger", ["LAMOST gz, 40,000 files, 2 workers", "SDSS, 40,000 files, 2 workers",
+                              "map2d png, 200,000 objects, 2 workers"], 1e3),
+        ("a million spectra, Parquet to shards, and `verify --deep`, s", MILLION, "1,000,000 objects, 2 workers",
+         ["build", "verify --deep"], 1e6),
+        ("load a picture (png): dali, plain; webdataset with 2 workers, us", HERE("load"), "load map2d",
+         ["specshards dali, png", "specshards plain, png", "webdataset, RGB PNG, 2 workers"], 1e6),
+        ("train `tiny`: from the loader, from cached batches, ms a picture", HERE("train"), "train on cpu, batch 64",
+         ["tiny, loader", "tiny, cached batches"], 1e3),
+    ]  # fmt: skip
+    cells = [(title, medians(file, group, names, scale), f"`{file}`") for title, file, group, names, scale in found]
+    return rows(["step", "median", "record"], cells)
+
+
+def _memory(what: str, file: str) -> tuple[str, str, str, list[str], float]:
+    found = [r for r in kept(file).values() if r.group == "peak memory"]
+    sizes = ", ".join(f"{r.about['objects']:,.0f}" for r in found)
+    title = f"{what}: memory of the largest process at {sizes} objects, MB"
+    return title, file, "peak memory", [r.name for r in found], 1
+
+
+def drawing() -> str:
+    """Of docs/images.md: microseconds a picture, and times the two memsets."""
+    file = HERE("render")
+    cold, warm = (kept(file)["render", name].median for name in ("memset", "memset, in cache"))
+    found: list[tuple[str, list[tuple[str, str]]]] = [
+        ("memset, the next picture of a batch", [("render", "memset")]),
+        ("memset, one picture that stays in the cache", [("render", "memset, in cache")]),
+        *((f"{image}: codes, RGB", [("render", f"{image} codes"), ("render", f"{image} RGB")]) for image in _IMAGES),
+        ("map2d in a batch, codes, on 1 and 2 cores",
+         [("threads, map2d", f"map2d, {n} thread{'s' * (n > 1)}") for n in (1, 2)]),
+        (f"matplotlib figure: {', '.join(_IMAGES)}",
+         [("render", f"{image}, matplotlib figure") for image in _IMAGES]),
+    ]  # fmt: skip
+    cells = []
+    for title, names in found:
+        values = [kept(file)[name].median for name in names]
+        cells.append([title, *(", ".join(figure(v / unit) for v in values) for unit in (1e-6, cold, warm))])
+    return rows(["drawing", "us", "x memset", "x memset, in cache"], cells)
+
+
+def stage() -> str:
+    """Of docs/data-sets.md: microseconds a spectrum of every stage of a job."""
+    found = [r for r in kept(SHARDS).values() if r.group == "stage"]
+    return rows(["stage, on one core", "us a spectrum"], [(r.name, figure(1e6 * r.median)) for r in found])
+
+
+def writing() -> str:
+    """Of docs/data-sets.md: the largest whole jobs, beside one core of the reference road."""
+    jobs = [r for r in kept(SHARDS).values() if r.group == GROUP]
+    most = max(r.about["objects"] for r in jobs)
+    cells = []
+    for r in jobs:
+        if r.about["objects"] < most:
+            continue
+        image = r.name.partition(" ")[0]
+        times = kept(SHARDS)["reference", image].median / r.median
+        values = (1 / r.median, times, times / r.about["workers"], r.bytes or 0.0)
+        cells.append((r.name, *(f"{value:,.0f}" for value in values)))
+    return rows(["job", "objects/s", "times the reference", "times it, a core", "bytes an object"], cells)
+
+
+def million() -> str:
+    """Of docs/data-sets.md: what the large job says."""
+    return "\n".join(f"- {r.name}: {r.note}" for r in kept(MILLION).values())
+
+
+def reading() -> str:
+    """Of docs/data-sets.md: every loader in its two ways."""
+    ours = [(f"specshards {name}, dali / plain", [f"specshards {backend}, {name}" for backend in ("dali", "plain")])
+            for name in ("png", "pnm", "jpeg", "flux")]  # fmt: skip
+    theirs = [(f"{name}, 2 / 0 workers", [f"{name}, {count} workers" for count in (2, 0)]) for name in (
+        "webdataset, RGB PNG", "webdataset, RGB JPEG", "loose files, RGB PNG", "loose files, RGB JPEG",
+        "litdata, RGB PNG", "litdata, RGB JPEG", "litdata, raw RGB", "MosaicML streaming, RGB PNG",
+        "MosaicML streaming, RGB JPEG", "MosaicML streaming, raw RGB")]  # fmt: skip
+    cells = []
+    for title, names in [*ours, *theirs]:
+        found = [kept(HERE("load"))["load map2d", name] for name in names]
+        values = " / ".join(figure(1e6 * r.median) if r.values else r.note for r in found)
+        cells.append((title, values, f"{found[0].bytes:,.0f}" if found[0].bytes else ""))
+    return rows(["loader", "us an image", "bytes a sample"], cells)
+
+
+def startup() -> str:
+    """Of docs/data-sets.md: opening a million samples."""
+    cells = []
+    for backend in ("dali", "plain"):
+        opened, first = (kept(STARTUP)[f"start-up of a million samples, {what}", backend] for what in (
+            "open", "open and first batch"))  # fmt: skip
+        memory = (first.bytes or 0.0) / 1e6
+        cells.append((backend, *(figure(value) for value in (1e3 * opened.median, 1e3 * first.median, memory))))
+    return rows(["a million samples", "open, ms", "up to the first batch, ms", "memory of its own, MB"], cells)
+
+
+def planned() -> str:
+    """Of benchmarks/README.md: what `specshards bench plan` prints of the kept records."""
+    return plan.planned(14e6, "rtx4090", 16, "nvme", "lamost", "png", 30, plan.KEPT)[0]
+
+
+def scaled() -> str:
+    """Of benchmarks/README.md: jobs ten times larger, beside the plan."""
+    return "\n".join(f"- {r.name}: {r.note}" for r in kept(SCALE).values())
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    function.__name__: function
+    for function in (summary, drawing, stage, writing, million, reading, startup, planned, scaled)
+}
+
+
+def renewed(text: str) -> str:
+    """A page with its tables as the records have them.
+
+    Raises:
+        UsageError: it asks for a table that there is not.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise UsageError(f"no table {match[2]} of figures; there are {', '.join(TABLES)}")
+        return f"{match[1]}{TABLES[match[2]]()}\n{match[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def figures() -> None:
+    """Write the tables of the project's pages anew, from the records below benchmarks/results."""
+    for page in PAGES:
+        path = ROOT / page
+        old = path.read_text(encoding="utf-8")
+        new = renewed(old)
+        if new != old:
+            write_text(path, new)
+        print(f"{page}: {'renewed' if new != old else 'as it was'}")

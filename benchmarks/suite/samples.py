@@ -1,0 +1,45 @@
+"""Spectra to draw: real ones out of a folder of survey files, and a made-up galaxy where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.benchmarks.peers.matplotlib_reference import Spectrum
+from specshards.common.errors import BadObjectError
+from specshards.ingest.job.plan import find_files
+from specshards.ingest.surveys import read_file
+
+
+def read_spectra(data: Path, count: int, seed: int = 0) -> list[Spectrum]:
+    """`count` spectra of a folder, a seeded random choice."""
+    root, files = find_files(str(data))
+    spectra: list[Spectrum] = []
+    for index in np.random.default_rng(seed).permutation(len(files)):
+        try:
+            s = read_file(root / files[index])
+        except BadObjectError:
+            continue
+        spectra.append((s.flux, s.ivar, s.wavelength, s.mask))
+        if len(spectra) == count:
+            break
+    return spectra
+
+
+def made_up_galaxy(seed: int = 3) -> Spectrum:
+    """A star-forming galaxy at z = 0.08 with noise and a dead stretch: for the README, nobody's data."""
+    rng = np.random.default_rng(seed)
+    wavelength = (10.0 ** (3.5682 + 1e-4 * np.arange(3909))).astype(np.float32)
+    rest = wavelength / 1.08
+    flux = 60 * (rest / 5500) ** -0.6 * (0.775 + 0.225 * np.tanh((rest.astype(float) - 4000) / 50))
+    for centre, height, sigma in (
+        (3728.5, 70, 4.0), (3934.8, -22, 7.0), (3969.6, -20, 7.0), (4862.7, 38, 4.0), (4960.3, 35, 4.0),
+        (5008.2, 100, 4.0), (5176.6, -12, 14.0), (5895.6, -14, 7.0), (6564.6, 150, 4.5), (6585.3, 48, 4.5),
+        (6718.3, 26, 4.0), (6732.7, 22, 4.0),
+    ):  # fmt: skip
+        flux = flux + height * np.exp(-0.5 * ((rest - centre) / sigma) ** 2)
+    noise = 2.2 + 6 * np.clip((wavelength - 8200) / 900, 0, None)
+    observed: npt.NDArray[np.float32] = (flux + rng.normal(0, noise)).astype(np.float32)
+    return observed, (1 / noise**2).astype(np.float32), wavelength, np.zeros(len(observed), np.bool_)

@@ -1,0 +1,99 @@
+"""The command line as a user meets it: exit codes, one-line errors, Ctrl-C, and a job killed outright."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from specshards.ingest.mock import MockConfig, write
+from specshards.shards.format.manifest import Manifest
+from tests.conftest import ROOT
+from tests.shards.test_build import tree
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "specshards", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["shards", "make", "--survey", "galah"], 2, "unknown SURVEY=galah: choose desi, lamost, sdss"),
+        (["shards", "make", "--survey", "lamost", "--image", "map3d"], 2, "unknown IMAGE=map3d"),
+        (["shards", "make", "--survey", "lamost", "--encoding", "gif"], 2, "unknown ENCODING=gif"),
+        (["shards", "make", "--survey", "lamost", "--n", "0"], 2, "N=0: give a number of files"),
+        (["shards", "make", "--survey", "lamost", "--seed", "-1"], 2, "seed -1"),
+        (["shards", "make", "--survey", "lamost", "--data", "nowhere"], 2, "DATA=nowhere: no such file or folder"),
+        (["shards", "make", "--survey", "lamost", "--data", "docs"], 2, "DATA=docs: no spectra there"),
+        (["shards", "build", "--spectra", "docs"], 2, "docs: no spectra Parquet there"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    done = run(*arguments, "--out", tmp_path / "out")
+    assert done.returncode == code
+    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "spectra").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    done = run("shards", "make", "--survey", "lamost", "--out", "/proc/nothing")
+    assert done.returncode == 1 and done.stderr.startswith("error: /proc/nothing: cannot be made a folder")
+
+
+@pytest.mark.parametrize("room", ["ingest", "shards", "train", "benchmarks"])
+def test_every_room_explains_itself(room: str) -> None:
+    done = run(room, "--help", COLUMNS="100")
+    assert done.returncode == 0 and "Usage" in done.stdout
+
+
+def test_make_help_names_the_targets() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in ("shards", "train", "evaluate", "predict", "bench", "test", "clean"):
+        assert f"make {target}" in done.stdout
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_job_goes_on_to_the_same_bytes(tmp_path: Path, sign: int, code: int) -> None:
+    mock = write(MockConfig("lamost", n_files=600), tmp_path / "data")
+    make = ["shards", "make", "--survey", "lamost", "--data", str(mock.folder), "--catalog", str(mock.catalogue)]
+    whole = run(*make, "--out", tmp_path / "whole", "--workers", "0")
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "specshards", *make, "--out", str(tmp_path / "again")]
+    job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                           start_new_session=True)  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("again/shards/map2d/.ledger/0*.json")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(job.pid, sign)
+    output, _ = job.communicate(timeout=60)
+    if job.returncode != 0:  # it may have won the race to the end
+        assert job.returncode == code and "Traceback" not in output
+        assert not (tmp_path / "again" / "shards" / "map2d" / "manifest.json").exists()
+        if sign == signal.SIGINT:
+            assert "interrupted: what is finished is kept" in output
+    again = run(*make, "--out", tmp_path / "again", "--workers", "0")
+    assert again.returncode == 0, again.stderr
+    folders = [tmp_path / name / "shards" / "map2d" for name in ("whole", "again")]
+    assert tree(folders[0]) == tree(folders[1])
+    manifest = Manifest.load(folders[1])
+    assert manifest.mock and manifest.samples() + manifest.quarantined == manifest.objects
+
+
+def test_another_mock_in_the_same_folder_is_refused_before_anything_is_replaced(tmp_path: Path) -> None:
+    first = run("ingest", "build", "--survey", "sdss", "--n", "60", "--out", tmp_path, "--workers", "0")
+    assert first.returncode == 0 and "60 files = " in first.stdout
+    before = tree(tmp_path)
+    other = run("ingest", "build", "--survey", "sdss", "--n", "50", "--out", tmp_path, "--workers", "0")
+    assert other.returncode == 2 and "mock_files: 60 -> 50" in other.stderr and "FORCE=1" in other.stderr
+    assert tree(tmp_path) == before
+    forced = run("ingest", "build", "--survey", "sdss", "--n", "50", "--out", tmp_path, "--workers", "0", "--force")
+    assert forced.returncode == 0 and "50 files = " in forced.stdout
