@@ -1,1 +1,11 @@
-"""TODO."""
+"""The ground floor: what every room stands on, and what imports no room.
+
+errors          the three ways things go wrong, and the line a user sees
+options         command-line options that rooms share
+files           files and objects that appear whole or not at all
+jobs            many pure tasks, on one machine or many
+dask_cluster    the Dask client behind it
+quarantine      what gave no sample, and why
+html            what an HTML page is made of
+svg             the drawings in it
+"""

@@ -18,12 +18,11 @@ Nothing but flux, ivar, wavelength and mask enters, so nothing about the label c
     channels        what the channels of a `map2d` show
     features        how those beside flux are computed
     expand          codes to RGB on the CPU
-    device          codes to RGB on a GPU
-    device_draw     spectra to codes on a GPU
-    device_values   window, grids and percentiles of batches there
-    where           which wavelength each pixel shows
-    gallery         contact sheets; `specshards render`
-    wide            wide loads and stores for Numba
+    frame           spectra in the rest frame, where that is asked for
+    device          all of it as torch operations, where the model is
+    wavelengths     which wavelength each pixel shows
+    contact_sheet   many pictures on a sheet; `specshards render gallery`
+    simd            wide loads and stores for Numba
 """
 
 from __future__ import annotations

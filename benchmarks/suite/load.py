@@ -202,7 +202,7 @@ def _prepare(command: list[str], folder: Path, scratch: Path) -> None:
 
 
 def peers_python(folder: Path) -> Path:
-    """The interpreter of an environment with what `peers/requirements.txt` names, made where it is missing or out of date."""
+    """The interpreter of an environment with `peers/requirements.txt`, made where it is missing or out of date."""
     python, stamp = folder / "bin" / "python", folder / "requirements.txt"
     if not stamp.exists() or stamp.read_text() != REQUIREMENTS.read_text():
         print(f"making {folder}: the packages of {REQUIREMENTS.name} (some minutes the first time)", flush=True)

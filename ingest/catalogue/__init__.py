@@ -1,1 +1,9 @@
-"""TODO."""
+"""Label tables: joined on the survey's key, filtered by cuts, cut down to balanced subsets.
+
+labels          a label table, streamed once, joined by every worker
+cuts            selection cuts, `--cuts` and `--where`
+rows            the rows of CSV, FITS and Parquet in batches; lists of checksums
+select          `specshards ingest select`
+choose          which rows become the subset
+subset          copying them
+"""

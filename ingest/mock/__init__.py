@@ -24,18 +24,12 @@ underestimated, sky residuals. A score on it says that a pipeline works, nothing
 
 The modules, FITS files first:
 
-    plan            which file holds which object, seen when, in which layout, and what truth
-    lamost, sdss    the files of one visit in the survey's layouts
-    fitsbytes       FITS written by hand
+    objects         which file holds which object, seen when, in which layout, and what truth
+    files           FITS files in the surveys' own layouts
+    scale           spectra Parquet, thousands of objects a second
     physics         noiseless spectra of stars, galaxies and quasars
     lines           rest wavelengths
     instrument      what the spectrographs do to light
-    scale           spectra Parquet, thousands of objects a second
-    draws           what each of its rows shows
-    templates       its bank of noiseless spectra, made with `physics`
-    kernels         `instrument` again, in Numba
-    counter_random  its random numbers
-    table           its Arrow tables
     command         `specshards ingest mock`
 """
 

@@ -1,1 +1,7 @@
-"""TODO."""
+"""Spectra Parquet: the one place where it is written and read.
+
+schema          its columns, and how spectra are written
+folder          a folder of it: files, row groups, where the objects are
+blocks          its spectra in memory, a block at a time
+plots           pictures of spectra for people
+"""

@@ -1,1 +1,6 @@
-"""TODO."""
+"""The kernels again as torch operations, for the device that the model is on.
+
+draw            spectra to codes
+values          window, grids and percentiles of batches
+expand          codes to RGB
+"""

@@ -1,1 +1,9 @@
-"""TODO."""
+"""What lies on disk, for writers and readers alike; `docs/shard-format.md` says it for others.
+
+manifest        sample, label vector, configuration, manifest
+encoding        how a sample's picture is stored: png, pnm, jpeg, flux
+png             PNG of small arrays
+flux            a spectrum as one record
+tar             the tar writer with its index
+archive         the samples of a split, through indices and memory maps
+"""

@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_made_is_named() -> None:
     assert done.returncode == 1 and done.stderr.startswith("error: /proc/nothing: cannot be made a folder")
 
 
-@pytest.mark.parametrize("room", ["ingest", "shards", "train", "benchmarks"])
+@pytest.mark.parametrize("room", ["ingest", "render", "shards", "train", "tokenizer", "bench"])
 def test_every_room_explains_itself(room: str) -> None:
     done = run(room, "--help", COLUMNS="100")
     assert done.returncode == 0 and "Usage" in done.stdout

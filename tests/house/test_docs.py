@@ -1,6 +1,6 @@
 """What the Markdown files show is run: every command, every snippet, at small size, page by page in a scratch folder.
 
-Commands run in this process, through the applications that `python -m` starts; `make` is asked with `-n` what it
+Commands run in this process, through the applications that `specshards` starts; `make` is asked with `-n` what it
 would start. `SMALL` makes them small (mock surveys of 100 objects, one epoch, the `tiny` backbone), `PLACES` is what
 stands for the paths of a page. What cannot be run here is in `NOT_RUN` with its reason; of such a command it is
 checked that its options exist and take the page's values. A command that prose names without options must exist.
@@ -29,11 +29,14 @@ import typer.main
 from astropy.table import Table
 
 import specshards.ingest.surveys
+from specshards.__main__ import ROOMS
 from tests.conftest import ROOT
 
 FOLDERS = (ROOT, ROOT / "docs", ROOT / "benchmarks")
 PAGES = [path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in sorted(folder.glob("*.md"))]
 
+#: Commands of `specshards bench` that measure.
+MEASURES = ("run", "render", "encode", "ingest", "shards", "load", "train", "scale", "whole")
 #: How a command begins -> why it is not run; the longest beginning that fits counts.
 NOT_RUN = {
     "make test": "it would run this test",
@@ -41,13 +44,19 @@ NOT_RUN = {
     "make .venv/.made": "network",
     "make bench": "minutes; tests/benchmarks/test_suite.py runs all at small size",
     "make shards SCHEDULER": "a cluster; tests/common/test_jobs.py starts schedulers and workers",
-    "specshards shards build --scheduler": "a cluster, a bucket; tests/shards/test_remote.py has a server on
-    loopback", "specshards train export": "ten seconds; tests/train/test_export.py runs it", "specshards ingest
-    download": "network; tests/ingest/test_download.py has a server on loopback", "specshards bench.": "minutes",
-    "specshards bench compare": "two records; tests/benchmarks/test_suite.py has some", "specshards bench figures":
-    "it writes the pages' tables anew", "python -m pytest": "it is what runs this", "python docs/pictures.py": "it
-    draws the pages' pictures anew", "python cluster.py": "SLURM", "dask scheduler": "a cluster", "dask worker": "a
-    cluster", "torchrun": "several processes; tests/train/test_options.py starts two", "pip install": "network",
+    "specshards shards build --scheduler": "a cluster, a bucket; tests/shards/test_remote.py has both",
+    "specshards train export": "ten seconds; tests/train/test_export.py runs it",
+    "specshards ingest download": "network; tests/ingest/test_download.py has a server on loopback",
+    **{f"specshards bench {name}": "minutes" for name in MEASURES},
+    "specshards bench compare": "two records; tests/benchmarks/test_suite.py has some",
+    "specshards bench figures": "it writes the pages' tables anew",
+    "python -m pytest": "it is what runs this",
+    "python docs/pictures.py": "it draws the pages' pictures anew",
+    "python cluster.py": "SLURM",
+    "dask scheduler": "a cluster",
+    "dask worker": "a cluster",
+    "torchrun": "several processes; tests/train/test_options.py starts two",
+    "pip install": "network",
 }
 
 #: What a page's words stand for here. The longest that fits is replaced first.
@@ -75,8 +84,8 @@ SMALL = {
     "train fit": "--backbone tiny --epochs 1 --batch-size 16 --device cpu --workers 1 --tracker none",
     "train evaluate": "--device cpu --workers 1", "train predict": "--device cpu", "train embed": "--device cpu",
     "train explain": "--device cpu --limit 1", "train baselines": "--workers 1",
-    "train.tokenizer pretrain": "--epochs 1 --batch-size 32 --device cpu --workers 1 --tracker none",
-    "train.tokenizer reconstruct": "--device cpu --limit 1", "train.tokenizer compare": "--device cpu --workers 1",
+    "tokenizer pretrain": "--epochs 1 --batch-size 32 --device cpu --workers 1 --tracker none",
+    "tokenizer reconstruct": "--device cpu --limit 1", "tokenizer compare": "--device cpu --workers 1",
 }  # fmt: skip
 MOCK_SIZE = "--n 100"
 
@@ -87,9 +96,9 @@ ELSEWHERE = {
 }
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
-COMMAND = re.compile(r"(?:srun )?(?:\.venv/bin/)?(make|python|torchrun|pip|dask)\s")
+COMMAND = re.compile(r"(?:srun )?(?:\.venv/bin/)?(make|specshards|python|torchrun|pip|dask)\s")
 #: A command that prose only names.
-NAMED = re.compile(r"make [^=\s]+|(\.venv/bin/)?python (-m \S+( \w+)?|\S+\.py)|dask \w+|torchrun")
+NAMED = re.compile(r"make [^=\s]+|(\.venv/bin/)?(specshards \w+( \w+)?|python (-m \S+|\S+\.py))|dask \w+|torchrun")
 #: Other lines of the shell's.
 SHELL = re.compile(r"#|cd |\w+=|until |$")
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -154,16 +163,17 @@ def made(words: list[str]) -> list[list[str]]:
 
 
 def application(words: list[str]) -> tuple[Any, list[str], str] | None:
-    """The application that `python -m` starts, its arguments, and its name with that of the command."""
+    """The application that a command starts, its arguments, and its name with that of the command."""
     if words[:2] == ["torchrun", "--nproc-per-node"]:
         words = ["python", *words[3:]]
     if words[0] == "dask":
         return importlib.import_module(f"distributed.cli.dask_{words[1]}").main, words[2:], "dask"
-    if words[:2] != ["python", "-m"] or words[2] == "pytest":
+    if words[:3] == ["python", "-m", "specshards"]:
+        words = words[2:]
+    if words[0] != "specshards" or len(words) == 1 or words[1] not in ROOMS:
         return None
-    package = (ROOT / words[2].replace(".", "/")).is_dir()
-    module = f"{words[2]}.__main__" if package else words[2]
-    return typer.main.get_command(importlib.import_module(module).app), words[3:], " ".join(words[2:4])
+    app = importlib.import_module(ROOMS[words[1]][0]).app
+    return typer.main.get_command(app), words[2:], " ".join(words[1:3])
 
 
 def parse(command: Any, arguments: list[str]) -> None:
@@ -292,7 +302,7 @@ def test_what_pages_name_exists() -> None:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", re.sub(r"`[^`\n]+`", "", text)):
             if not (ROOT / page).parent.joinpath(link).exists():
                 missing.append(f"{page}: {link}")
-        for file, name in re.findall(r"`(tests/\w+\.py)::(\w+)`", text):
+        for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
             if f"def {name}(" not in (ROOT / file).read_text():
                 missing.append(f"{page}: {file}::{name}")
         for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|json|md))`", text):
@@ -307,7 +317,8 @@ def test_what_pages_name_exists() -> None:
 
 
 def found(name: str) -> bool:
-    """Whether a dotted name is a module, or something in one."""
+    """Whether a dotted name, written without `specshards.`, is a module, or something in one."""
+    name = f"specshards.{name}"
     module, _, rest = name.rpartition(".")
     try:
         importlib.import_module(name)
@@ -318,10 +329,8 @@ def found(name: str) -> bool:
 
 def test_every_option_that_prose_names_exists() -> None:
     known = {"--help"}
-    rooms = ("ingest", "render", "shards", "train", "train.tokenizer", "benchmarks")
-    six = ("render", "encode", "ingest", "shards", "load", "train")
-    for name in (*(f"{room}.__main__" for room in rooms), *(f"benchmarks.{name}" for name in six)):
-        app = typer.main.get_command(importlib.import_module(name).app)
+    for module, _ in ROOMS.values():
+        app = typer.main.get_command(importlib.import_module(module).app)
         for command in [app, *getattr(app, "commands", {}).values()]:
             known |= {option for parameter in command.params for option in parameter.opts}
     for name in ("scheduler", "worker"):

@@ -1,1 +1,8 @@
-"""TODO."""
+"""Networks.
+
+picture         pictures to logits, through any backbone of transformers
+sequence        the one-dimensional transformer: spectra to logits
+tokenizer       encoder and decoder of spectra on their own grids
+layers          what models that read spectra have in common
+attention       attention, put back onto wavelengths
+"""

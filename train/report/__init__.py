@@ -1,1 +1,8 @@
-"""TODO."""
+"""The evaluation of a run for people.
+
+tables          metrics in words and tables
+page            metrics as one HTML page
+figures         which figures a run has
+plots           how each is drawn
+modelcard       the card for the model hub
+"""

@@ -2,14 +2,10 @@
 
 After *Universal Spectral Tokenization* (the paper's code is not public). A spectrum is scaled by its median, cut into
 patches of 32 pixels, and each patch becomes a token that knows its wavelengths; a decoder draws the spectrum again
-from the tokens. What the encoder learnt serves every task of the image models.
+from the tokens. What the encoder learnt serves every task of the image models. The network: `train.models.tokenizer`.
 
-    config                sizes
-    pixels                scaling, patches, what is hidden, residuals
-    wavelengths           where a patch lies, as sines and cosines
-    model                 encoder and decoder
-    classifier            a task's heads on the encoder
-    pretrain              learning without labels
-    reconstruct           spectra drawn from their tokens, and how odd each is
-    comparison, drawers   what that is worth beside simple ways to draw
+    pretrain        learning without labels
+    reconstruct     spectra drawn from their tokens, and how odd each is
+    comparison      what that is worth beside simple ways to draw
+    baselines       the simple ways
 """

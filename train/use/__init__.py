@@ -1,1 +1,10 @@
-"""TODO."""
+"""A trained model at work.
+
+inputs          what it is asked about: files, Parquet, shards
+pictures        pictures straight from files, drawn as shards are
+predict         predictions as a table
+explain         where it looks
+embed           vectors, neighbours, what stands apart
+export          ONNX, or a folder for the model hub
+commands        the commands `explain`, `embed` and `export`
+"""
