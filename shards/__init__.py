@@ -6,5 +6,5 @@ loader          batches of a data set
 check           is a data set whole and sound
 report          its page, for people
 make            `make shards`: from a survey's name to its data set
-gallery_command `specshards render gallery`
+gallery         `specshards render gallery`
 """

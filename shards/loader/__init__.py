@@ -10,7 +10,6 @@ stream          batches from any address, in the order of the shards
 batch           what both give
 mixing          several data sets: do they fit, and with what shares
 order           which sample stands where in an epoch
-archive         the bytes of a split's samples
 decode, dali    from bytes to arrays: threads of our own, or NVIDIA DALI
 augment         small changes, anew every epoch
 paint           arrays or spectra to RGB tensors

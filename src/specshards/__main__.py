@@ -12,7 +12,7 @@ from specshards.common.errors import run_app
 #: Room -> the module with its `app`, and what it does.
 ROOMS = {
     "ingest": ("specshards.ingest.__main__", "survey files to spectra Parquet"),
-    "render": ("specshards.shards.gallery_command", "spectra as pictures, to look at"),
+    "render": ("specshards.shards.gallery", "spectra as pictures, to look at"),
     "shards": ("specshards.shards.__main__", "spectra Parquet to tar shards; verify, merge, reshard"),
     "train": ("specshards.train.__main__", "fine-tune, evaluate, predict, explain, embed, export"),
     "tokenizer": ("specshards.train.tokenizer.__main__", "a self-supervised model of spectra on their own grids"),
