@@ -5,6 +5,7 @@ options         command-line options that rooms share
 files           files and objects that appear whole or not at all
 jobs            many pure tasks, on one machine or many
 dask_cluster    the Dask client behind it
+registry        names of what can be added, here or by another package
 quarantine      what gave no sample, and why
 html            what an HTML page is made of
 svg             the drawings in it
