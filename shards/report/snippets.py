@@ -21,14 +21,14 @@ def snippets(manifest: Manifest) -> dict[str, str]:
         wds, what, decode = "decode()", "spectrum", "payload"
         after = "spectra = [flux.parse(np.asarray(payload)) for payload in pictures]  # flux, ivar, wavelength, mask"
         imports = "import numpy as np\n"
-        more = "\nfrom shards import flux"
+        more = "\nfrom specshards.shards.format import flux"
     else:
         wds, what = f'decode("{"l8" if gray else "rgb8"}")', "picture"
         decode = f"fn.decoders.image(payload, output_type=types.{'GRAY' if gray else 'RGB'})"
         after = f"pictures.at(0)  # uint8 {' x '.join(map(str, encoding.shape))}"
         imports, more = "", ""
     return {
-        "This program": f"""from shards import loader
+        "This program": f"""from specshards.shards import loader
 
 with loader.open("{FOLDER}", "train", batch_size=64, seed=0) as batches:
     for batch in batches:  # one epoch

@@ -76,7 +76,7 @@ A sample is `<key>.{extension}` ({member}) and `<key>.npy` (float64 labels, NaN 
 The Parquet file beside each tar has the same labels, ids and positions, one row a sample.
 
 ```python
-from shards import loader
+from specshards.shards import loader
 for batch in loader.open("this/folder", "train", batch_size=64): ...     # expanded RGB, labels by name
 
 import webdataset as wds

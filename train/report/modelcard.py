@@ -187,7 +187,7 @@ def _use() -> str:
 From a checkout of specshards, with this folder beside it:
 
 ```python
-from train.use.predict import Predictor
+from specshards.train.use.predict import Predictor
 model = Predictor.open("this-folder")
 table = model("spectra/*.fits")     # pyarrow.Table: one row an object, uncertainties, quarantine
 ```
