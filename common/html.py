@@ -1,18 +1,24 @@
-"""One HTML page: nothing loaded from elsewhere, readable in light and dark, by keyboard and on narrow screens.
+"""HTML pages from jinja2 templates: nothing loaded from elsewhere, readable in light and dark, by keyboard.
 
-What a page is made of; `shards.report.write` and `train.report.page` say what stands in theirs. Every text is
-escaped.
+A package has its pages in its folder `templates`. They extend `common/templates/page.html` and are made of the macros
+in `parts.html`. Every text is escaped: only `Markup` is not.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from html import escape
+from importlib.resources import files
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from specshards.common import svg
 
+_COMMON = "specshards.common"
 _COLOURS = {
     svg.INK: "var(--ink)", svg.MUTED: "var(--muted)", svg.GRID: "var(--grid)", svg.ACCENT: "var(--accent)",
     svg.WARM: "var(--warm)", **{colour: f"var(--s{i})" for i, colour in enumerate(svg.SERIES)},
@@ -23,36 +29,99 @@ _LIGHT = {"ink": svg.INK, "muted": svg.MUTED, "grid": svg.GRID, "accent": svg.AC
 _DARK = {"ink": "#e4e7ea", "muted": "#a3acb6", "grid": "#39414a", "accent": "#5aa5d6", "warm": "#e39459",
          "paper": "#14171b", "sheet": "#1d2126", "link": "#7dbcea", "s0": "#e0942a", "s1": "#58a9dc", "s2": "#d97bb9",
          "s3": "#6fbf76", "s4": "#a898e6", "s5": "#bf9a78"}  # fmt: skip
-_STYLE = """
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:76rem;padding:1rem 1.2rem 4rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif}
-h1{font-size:1.6rem;margin:.6rem 0}h2{font-size:1.35rem;margin:2.4rem 0 .4rem;border-bottom:1px solid var(--grid)}
-h3{font-size:1.1rem;margin:1.6rem 0 .3rem}
-h1,h2,code{overflow-wrap:anywhere}
-a{color:var(--link)}
-:focus-visible{outline:3px solid var(--link);outline-offset:2px}
-nav ul{columns:16rem;margin:.3rem 0;padding-left:1.2rem}
-.mock{border:2px solid var(--warm);border-radius:.4rem;padding:.6rem .9rem;background:var(--sheet)}
-.scroll{overflow-x:auto;margin:.8rem 0;max-width:100%}
-table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;font-weight:600;padding:.2rem 0;white-space:nowrap}
-th,td{padding:.22rem .55rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
-th[scope=row],th:first-child,.word{text-align:left}
-td,thead th{white-space:normal}td span{display:inline-block;white-space:nowrap;color:var(--muted)}
-th{font-weight:600}tbody th{font-weight:400}
-.plain td{text-align:left;white-space:normal;overflow-wrap:anywhere}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,25rem),1fr));gap:1.2rem;align-items:start}
-figure{margin:0 0 .6rem;background:var(--sheet);border-radius:.4rem;padding:.6rem .8rem}
-figure svg{display:block;width:100%;max-height:34rem;height:auto;stroke-linejoin:round}
-figure svg text{font-family:system-ui,sans-serif}
-.wide{grid-column:1/-1}.tables{display:flex;flex-wrap:wrap;gap:0 3rem;align-items:flex-start}
-figcaption{font-size:.88rem;margin-top:.5rem}
-details{margin:.6rem 0}summary{cursor:pointer;font-weight:600}
-@media print{body{max-width:none}figure{break-inside:avoid}}
-"""
 
 Rows = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the macro `table`; its first row and column are heads.
+
+    Attributes:
+        label: what a screen reader says. caption: takes the place of the first cell.
+        links: where a head leads.
+    """
+
+    rows: Rows
+    label: str
+    caption: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def head(self) -> list[str]:
+        """Names of the columns."""
+        return ["" if self.caption else self.rows[0][0], *self.rows[0][1:]]
+
+    @property
+    def body(self) -> Rows:
+        """The rows below the head."""
+        return self.rows[1:]
+
+    @property
+    def words(self) -> list[bool]:
+        """Which columns have words in them, not numbers alone."""
+        return [any(row[i][:1].isalpha() for row in self.body) for i in range(len(self.rows[0]))]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing of the macro `figure`: an `<svg>` element, the words under it, whether it is as wide as the page."""
+
+    svg: Markup
+    caption: str
+    wide: bool
+
+    @classmethod
+    def inline(cls, prefix: str, drawing: str, label: str, caption: str, mock: bool) -> Figure | None:
+        """A drawing of `common.svg` to stand in a page; None where it is damaged.
+
+        Args:
+            prefix: of the ids, another one for every drawing of a page. label: what a screen reader says.
+        """
+        try:
+            element = svg.inline(drawing, prefix, f"{'MOCK data, ' if mock else ''}{label}", _COLOURS)
+        except ValueError:
+            return None
+        return cls(Markup(element), caption, svg.width_of(element) > 1.2 * 72 * svg.WIDTH)
+
+
+class Templates:
+    """The templates of a package, and those that all pages share."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+        self._environment = Environment(
+            loader=ChoiceLoader([PackageLoader(package), PackageLoader(_COMMON)]), autoescape=True,
+            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        )  # fmt: skip
+        self._environment.filters["thousands"] = "{:,}".format
+
+    def page(
+        self, template: str, title: str, *, mock: str = "", style: str = "", script: str = "", **values: object
+    ) -> str:
+        """A whole page from a template that extends `page.html`.
+
+        Args:
+            mock: what is said behind MOCK data on top; empty where the data are real.
+            style: file with more CSS. script: file with the JavaScript that may run, and no other.
+            values: what else the template names.
+        """
+        code = _read(self._package, script) if script else Markup()
+        return self._environment.get_template(template).render(
+            title=title, mock=mock, mock_mark=" (MOCK data)" if mock else "", contents=[], script=code,
+            script_hash=Markup(f"sha256-{b64encode(sha256(code.encode()).digest()).decode()}"),
+            style=_palette() + _read(_COMMON, "page.css") + (_read(self._package, style) if style else ""), **values,
+        )  # fmt: skip
+
+
+def _read(package: str, name: str) -> Markup:
+    """A style or a script, which stands in the page to the letter."""
+    return Markup(files(package).joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def _palette() -> Markup:
+    light, dark = ("".join(f"--{name}:{colour};" for name, colour in values.items()) for values in (_LIGHT, _DARK))
+    return Markup(f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}")
 
 
 def document(
@@ -82,7 +151,8 @@ def document(
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta name="color-scheme" content="light dark">{head}'
         f"<title>{escape(title)}{told}</title><style>:root{{{_variables(_LIGHT)}}}"
-        f"@media(prefers-color-scheme:dark){{:root{{{_variables(_DARK)}}}}}{_STYLE}{style}</style></head><body>"
+        f"@media(prefers-color-scheme:dark){{:root{{{_variables(_DARK)}}}}}"
+        f"{_read(_COMMON, 'page.css')}{style}</style></head><body>"
         f"<header><h1>{escape(title)}</h1>{banner}{lead}</header>"
         f'<nav aria-label="Contents"><ul>{links}</ul></nav><main>{body}</main>'
         + (f"<script>{script}</script>" if script else "")

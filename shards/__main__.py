@@ -140,7 +140,7 @@ def build(
     force: options.Force = False,
 ) -> None:
     """Draw every spectrum and write OUT/<split>/*.tar; a rerun goes on where the last one stopped."""
-    from specshards.shards.report.write import attempt
+    from specshards.shards.report.make import make_page
     from specshards.shards.write.build import build
 
     config = _config(
@@ -152,7 +152,7 @@ def build(
         config, spectra, out, survey=survey, engine=engine_of(workers, scheduler, memory),
         max_bad_fraction=max_bad_fraction, force=force,
     )  # fmt: skip
-    attempt(out)
+    make_page(out)
 
 
 _Changed = Annotated[
@@ -178,14 +178,14 @@ def reshard(
     force: options.Force = False,
 ) -> None:
     """Make another data set of one: other shard size, encoding or split, or a part. Nothing is drawn but spectra."""
-    from specshards.shards.report.write import attempt
+    from specshards.shards.report.make import make_page
     from specshards.shards.write.reshard import remake
 
     remake(
         [folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed,
         where=where, engine=engine_of(workers, scheduler, memory), force=force,
     )  # fmt: skip
-    attempt(out)
+    make_page(out)
 
 
 @app.command()
@@ -202,14 +202,14 @@ def merge(
     force: options.Force = False,
 ) -> None:
     """Make one data set of several, mixed and split by sky together: one object in two surveys falls in one split."""
-    from specshards.shards.report.write import attempt
+    from specshards.shards.report.make import make_page
     from specshards.shards.write.reshard import remake
 
     remake(
         folders, out, samples_per_shard=samples_per_shard, split=_shares(split), seed=seed, where=where,
         engine=engine_of(workers, scheduler, memory), force=force,
     )  # fmt: skip
-    attempt(out)
+    make_page(out)
 
 
 def _shares(text: str | None) -> tuple[float, float, float] | None:

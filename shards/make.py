@@ -9,7 +9,7 @@ from specshards.ingest.job.survey import ingest_survey
 from specshards.ingest.spectra.folder import holds_spectra
 from specshards.ingest.surveys import check_survey
 from specshards.shards.format.manifest import Manifest, ShardConfig
-from specshards.shards.report import write
+from specshards.shards.report.make import make_page
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
 
@@ -51,7 +51,7 @@ def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) ->
 
 
 def _reported(manifest: Manifest, folder: Path) -> Manifest:
-    write.attempt(folder)
+    make_page(folder)
     return manifest
 
 

@@ -48,9 +48,9 @@ def inspect(
     ] = None,
 ) -> None:
     """List the first samples of a shard and draw them on one sheet."""
-    from specshards.shards.report.head import inspect as head_of
+    from specshards.shards.report.head import read_head
 
-    head = head_of(folder.expanduser(), split=split, shard=shard, count=count, out=out)
+    head = read_head(folder.expanduser(), split=split, shard=shard, count=count, out=out)
     for line in head.lines():
         print(line)
     print(f"\n{len(head.rows)} of {head.record.samples:,} samples of {head.record.name}, drawn in {head.sheet}")
@@ -67,9 +67,9 @@ def report(
 
     `make shards`, build, reshard and merge end with it.
     """
-    from specshards.shards.report.write import write
+    from specshards.shards.report.make import write_page
 
-    print(write(folder.expanduser(), None if spectra is None else spectra.expanduser()))
+    print(write_page(folder.expanduser(), None if spectra is None else spectra.expanduser()))
 
 
 def register(app: typer.Typer) -> None:

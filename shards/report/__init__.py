@@ -1,12 +1,12 @@
 """A data set for people.
 
-write           `report.html`: when it is made
-page            its sections
-statistics      what the sidecars add up to
+make            `report.html`: when it is made
+page            what stands in it; `templates` lay it out
+statistics      statistics of the sidecars
 samples         the samples that it shows
 gallery         how it shows them
 sources         the spectra Parquet that they came from
-plots           its drawings
+plots           its plots
 snippets        its code to copy
 head            the first samples of a shard, as table and pictures
 """

@@ -1,4 +1,4 @@
-"""The first samples of a shard, as a table and as a contact sheet of what a model sees."""
+"""The first samples of a shard: a table, and a contact sheet of what a model sees."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SIDE = 224
 
 
 @dataclass(frozen=True)
-class Head:
+class ShardHead:
     """The beginning of a shard.
 
     Attributes:
@@ -56,7 +56,9 @@ class Head:
             yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def inspect(folder: Path, *, split: str = "train", shard: int = 0, count: int = 16, out: Path | None = None) -> Head:
+def read_head(
+    folder: Path, *, split: str = "train", shard: int = 0, count: int = 16, out: Path | None = None
+) -> ShardHead:
     """Read the first `count` samples of a shard and write their pictures, captioned, to a PNG.
 
     Args:
@@ -82,7 +84,7 @@ def inspect(folder: Path, *, split: str = "train", shard: int = 0, count: int = 
         why = " ".join(str(error).split())[:160]
         raise JobError(f"{folder / record.name}: damaged ({why}); `specshards shards verify` says more") from error
     _write(contact(list(zip(map(_caption, rows), pictures, strict=True))), out)
-    return Head(record, record.samples, tuple(rows), out)
+    return ShardHead(record, record.samples, tuple(rows), out)
 
 
 def _record(manifest: Manifest, folder: Path, split: str, shard: int) -> ShardRecord:
@@ -90,8 +92,8 @@ def _record(manifest: Manifest, folder: Path, split: str, shard: int) -> ShardRe
         raise UsageError(f"unknown split {split}: choose {', '.join(SPLITS)}")
     numbers = {int(Path(record.name).stem.rpartition("-")[2]): record for record in manifest.split(split)}
     if shard not in numbers:
-        there = f"{min(numbers)} to {max(numbers)}" if numbers else "none"
-        raise UsageError(f"{folder}: no shard {shard} of {split}; there are {len(numbers)}: {there}")
+        extent = f"{min(numbers)} to {max(numbers)}" if numbers else "none"
+        raise UsageError(f"{folder}: no shard {shard} of {split}; there are {len(numbers)}: {extent}")
     return numbers[shard]
 
 
@@ -99,8 +101,8 @@ def _read(
     manifest: Manifest, record: ShardRecord, folder: Path, count: int
 ) -> tuple[list[dict[str, Any]], list[Picture]]:
     encoding = ENCODINGS[manifest.config.encoding](renderer(manifest.config.image))
-    wanted = [name for name in COLUMNS if name not in ("bytes", "offset")]
-    batch = next(pq.ParquetFile(record.sidecar(folder)).iter_batches(count, columns=wanted))
+    columns = [name for name in COLUMNS if name not in ("bytes", "offset")]
+    batch = next(pq.ParquetFile(record.sidecar(folder)).iter_batches(count, columns=columns))
     rows, pictures = batch.to_pylist(), []
     with record.path(folder).open("rb") as tar:
         for row, members in zip(rows, read_index(record.index(folder)), strict=False):

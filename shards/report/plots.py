@@ -1,10 +1,10 @@
-"""The drawings of a data set's page: matplotlib figures in the look of `common.svg`, and spectra as plain SVG."""
+"""The plots of a data set's page: matplotlib figures in the look of `common.svg`, and outlines of spectra."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -22,27 +22,27 @@ from specshards.shards.report.statistics import SKY_ORDER, Histogram
 Floats = npt.NDArray[np.float64]
 Lines = list[list[tuple[float, float]]]
 
-#: Of a spectrum's drawing: width and height of its frame, what is below for the axis, and columns of the line.
-_WIDE, _HIGH, _BELOW, _COLUMNS = 340, 120, 14, 170
+#: Of a spectrum's plot: width and height of its frame, what is below for the axis, and columns of the line.
+_WIDTH, _HEIGHT, _AXIS_HEIGHT, _COLUMNS = 340, 120, 14, 170
 _SKY_PIXELS = 600, 300
 #: Right ascension in the middle of the map, degrees; it grows to the left, as seen from inside.
 _MIDDLE = 180.0
 
 
-def histogram(found: Histogram, names: Sequence[str]) -> Figure:
+def histogram(data: Histogram, names: Sequence[str]) -> Figure:
     """Objects by value, a line a class; `names` are the classes and the word for those without."""
     figure = new_figure(3.4)
     axes = figure.add_subplot()
     colours = (*SERIES[: len(names) - 1], MUTED)
-    for counts, name, colour, total in zip(found.counts, names, colours, found.objects, strict=True):
+    for counts, name, colour, total in zip(data.counts, names, colours, data.objects, strict=True):
         if total:
-            axes.stairs(counts, found.edges, color=colour, label=f"{name} {total:,}", lw=1.4)
-    unit = f" ({found.axis.unit})" if found.axis.unit else ""
+            axes.stairs(counts, data.edges, color=colour, label=f"{name} {total:,}", lw=1.4)
+    unit = f" ({data.axis.unit})" if data.axis.unit else ""
     axes.set(
-        xlabel=f"{found.axis.title}{unit}", ylabel="objects", yscale="log", title=f"{found.objects.sum():,} objects"
+        xlabel=f"{data.axis.title}{unit}", ylabel="objects", yscale="log", title=f"{data.objects.sum():,} objects"
     )
-    axes.set(xlim=(found.edges[0], found.edges[-1]), ylim=(0.6, 2.0 * max(1, found.counts.max())))
-    if found.axis.log:
+    axes.set(xlim=(data.edges[0], data.edges[-1]), ylim=(0.6, 2.0 * max(1, data.counts.max())))
+    if data.axis.log:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -56,16 +56,16 @@ def histogram(found: Histogram, names: Sequence[str]) -> Figure:
     return figure
 
 
-def coverage(found: Mapping[str, Coverage], window: tuple[float, float]) -> Figure:
+def coverage(surveys: Mapping[str, Coverage], window: tuple[float, float]) -> Figure:
     """Share of the spectra with a usable pixel, by wavelength, a line a survey; the picture's window is shaded."""
     figure = new_figure(3.4)
     axes = figure.add_subplot()
     axes.axvspan(*window, color=GRID, alpha=0.6, lw=0, label="window of the picture")
-    for (survey, its), colour in zip(found.items(), SERIES * len(found), strict=False):
-        first, last = min(its.bins), max(its.bins)
-        shares = [its.bins[i] / len(its.first) for i in range(first, last + 1)]
+    for (survey, data), colour in zip(surveys.items(), SERIES * len(surveys), strict=False):
+        first, last = min(data.bins), max(data.bins)
+        shares = [data.bins[i] / len(data.first) for i in range(first, last + 1)]
         edges = STEP * np.arange(first, last + 2)
-        axes.stairs(shares, edges, color=colour, label=f"{survey} {len(its.first):,}", lw=1.4)
+        axes.stairs(shares, edges, color=colour, label=f"{survey} {len(data.first):,}", lw=1.4)
     axes.set(xlabel="wavelength (Å)", ylabel="share of spectra", ylim=(0, 1.08))
     axes.grid(axis="y")
     axes.legend(loc="lower center")
@@ -81,10 +81,10 @@ def sky(counts: npt.NDArray[np.int64]) -> Figure:
     figure = new_figure(5.0, 2)
     axes = figure.add_subplot()
     cells = _cells()
-    here = np.where(cells >= 0, counts[cells], 0)
-    strength = np.log1p(here) / np.log1p(max(1, int(counts.max())))
-    pixels = np.empty((*here.shape, 4))
-    pixels[:, :, :3], pixels[:, :, 3] = to_rgb(ACCENT), np.where(here > 0, 0.25 + 0.65 * strength, 0)
+    objects = np.where(cells >= 0, counts[cells], 0)
+    strength = np.log1p(objects) / np.log1p(max(1, int(counts.max())))
+    pixels = np.empty((*objects.shape, 4))
+    pixels[:, :, :3], pixels[:, :, 3] = to_rgb(ACCENT), np.where(objects > 0, 0.25 + 0.65 * strength, 0)
     axes.imshow(pixels, origin="lower", extent=(-2, 2, -1, 1), interpolation="none", zorder=2)
     lon, lat = np.linspace(-180, 180, 121), np.linspace(-90, 90, 61)
     for parallel in range(-60, 61, 30):
@@ -127,21 +127,42 @@ def sky_position(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return np.where(outside, np.nan, lon), np.where(outside, np.nan, lat)
 
 
-def spectrum(found: Arrays, wavelengths: tuple[float, float], label: str) -> str:
-    """One spectrum as an `<svg>` element and its flux range: bad pixels are left out; empty without good ones.
+@dataclass(frozen=True)
+class SpectrumPlot:
+    """One spectrum as `templates/spectrum.html` draws it; what is on the axes is in whole pixels.
+
+    Attributes:
+        ends, middles: paths through the lowest and highest pixel of each column, and through the medians.
+        zero: height of flux 0; None beyond the frame. ticks: of the wavelengths, with names where there is room.
+        beyond: pixels beyond the flux range.
+    """
+
+    ends: str
+    middles: str
+    zero: str | None
+    ticks: tuple[tuple[str, str], ...]
+    flux_range: str
+    beyond: int
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    axis_height: int = _AXIS_HEIGHT
+
+
+def spectrum_plot(arrays: Arrays, window: tuple[float, float]) -> SpectrumPlot | None:
+    """A spectrum without its bad pixels; None where none is good.
 
     Args:
-        wavelengths: of the frame, Angstrom. label: what a screen reader says.
+        window: of the frame, wavelengths in Angstrom.
     """
-    flux, ivar, wavelength, _ = found
-    good = usable(found)
+    flux, ivar, wavelength, _ = arrays
+    good = usable(arrays)
     if not good.any():
-        return ""
+        return None
     weight = np.ones(len(flux), np.float32) if ivar is None else ivar
-    whole = Spectrum("", "", None, 0.0, 0.0, np.where(good, flux, 0), weight, wavelength, ~good, "", "")
-    low, high, beyond = flux_limits(whole)
-    left, right = wavelengths
-    x, y = _WIDE / (right - left), _HIGH / (high - low)
+    spectrum = Spectrum("", "", None, 0.0, 0.0, np.where(good, flux, 0), weight, wavelength, ~good, "", "")
+    low, high, beyond = flux_limits(spectrum)
+    left, right = window
+    x, y = _WIDTH / (right - left), _HEIGHT / (high - low)
 
     def path(lines: Lines) -> str:
         return "".join(
@@ -149,19 +170,13 @@ def spectrum(found: Arrays, wavelengths: tuple[float, float], label: str) -> str
         )
 
     ends, middles = outline(wavelength, np.clip(flux, low, high), good, np.linspace(left, right, _COLUMNS + 1))
-    ticks = range(int(np.ceil(left / 1000)) * 1000, int(right) + 1, 1000)
-    marks = "".join(f"M{(tick - left) * x:.0f} {_HIGH}v3" for tick in ticks)
-    names = "".join(
-        f'<text x="{(tick - left) * x:.0f}" y="{_HIGH + 13}" text-anchor="middle">{tick}</text>'
-        for tick in ticks if 14 < (tick - left) * x < _WIDE - 14
+    thousands = range(int(np.ceil(left / 1000)) * 1000, int(right) + 1, 1000)
+    places = [(tick, (tick - left) * x) for tick in thousands]
+    return SpectrumPlot(
+        path(ends), path(middles), f"{high * y:.0f}" if low < 0 < high else None,
+        tuple((f"{place:.0f}", f"{tick}" if 14 < place < _WIDTH - 14 else "") for tick, place in places),
+        f"{low:.3g} to {high:.3g}", beyond,
     )  # fmt: skip
-    zero = f'<path class="zero" d="M0 {high * y:.0f}h{_WIDE}"/>' if low < 0 < high else ""
-    more = f"; pixels beyond: {beyond:,}" if beyond else ""
-    return (
-        f'<svg viewBox="0 0 {_WIDE} {_HIGH + _BELOW}" role="img" aria-label="{escape(label)}">'
-        f'<path d="M0 {_HIGH}h{_WIDE}{marks}"/>{zero}<path class="ends" d="{path(ends)}"/>'
-        f'<path class="middle" d="{path(middles)}"/>{names}</svg><p>flux {low:.3g} to {high:.3g}{more}</p>'
-    )
 
 
 def outline(
@@ -189,11 +204,11 @@ def outline(
     ends: Lines = []
     middles: Lines = []
     last = -1
-    for number, *found, w, f in zip(numbers, *outer, *middle, strict=True):
+    for number, lowest, highest, w, f in zip(numbers, *outer, *middle, strict=True):
         if not ends or np.any((bad > last) & (bad < number)):
             ends.append([])
             middles.append([])
-        ends[-1] += [(float(wavelength[i]), float(flux[i])) for i in dict.fromkeys(found)]
+        ends[-1] += [(float(wavelength[i]), float(flux[i])) for i in dict.fromkeys((lowest, highest))]
         middles[-1].append((float(w), float(f)))
         last = number
     return ends, middles

@@ -1,4 +1,4 @@
-"""Samples of a data set for people: the picture as a model sees it, the spectrum it came from, the labels.
+"""Samples of a data set: the picture as a model sees it, the spectrum it came from, the labels.
 
 And, from the same spectra and more of them at random, which wavelengths they cover.
 """
@@ -23,8 +23,8 @@ from specshards.shards.format.flux import Arrays
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.format.png import encode_compact
 from specshards.shards.format.tar import read_entries
-from specshards.shards.report.sources import Origin
-from specshards.shards.report.statistics import Pick, rows_of
+from specshards.shards.report.sources import Source
+from specshards.shards.report.statistics import ChosenSample, by_shard, sidecar_rows
 
 #: Bytes of all pictures together, as text in the page, from which on no more samples are shown; some always are.
 _MOST_BYTES, _ALWAYS = 1_000_000, 12
@@ -35,7 +35,7 @@ STEP = 50
 
 
 @dataclass
-class Example:
+class GallerySample:
     """A sample that is shown.
 
     Attributes:
@@ -78,10 +78,10 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """What was found: samples by survey, class and S/N; coverage by survey."""
+class Samples:
+    """Samples of the gallery, by survey, class and S/N; coverage by survey."""
 
-    shown: list[Example]
+    gallery: list[GallerySample]
     coverage: dict[str, Coverage]
 
 
@@ -92,12 +92,16 @@ def usable(spectrum: Arrays) -> npt.NDArray[np.bool_]:
     return good if ivar is None else good & (ivar > 0)
 
 
-def collect(
-    folder: Path, manifest: Manifest, shown: Sequence[Pick], drawn: Sequence[Pick], origins: Sequence[Origin]
-) -> Examples:
-    """Read the samples `shown`, and the spectra of those `drawn` for the coverage.
+def read_samples(
+    folder: Path,
+    manifest: Manifest,
+    gallery: Sequence[ChosenSample],
+    random: Sequence[ChosenSample],
+    sources: Sequence[Source],
+) -> Samples:
+    """Read the samples of the gallery, and the spectra of those at random for the coverage.
 
-    Spectra are those of the shards where these hold them, else those of `origins`. A sample that is damaged is shown
+    Spectra are those of the shards where these hold them, else those of `sources`. A sample that is damaged is shown
     as such.
 
     Raises:
@@ -105,54 +109,55 @@ def collect(
     """
     encoding = ENCODINGS[manifest.config.encoding](renderer(manifest.config.image))
     coverage = {name: Coverage() for name in manifest.surveys}
-    found: dict[Pick, Example] = {}
-    stored = _payloads(folder, manifest, shown, encoding)
+    samples: dict[ChosenSample, GallerySample] = {}
+    payloads = _payloads(folder, manifest, gallery, encoding)
     room = _MOST_BYTES
-    for pick in shown:
-        example = Example(manifest.shards[pick.record].split, {})
-        _fill(example, encoding, stored[pick])
-        room -= len(example.picture or "")
-        if room < 0 and len(found) >= _ALWAYS:
+    for chosen in gallery:
+        sample = GallerySample(manifest.shards[chosen.shard].split, {})
+        _fill(sample, encoding, payloads[chosen])
+        room -= len(sample.picture or "")
+        if room < 0 and len(samples) >= _ALWAYS:
             break
-        found[pick] = example
-    for pick, row in rows_of(folder, manifest, list(found)):
-        found[pick].row = row
+        samples[chosen] = sample
+    for chosen, row in sidecar_rows(folder, manifest, list(samples)):
+        samples[chosen].row = row
     if encoding.shape is None:
-        more = _payloads(folder, manifest, drawn, encoding)
-        for pick in drawn:
-            spectrum = _decoded(encoding, more[pick])
+        payloads = _payloads(folder, manifest, random, encoding)
+        for chosen in random:
+            spectrum = _decoded(encoding, payloads[chosen])
             if not isinstance(spectrum, str):
-                coverage[manifest.surveys[pick.survey]].add(spectrum)
+                coverage[manifest.surveys[chosen.survey]].add(spectrum)
     else:
         frame = manifest.config.image.frame
-        _from_origins({pick.row: example for pick, example in found.items()}, origins, coverage, frame)
-    examples = sorted(found.items(), key=lambda item: _order(manifest, *item))
-    return Examples([example for _, example in examples], {k: v for k, v in coverage.items() if v.first})
+        _from_sources({chosen.row: sample for chosen, sample in samples.items()}, sources, coverage, frame)
+    ordered = sorted(samples.items(), key=lambda item: _order(manifest, *item))
+    return Samples([sample for _, sample in ordered], {k: v for k, v in coverage.items() if v.first})
 
 
-def _order(manifest: Manifest, pick: Pick, example: Example) -> tuple[int, int, float, int]:
-    kind, sn = example.row.get("class"), example.row.get("sn_median")
+def _order(manifest: Manifest, chosen: ChosenSample, sample: GallerySample) -> tuple[int, int, float, int]:
+    kind, sn = sample.row.get("class"), sample.row.get("sn_median")
     number = manifest.classes.index(kind) if kind in manifest.classes else len(manifest.classes)
-    return pick.survey, number, float("inf") if sn is None else float(sn), pick.row
+    return chosen.survey, number, float("inf") if sn is None else float(sn), chosen.row
 
 
-def _payloads(folder: Path, manifest: Manifest, picks: Sequence[Pick], encoding: Encoding) -> dict[Pick, bytes | str]:
-    """The stored bytes of each pick, or why there are none; every index and tar is opened once."""
-    found: dict[Pick, bytes | str] = {}
-    for number in sorted({pick.record for pick in picks}):
+def _payloads(
+    folder: Path, manifest: Manifest, samples: Sequence[ChosenSample], encoding: Encoding
+) -> dict[ChosenSample, bytes | str]:
+    """The stored bytes of each sample, or why there are none; every index and tar is opened once."""
+    payloads: dict[ChosenSample, bytes | str] = {}
+    for number, members in by_shard(samples):
         record = manifest.shards[number]
-        mine = [pick for pick in picks if pick.record == number]
         try:
-            entries = read_entries(record.index(folder), [pick.place for pick in mine])
+            entries = read_entries(record.index(folder), [sample.index for sample in members])
             with record.path(folder).open("rb") as tar:
-                for pick, members in zip(mine, entries, strict=True):
-                    offset, size, _ = members[encoding.extension]
+                for sample, entry in zip(members, entries, strict=True):
+                    offset, size, _ = entry[encoding.extension]
                     tar.seek(offset)
-                    found[pick] = tar.read(size)
+                    payloads[sample] = tar.read(size)
         except (OSError, ValueError, LookupError):
             why = f"{record.name} or its index cannot be read"
-            found |= {pick: why for pick in mine if pick not in found}
-    return found
+            payloads |= {sample: why for sample in members if sample not in payloads}
+    return payloads
 
 
 def _decoded(encoding: Encoding, payload: bytes | str) -> Any:
@@ -165,55 +170,57 @@ def _decoded(encoding: Encoding, payload: bytes | str) -> Any:
         return f"damaged: {' '.join(str(error).split())[:100]}"
 
 
-def _fill(example: Example, encoding: Encoding, payload: bytes | str) -> None:
+def _fill(sample: GallerySample, encoding: Encoding, payload: bytes | str) -> None:
     content = _decoded(encoding, payload)
     if isinstance(content, str):
-        example.why = content
+        sample.why = content
         return
     if encoding.full_size and isinstance(payload, bytes):
-        example.picture = _url("jpeg", payload)
+        sample.picture = _url("jpeg", payload)
         return
     try:
         if encoding.shape is None:
-            example.spectrum = content
+            sample.spectrum = content
             content = encoding.drawer.codes(*content)
-        example.picture = _url("png", encode_compact(encoding.drawer.expand(content)))
+        sample.picture = _url("png", encode_compact(encoding.drawer.expand(content)))
     except RenderError as error:
-        example.why = f"cannot be drawn: {error}"
+        sample.why = f"cannot be drawn: {error}"
 
 
 def _url(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-def _from_origins(
-    examples: dict[int, Example], origins: Sequence[Origin], coverage: dict[str, Coverage], frame: str
+def _from_sources(
+    samples: dict[int, GallerySample], sources: Sequence[Source], coverage: dict[str, Coverage], frame: str
 ) -> None:
-    for spectrum, meta, row in _spectra(examples, origins, frame):
-        if row in examples and meta["object_id"] == examples[row].row.get("object_id"):
+    for arrays, meta, row in _spectra(samples, sources, frame):
+        if row in samples and meta["object_id"] == samples[row].row.get("object_id"):
             # Copies: a view would keep the whole block in memory.
-            flux, ivar, wave, mask = spectrum
-            examples[row].spectrum = flux.copy(), None if ivar is None else ivar.copy(), wave.copy(), mask.copy()
+            flux, ivar, wavelength, mask = arrays
+            samples[row].spectrum = (
+                flux.copy(), None if ivar is None else ivar.copy(), wavelength.copy(), mask.copy()
+            )  # fmt: skip
         if meta["survey"] in coverage:
-            coverage[meta["survey"]].add(spectrum)
+            coverage[meta["survey"]].add(arrays)
 
 
 def _spectra(
-    examples: dict[int, Example], origins: Sequence[Origin], frame: str
+    samples: dict[int, GallerySample], sources: Sequence[Source], frame: str
 ) -> Iterator[tuple[Arrays, dict[str, Any], int]]:
-    """The spectra of the examples' rows, and some of those that were read with them."""
-    for origin in origins:
+    """The spectra of the samples' rows, and some of those that were read with them."""
+    for source in sources:
         try:
-            for block in origin.blocks(examples):
+            for block in source.blocks(samples):
                 rows = block.rows.tolist()
-                beside = {*np.linspace(0, len(rows) - 1, min(len(rows), _BESIDE)).round().astype(int).tolist()}
-                taken = sorted(beside | {i for i, row in enumerate(rows) if row in examples})
-                meta = block.meta.select(["object_id", "survey"]).take(taken).to_pylist()
-                for i, known in zip(taken, meta, strict=True):
+                spread = {*np.linspace(0, len(rows) - 1, min(len(rows), _BESIDE)).round().astype(int).tolist()}
+                taken = sorted(spread | {i for i, row in enumerate(rows) if row in samples})
+                metas = block.meta.select(["object_id", "survey"]).take(taken).to_pylist()
+                for i, meta in zip(taken, metas, strict=True):
                     try:
-                        spectrum, _ = block.framed(i, frame)
+                        arrays, _ = block.framed(i, frame)
                     except RenderError:
                         continue  # it is in the quarantine
-                    yield spectrum, known, rows[i]
+                    yield arrays, meta, rows[i]
         except (JobError, pa.ArrowException, OSError):
             continue  # they are counted as missing

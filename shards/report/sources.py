@@ -23,10 +23,10 @@ _MOST_ROWS = 100_000
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Spectra Parquet whose row 0 is row `base` of the data set."""
+class Source:
+    """Spectra Parquet whose row 0 is row `first_row` of the data set."""
 
-    base: int
+    first_row: int
     spectra: SpectraFolder
 
     def blocks(self, rows: Iterable[int]) -> Iterator[SpectraBlock]:
@@ -37,16 +37,16 @@ class Origin:
         """
         groups = sorted(self.spectra.groups, key=lambda group: group.first_row)
         starts = [group.first_row for group in groups]
-        wanted: dict[RowGroup, int] = {}
-        for row in sorted(row - self.base for row in rows if 0 <= row - self.base < self.spectra.rows):
-            wanted[groups[bisect_right(starts, row) - 1]] = row
+        last_rows: dict[RowGroup, int] = {}
+        for row in sorted(row - self.first_row for row in rows if 0 <= row - self.first_row < self.spectra.rows):
+            last_rows[groups[bisect_right(starts, row) - 1]] = row
         budget = _MOST_ROWS
-        for group, last in sorted(wanted.items(), key=lambda item: (item[0].rows, item[0].first_row)):
+        for group, last in sorted(last_rows.items(), key=lambda item: (item[0].rows, item[0].first_row)):
             budget -= group.rows
             if budget < 0:
                 return
             for block in read_blocks(self.spectra.folder, group, self.spectra.surveys):
-                yield replace(block, rows=block.rows + self.base)
+                yield replace(block, rows=block.rows + self.first_row)
                 if len(block) and block.rows[-1] >= last:
                     break
 
@@ -63,39 +63,39 @@ class Origin:
             return None
 
 
-def find(folder: Path, manifest: Manifest, where: Path | None = None) -> tuple[list[Origin], list[str]]:
+def find_sources(folder: Path, manifest: Manifest, spectra: Path | None = None) -> tuple[list[Source], list[str]]:
     """Where the spectra of a data set are, of a merged one those of each of its sources; and why not, a line each.
 
     A folder counts only when the names, sizes and footers of its files are those of the ledger.
 
     Args:
-        where: look there alone.
+        spectra: look there alone.
 
     Raises:
-        UsageError: `where` is given, of a data set that was made from others.
+        UsageError: `spectra` is given, of a data set that was made from others.
     """
     jobs = job_log.load(folder)
     if manifest.made_from:
-        if where is not None:
+        if spectra is not None:
             raise UsageError(f"{folder}: was made from data sets, not from spectra; leave --spectra out")
-        return _of_sources(manifest, jobs[-1].sources if jobs else ())
+        return _merged_sources(manifest, jobs[-1].sources if jobs else ())
     claim = Claim.load(folder)
     if claim is None:
         return [], [f"{folder} has no ledger that says what the spectra were"]
     survey = jobs[-1].survey if jobs else None
+    digests = {name: digest for generation in claim.inputs for name, digest in generation.items()}
     faults = []
-    for place in [where] if where is not None else _places(folder, jobs):
+    for place in [spectra] if spectra is not None else _places(folder, jobs):
         if is_remote(place):
             faults.append(f"{place} is not on this machine")
             continue
-        known = {name: digest for generation in claim.inputs for name, digest in generation.items()}
         try:
-            spectra = SpectraFolder.scan(place, survey, list(known), claim.surveys)
+            scanned = SpectraFolder.scan(place, survey, list(digests), claim.surveys)
         except (UsageError, JobError, OSError, ValueError, pa.ArrowException):
             faults.append(f"no spectra Parquet in {place}" if place.exists() else f"{place} is not there")
             continue
-        if {name: spectra.digests.get(name) for name in known} == known:
-            return [Origin(0, spectra)], []
+        if {name: scanned.digests.get(name) for name in digests} == digests:
+            return [Source(0, scanned)], []
         faults.append(f"the Parquet in {place} is not what these shards were made from")
     return [], faults[:1] or ["the ledger does not say where the spectra were, and they are not beside the data set"]
 
@@ -107,22 +107,22 @@ def _places(folder: Path, jobs: list[job_log.Run]) -> list[Path]:
     return [*recorded, *(place for place in beside if place.is_dir() and place not in recorded)]
 
 
-def _of_sources(manifest: Manifest, folders: tuple[str, ...]) -> tuple[list[Origin], list[str]]:
-    origins: list[Origin] = []
+def _merged_sources(manifest: Manifest, folders: tuple[str, ...]) -> tuple[list[Source], list[str]]:
+    sources: list[Source] = []
     faults = []
-    base = 0
+    first_row = 0
     for made, name in zip(manifest.made_from, folders or ("",) * len(manifest.made_from), strict=False):
-        source = location(name)
+        folder = location(name)
         try:
-            if not name or is_remote(source):
+            if not name or is_remote(folder):
                 raise JobError("it was made from data sets of which it does not know where they are")
-            its = Manifest.load(source)
-            if its.fingerprint() != made["fingerprint"]:
-                raise JobError(f"{source} is not the data set any more that this one was made from")
-            found, why = find(source, its)
-            origins += [replace(origin, base=origin.base + base) for origin in found]
-            faults += why
+            merged = Manifest.load(folder)
+            if merged.fingerprint() != made["fingerprint"]:
+                raise JobError(f"{folder} is not the data set any more that this one was made from")
+            inner, reasons = find_sources(folder, merged)
+            sources += [replace(source, first_row=source.first_row + first_row) for source in inner]
+            faults += reasons
         except (UsageError, JobError) as error:
             faults.append(str(error))
-        base += int(made["objects"])
-    return origins, list(dict.fromkeys(faults))
+        first_row += int(made["objects"])
+    return sources, list(dict.fromkeys(faults))

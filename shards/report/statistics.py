@@ -1,4 +1,4 @@
-"""What the sidecars of a data set add up to, a batch of rows at a time: counts, histograms, sky, samples to show.
+"""Statistics of a data set from its sidecars, a batch of rows at a time: counts, histograms, sky, samples to show.
 
 Memory does not grow with the data set: 65,536 rows of seven columns, and what is counted.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +34,11 @@ _BATCH = 65_536
 _COLUMNS = ("source_row", "survey", "class", "_healpix_29")
 #: The frame of a histogram leaves out a thousandth at either end, by the first rows of so many shards.
 _PERCENTILES = (0.1, 99.9)
-_LOOKED_AT, _FIRST_ROWS = 64, 16_384
+_FIRST_SHARDS, _FIRST_ROWS = 64, 16_384
 _BINS = 50
 #: Seed of the hash that chooses samples; no other seed's choice goes by it.
 _CHOICE = 20_000
-#: Different reasons that are kept apart, up to which their numbers are, too.
+#: Different reasons that are kept apart, and up to how many of them the numbers in them are, too.
 _MOST_REASONS, _MOST_EXACT = 1000, 25
 
 
@@ -83,129 +84,146 @@ class Histogram:
 
     def add(self, values: Floats, classes: Ints) -> None:
         """Count values, NaN = missing, of objects of these classes."""
-        known = ~np.isnan(values)
-        values, classes = values[known], classes[known]
+        present = ~np.isnan(values)
+        values, classes = values[present], classes[present]
         for number in np.unique(classes).tolist():
-            mine = values[classes == number]
-            self.counts[number] += np.histogram(mine, self.edges)[0]
-            self.below[number] += int((mine < self.edges[0]).sum())
-            self.above[number] += int((mine > self.edges[-1]).sum())
+            members = values[classes == number]
+            self.counts[number] += np.histogram(members, self.edges)[0]
+            self.below[number] += int((members < self.edges[0]).sum())
+            self.above[number] += int((members > self.edges[-1]).sum())
 
 
 @dataclass(frozen=True)
-class Pick:
-    """A sample that was chosen: `record` of the manifest's, place in its tar, global row, survey."""
+class ChosenSample:
+    """Where a sample is: number of its shard and of its survey in the manifest, index in the shard, global row."""
 
-    record: int
-    place: int
+    shard: int
+    index: int
     row: int
     survey: int
 
 
 @dataclass(frozen=True)
-class Tally:
-    """The sums.
+class Statistics:
+    """Of all objects of a data set.
 
     Attributes:
         counts: int64 `(surveys, classes + 1, splits)`, the unlabelled last.
         histograms: by label; a label that no object has is absent.
         sky: int64 `(12,288,)`, objects by nested HEALPix cell of `SKY_ORDER`.
-        shown: samples to show, each group of survey, class and split in turn.
-        drawn: samples at random.
+        gallery: samples to show, each group of survey, class and split in turn.
+        random: samples at random.
     """
 
     counts: Ints
     histograms: dict[str, Histogram]
     sky: Ints
-    shown: tuple[Pick, ...]
-    drawn: tuple[Pick, ...]
+    gallery: tuple[ChosenSample, ...]
+    random: tuple[ChosenSample, ...]
 
 
-def tally(folder: Path, manifest: Manifest, show: int, draw: int) -> Tally:
-    """Read every sidecar once, and the heads of some of them before.
+def read_statistics(folder: Path, manifest: Manifest, gallery: int, random: int) -> Statistics:
+    """Read every sidecar once, and the first rows of some of them before.
 
     Args:
-        show, draw: how many samples to choose. The choice is by a hash of their rows: the same in every order.
+        gallery, random: how many samples to choose. The choice is by a hash of their rows: the same in every order.
 
     Raises:
         JobError: a sidecar is missing or damaged, or not what the manifest says.
     """
     histograms = {
         axis.name: Histogram.empty(axis, edges, len(manifest.classes))
-        for axis, edges in _frames(folder, manifest).items()
+        for axis, edges in _edges(folder, manifest).items()
     }
     counts = np.zeros((len(manifest.surveys), len(manifest.classes) + 1, len(SPLITS)), np.int64)
     sky = np.zeros(12 << 2 * SKY_ORDER, np.int64)
-    groups, everywhere = Choice(show), Choice(draw)
+    by_group, overall = SampleChooser(gallery), SampleChooser(random)
     for number, record in enumerate(manifest.shards):
-        split, place = SPLITS.index(record.split), 0
-        here = np.zeros_like(counts[:, :, 0])
+        split, index = SPLITS.index(record.split), 0
+        shard_counts = np.zeros_like(counts[:, :, 0])
         for batch in _batches(folder, record, (*_COLUMNS, *histograms)):
-            surveys, classes = _places(batch, "survey", manifest.surveys), _places(batch, "class", manifest.classes)
+            surveys, classes = _codes(batch, "survey", manifest.surveys), _codes(batch, "class", manifest.classes)
             if (surveys == len(manifest.surveys)).any():
                 raise _unlike(folder, record, "a survey that the manifest does not name")
-            np.add.at(here, (surveys, classes), 1)
+            np.add.at(shard_counts, (surveys, classes), 1)
             cells = _column(batch, "_healpix_29", pa.int64()) >> 2 * (HEALPIX_ORDER - SKY_ORDER)
             sky += np.bincount(cells[cells >= 0], minlength=len(sky))
             for name, histogram in histograms.items():
                 histogram.add(_floats(batch, name), classes)
             rows = _column(batch, "source_row", pa.int64())
             order = splitmix64(rows.astype(np.uint64), _CHOICE)
-            picks = np.stack([np.full_like(rows, number), place + np.arange(len(rows)), rows, surveys], axis=1)
-            everywhere.offer((), order, picks)
-            for survey, kind in np.argwhere(here).tolist():
-                mine = (surveys == survey) & (classes == kind)
-                groups.offer((survey, kind, split), order[mine], picks[mine])
-            place += len(rows)
-        _compare(folder, record, here.sum(axis=0), manifest)
-        counts[:, :, split] += here
-    return Tally(counts, histograms, sky, groups.in_turn(), everywhere.in_turn())
+            samples = np.stack([np.full_like(rows, number), index + np.arange(len(rows)), rows, surveys], axis=1)
+            overall.offer((), order, samples)
+            for survey, kind in np.argwhere(shard_counts).tolist():
+                members = (surveys == survey) & (classes == kind)
+                by_group.offer((survey, kind, split), order[members], samples[members])
+            index += len(rows)
+        _compare(folder, record, shard_counts.sum(axis=0), manifest)
+        counts[:, :, split] += shard_counts
+    return Statistics(counts, histograms, sky, by_group.in_turn(), overall.in_turn())
 
 
-class Choice:
-    """Of each group of rows the `keep` that come first by a hash, in whatever order they are offered."""
+class SampleChooser:
+    """Of each group of samples the `keep` that come first by a hash, in whatever order they are offered."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._kept: dict[tuple[int, ...], tuple[Floats, Ints]] = {}
 
-    def offer(self, group: tuple[int, ...], order: Floats, picks: Ints) -> None:
-        """Take what comes early; picks are `(n, 4)`: the fields of `Pick`."""
+    def offer(self, group: tuple[int, ...], order: Floats, samples: Ints) -> None:
+        """Take what comes early; samples are `(n, 4)`: the fields of `ChosenSample`."""
         if not self._keep:
             return
         if group in self._kept:
             before, chosen = self._kept[group]
             near = slice(None) if len(before) < self._keep else order < before[-1]
-            order, picks = np.concatenate([before, order[near]]), np.concatenate([chosen, picks[near]])
-        first = np.lexsort((picks[:, 2], order))[: self._keep]
-        self._kept[group] = order[first], picks[first]
+            order, samples = np.concatenate([before, order[near]]), np.concatenate([chosen, samples[near]])
+        first = np.lexsort((samples[:, 2], order))[: self._keep]
+        self._kept[group] = order[first], samples[first]
 
-    def in_turn(self) -> tuple[Pick, ...]:
+    def in_turn(self) -> tuple[ChosenSample, ...]:
         """At most `keep` in all: the first of every group, then the second of every group that has one, ..."""
         groups = [self._kept[group][1].tolist() for group in sorted(self._kept)]
         longest = max(map(len, groups), default=0)
-        turns = [Pick(*group[turn]) for turn in range(longest) for group in groups if turn < len(group)]
+        turns = [ChosenSample(*group[turn]) for turn in range(longest) for group in groups if turn < len(group)]
         return tuple(turns[: self._keep])
 
 
-def rows_of(folder: Path, manifest: Manifest, picks: Sequence[Pick]) -> Iterator[tuple[Pick, dict[str, object]]]:
-    """The sidecar's row of each pick, shard by shard.
+def by_shard(samples: Iterable[ChosenSample]) -> Iterator[tuple[int, list[ChosenSample]]]:
+    """The number of each shard with its samples, in the order of the tar."""
+    ordered = sorted(samples, key=lambda sample: (sample.shard, sample.index))
+    for number, members in groupby(ordered, key=lambda sample: sample.shard):
+        yield number, list(members)
+
+
+def sidecar_rows(
+    folder: Path, manifest: Manifest, samples: Iterable[ChosenSample]
+) -> Iterator[tuple[ChosenSample, dict[str, object]]]:
+    """The sidecar's row of each sample, shard by shard.
 
     Raises:
         JobError: a sidecar is missing or damaged.
     """
-    for number in sorted({pick.record for pick in picks}):
-        mine = sorted((pick for pick in picks if pick.record == number), key=lambda pick: pick.place)
+    for number, members in by_shard(samples):
         start = 0
         for batch in _batches(folder, manifest.shards[number], None):
-            here = [pick for pick in mine if start <= pick.place < start + len(batch)]
-            found = batch.take(pa.array([pick.place - start for pick in here], pa.int64()))
-            yield from zip(here, found.to_pylist(), strict=True)
+            inside = [sample for sample in members if start <= sample.index < start + len(batch)]
+            rows = batch.take(pa.array([sample.index - start for sample in inside], pa.int64()))
+            yield from zip(inside, rows.to_pylist(), strict=True)
             start += len(batch)
 
 
-def quarantine(folder: Path) -> list[tuple[str, str, int, str]]:
-    """Why objects gave no sample: stage, reason, how many, and the first of them; the most frequent first.
+class Reason(NamedTuple):
+    """Why some objects gave no sample: how many, and the first of them. The rest of very many has no stage."""
+
+    stage: str
+    text: str
+    objects: int
+    first: str
+
+
+def quarantine_reasons(folder: Path) -> list[Reason]:
+    """Why objects gave no sample, the most frequent reason first.
 
     Where there are many reasons, numbers in them become `#`; where there are still very many, the last row has the
     rest. The counts add up to the rows of `quarantine.parquet`.
@@ -217,48 +235,51 @@ def quarantine(folder: Path) -> list[tuple[str, str, int, str]]:
     first: dict[tuple[str, str], str] = {}
     exact = True
 
-    def add(stage: str, reason: str, n: int, example: str) -> None:
-        name = (stage, reason if exact else re.sub(r"\d[\d.e+-]*", "#", reason))
+    def add(reason: Reason) -> None:
+        name = (reason.stage, reason.text if exact else re.sub(r"\d[\d.e+-]*", "#", reason.text))
         if name not in counts and len(counts) >= _MOST_REASONS:
             name = ("", "other reasons")
-        counts[name] += n
-        first.setdefault(name, example)
+        counts[name] += reason.objects
+        first.setdefault(name, reason.first)
+
+    def reasons() -> list[Reason]:
+        return [Reason(*name, objects, first[name]) for name, objects in counts.items()]
 
     for batch in _read(folder / "quarantine.parquet", ("file", "row", "stage", "reason")):
         for row in batch.to_pylist():
-            add(row["stage"], row["reason"], 1, row["file"] + ("" if row["row"] is None else f", row {row['row']:,}"))
+            place = row["file"] if row["row"] is None else f"{row['file']}, row {row['row']:,}"
+            add(Reason(row["stage"], row["reason"], 1, place))
             if exact and len(counts) > _MOST_EXACT:
-                exact, so_far, examples = False, counts, first
+                exact, so_far = False, reasons()
                 counts, first = Counter(), {}
-                for (stage, reason), n in so_far.items():
-                    add(stage, reason, n, examples[stage, reason])
-    found = sorted(counts.items(), key=lambda item: (not item[0][0], -item[1], item[0]))
-    return [(stage, reason, n, first[stage, reason]) for (stage, reason), n in found]
+                for reason in so_far:
+                    add(reason)
+    return sorted(reasons(), key=lambda reason: (not reason.stage, -reason.objects, reason.stage, reason.text))
 
 
-def _frames(folder: Path, manifest: Manifest) -> dict[Axis, Floats]:
+def _edges(folder: Path, manifest: Manifest) -> dict[Axis, Floats]:
     """The edges of every histogram, from the first rows of some shards; of an axis that no object is on, none."""
-    looked = sorted({*np.linspace(0, len(manifest.shards) - 1, _LOOKED_AT).round().astype(int).tolist()})
-    records = [manifest.shards[number] for number in looked] if manifest.shards else []
+    numbers = sorted({*np.linspace(0, len(manifest.shards) - 1, _FIRST_SHARDS).round().astype(int).tolist()})
+    records = [manifest.shards[number] for number in numbers] if manifest.shards else []
     names = [axis.name for axis in AXES]
     heads = [batch for record in records for batch in islice(_batches(folder, record, names, _FIRST_ROWS), 1)]
-    found = {}
+    edges = {}
     for axis in AXES:
-        values = _known([_floats(batch, axis.name) for batch in heads])
+        values = _present([_floats(batch, axis.name) for batch in heads])
         if not len(values):  # a label that few objects have
             every = (_floats(b, axis.name) for r in manifest.shards for b in _batches(folder, r, [axis.name]))
-            values = next((some for some in map(_known, ([one] for one in every)) if len(some)), values)
+            values = next((some for some in map(_present, ([one] for one in every)) if len(some)), values)
         if len(values):
-            found[axis] = frame(values, axis.log)
-    return found
+            edges[axis] = bin_edges(values, axis.log)
+    return edges
 
 
-def _known(columns: Sequence[Floats]) -> Floats:
+def _present(columns: Sequence[Floats]) -> Floats:
     values = np.concatenate([*columns, np.empty(0)])
     return values[~np.isnan(values)]
 
 
-def frame(values: Floats, log: bool) -> Floats:
+def bin_edges(values: Floats, log: bool) -> Floats:
     """Edges of about 50 bins, at round numbers, that hold nearly all of some finite values.
 
     Bins of a logarithmic axis are equal steps of the logarithm, and values up to 0 are not on it.
@@ -280,8 +301,8 @@ def frame(values: Floats, log: bool) -> Floats:
 
 
 def _compare(folder: Path, record: ShardRecord, classes: Ints, manifest: Manifest) -> None:
-    said = [record.classes.get(name, 0) for name in (*manifest.classes, UNLABELLED)]
-    if said != classes.tolist():
+    recorded = [record.classes.get(name, 0) for name in (*manifest.classes, UNLABELLED)]
+    if recorded != classes.tolist():
         raise _unlike(folder, record, f"{int(classes.sum()):,} samples of other classes than the manifest says")
 
 
@@ -298,9 +319,8 @@ def _batches(
 def _read(path: Path, columns: Sequence[str] | None, rows: int = _BATCH) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path) as file:
-            there = file.schema_arrow.names
-            wanted = None if columns is None else [name for name in columns if name in there]
-            yield from file.iter_batches(rows, columns=wanted, use_threads=False)
+            present = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+            yield from file.iter_batches(rows, columns=present, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         if is_environment(error):
             raise
@@ -323,9 +343,9 @@ def _floats(batch: pa.RecordBatch, name: str) -> Floats:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _places(batch: pa.RecordBatch, name: str, names: Sequence[str]) -> Ints:
+def _codes(batch: pa.RecordBatch, name: str, names: Sequence[str]) -> Ints:
     """The place of each value among `names`; their number where it is null or another."""
     if name not in batch.schema.names:
         return np.full(len(batch), len(names), np.int64)
-    found = pc.index_in(batch.column(name).cast(pa.string()), value_set=pa.array(list(names), pa.string()))
-    return np.asarray(found.cast(pa.int64()).fill_null(len(names)).to_numpy(zero_copy_only=False))
+    codes = pc.index_in(batch.column(name).cast(pa.string()), value_set=pa.array(list(names), pa.string()))
+    return np.asarray(codes.cast(pa.int64()).fill_null(len(names)).to_numpy(zero_copy_only=False))

@@ -1,6 +1,6 @@
 """What the jobs of a data set read, and how fast they were: one line of JSON a job in the ledger.
 
-It is for people and for the page of `shards.report.write`. No rerun goes by it, and no two runs write the same.
+It is for people and for the page of `shards.report`. No rerun goes by it, and no two runs write the same.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from specshards.render.frame import framed
 from specshards.shards import loader
 from specshards.shards.format.flux import Arrays
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
-from specshards.shards.report import write
+from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.run import open_any
@@ -147,7 +147,7 @@ def test_what_is_written_down(lines: Path, tmp_path: Path) -> None:
     assert Manifest.load(tmp_path / "x").config.image == REST
     with pytest.raises(UsageError, match="image changed"):
         make(lines, tmp_path / "x", replace(REST, frame="observed"))
-    page = write.write(tmp_path / "x").read_text()
+    page = write_page(tmp_path / "x").read_text()
     assert "<svg" in page and "rest" in page
 
 

@@ -18,7 +18,7 @@ from specshards.render import ImageConfig, renderer
 from specshards.shards import __main__ as command
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest
-from specshards.shards.report.head import COLUMNS, inspect
+from specshards.shards.report.head import COLUMNS, read_head
 from tests.oracles.faults import Copy, missing_index
 
 
@@ -33,7 +33,7 @@ def test_inspect_shows_samples_as_table_and_pictures(
     sets: Callable[[str], Path], tmp_path: Path, encoding: str
 ) -> None:
     folder = sets(encoding)
-    head = inspect(folder, count=7, out=tmp_path / "new" / "a.png")
+    head = read_head(folder, count=7, out=tmp_path / "new" / "a.png")
     record = Manifest.load(folder).split("train")[0]
     sidecar = pq.read_table(record.sidecar(folder)).slice(0, 7).to_pylist()
     assert [row["key"] for row in head.rows] == [row["key"] for row in sidecar]
@@ -63,10 +63,10 @@ def test_inspect_names_what_is_wrong(copy: Copy, tmp_path: Path, monkeypatch: py
     ]
     for arguments, message in wrong:
         with pytest.raises(UsageError, match=message):
-            inspect(copy.folder, **arguments)
+            read_head(copy.folder, **arguments)
     copy.flip(copy.record().path(copy.folder), copy.sample(copy.record(), 0)["png"][0])
     with pytest.raises(JobError, match=r"train-000000\.tar: damaged .*verify"):
-        inspect(copy.folder)
+        read_head(copy.folder)
     missing_index(copy)
     with pytest.raises(JobError, match="damaged"):
-        inspect(copy.folder, shard=1)
+        read_head(copy.folder, shard=1)

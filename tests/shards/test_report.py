@@ -30,10 +30,10 @@ from specshards.shards.check.verify import verify
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.format.tar import read_index
-from specshards.shards.report import plots, write
+from specshards.shards.report import make, plots
 from specshards.shards.report.page import page
-from specshards.shards.report.sources import find
-from specshards.shards.report.statistics import AXES, tally
+from specshards.shards.report.sources import find_sources
+from specshards.shards.report.statistics import AXES, read_statistics
 from specshards.shards.write.build import build
 from specshards.shards.write.job_log import RUNS
 from specshards.shards.write.reshard import remake
@@ -77,7 +77,7 @@ def made(spectra: Path) -> Path:
     """Their data set, with its page, beside them."""
     out = spectra.parent / "shards"
     build(ShardConfig(samples_per_shard=50), spectra, out, engine=HERE)
-    return write.write(out).parent
+    return make.write_page(out).parent
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_every_sample_shown_is_a_sample_with_its_labels_and_anchor(made: Path, h
 def test_pictures_are_those_that_a_model_sees(made: Path, html: str) -> None:
     manifest = Manifest.load(made)
     encoding = ENCODINGS["png"](renderer(manifest.config.image))
-    shown = dict(re.findall(r'<article id="(\d+)".*?src="data:image/png;base64,([^"]+)"', html))
+    shown = dict(re.findall(r'<article id="(\d+)".*?src="data:image/png;base64,([^"]+)"', html, re.DOTALL))
     seen = 0
     for record in manifest.shards:
         tar = record.path(made).read_bytes()
@@ -228,19 +228,19 @@ def test_spectra_come_from_where_the_ledger_says(spectra: Path, made: Path, html
     assert text.count("<article") == 60 and text.count("No spectrum here") == 60
     assert page(moved, manifest, tmp_path / "elsewhere").count(drawn) == 60
     shutil.move(tmp_path / "elsewhere", tmp_path / "a" / "spectra")
-    (origin,), faults = find(moved, manifest)
-    assert origin.spectra.folder == tmp_path / "a" / "spectra" and not faults
-    read = {row: block for block in origin.blocks([0, 65, 179]) for row in block.rows.tolist()}
+    (source,), faults = find_sources(moved, manifest)
+    assert source.spectra.folder == tmp_path / "a" / "spectra" and not faults
+    read = {row: block for block in source.blocks([0, 65, 179]) for row in block.rows.tolist()}
     names = pq.read_table(spectra / "1.parquet", columns=["object_id"])["object_id"].to_pylist()
     assert read[65].meta["object_id"][read[65].rows.tolist().index(65)].as_py() == names[5] and {0, 179} <= set(read)
     # Other spectra under the same names are not taken for these.
     table = pq.read_table(spectra / "0.parquet")
     pq.write_table(table.slice(1), tmp_path / "a" / "spectra" / "0.parquet")
-    assert find(moved, manifest)[0] == []
+    assert find_sources(moved, manifest)[0] == []
     (moved / ".ledger" / RUNS).unlink()
-    assert "is not what these shards were made from" in find(moved, manifest)[1][0]
+    assert "is not what these shards were made from" in find_sources(moved, manifest)[1][0]
     (moved / ".ledger" / "plan.json").unlink()
-    assert "has no ledger that says what the spectra were" in find(moved, manifest)[1][0]
+    assert "has no ledger that says what the spectra were" in find_sources(moved, manifest)[1][0]
 
 
 def test_merged_sets_show_the_spectra_of_their_sources(
@@ -262,28 +262,28 @@ def test_a_page_that_cannot_be_made_fails_nothing(
 ) -> None:
     shutil.copytree(made, tmp_path / "set")
     folder = tmp_path / "set"
-    write.attempt(folder)  # the page is there, and of these shards
+    make.make_page(folder)  # the page is there, and of these shards
     assert capsys.readouterr() == ("", "")
     sidecar = next((folder / "train").glob("*.parquet"))
     whole = sidecar.read_bytes()
     sidecar.write_bytes(whole[:-100])
     (folder / "report.html").write_text(html.replace(Manifest.load(folder).fingerprint(), "another"))
-    write.attempt(folder)
+    make.make_page(folder)
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and err.startswith(f"note: no {folder}/report.html: {sidecar}: damaged")
     assert not (folder / "report.html").exists()
     with pytest.raises(JobError, match="damaged Parquet; `specshards shards verify` says more"):
-        write.write(folder)
-    write.attempt("memory://somewhere")
+        make.write_page(folder)
+    make.make_page("memory://somewhere")
     assert "not on a disk" in capsys.readouterr().err
     # A sidecar that is whole, but not what the manifest counted.
     pq.write_table(pq.read_table(pa.BufferReader(whole)).slice(1), sidecar)
     with pytest.raises(JobError, match="samples of other classes than the manifest says"):
-        write.write(folder)
+        make.write_page(folder)
     # A tar that is damaged is shown as such.
     sidecar.write_bytes(whole)
     sidecar.with_suffix(".tar").write_bytes(b"")
-    text = write.write(folder).read_text(encoding="utf-8")
+    text = make.write_page(folder).read_text(encoding="utf-8")
     assert "No picture: damaged" in text and text.count("<article") == 60
 
 
@@ -353,11 +353,11 @@ def test_a_link_filters_the_samples(made: Path, html: str, tmp_path: Path) -> No
 
 
 def test_the_sky_is_counted_and_drawn_where_it_is(made: Path) -> None:
-    sums = tally(made, Manifest.load(made), 5, 5)
+    statistics = read_statistics(made, Manifest.load(made), 5, 5)
     ra, dec = np.array([(row["ra"], row["dec"]) for _, row in sidecars(made)]).T
     cells = healpix_29(ra, dec) >> 48
-    np.testing.assert_array_equal(sums.sky, np.bincount(cells, minlength=12_288))
-    assert len(sums.shown) == len(sums.drawn) == 5
+    np.testing.assert_array_equal(statistics.sky, np.bincount(cells, minlength=12_288))
+    assert len(statistics.gallery) == len(statistics.random) == 5
     rng = np.random.default_rng(1)
     lon, lat = rng.uniform(-180, 180, 500), np.degrees(np.arcsin(rng.uniform(-1, 1, 500)))
     x, y = plots.mollweide(lon, lat)

@@ -15,14 +15,14 @@ from hypothesis.extra import numpy as hnp
 
 from specshards.shards.format.png import encode_compact
 from specshards.shards.report import plots
-from specshards.shards.report.statistics import Choice, Pick, frame, quarantine
+from specshards.shards.report.statistics import ChosenSample, Reason, SampleChooser, bin_edges, quarantine_reasons
 
 
 def test_many_reasons_become_few_and_still_add_up(tmp_path: Path) -> None:
-    def write(reasons: list[str]) -> list[tuple[str, str, int, str]]:
+    def write(reasons: list[str]) -> list[Reason]:
         table = {"file": ["a"] * len(reasons), "row": [None] * len(reasons), "stage": ["read"] * len(reasons)}
         pq.write_table(pa.table({**table, "reason": reasons}), tmp_path / "quarantine.parquet")
-        return quarantine(tmp_path)
+        return quarantine_reasons(tmp_path)
 
     assert write(["x 1", "x 2", "x 1"]) == [("read", "x 1", 2, "a"), ("read", "x 2", 1, "a")]
     assert write([f"pixel {i // 2} of 3.5e-3" for i in range(60)]) == [("read", "pixel # of #", 60, "a")]
@@ -39,7 +39,7 @@ def test_the_choice_does_not_depend_on_the_order(seed: int, keep: int, n: int) -
     order, group = rng.random(n), rng.integers(0, 3, n)
     chosen = []
     for _ in range(2):
-        choice = Choice(keep)
+        choice = SampleChooser(keep)
         for part in np.array_split(rng.permutation(n), rng.integers(1, 6)):
             for number in range(3):
                 mine = part[group[part] == number]
@@ -47,7 +47,7 @@ def test_the_choice_does_not_depend_on_the_order(seed: int, keep: int, n: int) -
         chosen.append(choice.in_turn())
     assert chosen[0] == chosen[1] and len(chosen[0]) == min(keep, n)
     first = {number: np.flatnonzero(group == number) for number in range(3)}
-    best = [Pick(*picks[mine[np.argmin(order[mine])]].tolist()) for mine in first.values() if len(mine)]
+    best = [ChosenSample(*picks[mine[np.argmin(order[mine])]].tolist()) for mine in first.values() if len(mine)]
     assert list(chosen[0][: len(best)]) == best[:keep]
 
 
@@ -55,7 +55,7 @@ def test_the_choice_does_not_depend_on_the_order(seed: int, keep: int, n: int) -
 @settings(deadline=None)
 def test_frames_hold_the_values_at_round_numbers(values: np.ndarray, log: bool, power: int) -> None:
     values = values * 10.0**power
-    edges = frame(values, log)
+    edges = bin_edges(values, log)
     assert (np.diff(edges) > 0).all() and 2 <= len(edges) <= 110
     on = values[values > 0] if log else values
     if len(on):

@@ -10,7 +10,7 @@ from specshards.common.files import is_remote, location, write_text
 from specshards.shards.format.manifest import PAGE, Manifest
 
 
-def attempt(out: str | Path) -> None:
+def make_page(out: str | Path) -> None:
     """Make the page at the end of a job, unless the one there is of these very shards.
 
     The data set is finished before: whatever goes wrong here is told in one line, and nothing is raised.
@@ -19,7 +19,7 @@ def attempt(out: str | Path) -> None:
     try:
         if not is_remote(folder) and is_current(folder):
             return
-        print(write(folder))
+        print(write_page(folder))
     except Exception as error:  # a finished data set must not fail of its page
         why = " ".join(str(error).split())[:300] or type(error).__name__
         print(f"note: no {folder / PAGE}: {why}", file=sys.stderr)
@@ -34,7 +34,7 @@ def is_current(folder: Path) -> bool:
         return False
 
 
-def write(folder: Path, spectra: Path | None = None) -> Path:
+def write_page(folder: Path, spectra: Path | None = None) -> Path:
     """Write the page, and return its path. One of other shards is gone even where that fails.
 
     Args:
