@@ -30,6 +30,7 @@ from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.models.picture import build, load, parameter_groups
 from specshards.train.use.predict import Predictor, predict
+from tests.oracles.rounding import assert_equal_but_for_rounding
 from tests.shards.test_loader_policy import damage
 
 ROOT = Path(__file__).parents[2]
@@ -187,9 +188,10 @@ def test_evaluate_adds_the_test_split(trained: Path) -> None:
     before = json.loads((trained / "metrics.json").read_text())["splits"]["val"]["classify"]
     content = evaluate(trained, device="cpu", batch_size=7)
     assert set(content["splits"]) == {"val", "test"} and content["training"]["epochs"] == 6
-    # Another batch size pads otherwise: the counts and hits must not notice.
-    assert content["splits"]["val"]["classify"]["all"] == before["all"]
-    assert content["splits"]["val"]["classify"]["loss"] == pytest.approx(before["loss"], rel=1e-4)
+    # Another batch size pads otherwise: counts and hits must not notice, probabilities by a rounding at most.
+    after = content["splits"]["val"]["classify"]
+    assert_equal_but_for_rounding(after["all"], before["all"])
+    assert after["loss"] == pytest.approx(before["loss"], rel=1e-4)
     assert "## test" in (trained / "report.md").read_text() and (trained / "figure_test_classify.png").is_file()
 
 
@@ -215,7 +217,9 @@ def test_evaluate_refuses_pictures_of_another_kind(trained: Path, spectra_folder
 def test_predict_accounts_for_every_object(trained: Path, spectra_folder: Path, tmp_path: Path) -> None:
     account = predict(trained, spectra_folder, out=tmp_path / "p.parquet", device="cpu")
     table = pq.read_table(tmp_path / "p.parquet")
-    assert account.predicted == table.num_rows and Predictor.open(trained)(spectra_folder).equals(table)
+    assert account.predicted == table.num_rows
+    again = Predictor.open(trained, device="cpu", batch_size=50)(spectra_folder)
+    assert_equal_but_for_rounding(again.to_pylist(), table.to_pylist())
     bad = pq.read_table(tmp_path / "p_quarantine.parquet")
     assert (table.num_rows, bad.num_rows) == (297, 3) and all(bad["reason"].to_pylist())
     p = np.stack([table[f"p_{name}"].to_numpy() for name in ("STAR", "GALAXY", "QSO")])
