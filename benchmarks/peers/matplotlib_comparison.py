@@ -1,7 +1,7 @@
 """Our pictures beside matplotlib's drawing of the same: one PNG to look at, and how alike they are.
 
-specshards bench compare_matplotlib --data FOLDER --out compare.png
-specshards bench compare_matplotlib --readme docs/images/three-images.png     # from a made-up spectrum
+python -m specshards.benchmarks.peers.matplotlib_comparison --data FOLDER --out compare.png
+python -m specshards.benchmarks.peers.matplotlib_comparison --readme docs/images/three-images.png    # a made-up one
 """
 
 from __future__ import annotations

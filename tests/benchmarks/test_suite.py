@@ -24,6 +24,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import cores
 from specshards.shards.format.encoding import ENCODINGS
 from tests.conftest import ROOT, call
+from tests.oracles import commands
 
 APPS = {"render": render.app, "encode": encode.app, "ingest": ingest.app, "shards": shards.app, "load": load.app,
         "train": train.app}  # fmt: skip
@@ -98,19 +99,7 @@ CHECKS = {"ingest": check_ingest, "shards": check_shards, "load": check_load, "t
 
 
 def test_all_in_a_row_as_typed(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "specshards",
-        "bench",
-        "run",
-        "--quick",
-        "--only",
-        "encode",
-        "--out",
-        str(tmp_path / "x"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = commands.run(commands.program("bench", "run", "--quick", "--only", "encode", "--out", tmp_path / "x"))
     assert done.returncode == 0 and "[1/1] encode: encodings" in done.stdout, done.stderr
     assert load_run(tmp_path / "x" / "encode.json").command.startswith("specshards bench encode --out ")
     assert {path.name for path in (tmp_path / "x").iterdir()} == {

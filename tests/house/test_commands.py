@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,14 +13,12 @@ import pytest
 from specshards.ingest.mock import MockConfig, write
 from specshards.shards.format.manifest import Manifest
 from tests.conftest import ROOT
-from tests.shards.test_build import tree
+from tests.oracles import commands
+from tests.oracles.data_sets import tree
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "specshards", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300
-    )
+    return commands.run(commands.program(*arguments), **environment)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +30,11 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         (["shards", "make", "--survey", "lamost", "--n", "0"], 2, "N=0: give a number of files"),
         (["shards", "make", "--survey", "lamost", "--seed", "-1"], 2, "seed -1"),
         (["shards", "make", "--survey", "lamost", "--data", "nowhere"], 2, "DATA=nowhere: no such file or folder"),
-        (["shards", "make", "--survey", "lamost", "--data", "docs"], 2, "DATA=docs: no spectra there"),
-        (["shards", "build", "--spectra", "docs"], 2, "docs: no spectra Parquet there"),
+        (["shards", "make", "--survey", "lamost", "--data", ROOT / "docs"], 2, "/docs: no spectra there"),
+        (["shards", "build", "--spectra", ROOT / "docs"], 2, "/docs: no spectra Parquet there"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[object], code: int, message: str) -> None:
     done = run(*arguments, "--out", tmp_path / "out")
     assert done.returncode == code
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
@@ -67,9 +64,8 @@ def test_an_interrupted_job_goes_on_to_the_same_bytes(tmp_path: Path, sign: int,
     make = ["shards", "make", "--survey", "lamost", "--data", str(mock.folder), "--catalog", str(mock.catalogue)]
     whole = run(*make, "--out", tmp_path / "whole", "--workers", "0")
     assert whole.returncode == 0, whole.stderr
-    command = [sys.executable, "-m", "specshards", *make, "--out", str(tmp_path / "again")]
-    job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                           start_new_session=True)  # fmt: skip
+    command = commands.program(*make, "--out", tmp_path / "again")
+    job = commands.start(command, output=subprocess.PIPE, errors=subprocess.STDOUT, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("again/shards/map2d/.ledger/0*.json")) and time.monotonic() < deadline:
         time.sleep(0.005)

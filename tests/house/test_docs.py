@@ -35,8 +35,8 @@ from tests.conftest import ROOT
 FOLDERS = (ROOT, ROOT / "docs", ROOT / "benchmarks")
 PAGES = [path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in sorted(folder.glob("*.md"))]
 
-#: Commands of `specshards bench` that measure.
-MEASURES = ("run", "render", "encode", "ingest", "shards", "load", "train", "scale", "whole")
+#: Commands of `specshards bench` that measure; pages show the others as `make bench-...`.
+MEASURES = ("encode", "shards", "load", "scale", "whole")
 #: How a command begins -> why it is not run; the longest beginning that fits counts.
 NOT_RUN = {
     "make test": "it would run this test",
@@ -51,6 +51,7 @@ NOT_RUN = {
     "specshards bench compare": "two records; tests/benchmarks/test_suite.py has some",
     "specshards bench figures": "it writes the pages' tables anew",
     "python -m pytest": "it is what runs this",
+    "python -m specshards.benchmarks.peers.": "minutes of matplotlib; tests/render/test_renderers.py asks how alike",
     "python docs/pictures.py": "it draws the pages' pictures anew",
     "python cluster.py": "SLURM",
     "dask scheduler": "a cluster",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from specshards.__main__ import main
 from specshards.common.errors import JobError
 from specshards.ingest.download import fetch, ledger
 from specshards.ingest.download.fetch import Policy
-from tests.conftest import ROOT
+from tests.oracles import commands
 from tests.oracles.file_server import QUICK, Server, answer, cut, files, get, plates, records, spec, spectrum
 
 TOKEN = "Fs3cr3t+token"
@@ -69,17 +69,8 @@ def test_a_full_disk_ends_the_job(server: Server, tmp_path: Path, monkeypatch: p
     assert files(tmp_path / "out") == server.files
 
 
-PROGRAM = (
-    "import typer; from ingest.download.job import command; from common.errors import run_app; "
-    "app = typer.Typer(add_completion=False, pretty_exceptions_enable=False); app.command()(command); run_app(app)"
-)
-
-
-def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)], cwd=ROOT, env={**os.environ, **environment}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def download(*arguments: object) -> list[str]:
+    return commands.program("ingest", "download", *arguments)
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
@@ -95,7 +86,11 @@ def test_a_job_stopped_in_the_middle_of_a_file_goes_on_to_the_right_bytes(
     server.files = {spec(1): spectrum(1), spec(2): spectrum(2, 400)}
     server.trouble[spec(2)] = [cut(700_000, then=hang)]
     catalogue, out = plates(tmp_path, [1, 2]), tmp_path / "out"
-    job = start("--survey", "sdss", "--catalog", catalogue, "--out", out, "--base", server.url)
+    job = commands.start(
+        download("--survey", "sdss", "--catalog", catalogue, "--out", out, "--base", server.url),
+        output=subprocess.PIPE,
+        errors=subprocess.PIPE,
+    )
     part = out / f"{spec(2)}.part"
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and not (half.is_set() and part.is_file() and (out / spec(1)).is_file()):
@@ -140,11 +135,11 @@ def test_the_token_goes_to_the_server_and_nowhere_else(
     assert set(files(tmp_path / "out")) == {f"4375/43751304{i}.fits.gz" for i in (0, 6, 7)}
     assert all(request.query == {"token": [TOKEN]} for request in server.requests)
     for environment in ({}, {"SPECSHARDS_DEBUG": "1"}):
-        job = start("--survey", "lamost", "--catalog", tmp_path / "c.csv", "--out", tmp_path / "out2", "--base",
-                    "http://127.0.0.1:1", SPECSHARDS_LAMOST_TOKEN=TOKEN, **environment)  # fmt: skip
-        output, errors = job.communicate(timeout=30)
-        assert job.returncode == 1 and "127.0.0.1 cannot be reached" in errors
-        assert "Fs3cr3t" not in output + errors
+        job = download("--survey", "lamost", "--catalog", tmp_path / "c.csv", "--out", tmp_path / "out2", "--base",
+                       "http://127.0.0.1:1")  # fmt: skip
+        done = commands.run(job, SPECSHARDS_LAMOST_TOKEN=TOKEN, **environment)
+        assert done.returncode == 1 and "127.0.0.1 cannot be reached" in done.stderr
+        assert "Fs3cr3t" not in done.stdout + done.stderr
     assert "Fs3cr3t" not in caplog.text and "Fs3cr3t" not in "".join(capsys.readouterr())
     for file in tmp_path.rglob("*"):
         assert "Fs3cr3t" not in str(file) and (not file.is_file() or b"Fs3cr3t" not in file.read_bytes())
@@ -154,13 +149,12 @@ def test_the_token_goes_to_the_server_and_nowhere_else(
 
 
 def test_help_teaches_and_loads_nothing_heavy(tmp_path: Path) -> None:
-    job = start("--help", SPECSHARDS_LAMOST_TOKEN=TOKEN, COLUMNS="110")
-    output, _ = job.communicate(timeout=30)
-    assert job.returncode == 0 and "specshards ingest download --survey sdss" in output and "Fs3cr3t" not in output
+    done = commands.run(download("--help"), SPECSHARDS_LAMOST_TOKEN=TOKEN, COLUMNS="110")
+    assert done.returncode == 0 and "specshards ingest download --survey sdss" in done.stdout
+    assert "Fs3cr3t" not in done.stdout
     loaded = "print(sorted({'pyarrow', 'httpx2', 'numpy', 'astropy'} & set(sys.modules)))"
     heavy = f"import sys, specshards.ingest.download.job; {loaded}"
-    done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert commands.run(commands.script(heavy)).stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -179,9 +173,9 @@ def test_mistakes_on_the_command_line_are_one_line(
     message: str,
 ) -> None:  # fmt: skip
     given = ["--survey", "sdss", "--catalog", plates(tmp_path, [1]), "--out", tmp_path / "out", *arguments]
-    monkeypatch.setattr(sys, "argv", ["download", *map(str, given)])
+    monkeypatch.setattr(sys, "argv", ["specshards", "ingest", "download", *map(str, given)])
     with pytest.raises(SystemExit) as stop:
-        exec(PROGRAM, {})
+        main()
     errors = capsys.readouterr().err
     assert stop.value.code == 2 and errors.startswith("error: ") and message in errors and errors.count("\n") == 1
     assert not (tmp_path / "out").exists()

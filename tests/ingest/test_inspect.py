@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,9 +23,10 @@ from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.spectra import plots
 from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
 from specshards.ingest.tables import TableFile
-from tests.conftest import ROOT, make_spectrum
-from tests.ingest.test_layouts import FLUX, WAVE, N, lamost_table, sdss_spec
+from tests.conftest import make_spectrum
+from tests.oracles import commands
 from tests.oracles.oracle import desi, lamost
+from tests.oracles.survey_files import FLUX, WAVE, N, lamost_table, sdss_spec
 
 
 @pytest.fixture
@@ -315,12 +315,12 @@ def test_grids_are_told_apart() -> None:
 def test_help_loads_nothing_heavy_and_drawing_no_window(tmp_path: Path) -> None:
     path = lamost_table(tmp_path / "a.fits")
     code = (
-        "import sys; from pathlib import Path; from ingest import inspect; "
+        "import sys; from pathlib import Path; from specshards.ingest import inspect; "
         "print(sorted({'numpy', 'matplotlib', 'pyarrow', 'astropy'} & set(sys.modules))); "
         f"inspect.inspect_file(Path({str(path)!r}), Path({str(tmp_path / 'a.png')!r})); "
         "print('pyplot', 'matplotlib.pyplot' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = commands.run(commands.script(code))
     assert done.stdout.startswith("[]\n") and done.stdout.endswith("pyplot False\n"), done.stderr
     assert (tmp_path / "a.png").stat().st_size > 5000
 

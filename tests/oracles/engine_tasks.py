@@ -89,4 +89,4 @@ def main() -> None:
     from specshards.common.errors import run_app
 
     name, folder, n, workers, scheduler = sys.argv[1:]
-    run_app(lambda: print(sorted(run(name, folder, int(n), Engine(int(workers), scheduler or None)))))  # type: ignore[arg-type]
+    run_app(lambda *_, **__: print(sorted(run(name, folder, int(n), Engine(int(workers), scheduler or None)))))  # type: ignore[arg-type]

@@ -61,3 +61,20 @@ def noisy(n: int = 400, seed: int = 0):
         flux += height * np.exp(-0.5 * ((np.arange(n) - at * n) / 3) ** 2)
     ivar = np.full(n, 4, np.float32)
     return flux.astype(np.float32), ivar, wavelength, rng.random(n) > 0.1
+
+
+def _assemble(flux: np.ndarray, masked: np.ndarray, dead: np.ndarray, start: float, step: float):
+    n = len(flux)
+    wavelength = (start + step * np.arange(n)).astype(np.float32)
+    return flux, np.where(dead[:n], 0, 1).astype(np.float32), wavelength, masked[:n]
+
+
+#: What no survey would send: not a number, masked, without a weight, falling wavelengths.
+wild_spectra = st.builds(
+    _assemble,
+    hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
+    hnp.arrays(np.bool_, 60),
+    hnp.arrays(np.bool_, 60),
+    st.floats(3000, 9000),
+    st.floats(-50, 50).filter(lambda s: abs(s) > 0.1),
+)

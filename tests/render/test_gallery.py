@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,11 +13,11 @@ from specshards.benchmarks.suite.samples import made_up_galaxy
 from specshards.render import ImageConfig, renderer
 from specshards.render.contact_sheet import every_image, sheet, spread, table
 from tests.conftest import ROOT
+from tests.oracles import commands
 
 
 def gallery(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "specshards", "render", "gallery", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return commands.run(commands.program("render", "gallery", *arguments))
 
 
 def test_a_sheet_holds_the_pictures_themselves() -> None:

@@ -16,7 +16,7 @@ from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
 from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
 from specshards.render.config import CHANNEL_SETS, CHANNELS
 from specshards.render.grid import cell_order
-from tests.render.test_renderers import spectra
+from tests.oracles.kernel_spectra import wild_spectra
 
 ALL = [preset(name, "map2d") for name in PRESETS] + [
     ImageConfig(image=image, limits="percentile", scale=scale)
@@ -212,7 +212,7 @@ def test_one_channel_alone_takes_the_colour_map(channel: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(spectra)
+@given(wild_spectra)
 def test_any_spectrum_gives_a_picture_or_a_reason_with_every_option(spectrum) -> None:
     for config in ALL:
         drawer = renderer(config)
@@ -225,7 +225,7 @@ def test_any_spectrum_gives_a_picture_or_a_reason_with_every_option(spectrum) ->
 
 
 @settings(max_examples=60, deadline=None)
-@given(spectra)
+@given(wild_spectra)
 def test_bad_pixels_cannot_change_any_picture(spectrum) -> None:
     flux, ivar, wavelength, mask = spectrum
     bad = mask | (ivar <= 0) | ~np.isfinite(flux)

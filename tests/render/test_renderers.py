@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from specshards.benchmarks.peers.matplotlib_comparison import likeness
 from specshards.benchmarks.peers.matplotlib_reference import draw
@@ -22,6 +18,8 @@ from specshards.render import IMAGES, ImageConfig, RenderError, preset, renderer
 from specshards.render.lines import FULL, SPARE, canvas, pieces
 from specshards.render.lines import draw as draw_line
 from tests.conftest import ROOT
+from tests.oracles import commands
+from tests.oracles.kernel_spectra import wild_spectra
 
 
 @pytest.fixture(scope="module")
@@ -78,24 +76,8 @@ def test_ink_equals_length_times_width(steps: list[tuple[float, float]], width: 
     assert np.cumsum(ink, axis=0).min() >= 0
 
 
-def assemble(flux: np.ndarray, masked: np.ndarray, dead: np.ndarray, start: float, step: float):
-    n = len(flux)
-    wavelength = (start + step * np.arange(n)).astype(np.float32)
-    return flux, np.where(dead[:n], 0, 1).astype(np.float32), wavelength, masked[:n]
-
-
-spectra = st.builds(
-    assemble,
-    hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
-    hnp.arrays(np.bool_, 60),
-    hnp.arrays(np.bool_, 60),
-    st.floats(3000, 9000),
-    st.floats(-50, 50).filter(lambda s: abs(s) > 0.1),
-)
-
-
 @settings(max_examples=150, deadline=None)
-@given(spectra, st.sampled_from(IMAGES))
+@given(wild_spectra, st.sampled_from(IMAGES))
 def test_any_spectrum_gives_a_picture_or_a_reason(spectrum, image: str) -> None:
     drawer = renderer(ImageConfig(image=image))
     try:
@@ -108,7 +90,7 @@ def test_any_spectrum_gives_a_picture_or_a_reason(spectrum, image: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(spectra, st.sampled_from(IMAGES), st.floats(-1e3, 1e3))
+@given(wild_spectra, st.sampled_from(IMAGES), st.floats(-1e3, 1e3))
 def test_bad_pixels_cannot_change_the_picture(spectrum, image: str, value: float) -> None:
     flux, ivar, wavelength, mask = spectrum
     drawer = renderer(ImageConfig(image=image))
@@ -218,16 +200,15 @@ def test_an_out_that_does_not_fit_is_refused_and_not_overrun(image: str) -> None
 
 def test_threads_may_expand_at_the_same_time() -> None:
     # Under Numba's simplest threading layer two threads in one parallel kernel would abort the whole process.
-    script = (
-        "import numpy as np, threading; from render import *; r = renderer(ImageConfig());"
+    code = (
+        "import numpy as np, threading; from specshards.render import *; r = renderer(ImageConfig());"
         "c = np.random.default_rng(0).integers(0, 256, (16, 74, 74), dtype=np.uint8);"
         "e = r.expand_batch(c); bad = [];"
         "go = lambda: [bad.append(1) for _ in range(50) if not np.array_equal(r.expand_batch(c), e)];"
         "t = [threading.Thread(target=go) for _ in range(4)]; [x.start() for x in t]; [x.join() for x in t];"
         "assert not bad"
     )
-    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue"}
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = commands.run(commands.script(code), NUMBA_THREADING_LAYER="workqueue")
     assert done.returncode == 0, done.stderr
 
 
@@ -236,7 +217,7 @@ def test_no_two_kernels_share_a_cache_entry() -> None:
     from numba.core.dispatcher import Dispatcher
 
     names = [path.stem for path in (ROOT / "render").glob("*.py") if path.stem != "__main__"]
-    modules = [importlib.import_module(f"render.{name}") for name in names]
+    modules = [importlib.import_module(f"specshards.render.{name}") for name in names]
     found = {value for m in modules for value in vars(m).values() if isinstance(value, Dispatcher)}
     places = [(k.py_func.__code__.co_filename, k.py_func.__code__.co_firstlineno) for k in found]
     assert len(places) == len(set(places)) > 30

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -40,17 +39,9 @@ from specshards.shards.format.manifest import (
 from specshards.shards.write.build import build
 from specshards.shards.write.plan import assign_splits
 from tests.conftest import make_spectrum
+from tests.oracles.data_sets import tree
 
 HERE = Engine(workers=0)
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Checksum of every file that is not the ledger, or the page, which tells how long a run took."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".ledger" not in path.parts and path.name != "report.html"
-    }
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,9 @@ from specshards.shards.write.build import build
 from specshards.shards.write.plan import assign_splits
 from specshards.shards.write.sky import close_pairs
 from specshards.shards.write.visits import LINK_ARCSEC, keep_together, near_border
-from tests.conftest import ROOT, make_spectrum
-from tests.shards.test_build import tree
+from tests.conftest import make_spectrum
+from tests.oracles import commands
+from tests.oracles.data_sets import tree
 
 HERE = Engine(workers=0)
 
@@ -148,17 +148,16 @@ def test_visits_across_a_border_share_a_split_also_when_they_come_later(tmp_path
 
 def test_two_writers_in_one_folder(tmp_path: Path) -> None:
     spectra_file(tmp_path / "spectra" / "a.parquet", range(20))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", f"""
+    code = f"""
 import time
 from pathlib import Path
-from shards.write.job import locked
+from specshards.shards.write.job import locked
 with locked(Path({str(tmp_path / "out")!r})):
     print("locked", flush=True)
     time.sleep(60)
-"""], cwd=ROOT, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert holder.stdout is not None and holder.stdout.readline() == b"locked\n"
+"""
+    holder = commands.start(commands.script(code), output=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
     with pytest.raises(JobError, match="another process is writing there"):
         build(ShardConfig(), tmp_path / "spectra", tmp_path / "out", engine=HERE)
     # The lock goes with the process, however that ends.
@@ -173,13 +172,11 @@ def test_killed_at_any_moment_the_rerun_ends_in_the_same_bytes(tmp_path: Path) -
     config = ShardConfig(samples_per_shard=20)
     build(config, tmp_path / "spectra", tmp_path / "whole", engine=HERE)
     out = tmp_path / "killed"
-    command = [
-        sys.executable, "-m", "specshards", "shards", "build", "--spectra", str(tmp_path / "spectra"),
-        "--out", str(out), "--samples-per-shard", "20", "--workers", "2",
-    ]  # fmt: skip
+    command = commands.program("shards", "build", "--spectra", tmp_path / "spectra", "--out", out,
+                               "--samples-per-shard", 20, "--workers", 2)  # fmt: skip
     rng = random.Random(5)
     for _ in range(4):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = commands.start(command)
         until = time.monotonic() + 60
         done = len(list(out.glob(".ledger/0*.json")))
         while len(list(out.glob(".ledger/0*.json"))) < done + rng.randint(1, 4) and time.monotonic() < until:
@@ -207,16 +204,14 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
         pytest.skip("mounting is not allowed here")
     try:
         spectra_file(tmp_path / "spectra" / "a.parquet", range(200))
-        command = [
-            sys.executable, "-m", "specshards", "shards", "build", "--spectra", str(tmp_path / "spectra"), "--out",
-            str(disk / "out"), "--samples-per-shard", "50", "--workers", "2",
-        ]  # fmt: skip
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        command = commands.program("shards", "build", "--spectra", tmp_path / "spectra", "--out", disk / "out",
+                                   "--samples-per-shard", 50, "--workers", 2)  # fmt: skip
+        done = commands.run(command)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
         assert done.returncode == 1 and len(errors) == 1 and "the disk is full" in errors[0]
         assert "Traceback" not in done.stderr and not (disk / "out" / "manifest.json").exists()
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        assert commands.run(command).returncode == 0
         build(ShardConfig(samples_per_shard=50), tmp_path / "spectra", tmp_path / "whole", engine=HERE)
         assert tree(disk / "out") == tree(tmp_path / "whole")
     finally:

@@ -16,10 +16,10 @@ from specshards.common.jobs import Engine
 from specshards.render import ImageConfig, renderer
 from specshards.shards import loader
 from specshards.shards.format.manifest import ShardConfig
-from specshards.shards.format.tar import read_index
 from specshards.shards.loader.augment import Augment
 from specshards.shards.loader.decode import dali_is_here
 from specshards.shards.write.build import build
+from tests.oracles.data_sets import damage
 
 BACKENDS = [
     pytest.param("dali", marks=pytest.mark.skipif(not dali_is_here(), reason="NVIDIA DALI exists for Linux only")),
@@ -82,18 +82,6 @@ def test_a_refused_state_names_what_differs_with_both_values(folders: dict[str, 
         pytest.raises(UsageError, match=r"arguments: the data sets \(fingerprint"),
     ):
         other.load_state_dict(state)
-
-
-def damage(folder: Path, extension: str, member: str) -> tuple[Path, str, int]:
-    """Overwrite one sample's picture or label vector in the middle of the first train tar."""
-    tar = sorted((folder / "train").glob("*.tar"))[0]
-    samples = read_index(tar.with_suffix(".idx"))
-    sample = samples[len(samples) // 2]
-    offset = sample[member][0]
-    content = bytearray(tar.read_bytes())
-    content[offset : offset + 24] = b"not what should be here!"
-    tar.write_bytes(content)
-    return tar, sample[extension][2].partition(".")[0], sample[extension][0]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -27,7 +27,7 @@ from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.stack import MULTIPLE, Stacker, log_bins, resample
 from specshards.shards.write.build import build
 from tests.conftest import make_spectrum
-from tests.shards.test_loader_policy import damage
+from tests.oracles.data_sets import damage
 
 HERE = Engine(workers=0)
 

@@ -18,7 +18,7 @@ from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader import stream
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
-from tests.shards.test_build import tree
+from tests.oracles.data_sets import tree
 
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
 HERE = Engine(workers=0)

@@ -21,7 +21,7 @@ from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
 from tests.conftest import make_spectrum
-from tests.shards.test_build import tree
+from tests.oracles.data_sets import tree
 
 HERE = Engine(workers=0)
 

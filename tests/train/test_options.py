@@ -33,9 +33,7 @@ from specshards.train.run import open_model
 from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.regression import Regression
 from specshards.train.use.predict import Predictor
-
-ROOT = Path(__file__).parents[2]
-
+from tests.oracles import commands
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,14 +145,12 @@ def test_a_few_batches_are_learnt_by_heart(config: TrainConfig, tmp_path: Path) 
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(config: TrainConfig, tmp_path: Path, task: str) -> None:
     mine = replace(config, task=task, epochs=3, ema=0.99, accumulate=2, augment="mask=0.2")
     whole = fit(mine, tmp_path / "whole", device="cpu")
-    command = [
-        sys.executable, "-m", "specshards", "train", "fit", "--task", task, "--shards", config.shards[0], "--out",
-        str(tmp_path / "cut"), "--backbone", "tiny", "--epochs", "3", "--batch-size", "16", "--ema", "0.99",
-        "--accumulate", "2", "--augment", "mask=0.2", "--precision", "fp32", "--device", "cpu",
-        "--checkpoint-minutes", "0.001",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = commands.program(
+        "train", "fit", "--task", task, "--shards", config.shards[0], "--out", tmp_path / "cut", "--backbone", "tiny",
+        "--epochs", 3, "--batch-size", 16, "--ema", 0.99, "--accumulate", 2, "--augment", "mask=0.2",
+        "--precision", "fp32", "--device", "cpu", "--checkpoint-minutes", 0.001,
+    )  # fmt: skip
+    run = commands.start(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and run.poll() is None:
         # In the second epoch, in the middle of a step as like as not.
@@ -165,7 +161,7 @@ def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(config: TrainConfig
     assert run.poll() is None, "the run ended before it could be killed"
     run.send_signal(signal.SIGKILL)
     run.wait()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    done = commands.run(command, OMP_NUM_THREADS="1")
     assert done.returncode == 0 and "resuming" in done.stdout, done.stderr
     assert same(tmp_path / "cut", whole)
     histories = [json.loads((r / "run.json").read_text())["history"] for r in (tmp_path / "cut", whole)]
@@ -190,9 +186,9 @@ def test_drop_path_reaches_a_backbone_that_has_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
 def test_what_a_step_frees_is_kept_for_the_next_one() -> None:
-    script = """
+    code = """
 import resource, sys, torch
-from train.evaluation.score import keep_freed_memory
+from specshards.train.evaluation.score import keep_freed_memory
 if "keep" in sys.argv:
     keep_freed_memory()
 pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -205,7 +201,7 @@ print(pages() - before)
     # dask sets these for its workers, and leaves them behind.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     given_out = {
-        word: int(subprocess.check_output([sys.executable, "-c", script, word], cwd=ROOT, env=plain))
+        word: int(subprocess.check_output(commands.script(code, word), cwd=commands.user_folder(), env=plain))
         for word in ("keep", "not")
     }
     assert given_out["keep"] < given_out["not"] / 4
@@ -292,21 +288,9 @@ def test_two_processes_share_an_epoch_and_judge_every_object_once(config: TrainC
                "--device", "cpu", "--tracker", "none"]  # fmt: skip
 
     def run(out: Path, *more: str) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "specshards",
-            "train",
-        ]
-        done = subprocess.run(
-            [*command, "fit", *options, "--out", str(out), *more], cwd=ROOT, capture_output=True, text=True,
-            timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [*launcher, "-m", "specshards", "train", "fit", *options, "--out", str(out), *more]
+        done = commands.run(command, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr[-2000:]
 
     run(tmp_path / "two", "--epochs", "2")

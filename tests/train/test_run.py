@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,11 +28,9 @@ from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.models.picture import build, load, parameter_groups
 from specshards.train.use.predict import Predictor, predict
+from tests.oracles import commands
+from tests.oracles.data_sets import damage
 from tests.oracles.rounding import assert_equal_but_for_rounding
-from tests.shards.test_loader_policy import damage
-
-ROOT = Path(__file__).parents[2]
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -247,22 +243,8 @@ def test_only_unreadable_input_fails(trained: Path, tmp_path: Path) -> None:
 
 
 def test_an_unreachable_hub_is_one_line_with_the_ways_out(shards: str, tmp_path: Path) -> None:
-    command = [
-        "-m",
-        "specshards",
-        "train",
-        "fit",
-        "--task",
-        "classify",
-        "--shards",
-        shards,
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
+    command = commands.program("train", "fit", "--task", "classify", "--shards", shards, "--out", tmp_path / "run")
+    done = commands.run(command, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache"))
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 1 and len(lines) == 1
     assert "facebook/dino-vitb16" in lines[0] and "BACKBONE=folder" in lines[0] and "BACKBONE=tiny" in lines[0]

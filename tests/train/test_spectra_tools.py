@@ -29,8 +29,8 @@ from specshards.train.use.explain import TABLE, Sight, draw, explain, look
 from specshards.train.use.pictures import pictures
 from specshards.train.use.predict import Predictor
 from tests.conftest import make_spectrum
+from tests.oracles.sequences import batch_of, model, spectrum
 from tests.oracles.small_run import IMAGE
-from tests.train.test_sequence import batch_of, model, spectrum
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
