@@ -12,7 +12,17 @@ import numpy.typing as npt
 from numba import get_num_threads
 
 from specshards.render.config import ImageConfig, RenderError
-from specshards.render.prepare import DRAWN, PARALLEL, Arrays, Places, as_arrays, as_columns, one_of, reason, target
+from specshards.render.prepare import (
+    DRAWN,
+    PARALLEL,
+    KernelArrays,
+    Places,
+    as_arrays,
+    as_columns,
+    one_of,
+    reason,
+    target,
+)
 
 Codes = npt.NDArray[np.uint8]
 
@@ -133,11 +143,11 @@ class Renderer(ABC):
         return out
 
     @abstractmethod
-    def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
+    def _draw(self, spectrum: KernelArrays, out: Codes) -> tuple[int, int]:
         """Draw into `out`: the status, and the number of pixels in the window."""
 
     @abstractmethod
-    def _draw_batch(self, spectra: Arrays, places: Places, out: Codes, states: Any) -> None:
+    def _draw_batch(self, spectra: KernelArrays, places: Places, out: Codes, states: Any) -> None:
         """Draw B spectra into `out` and their statuses into `states`, int64 `(B,)`."""
 
     @abstractmethod

@@ -7,12 +7,13 @@ uses what was made of them must know the redshift already. Training refuses it f
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from specshards.ingest.spectra.schema import log_grid
+from specshards.common.spectrum import Arrays, Grid, log_grid
 from specshards.render import RenderError
-from specshards.shards.format.flux import Arrays, Grid
 
 
 def framed(frame: str, spectrum: Arrays, grid: Grid | None, redshift: float | None) -> tuple[Arrays, Grid | None]:
@@ -32,10 +33,11 @@ def framed(frame: str, spectrum: Arrays, grid: Grid | None, redshift: float | No
     if redshift is None or not -1 < redshift < math.inf:
         raise RenderError("no redshift, which the rest frame divides wavelengths by")
     flux, ivar, wavelength, mask = spectrum
+    moved: npt.NDArray[Any]
     if grid is None:
         moved = (wavelength / (1 + redshift)).astype(wavelength.dtype)
     else:
         # A spectrum that is stored by its coefficients must give the very wavelengths that were drawn.
         grid = grid[0] - float(np.log10(1 + redshift)), grid[1]
         moved = log_grid(*grid, len(flux))
-    return (flux, ivar, moved, mask), grid
+    return Arrays(flux, ivar, moved, mask), grid

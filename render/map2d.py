@@ -13,7 +13,7 @@ from specshards.render.base import Codes, Renderer
 from specshards.render.channels import draw_channels, draw_channels_batch
 from specshards.render.config import ImageConfig
 from specshards.render.grid import NATIVE, MapSettings, on_grid
-from specshards.render.prepare import DRAWN, Arrays, Places, one_of, select
+from specshards.render.prepare import DRAWN, KernelArrays, Places, one_of, select
 from specshards.render.scale import Scale, channel_codes, colour_codes, limits
 
 
@@ -54,14 +54,14 @@ class Map2d(Renderer):
             colours[:, :3] = self.lut
         self._colours = colours.view("<u4").ravel().astype(np.uint32)
 
-    def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
+    def _draw(self, spectrum: KernelArrays, out: Codes) -> tuple[int, int]:
         if self._plain:
             return draw_map(*spectrum, self._settings, self._scale, out)
         return draw_channels(
             *spectrum, self._settings, self._scale, out.reshape(*out.shape[:2], len(self.config.channels))
         )
 
-    def _draw_batch(self, spectra: Arrays, places: Places, out: Codes, states: Any) -> None:
+    def _draw_batch(self, spectra: KernelArrays, places: Places, out: Codes, states: Any) -> None:
         if self._plain:
             draw_batch(*spectra, places, self._settings, self._scale, out, states)
             return

@@ -11,7 +11,7 @@ from numba import njit, prange
 from specshards.render.base import Codes, Renderer
 from specshards.render.config import ImageConfig
 from specshards.render.lines import FULL, SPARE, canvas, clear, develop, draw, pieces
-from specshards.render.prepare import DRAWN, Arrays, Places, one_of, select
+from specshards.render.prepare import DRAWN, KernelArrays, Places, one_of, select
 from specshards.render.scale import Scale
 from specshards.render.simple import LineSettings, polyline
 
@@ -33,10 +33,10 @@ class Overlap(Renderer):
     def _canvas(self) -> npt.NDArray[np.int32]:
         return np.stack([canvas(self.config.size)] * 3)
 
-    def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
+    def _draw(self, spectrum: KernelArrays, out: Codes) -> tuple[int, int]:
         return draw_overlap(*spectrum, self._settings, self._scale, self._scratch(self._canvas), out)
 
-    def _draw_batch(self, spectra: Arrays, places: Places, out: Codes, states: Any) -> None:
+    def _draw_batch(self, spectra: KernelArrays, places: Places, out: Codes, states: Any) -> None:
         draw_batch(*spectra, places, self._settings, self._scale, self._chunks(len(states)), out, states)
 
     def expand(self, codes: Codes) -> Codes:

@@ -23,7 +23,7 @@ Flux = npt.NDArray[np.float32]
 Good = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 #: flux, ivar, wavelength, mask as the kernels take them; ivar or mask of length 0 where there is none.
-Arrays = tuple[Flux, Flux, Floats, Good]
+KernelArrays = tuple[Flux, Flux, Floats, Good]
 
 DRAWN, NO_GOOD_PIXEL, WAVELENGTH_NOT_FINITE, NOT_MONOTONIC, OUTSIDE, TOO_MANY = range(6)
 
@@ -33,7 +33,7 @@ _NO_MASK = np.empty(0, np.bool_)
 
 def as_arrays(
     flux: npt.NDArray[Any], ivar: npt.NDArray[Any] | None, wavelength: npt.NDArray[Any], mask: npt.NDArray[Any] | None
-) -> Arrays:
+) -> KernelArrays:
     """One spectrum as contiguous arrays of the kernels' types, without a copy where it is that already.
 
     Raises:

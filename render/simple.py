@@ -11,7 +11,7 @@ from specshards.render import expand
 from specshards.render.base import Codes, Renderer
 from specshards.render.config import ImageConfig
 from specshards.render.lines import FULL, canvas, clear, develop, draw, pieces
-from specshards.render.prepare import DRAWN, Arrays, Places, one_of, select
+from specshards.render.prepare import DRAWN, KernelArrays, Places, one_of, select
 from specshards.render.scale import Scale, heights, limits
 
 
@@ -44,12 +44,12 @@ class Simple(Renderer):
         self.code_shape = (config.size, config.size)
         self._settings, self._scale = LineSettings.of(config), Scale.of(config, 256)
 
-    def _draw(self, spectrum: Arrays, out: Codes) -> tuple[int, int]:
+    def _draw(self, spectrum: KernelArrays, out: Codes) -> tuple[int, int]:
         return draw_simple(
             *spectrum, self._settings, self._scale, self._scratch(lambda: canvas(self.config.size)), out
         )
 
-    def _draw_batch(self, spectra: Arrays, places: Places, out: Codes, states: Any) -> None:
+    def _draw_batch(self, spectra: KernelArrays, places: Places, out: Codes, states: Any) -> None:
         draw_batch(*spectra, places, self._settings, self._scale, self._chunks(len(states)), out, states)
 
     def _expand(self, codes: Codes, out: Codes) -> None:

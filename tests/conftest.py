@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
+from specshards.common.spectrum import Spectrum
+from specshards.ingest.spectra.schema import to_table, write_parquet
 
 if TYPE_CHECKING:
     from tests.oracles.file_server import Server

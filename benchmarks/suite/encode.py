@@ -22,6 +22,7 @@ from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.benchmarks.peers.matplotlib_reference import Spectrum
 from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
 from specshards.common.errors import UsageError, run_app
+from specshards.common.spectrum import Arrays
 from specshards.render import ImageConfig, Renderer, renderer
 from specshards.render.config import CHANNEL_SETS
 from specshards.shards.format.encoding import ENCODINGS, Encoding, Jpeg
@@ -122,7 +123,7 @@ def jpeg_note(drawer: Renderer, codes: Sequence[Codes], payloads: Sequence[bytes
 
 def _encode(encoding: Encoding, codes: Sequence[Codes], spectra: Sequence[Spectrum], i: int) -> bytes:
     # Any coefficients do for the timing; with them no wavelengths are stored.
-    return encoding.encode(codes[i], spectra[i], (3.5682, 1e-4))
+    return encoding.encode(codes[i], Arrays(*spectra[i]), (3.5682, 1e-4))
 
 
 def _opencv_png(codes: Sequence[Codes], i: int, level: int | None = None) -> bytes:

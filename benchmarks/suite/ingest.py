@@ -28,9 +28,10 @@ from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.common.errors import BadObjectError, run_app
 from specshards.common.jobs import Engine
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.job.build import IngestConfig, build
 from specshards.ingest.job.plan import find_files
-from specshards.ingest.spectra.schema import PARQUET_OPTIONS, Spectrum, to_table
+from specshards.ingest.spectra.schema import PARQUET_OPTIONS, to_table
 from specshards.ingest.surveys import open_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -23,12 +23,12 @@ from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.benchmarks.peers.matplotlib_reference import figure
 from specshards.common.errors import run_app
+from specshards.common.spectrum import Arrays
 from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 from specshards.ingest.spectra.blocks import SpectraBlock, iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.render import ImageConfig, renderer
 from specshards.shards.format.encoding import ENCODINGS
-from specshards.shards.format.flux import Arrays
 from specshards.shards.format.manifest import Manifest, key, label_npy
 from specshards.shards.format.tar import TarWriter
 

@@ -21,11 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import UsageError
+from specshards.common.spectrum import CLASSES
 from specshards.ingest.catalogue.cuts import Cut
 from specshards.ingest.catalogue.labels import ALIASES, KEYS
 from specshards.ingest.catalogue.rows import key_texts, mapped, numbers
 from specshards.ingest.catalogue.select import Account, SelectConfig
-from specshards.ingest.spectra.schema import CLASSES
 from specshards.ingest.surveys.common import class_label, text
 
 RowNumbers = npt.NDArray[np.int64]

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, sha256, write_text
+from specshards.common.spectrum import NUMERIC_LABELS, Spectrum
 from specshards.ingest.catalogue.rows import Rows, key_texts, mapped, numbers, open_rows
-from specshards.ingest.spectra.schema import NUMERIC_LABELS, Spectrum
 from specshards.ingest.surveys.common import class_label, number, text
 
 #: Names of the key column, in any case, by survey.

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from specshards.common.errors import BadObjectError, naming
 from specshards.common.files import write_text
 from specshards.common.quarantine import quarantine_row, write_quarantine
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, parse
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
-from specshards.ingest.spectra.schema import Spectrum, spectra_writer, to_table
+from specshards.ingest.spectra.schema import spectra_writer, to_table
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.common import placed
 

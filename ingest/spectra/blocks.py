@@ -20,13 +20,12 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError
 from specshards.common.files import readable
+from specshards.common.spectrum import CLASSES, LABELS, Arrays, BoolArray, Grid, Spectrum, log_grid
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
-from specshards.ingest.spectra.schema import CLASSES, BoolArray, Spectrum, log_grid, to_table
+from specshards.ingest.spectra.schema import to_table
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.common import placed
 from specshards.render.frame import framed
-from specshards.shards.format.flux import Arrays, Grid
-from specshards.shards.format.manifest import LABELS
 
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
 _Z = LABELS.index("z")
@@ -57,14 +56,14 @@ class SpectraBlock:
         return self.meta.num_rows
 
     def arrays(self, i: int) -> Arrays:
-        """`(flux, ivar, wavelength, mask)` of row `i`: `(N,)` each, not to be written to; wavelength in Angstrom.
+        """The pixels of row `i`, not to be written to.
 
         ivar is None where the survey gives none: every pixel with a finite flux outside the mask counts as good.
         """
         flux, mask, grid = self._view("flux", i), self._view("mask", i), self.grid(i)
         known = self._has_ivar is None or bool(self._has_ivar[i])
         wavelength = self._view("lambda", i) if grid is None else log_grid(*grid, len(flux))
-        return flux, self._view("ivar", i) if known else None, wavelength, mask
+        return Arrays(flux, self._view("ivar", i) if known else None, wavelength, mask)
 
     def grid(self, i: int) -> Grid | None:
         """The coefficients that the wavelengths of row `i` are made of; None where they were read."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from specshards.ingest.spectra.schema import Spectrum
+from specshards.common.spectrum import Arrays, Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,12 +29,12 @@ def strong_lines(kind: str | None) -> tuple[tuple[str, float], ...]:
     return _LINES.get(kind or "", _GALAXY)
 
 
-def flux_limits(spectrum: Spectrum) -> tuple[float, float, int]:
+def flux_limits(spectrum: Arrays) -> tuple[float, float, int]:
     """Limits of the flux axis that a few wild pixels do not set, and how many good pixels lie beyond them."""
     import numpy as np
 
     good = spectrum.good()
-    flux, ivar = spectrum.flux[good].astype(np.float64), spectrum.ivar[good]
+    flux, ivar = spectrum.flux[good].astype(np.float64), spectrum.weight()[good]
     # A running median keeps lines, which are some pixels wide, and drops spikes, which are not.
     width = min(3, len(flux))
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(flux, width), axis=1)
@@ -67,7 +67,7 @@ def _plot(axes: Axes, spectrum: Spectrum, width: float) -> int:
     axes.broken_barh(spans.tolist(), (0, 1), transform=axes.get_xaxis_transform(), color="#ecd9b4", lw=0, label=share)
     axes.fill_between(wave, flux - sigma, flux + sigma, color="#58a9dc", lw=0, label="±1σ from ivar")
     axes.plot(wave, flux, color="#0d2740", lw=width, label="flux of good pixels")
-    low, high, beyond = flux_limits(spectrum)
+    low, high, beyond = flux_limits(spectrum.arrays())
     axes.set(xlim=(wave[0], wave[-1]), ylim=(low, high))
     return beyond
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.files import replacing
+from specshards.common.spectrum import MEASURED_LABELS, Spectrum
 
 SCHEMA_VERSION = 1
 PROGRAM_VERSION = "0.1.0"
-CLASSES = ("STAR", "GALAXY", "QSO")
 HEALPIX_ORDER = 29
 
-FloatArray = npt.NDArray[np.float32]
-WavelengthArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-
-_LABELS = ("z", "z_err", "teff", "teff_err", "logg", "logg_err", "feh", "feh_err")
 _SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
 
 
@@ -62,7 +55,7 @@ SCHEMA = pa.schema(
         pa.field("class", _DICTIONARY),
         pa.field("subclass", _DICTIONARY),
         pa.field("zwarning", pa.int32()),
-        *(pa.field(name, pa.float32()) for name in _LABELS),
+        *(pa.field(name, pa.float32()) for name in MEASURED_LABELS),
         pa.field("sn_median", pa.float32()),
         *(pa.field(name, pa.float32()) for name in _SURVEY_SN),
         pa.field("layout", _DICTIONARY),
@@ -70,80 +63,6 @@ SCHEMA = pa.schema(
         pa.field("source_file", pa.string(), nullable=False),
     ]
 )
-
-#: Labels that a catalogue may give, beside `class` and `subclass`.
-NUMERIC_LABELS = (*_LABELS, "zwarning")
-
-
-#: Grids kept: at 31 KB each, 8 MB. A survey has one or a few hundred of them.
-_GRIDS = 256
-
-
-@lru_cache(maxsize=_GRIDS)
-def log_grid(coeff0: float, coeff1: float, n: int) -> npt.NDArray[np.float64]:
-    """The wavelengths 10^(coeff0 + coeff1 i), Angstrom: float64 `(n,)`, read-only, because it is shared.
-
-    Whatever reads or draws a spectrum takes them from here, so that all agree in every bit.
-    """
-    with np.errstate(over="ignore"):  # coefficients of a damaged file, which is refused later
-        wavelength = np.asarray(10.0 ** (coeff0 + coeff1 * np.arange(n)), np.float64)
-    wavelength.setflags(write=False)
-    return wavelength
-
-
-@dataclass(slots=True)
-class Spectrum:
-    """One spectrum between a survey file and a Parquet row.
-
-    Attributes:
-        flux, ivar: float32 `(N,)`, the survey's flux unit and its inverse square; ivar 0 means no information.
-        wavelength: float32 `(N,)`, Angstrom, vacuum, observed frame, heliocentric, increasing.
-        mask: bool `(N,)`, True = bad.
-        wave_coeff0, wave_coeff1: log10(wavelength) = coeff0 + coeff1 * i, where that holds, else None.
-        labels: any of `class`, `subclass`, `z`, ... (None or absent = missing).
-        survey_sn: the survey's own signal-to-noise values under their own names.
-        row: which row of a file of many spectra it was; None for a file of one.
-        is_listed: whether a catalogue lists it.
-        extra: what selection cuts may ask for and the schema does not keep (`instrument`, `targettype`).
-        label_source: where the labels came from: `header`, `table` (HDU 2) or `catalogue`.
-    """
-
-    object_id: str
-    survey: str
-    release: str | None
-    ra: float
-    dec: float
-    flux: FloatArray
-    ivar: FloatArray
-    wavelength: FloatArray
-    mask: BoolArray
-    layout: str
-    source_file: str
-    wave_coeff0: float | None = None
-    wave_coeff1: float | None = None
-    label_source: str | None = None
-    labels: dict[str, Any] = field(default_factory=dict)
-    survey_sn: dict[str, float | None] = field(default_factory=dict)
-    row: int | None = None
-    is_listed: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def good(self) -> BoolArray:
-        """Pixels that carry information: bool `(N,)`."""
-        return ~self.mask & (self.ivar > 0) & np.isfinite(self.flux)
-
-    def sn_median(self) -> float | None:
-        """Median over the good pixels of flux x sqrt(ivar), the same for every survey; None without any."""
-        good = self.good()
-        snr = self.flux[good] * np.sqrt(self.ivar[good])
-        if not len(snr):
-            return None
-        # numpy.median, without the third of its time that it spends on looking for NaN.
-        middle = len(snr) // 2
-        if len(snr) % 2:
-            return float(np.partition(snr, middle)[middle])
-        low, high = np.partition(snr, (middle - 1, middle))[middle - 1 : middle + 1]
-        return float((low + high) / 2)
 
 
 def healpix_29(ra: npt.ArrayLike, dec: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -174,7 +93,7 @@ def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
     for name in ("class", "subclass"):
         columns[name] = pa.array([s.labels.get(name) for s in spectra], pa.string()).cast(_DICTIONARY)
     columns["zwarning"] = pa.array([s.labels.get("zwarning") for s in spectra], pa.int32())
-    for name in _LABELS:
+    for name in MEASURED_LABELS:
         columns[name] = pa.array([s.labels.get(name) for s in spectra], pa.float32())
     for name in _SURVEY_SN:
         columns[name] = pa.array([s.survey_sn.get(name) for s in spectra], pa.float32())

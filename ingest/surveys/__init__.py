@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from specshards.common.errors import BadObjectError, UsageError, is_environment
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
-from specshards.ingest.spectra.schema import Spectrum
 from specshards.ingest.surveys import desi, lamost, multimodal_universe, sdss, sdss_legacy
 from specshards.ingest.tables import TableFile
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import CLASSES, Spectrum, WavelengthArray, log_grid
 from specshards.ingest.fits.hdu import HeaderLike
-from specshards.ingest.spectra.schema import CLASSES, Spectrum, WavelengthArray, log_grid
 
 #: ORIGIN of the files that `ingest.mock` writes.
 MOCK_ORIGIN = "specshards mock"

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import Spectrum, good_pixels
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
-from specshards.ingest.spectra.schema import Spectrum
 from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
 
 SURVEY = "desi"
@@ -167,10 +167,8 @@ class _Arms:
         for place, (flux_image, ivar_image, mask) in zip(self.places, self.images, strict=True):
             flux, ivar = flux_image[row].astype(np.float64), ivar_image[row].astype(np.float64)
             empty = empty and not flux.any() and not ivar.any()
-            bad = ~np.isfinite(flux) | ~(ivar > 0) | ~np.isfinite(ivar)
-            if mask is not None:
-                bad |= mask[row] != 0
-            flux[bad] = ivar[bad] = 0.0
+            good = good_pixels(flux, ivar, None if mask is None else mask[row] != 0)
+            flux[~good] = ivar[~good] = 0.0
             total[place] += flux * ivar
             weight[place] += ivar
         if empty:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import FloatArray, Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
-from specshards.ingest.spectra.schema import FloatArray, Spectrum, log_grid
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     bits,

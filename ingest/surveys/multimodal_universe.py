@@ -28,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.spectra.schema import Spectrum
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
 from specshards.ingest.tables import TableFile
 
@@ -63,20 +63,6 @@ _PROGRAMMES = {
     **dict.fromkeys(("sv1", "sv2", "sv3", "main", "special", "cmx", "desi"), "desi"),
 }
 _BYTES_LITERAL = re.compile(r"b(['\"])(.*)\1")
-
-
-class SpectrumWithoutIvar(Spectrum):
-    """A spectrum whose survey gives no ivar: NaN throughout, and no S/N is made up from it."""
-
-    __slots__ = ()
-
-    def good(self) -> npt.NDArray[np.bool_]:
-        """Pixels that can be used: bool `(N,)`."""
-        return ~self.mask & np.isfinite(self.flux)
-
-    def sn_median(self) -> float | None:
-        """None: without ivar there is none."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -193,14 +179,13 @@ def _spectrum(
 ) -> Spectrum:  # fmt: skip
     flux, ivar, wavelength, mask = _pixels(arrays, index)
     ra, dec = position(values.get("ra"), values.get("dec"))
-    kind = Spectrum if ivar is not None else SpectrumWithoutIvar
     spectrum = checked(
-        kind(
+        Spectrum(
             object_id=_object_id(values["object_id"]), survey=_survey(values.get("survey"), inferred), release=None,
             ra=ra, dec=dec, flux=flux, ivar=np.ones_like(flux) if ivar is None else ivar, wavelength=wavelength,
             mask=~np.isfinite(flux) if mask is None else mask, layout=columns.layout, source_file=source,
             label_source="table", labels=_labels(values, columns.true_is_good), row=row,
-            survey_sn={name: number(values.get(name)) for name in _SURVEY_SN},
+            survey_sn={name: number(values.get(name)) for name in _SURVEY_SN}, has_ivar=ivar is not None,
         )
     )  # fmt: skip
     if ivar is None:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
-from specshards.ingest.spectra.schema import Spectrum
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     bits,

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
-from specshards.ingest.spectra.schema import Spectrum, log_grid
 from specshards.ingest.surveys.common import bits, checked, native, number, position, positive, text
 from specshards.ingest.surveys.sdss import BAD_BITS
 

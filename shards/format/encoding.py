@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from specshards.common.spectrum import Arrays, Grid
 from specshards.render import Renderer
 from specshards.shards.format import flux
-from specshards.shards.format.flux import Arrays, Grid
 from specshards.shards.format.png import encode_png
 
 Codes = npt.NDArray[np.uint8]

@@ -21,10 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.spectra.schema import log_grid
-
-Grid = tuple[float, float]
-Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[Any], npt.NDArray[np.bool_]]
+from specshards.common.spectrum import Arrays, Grid, good_pixels, log_grid
 
 HEADER_BYTES = 256
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -58,10 +55,7 @@ def pack(
     record["flux"] = flux
     weight = record["ivar"]
     weight[...] = 1 if ivar is None else ivar
-    bad = ~(np.isfinite(weight) & (weight > 0))
-    if mask is not None:
-        bad |= mask
-    weight[bad] = 0
+    weight[~good_pixels(weight, weight, mask)] = 0  # a flux that is not finite says so itself
     if own:
         record["lambda"] = wavelength
     return header + record.tobytes()
@@ -89,7 +83,7 @@ def parse(payload: bytes | npt.NDArray[np.uint8]) -> Arrays:
         if "lambda" in (dtype.names or ())
         else log_grid(float(record["wave_coeff0"]), float(record["wave_coeff1"]), len(flux))
     )
-    return flux, ivar if record["has_ivar"] else None, wavelength, ivar == 0
+    return Arrays(flux, ivar if record["has_ivar"] else None, wavelength, ivar == 0)
 
 
 @lru_cache(maxsize=4096)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import JobError, UsageError
+from specshards.common.spectrum import LABELS
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
 from specshards.render import ImageConfig
 from specshards.shards.format.encoding import ENCODINGS
@@ -32,10 +33,6 @@ SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.json"
 PAGE = "report.html"
 
-#: The label vector of every sample: float64, NaN = missing. `class` and `survey` are positions in the manifest's
-#: `classes` and `surveys`.
-LABELS = ("class", "survey", "z", "z_err", "zwarning", "teff", "teff_err", "logg", "logg_err", "feh", "feh_err",
-          "sn_median", "ra", "dec")  # fmt: skip
 NPY_HEADER_BYTES = 128
 KEY_DIGITS = 10
 

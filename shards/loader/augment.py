@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import UsageError
-from specshards.shards.format.flux import Arrays
+from specshards.common.spectrum import Arrays
 
 Codes = npt.NDArray[np.uint8]
 
@@ -70,7 +70,7 @@ class Augment:
         start, stop = _stretch(n, self.mask, rng)
         mask = mask.copy()
         mask[start:stop] = True
-        return flux, ivar, wavelength, mask
+        return Arrays(flux, ivar, wavelength, mask)
 
     def codes(self, codes: Codes, rng: np.random.Generator) -> Codes:
         """One stretch of each picture's codes, row by row, becomes 0; all else needs the spectrum.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from specshards.common.errors import UsageError
-from specshards.ingest.spectra.schema import CLASSES
+from specshards.common.spectrum import CLASSES
 from specshards.render import ImageConfig
 from specshards.shards.format.encoding import Flux
 from specshards.shards.format.manifest import Manifest, ShardRecord

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 from specshards.common.errors import JobError
+from specshards.common.spectrum import Arrays
 from specshards.render import Renderer
 from specshards.render.device.draw import DeviceRenderer, supports
 from specshards.render.device.expand import Expand
 from specshards.shards.format.encoding import Encoding
-from specshards.shards.format.flux import Arrays
 from specshards.shards.loader.augment import Augmentation
 
 

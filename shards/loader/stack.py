@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from numba import njit
 
+from specshards.common.spectrum import Arrays
 from specshards.render.prepare import fill_gaps
 from specshards.render.resample import log_edges, to_bins
-from specshards.shards.format.flux import Arrays
 from specshards.shards.loader.augment import Augmentation
 from specshards.shards.loader.batch import Stack
 
@@ -53,15 +53,13 @@ def stack(
     """
     ordered = [_in_order(*spectrum) for spectrum in spectra]
     length = np.array([len(flux) for flux, *_ in ordered], np.int64)
-    n = max(1, -(-int(length.max()) // MULTIPLE)) * MULTIPLE
-    flux, ivar, wavelength = (np.zeros((len(ordered), n), np.float32) for _ in range(3))
-    for i, (f, v, w, m) in enumerate(ordered):
-        here = slice(0, len(f))
-        finite = np.isfinite(f)
-        weight = np.ones(len(f), np.float32) if v is None else v
-        flux[i, here] = np.where(finite, f, 0)
-        ivar[i, here] = np.where(finite & np.isfinite(weight) & (weight > 0) & ~m, weight, 0)
-        wavelength[i, here] = w
+    longest = max(1, -(-int(length.max()) // MULTIPLE)) * MULTIPLE
+    flux, ivar, wavelength = (np.zeros((len(ordered), longest), np.float32) for _ in range(3))
+    for i, spectrum in enumerate(ordered):
+        n = len(spectrum.flux)
+        flux[i, :n] = np.where(np.isfinite(spectrum.flux), spectrum.flux, 0)
+        ivar[i, :n] = np.where(spectrum.good(), spectrum.weight(), 0)
+        wavelength[i, :n] = spectrum.wavelength
     return flux, ivar, wavelength, length
 
 
@@ -74,10 +72,10 @@ def _in_order(
     # A comparison with NaN is false; what rises from above zero to below infinity has no gap in it.
     rises = len(wavelength) and wavelength[0] > 0 and wavelength[-1] < np.inf
     if rises and (wavelength[1:] > wavelength[:-1]).all():
-        return flux, ivar, wavelength, mask
+        return Arrays(flux, ivar, wavelength, mask)
     order = np.argsort(wavelength, kind="stable")
     order = order[np.isfinite(wavelength[order]) & (wavelength[order] > 0)]
-    return flux[order], None if ivar is None else ivar[order], wavelength[order], mask[order]
+    return Arrays(flux[order], None if ivar is None else ivar[order], wavelength[order], mask[order])
 
 
 def log_bins(low: float, high: float, step: float) -> npt.NDArray[np.float64]:

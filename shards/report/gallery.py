@@ -13,16 +13,10 @@ from urllib.parse import quote
 
 import numpy as np
 
+from specshards.common.spectrum import NUMBERS, SIGNAL_TO_NOISE
 from specshards.shards.report.plots import SpectrumPlot, spectrum_plot
 from specshards.shards.report.samples import GallerySample, usable
 from specshards.shards.report.statistics import UNLABELLED
-
-#: Label -> how it is called, its format, its error's column if it has one, unit.
-_LABELS = {
-    "z": ("z", ".5f", "z_err", ""), "zwarning": ("zwarning", "d", "", ""), "teff": ("Teff", ".0f", "teff_err", "K"),
-    "logg": ("log g", ".2f", "logg_err", ""), "feh": ("[Fe/H]", ".2f", "feh_err", ""),
-    "sn_median": ("S/N", ".1f", "", ""),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,11 +79,11 @@ def _article(sample: GallerySample, classes: Sequence[str], window: tuple[float,
 def _facts(sample: GallerySample) -> list[tuple[str, str]]:
     row = sample.row
     facts = [("split", sample.split), ("survey", str(row["survey"])), ("id", str(row["object_id"]))]
-    for column, (name, form, error_column, unit) in _LABELS.items():
-        value, error = row.get(column), row.get(error_column)
+    for label in (*NUMBERS, SIGNAL_TO_NOISE):
+        value, error = row.get(label.name), row.get(f"{label.name}_err")
         if _is_present(value):
-            spread = f" ± {error:{'.1g' if column == 'z' else form}}" if _is_present(error) else ""
-            facts.append((name, f"{value:{form}}{spread}{' ' + unit if unit else ''}"))
+            spread = f" ± {error:{'.1g' if label.name == 'z' else label.form}}" if _is_present(error) else ""
+            facts.append((label.title, f"{value:{label.form}}{spread}{' ' + label.unit if label.unit else ''}"))
     return [*facts, ("RA, Dec", f"{row['ra']:.5f}, {row['dec']:.5f}"), ("file", str(row["source_file"]))]
 
 

@@ -12,10 +12,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from specshards.common.spectrum import Arrays
 from specshards.common.svg import ACCENT, GRID, MUTED, SERIES, new_figure
 from specshards.ingest.spectra.plots import flux_limits
-from specshards.ingest.spectra.schema import HEALPIX_ORDER, Spectrum, healpix_29
-from specshards.shards.format.flux import Arrays
+from specshards.ingest.spectra.schema import HEALPIX_ORDER, healpix_29
 from specshards.shards.report.samples import STEP, Coverage, usable
 from specshards.shards.report.statistics import SKY_ORDER, Histogram
 
@@ -154,13 +154,11 @@ def spectrum_plot(arrays: Arrays, window: tuple[float, float]) -> SpectrumPlot |
     Args:
         window: of the frame, wavelengths in Angstrom.
     """
-    flux, ivar, wavelength, _ = arrays
+    flux, _, wavelength, _ = arrays
     good = usable(arrays)
     if not good.any():
         return None
-    weight = np.ones(len(flux), np.float32) if ivar is None else ivar
-    spectrum = Spectrum("", "", None, 0.0, 0.0, np.where(good, flux, 0), weight, wavelength, ~good, "", "")
-    low, high, beyond = flux_limits(spectrum)
+    low, high, beyond = flux_limits(arrays._replace(mask=~good))
     left, right = window
     x, y = _WIDTH / (right - left), _HEIGHT / (high - low)
 

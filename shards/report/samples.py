@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import JobError
+from specshards.common.spectrum import Arrays
 from specshards.render import RenderError, renderer
 from specshards.shards.format.encoding import ENCODINGS, Encoding
-from specshards.shards.format.flux import Arrays
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.format.png import encode_compact
 from specshards.shards.format.tar import read_entries
@@ -68,7 +68,7 @@ class Coverage:
     def add(self, spectrum: Arrays) -> None:
         """Count one spectrum; one without usable pixels counts as none."""
         good = usable(spectrum)
-        wavelength = np.asarray(spectrum[2], np.float64)[good]
+        wavelength = np.asarray(spectrum.wavelength, np.float64)[good]
         if len(wavelength):
             self.bins.update(np.unique(wavelength // STEP).astype(int).tolist())
             self.first.append(float(wavelength.min()))
@@ -86,10 +86,8 @@ class Samples:
 
 
 def usable(spectrum: Arrays) -> npt.NDArray[np.bool_]:
-    """Pixels with a finite flux that are not masked and have an ivar above 0, where the survey gives one."""
-    flux, ivar, wavelength, mask = spectrum
-    good = np.isfinite(flux) & np.isfinite(wavelength) & ~mask
-    return good if ivar is None else good & (ivar > 0)
+    """Good pixels that have a wavelength."""
+    return spectrum.good() & np.isfinite(spectrum.wavelength)
 
 
 def read_samples(
@@ -197,10 +195,7 @@ def _from_sources(
     for arrays, meta, row in _spectra(samples, sources, frame):
         if row in samples and meta["object_id"] == samples[row].row.get("object_id"):
             # Copies: a view would keep the whole block in memory.
-            flux, ivar, wavelength, mask = arrays
-            samples[row].spectrum = (
-                flux.copy(), None if ivar is None else ivar.copy(), wavelength.copy(), mask.copy()
-            )  # fmt: skip
+            samples[row].spectrum = Arrays._make(None if part is None else part.copy() for part in arrays)
         if meta["survey"] in coverage:
             coverage[meta["survey"]].add(arrays)
 

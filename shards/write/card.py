@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from specshards.common.spectrum import LABELS
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
-from specshards.shards.format.manifest import LABELS, MANIFEST, SPLITS, Manifest
+from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 
 
 def counts_table(manifest: Manifest) -> str:

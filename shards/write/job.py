@@ -21,8 +21,8 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import is_remote, remove_tree, sweep, write_text
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.quarantine import write_quarantine
-from specshards.ingest.spectra.schema import CLASSES
-from specshards.shards.format.manifest import LABELS, MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
+from specshards.common.spectrum import CLASSES, LABELS
+from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import card, job_log
 from specshards.shards.write.task import LEDGER, Task, TaskResult, finished, write_shard
 

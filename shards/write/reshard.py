@@ -23,11 +23,12 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import absolute, location, readable, sha256
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.quarantine import quarantine_row
+from specshards.common.spectrum import LABELS, Arrays
 from specshards.ingest.catalogue import cuts
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.shards.format.archive import Archive
 from specshards.shards.format.encoding import ENCODINGS, Encoding, Flux, Jpeg
-from specshards.shards.format.manifest import LABELS, Manifest, ShardConfig, ShardRecord
+from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import fingerprint, pack, task_size
 from specshards.shards.write.task import Account, Portion, Task
@@ -129,7 +130,8 @@ def _encoded(payload: npt.NDArray[np.uint8], old: Encoding, new: Encoding) -> by
         return payload.tobytes() if new.shape is None else new.encode(codes, content, None)
     if old.name == new.name:
         return payload.tobytes()
-    return new.encode(content, (np.empty(0), None, np.empty(0), np.empty(0, np.bool_)), None)
+    none = np.empty(0, np.float32)
+    return new.encode(content, Arrays(none, None, none, np.empty(0, np.bool_)), None)
 
 
 def _chosen(where: str, meta: pa.Table) -> npt.NDArray[np.bool_]:

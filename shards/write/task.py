@@ -17,11 +17,10 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import make_folder, naming
 from specshards.common.files import is_remote, location, replacing, sha256, write_text
-from specshards.ingest.spectra.schema import CLASSES
+from specshards.common.spectrum import CLASSES, LABELS
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import (
-    LABELS,
     SPLITS,
     LabelStats,
     ShardConfig,

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.spectra.schema import Spectrum
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.surveys import open_file
 from tests.oracles.oracle import Reading, differences, readings
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile, _SurpriseError
-from specshards.ingest.spectra.schema import Spectrum
 from specshards.ingest.surveys import SUFFIXES, open_file
 from tests.oracles.oracle import differences, readings
 

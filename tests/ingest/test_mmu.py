@@ -15,15 +15,16 @@ import pytest
 
 from specshards.common.errors import BadObjectError, JobError, UsageError
 from specshards.common.jobs import Engine
+from specshards.common.spectrum import LABELS, Spectrum
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
-from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys import open_file, read_file
 from specshards.render import ImageConfig, renderer
 from specshards.shards.__main__ import make_survey
 from specshards.shards.format.encoding import Png
-from specshards.shards.format.manifest import LABELS, SPLITS, Manifest, ShardConfig
+from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
 from specshards.train.use.pictures import pictures

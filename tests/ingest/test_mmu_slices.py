@@ -14,10 +14,11 @@ import pytest
 
 import specshards.ingest.tables
 from specshards.common.errors import BadObjectError, JobError
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.spectra import folder as shard_spectra
 from specshards.ingest.spectra.blocks import read_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
-from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys import open_file
 from specshards.ingest.tables import SLICE_ROWS, TableFile

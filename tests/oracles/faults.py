@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.shards.format.manifest import LABELS, NPY_HEADER_BYTES, Manifest, ShardRecord, key
+from specshards.common.spectrum import LABELS
+from specshards.shards.format.manifest import NPY_HEADER_BYTES, Manifest, ShardRecord, key
 from specshards.shards.format.tar import TarWriter, read_index
 
 

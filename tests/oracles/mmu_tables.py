@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from specshards.ingest.spectra.schema import Spectrum
+from specshards.common.spectrum import Spectrum
 from tests.conftest import make_spectrum
 
 

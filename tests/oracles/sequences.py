@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from specshards.shards.format.flux import Arrays
+from specshards.common.spectrum import Arrays
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.stack import Stacker
 from specshards.train.models.sequence import SEQUENCES, SequenceConfig, SequenceModel
@@ -19,7 +19,7 @@ def spectrum(seed: int, n: int = 700, kind: int = 0, good: float = 0.9) -> Array
     wavelength = 10.0 ** (3.6 + 1e-4 * np.arange(n))
     line = (4300.0, 4500.0)[kind]
     flux = rng.uniform(50, 500) * (1 - 0.7 * np.exp(-0.5 * ((wavelength - line) / 8) ** 2) + rng.normal(0, 0.02, n))
-    return flux.astype(np.float32), np.full(n, 4.0, np.float32), wavelength, rng.random(n) > good
+    return Arrays(flux.astype(np.float32), np.full(n, 4.0, np.float32), wavelength, rng.random(n) > good)
 
 
 def batch_of(*spectra: Arrays) -> SpectraBatch:

@@ -21,13 +21,13 @@ from hypothesis.extra import numpy as hnp
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
+from specshards.common.spectrum import LABELS
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
 from specshards.render import ImageConfig, renderer
 from specshards.shards import __main__ as command
 from specshards.shards.format.manifest import (
-    LABELS,
     NPY_HEADER_BYTES,
     SPLITS,
     LabelStats,

@@ -20,7 +20,7 @@ from PIL import Image
 
 from specshards.benchmarks.suite.encode import IMAGES, fidelity
 from specshards.common.jobs import Engine
-from specshards.ingest.spectra.schema import log_grid
+from specshards.common.spectrum import log_grid
 from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
 from specshards.shards.format.encoding import ENCODINGS, Jpeg, Png, Pnm
 from specshards.shards.format.flux import HEADER_BYTES, pack, parse

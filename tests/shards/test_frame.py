@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 import specshards.shards.__main__ as command
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
+from specshards.common.spectrum import Arrays, Spectrum, log_grid
 from specshards.ingest.spectra.plots import strong_lines
-from specshards.ingest.spectra.schema import Spectrum, log_grid, to_table, write_parquet
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig, RenderError, preset
 from specshards.render.config import CHANNEL_SETS, FRAMES
 from specshards.render.frame import framed
 from specshards.shards import loader
-from specshards.shards.format.flux import Arrays
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
@@ -42,7 +42,7 @@ REST = replace(IMAGE, grid="log", frame="rest")
 
 def arrays(n: int = 50) -> Arrays:
     ones = np.ones(n, np.float32)
-    return ones, ones, np.linspace(4000, 9000, n), np.zeros(n, np.bool_)
+    return Arrays(ones, ones, np.linspace(4000, 9000, n), np.zeros(n, np.bool_))
 
 
 @given(

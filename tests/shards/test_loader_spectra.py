@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
+from specshards.common.spectrum import Arrays
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards import loader
-from specshards.shards.format.flux import Arrays
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.loader.augment import Augment
 from specshards.shards.loader.batch import SpectraBatch
@@ -250,7 +250,7 @@ def a_spectrum(n: int, seed: int, kind: str) -> Arrays:
         wavelength = wavelength[::-1].copy()
     if kind == "padded":
         wavelength[-(n // 4) :] = -1
-    return flux, None if kind == "no ivar" else ivar, wavelength, mask
+    return Arrays(flux, None if kind == "no ivar" else ivar, wavelength, mask)
 
 
 @settings(max_examples=60, deadline=None)

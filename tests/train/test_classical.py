@@ -16,7 +16,8 @@ from sklearn.decomposition import PCA
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.spectra.schema import Spectrum, to_table, write_parquet
+from specshards.common.spectrum import Spectrum
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader.stack import resample

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specshards.common.errors import UsageError
+from specshards.common.spectrum import LABELS
 from specshards.render import ImageConfig
-from specshards.shards.format.manifest import LABELS, LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
+from specshards.shards.format.manifest import LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
 from specshards.train.config import HEADS, TrainConfig, preset
 from specshards.train.tasks.classification import Classification, spectral_type, types_present
 from specshards.train.tasks.heads import GaussianHead, HistogramHead, PointHead

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specshards.shards.format.flux import Arrays
+from specshards.common.spectrum import Arrays
 from specshards.shards.loader.batch import Stack
 from specshards.shards.loader.stack import Stacker
 from specshards.train.models.layers import patches
@@ -50,7 +50,7 @@ def spectrum(seed: int, n: int = 640, *, start: float = 3.58, step: float = 1e-4
     flux = sky(wavelength, rng.uniform(-6, 6), rng.uniform(3900, 4350)) + rng.normal(0, noise, n)
     flux *= 100
     ivar = np.full(n, (100 * noise) ** -2, np.float32)
-    return flux.astype(np.float32), ivar, wavelength, rng.random(n) > 0.95
+    return Arrays(flux.astype(np.float32), ivar, wavelength, rng.random(n) > 0.95)
 
 
 def batch_of(*spectra: Arrays) -> Stack:
@@ -274,7 +274,8 @@ def test_resampling_moves_an_embedding_less_than_another_object_does(trained: To
         wavelength = log_grid(round(576e-4 / step), 3.58, step)
         flux = 100 * sky(wavelength, rng.uniform(-6, 6), rng.uniform(3900, 4250))
         flux = flux + np.random.default_rng(i + round(step * 1e7)).normal(0, 2, len(flux))
-        return flux.astype(np.float32), np.full(len(flux), 0.25, np.float32), wavelength, np.zeros(len(flux), bool)
+        ivar, mask = np.full(len(flux), 0.25, np.float32), np.zeros(len(flux), np.bool_)
+        return Arrays(flux.astype(np.float32), ivar, wavelength, mask)
 
     fine, coarse = (embedding(batch_of(*(seen(i, step) for i in range(12)))) for step in (1e-4, 1.5e-4))
     moved = (fine - coarse).norm(dim=1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.ingest.spectra.schema import CLASSES
+from specshards.common.spectrum import CLASSES
 from specshards.shards.write.sky import close_pairs
 from specshards.shards.write.visits import LINK_ARCSEC
 from specshards.train.evaluation.score import Scored

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
 from specshards.common.errors import UsageError
-from specshards.shards.format.manifest import LABELS
+from specshards.common.spectrum import LABELS
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.task import Task, masked_loss, split_logits
 

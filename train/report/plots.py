@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from specshards.common.spectrum import CLASSES
 from specshards.common.svg import ACCENT, MUTED, SERIES, WARM, new_figure
-from specshards.ingest.spectra.schema import CLASSES
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.task import Task
 

@@ -20,11 +20,10 @@ import torch
 
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
+from specshards.common.spectrum import Arrays
 from specshards.ingest.spectra.plots import flux_limits, strong_lines
-from specshards.ingest.spectra.schema import Spectrum
 from specshards.render import ImageConfig
 from specshards.render.wavelengths import where
-from specshards.shards.format.flux import Arrays
 from specshards.shards.loader.stack import stack
 from specshards.train.evaluation.score import make_accelerator
 from specshards.train.models.attention import Spread, attend, per_angstrom, per_token
@@ -127,7 +126,7 @@ def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, ba
         pixels = torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
         logits, weights = attend(model, pixels.to(next(model.parameters()).device))
         seen = [
-            (picture, mine, per_angstrom(mine, where(image, spectrum[2])))
+            (picture, mine, per_angstrom(mine, where(image, spectrum.wavelength)))
             for picture, mine, spectrum in zip(batch.pixel_values, weights.cpu().numpy(), batch.spectra, strict=True)
         ]
     else:
@@ -207,11 +206,8 @@ def _plot_attention(flux: Axes, share: Axes, sight: Sight, colours: dict[str, An
 
 
 def _plot_flux(axes: Axes, sight: Sight) -> None:
-    flux, ivar, wavelength, mask = sight.spectrum
-    weight = np.ones(len(flux), np.float32) if ivar is None else ivar
-    spectrum = Spectrum("", "", None, 0.0, 0.0, flux, weight, wavelength, mask, "", "")
-    good = spectrum.good()
-    axes.plot(wavelength, np.where(good, flux, np.nan), color="#0d2740", lw=0.6)
+    spectrum = sight.spectrum
+    axes.plot(spectrum.wavelength, np.where(spectrum.good(), spectrum.flux, np.nan), color="#0d2740", lw=0.6)
     low, high, _ = flux_limits(spectrum)
     axes.set(xlim=sight.spread.edges[[0, -1]], ylim=(low, high), ylabel="flux (unit of the file)")
 

@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
 from specshards.common.quarantine import quarantine_row
+from specshards.common.spectrum import Arrays
 from specshards.ingest.job.plan import find_files
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
 from specshards.ingest.surveys import open_file
-from specshards.ingest.surveys.multimodal_universe import SpectrumWithoutIvar
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.render.frame import framed
-from specshards.shards.format.flux import Arrays
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,8 @@ def _from_files(inputs: str, quarantine: list[dict[str, Any]]) -> Iterator[tuple
                     quarantine.append(quarantine_row(name, item.row, "read", item))
                     continue
                 meta = {key: getattr(item, key) for key in ("object_id", "survey", "ra", "dec", "source_file", "row")}
-                ivar = None if isinstance(item, SpectrumWithoutIvar) else item.ivar
                 meta |= {"sn_median": item.sn_median(), **item.labels}
-                yield meta, (item.flux, ivar, item.wavelength, item.mask)
+                yield meta, item.arrays()
         except BadObjectError as error:
             quarantine.append(quarantine_row(name, error.row, "read", error))
 

@@ -254,7 +254,7 @@ def _blemish(key: np.uint64, survey: int, bright: Flags, sigma: Floats, flux: Fl
 
 @njit(nogil=True, cache=True)
 def _median_sn(flux: Floats, ivar: Floats, mask: Flags, scratch: Floats) -> np.float32:
-    """Median over good pixels of flux x sqrt(ivar), as `ingest.spectra.schema.Spectrum.sn_median` defines it."""
+    """Median over good pixels of flux x sqrt(ivar), as `common.spectrum.Spectrum.sn_median` defines it."""
     count = 0
     for j in range(len(flux)):
         scratch[count] = flux[j] * np.sqrt(ivar[j])

@@ -20,7 +20,7 @@ from specshards.ingest.mock.objects import SURVEYS, draw_galaxy, draw_quasar, dr
 from specshards.ingest.mock.physics import Galaxy, Quasar, Star, galaxy_flux, quasar_flux, star_flux
 
 KINDS = ("STAR", "GALAXY", "QSO")
-"""Classes by their code in the kernels: the order of `ingest.spectra.schema.CLASSES`."""
+"""Classes by their code in the kernels: the order of `common.spectrum.CLASSES`."""
 
 #: First and last pixel that any object of a survey has, as log10(wavelength / Angstrom) / 1e-4.
 PIXELS = {"lamost": (35682, 35682 + 3909), "sdss": (35510, 35535 + 4600)}
