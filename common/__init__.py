@@ -3,6 +3,7 @@
 errors          the three ways things go wrong, and the line a user sees
 options         command-line options that rooms share
 spectrum        one spectrum: its arrays, its good pixels, what may be known of its object
+sky             which objects lie close together
 files           files and objects that appear whole or not at all
 jobs            many pure tasks, on one machine or many
 dask_cluster    the Dask client behind it

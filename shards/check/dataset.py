@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from specshards.common.sky import iter_close_pairs
 from specshards.shards.check.result import ANEW, REMAKE, RERUN, Check, first
 from specshards.shards.check.shard import Findings, Spread
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord, key
-from specshards.shards.write.sky import iter_close_pairs
 
 #: Objects closer than this, in arcseconds, are taken for one: they must not lie in different splits.
 RADIUS = 1.0
@@ -91,7 +91,8 @@ class Overall:
         """No object is in two splits; repeated visits, and one star in two surveys, count as one object."""
         within = across = 0
         nearest = (len(self._ra), 0)
-        for i, j in iter_close_pairs(self._ra, self._dec, RADIUS):
+        for pairs in iter_close_pairs(self._ra, self._dec, RADIUS):
+            i, j = pairs.T
             apart = self._split[i] != self._split[j]
             within, across = within + int((~apart).sum()), across + int(apart.sum())
             if apart.any():

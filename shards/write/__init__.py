@@ -6,7 +6,6 @@ job             what both are: claim the folder, run the tasks, publish
 task            one shard number
 plan            what goes where: split by sky, order by a seed
 visits          visits of one object stay in one split
-sky             which objects lie close together
 card            dataset card, table of counts, `_info.json`
 job_log         what the jobs read, and how fast they were
 """

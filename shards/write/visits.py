@@ -10,17 +10,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from specshards.common.sky import groups
 from specshards.ingest.spectra.folder import SpectraFolder, read_positions
 from specshards.ingest.spectra.schema import HEALPIX_ORDER, healpix_29
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.plan import assign_splits
-from specshards.shards.write.sky import close_pairs
 
 _INTS = npt.NDArray[np.int64]
 _FLOATS = npt.NDArray[np.float64]
 
-#: Positions of one object differ by less: catalogues by some tenths of an arcsecond, plugged fibres by up to two.
-LINK_ARCSEC = 2.0
 #: How near to a border of its cell an object must lie to be looked at, in HEALPix pixels of order 29 (0.4 mas): 30
 #: arcseconds where pixels are square, and never less than ten in the distorted ones near the poles.
 _NEAR = 75_000
@@ -60,33 +58,20 @@ def near_rows(source: SpectraFolder, config: ShardConfig) -> Rows:
 def keep_together(rows: Rows, config: ShardConfig, fixed: dict[int, int], first_new: int) -> dict[int, int]:
     """The objects that must not take the split of their own cell: row -> position in `SPLITS`.
 
-    All of a group of objects, each within `LINK_ARCSEC` of another, take the split that its first one has. Rows below
-    `first_new` are written already, with the splits of their cells or of `fixed`.
+    All of a group of objects (`common.sky.groups`) take the split that its first one has. Rows below `first_new` are
+    written already, with the splits of their cells or of `fixed`.
     """
-    number, ra, dec = rows
-    left, right = close_pairs(ra, dec, LINK_ARCSEC)
-    some = np.unique(np.concatenate([left, right]))
+    order = np.argsort(rows[0], kind="stable")
+    number, ra, dec = (values[order] for values in rows)
+    # The lowest row of a group: written before the others, or first of them.
+    first = groups(ra, dec)
+    some = np.flatnonzero(np.bincount(first, minlength=len(first))[first] > 1)
     splits = assign_splits(healpix_29(ra[some], dec[some]), config)
     own: dict[int, int] = dict(zip(some.tolist(), splits.tolist(), strict=True))
-    group: dict[int, int] = {}
-
-    def root(i: int) -> int:
-        while group.get(i, i) != i:
-            group[i] = i = group.get(group[i], group[i])
-        return i
-
-    # The lowest row of a group is its root: written before the others, or first of them.
-    by_row = np.argsort(number[some], kind="stable")
-    rank = dict(zip(some[by_row].tolist(), range(len(some)), strict=True))
-    for i, j in zip(left.tolist(), right.tolist(), strict=True):
-        a, b = root(i), root(j)
-        if a != b:
-            a, b = (a, b) if rank[a] < rank[b] else (b, a)
-            group[b] = a
     moved: dict[int, int] = {}
-    for i in some.tolist():
-        row, first = int(number[i]), root(i)
-        split = fixed.get(int(number[first]), own[first])
+    for i, leader in zip(some.tolist(), first[some].tolist(), strict=True):
+        row = int(number[i])
+        split = fixed.get(int(number[leader]), own[leader])
         if row >= first_new and split != own[i]:
             moved[row] = split
     return moved

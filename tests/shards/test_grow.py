@@ -17,12 +17,12 @@ import pytest
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
+from specshards.common.sky import LINK_ARCSEC, close_pairs
 from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.write.build import build
 from specshards.shards.write.plan import assign_splits
-from specshards.shards.write.sky import close_pairs
-from specshards.shards.write.visits import LINK_ARCSEC, keep_together, near_border
+from specshards.shards.write.visits import keep_together, near_border
 from tests.conftest import make_spectrum
 from tests.oracles import commands
 from tests.oracles.data_sets import tree

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from specshards.common.sky import groups
 from specshards.common.spectrum import CLASSES
-from specshards.shards.write.sky import close_pairs
-from specshards.shards.write.visits import LINK_ARCSEC
 from specshards.train.evaluation.score import Scored
 from specshards.train.tasks import metrics
 from specshards.train.tasks.classification import Classification
@@ -120,7 +119,7 @@ def _intervals(task: Task, scored: Scored, known: Rows) -> dict[str, list[float]
 
 
 def _visits(scored: Scored, rows: IntArray) -> IntArray | None:
-    """For every row the number of its object, int `(N,)`: rows within `LINK_ARCSEC` of each other, also in a chain.
+    """For every row the number of its object, int `(N,)`: rows close to each other, also in a chain.
 
     Rows without a position are objects of their own; None where no position is known at all.
     """
@@ -132,12 +131,6 @@ def _visits(scored: Scored, rows: IntArray) -> IntArray | None:
         return None
     # Places first: many rows at the very same one would have a pair for each two of them.
     places, place = np.unique(position[known], axis=0, return_inverse=True)
-    left, right = close_pairs(places[:, 0].copy(), places[:, 1].copy(), LINK_ARCSEC)
-    lowest = np.arange(len(places))
-    while len(left) and (lowest[left] != lowest[right]).any():
-        low = np.minimum(lowest[left], lowest[right])
-        np.minimum.at(lowest, left, low)
-        np.minimum.at(lowest, right, low)
-    groups = len(places) + np.arange(len(rows))
-    groups[known] = lowest[place.reshape(-1)]
-    return groups
+    visits = len(places) + np.arange(len(rows))
+    visits[known] = groups(places[:, 0], places[:, 1])[place.reshape(-1)]
+    return visits

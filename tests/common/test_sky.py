@@ -1,15 +1,15 @@
-"""Close pairs on the sky against every pair measured, everywhere on the sphere."""
+"""Close pairs and groups on the sky against every pair measured, everywhere on the sphere."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from specshards.shards.write import sky
-from specshards.shards.write.sky import close_pairs
+from specshards.common import sky
+from specshards.common.sky import close_pairs, groups
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,6 +35,7 @@ def fields(draw: st.DrawFn) -> tuple[Floats, Floats, float]:
     return ra, dec, radius
 
 
+@settings(deadline=None)  # the first example imports scipy
 @given(fields())
 @example((np.array([0.0, 120.0, 240.0]), np.array([89.9999, 89.9999, 89.9999]), 1.0))
 @example((np.array([359.9999, 0.0001]), np.array([0.0, 0.0]), 1.0))
@@ -70,3 +71,16 @@ def test_pieces_of_any_size_give_the_same_pairs(monkeypatch: pytest.MonkeyPatch,
     again = close_pairs(ra, dec, 3.0)
     assert len(expected[0]) > 50
     np.testing.assert_array_equal(np.stack(again), np.stack(expected))
+
+
+@settings(deadline=None)  # the first example imports scipy
+@given(fields())
+@example((np.array([10.0, 10.0, np.nan, 10.0, 50.0]), np.array([0.0, 1e-4, 0.0, 2e-4, 0.0]), 0.5))
+def test_a_group_is_a_chain_of_pairs_and_bears_its_lowest_place(field: tuple[Floats, Floats, float]) -> None:
+    ra, dec, radius = field
+    lowest = list(range(len(ra)))
+    pairs = list(zip(*(part.tolist() for part in close_pairs(ra, dec, radius)), strict=True))
+    for _ in ra:  # a label goes at least one step along a chain each time
+        for i, j in pairs:
+            lowest[i] = lowest[j] = min(lowest[i], lowest[j])
+    assert groups(ra, dec, radius).tolist() == lowest
