@@ -62,7 +62,7 @@ def keep_together(rows: Rows, config: ShardConfig, fixed: dict[int, int], first_
     written already, with the splits of their cells or of `fixed`.
     """
     order = np.argsort(rows[0], kind="stable")
-    number, ra, dec = (values[order] for values in rows)
+    number, ra, dec = rows[0][order], rows[1][order], rows[2][order]
     # The lowest row of a group: written before the others, or first of them.
     first = groups(ra, dec)
     some = np.flatnonzero(np.bincount(first, minlength=len(first))[first] > 1)
