@@ -14,7 +14,8 @@ from specshards.benchmarks.plan import scale, whole
 from specshards.benchmarks.plan.figures import figures
 from specshards.benchmarks.plan.plan import plan
 from specshards.benchmarks.suite import encode, ingest, load, render, shards, train
-from specshards.common.errors import JobError, UsageError, make_folder, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import JobError, UsageError, make_folder
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,

@@ -1,6 +1,7 @@
 """The ground floor: what every room stands on, and what imports no room.
 
 errors          the three ways things go wrong, and the line a user sees
+cli             running a command line by these rules
 options         command-line options that rooms share
 spectrum        one spectrum: its arrays, its good pixels, what may be known of its object
 sky             which objects lie close together
@@ -9,6 +10,8 @@ jobs            many pure tasks, on one machine or many
 dask_cluster    the Dask client behind it
 registry        names of what can be added, here or by another package
 quarantine      what gave no sample, and why
+text            tables for a terminal
+json            content that JSON can hold
 html            what an HTML page is made of
 svg             the drawings in it
 """

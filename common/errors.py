@@ -1,4 +1,4 @@
-"""The three ways things go wrong, and the one line a user sees.
+"""The three ways things go wrong, each with the one line that a user sees.
 
 A bad object becomes a quarantine row (`BadObjectError`); a user's mistake ends with exit code 2 (`UsageError`); a
 bad environment or a failed job ends with exit code 1 (`JobError`). None of them shows a traceback.
@@ -7,14 +7,9 @@ bad environment or a failed job ends with exit code 1 (`JobError`). None of them
 from __future__ import annotations
 
 import errno
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
-
-import typer
 
 
 class UsageError(Exception):
@@ -62,10 +57,6 @@ _ENVIRONMENT = {
 }
 
 
-_INTERRUPTED = 130
-_GO_ON = "interrupted: what is finished is kept; run the same command again to go on"
-
-
 def is_environment(error: BaseException) -> bool:
     """Whether `error` is the machine's fault (disk full, no permission) rather than one object's."""
     return isinstance(error, OSError) and error.errno in _ENVIRONMENT
@@ -98,35 +89,6 @@ def one_line(error: OSError) -> str:
     return f"{where}{mend or error.strerror or error}"
 
 
-def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, name: str | None = None) -> NoReturn:
-    """Run a command-line application with the project's error rules.
-
-    Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. `SPECSHARDS_DEBUG=1` shows tracebacks.
-
-    Args:
-        arguments: default: those of the process. name: the program's, for its help.
-    """
-    if os.environ.get("SPECSHARDS_DEBUG"):
-        app(arguments, prog_name=name)
-        sys.exit(0)
-    try:
-        app(arguments, prog_name=name)
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if code == _INTERRUPTED:  # typer has caught the Ctrl-C before us
-            _say(_GO_ON, code)
-    except UsageError as error:
-        code = _say(error, 2)
-    except JobError as error:
-        code = _say(error, 1)
-    except OSError as error:
-        code = _say(one_line(error), 1)
-    except KeyboardInterrupt:
-        code = _say(_GO_ON, _INTERRUPTED)
-    sys.exit(code)
-
-
-def _say(message: object, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return code
+def shortened(error: BaseException, width: int = 120) -> str:
+    """What an error of somebody else's says, on one line and cut to `width` characters."""
+    return " ".join(str(error).split())[:width]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from specshards.common import options
-from specshards.common.errors import run_app
+from specshards.common.cli import run_app
 from specshards.common.jobs import engine_of
 from specshards.ingest import inspect
 from specshards.ingest.catalogue import select

@@ -22,6 +22,7 @@ from specshards.common import options
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.spectrum import NUMBERS, Spectrum
+from specshards.common.text import aligned
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 
 if TYPE_CHECKING:
@@ -316,14 +317,7 @@ class Account:
             counts.append([title, *(f"{n:,}" for n in numbers), ", ".join(sorted(layout.surveys))])
             if layout.surveys:
                 ranges.append([title, *layout.ranges(), *(f"{layout.known[name]:,}" for name in _KNOWN)])
-        return [*_aligned(counts), "", *(_aligned(ranges) if len(ranges) > 1 else ()), ""]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        yield "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
+        return [*aligned(counts), "", *(aligned(ranges) if len(ranges) > 1 else ()), ""]
 
 
 def _verdict(error: BadObjectError) -> str:

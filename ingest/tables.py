@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.common.errors import BadObjectError
+from specshards.common.errors import BadObjectError, shortened
 from specshards.common.files import is_remote, readable
 
 PARQUET_MAGIC = b"PAR1"
@@ -84,7 +84,7 @@ class TableFile:
         try:
             parquet = pq.ParquetFile(readable(path), buffer_size=_READ_BUFFER, pre_buffer=False)
         except pa.ArrowException as error:
-            raise BadObjectError(f"not a Parquet file ({_short(error)})") from error
+            raise BadObjectError(f"not a Parquet file ({shortened(error)})") from error
         metadata = parquet.metadata
         groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         return cls(path, "parquet", parquet.schema_arrow, groups, parquet)
@@ -96,7 +96,7 @@ class TableFile:
         try:
             file = h5py.File(path, "r")
         except OSError as error:
-            raise BadObjectError(f"not an HDF5 file ({_short(error)})") from error
+            raise BadObjectError(f"not an HDF5 file ({shortened(error)})") from error
         arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
         lengths = [array.shape[0] for array in arrays.values() if array.ndim == 2]
         rows = max(set(lengths), key=lengths.count) if lengths else 0
@@ -240,7 +240,3 @@ def _arrow(values: np.ndarray[Any, Any]) -> pa.Array:
     native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     flat = pa.array(native.ravel())
     return flat if native.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, native.shape[1])
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120]

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from specshards.common import options
-from specshards.common.errors import UsageError, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import UsageError
 from specshards.common.jobs import engine_of
 from specshards.render.config import CHANNEL_SETS, CHANNELS, FRAMES, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
 from specshards.shards.check import commands

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from specshards.common.errors import UsageError, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import UsageError
 
 app = typer.Typer(
     help="Spectra as pictures: see what each image type and option shows.",

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from specshards.common.errors import UsageError, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import UsageError
 from specshards.train.options import DEVICE, WORKERS, folders
 from specshards.train.use.commands import embed, explain, export
 

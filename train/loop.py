@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from specshards.common.errors import UsageError
+from specshards.common.json import finite
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.augment import parse_augment
 from specshards.train import checkpoint
 from specshards.train.config import LoopConfig
-from specshards.train.evaluation.score import finite, keep_freed_memory, make_accelerator
+from specshards.train.evaluation.score import keep_freed_memory, make_accelerator
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.picture import parameter_groups
 from specshards.train.run import claim, data_record, write_record

@@ -15,7 +15,8 @@ import typer
 
 from specshards.benchmarks.peers.matplotlib_reference import Spectrum, draw
 from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
-from specshards.common.errors import UsageError, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import UsageError
 from specshards.render import IMAGES, ImageConfig, renderer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

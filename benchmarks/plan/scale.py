@@ -21,7 +21,8 @@ from specshards.benchmarks.plan.cost import Job as Fit
 from specshards.benchmarks.plan.plan import find
 from specshards.benchmarks.suite import ingest, shards
 from specshards.benchmarks.suite.load_data import BATCH
-from specshards.common.errors import JobError, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import JobError
 from specshards.shards import loader
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -18,7 +18,7 @@ from specshards.benchmarks.kit.process import build_command, measured
 from specshards.benchmarks.kit.records import Record
 from specshards.benchmarks.kit.report import LOCAL, recording
 from specshards.benchmarks.suite.shards import mock
-from specshards.common.errors import run_app
+from specshards.common.cli import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

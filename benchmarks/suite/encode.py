@@ -21,7 +21,8 @@ from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.benchmarks.peers.matplotlib_reference import Spectrum
 from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
-from specshards.common.errors import UsageError, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import UsageError
 from specshards.common.spectrum import Arrays
 from specshards.render import ImageConfig, Renderer, renderer
 from specshards.render.config import CHANNEL_SETS

@@ -26,7 +26,8 @@ import typer
 from specshards.benchmarks.kit.process import Job, build_command, job_records, measured, worker_counts
 from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.common.errors import BadObjectError, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import BadObjectError
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.job.build import IngestConfig, build

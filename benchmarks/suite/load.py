@@ -37,7 +37,8 @@ from specshards.benchmarks.peers import worker
 from specshards.benchmarks.peers.worker import Check
 from specshards.benchmarks.suite.load_data import BATCH, Data, make_data, rows_of
 from specshards.benchmarks.suite.load_startup import startup_records
-from specshards.common.errors import JobError, UsageError, run_app
+from specshards.common.cli import run_app
+from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import cores
 from specshards.render import ImageConfig, renderer
 from specshards.shards import loader

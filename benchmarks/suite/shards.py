@@ -22,7 +22,7 @@ from specshards.benchmarks.kit.process import GROUP, Job, build_command, job_rec
 from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
 from specshards.benchmarks.peers.matplotlib_reference import figure
-from specshards.common.errors import run_app
+from specshards.common.cli import run_app
 from specshards.common.spectrum import Arrays
 from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 from specshards.ingest.spectra.blocks import SpectraBlock, iter_blocks

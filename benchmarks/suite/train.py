@@ -21,7 +21,7 @@ import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.common.errors import run_app
+from specshards.common.cli import run_app
 from specshards.shards import loader
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.train.meter import forward_flops, peak_of

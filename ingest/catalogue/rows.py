@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from specshards.common.errors import UsageError, is_environment
+from specshards.common.errors import UsageError, is_environment, shortened
 from specshards.ingest.surveys.common import number, text
 
 BATCH = 8192
@@ -83,7 +83,7 @@ def _readable(path: Path) -> Iterator[None]:
         if is_environment(error):
             raise
         # Whatever a table reader raises for a file that is no table, the file is what the user must mend.
-        raise UsageError(f"{path}: not a readable table: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(f"{path}: not a readable table: {shortened(error, 200)}") from error
 
 
 def _csv(path: Path) -> Rows:

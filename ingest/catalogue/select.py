@@ -14,6 +14,7 @@ import typer
 
 from specshards.common import options
 from specshards.common.errors import UsageError
+from specshards.common.text import aligned
 
 if TYPE_CHECKING:
     from specshards.ingest.catalogue.cuts import Cut
@@ -138,12 +139,7 @@ class Account:
             rows.append([survey, kind or "none", *(f"{n:,}" for n in counts), note])
         totals = map(sum, zip(*self.groups.values(), strict=True)) if self.groups else (0, 0, 0)
         rows.append(["total", "", *(f"{n:,}" for n in totals), ""])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(_cell(row[i], widths[i], i) for i in range(6)) for row in rows]
+        lines = aligned(rows, (0, 1, 5))
         lines += [f"not selected {n:>10,}  {reason}" for reason, n in self.reasons.items()]
         lines.append(f"{self.listed:,} rows = {self.selected:,} selected + {self.not_selected:,} not selected")
-        return "\n".join(line.rstrip() for line in lines)
-
-
-def _cell(text: str, width: int, column: int) -> str:
-    return text.rjust(width) if column in (2, 3, 4) else text.ljust(width)
+        return "\n".join(lines)

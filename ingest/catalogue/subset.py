@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, make_folder
+from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, make_folder, shortened
 from specshards.common.files import replacing
 from specshards.ingest.catalogue.choose import Choice, RowNumbers, find_roles
 from specshards.ingest.catalogue.rows import BATCH, Rows, key_texts, open_rows
@@ -211,7 +211,7 @@ def _named(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if is_environment(error):
             raise
-        raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]}); ingest it again") from error
+        raise JobError(f"{path}: damaged Parquet ({shortened(error)}); ingest it again") from error
 
 
 def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: SelectConfig) -> None:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from specshards.common.text import aligned
+
 #: Where a file could not be recognised.
 UNKNOWN = "unrecognised"
 _SHOWN_REASONS = 25
@@ -107,8 +109,7 @@ class Summary:
             rows.append([layout, *(f"{n:,}" for n in numbers), parsers])
         totals = [self.files, *(sum(c.classes.get(name, 0) for c in self.layouts.values()) for name in classes)]
         rows.append(["total", *(f"{n:,}" for n in (*totals, self.samples, self.set_aside, self.bad)), ""])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = ["  ".join(_cell(row[i], widths[i], i, len(head)) for i in range(len(head))).rstrip() for row in rows]
+        lines = aligned(rows, (0, len(head) - 1))
         lines += self._reasons()
         if self.matched is not None:
             lines.append(f"catalogue lists {self.matched:,} of {self.samples:,} samples")
@@ -128,10 +129,6 @@ class Summary:
         lines = [f"quarantined {n:>6,}  {reason}" for reason, n in reasons.most_common(_SHOWN_REASONS)]
         more = len(reasons) - len(lines)
         return [*lines, f"... and {more} more reasons in quarantine.parquet"] if more > 0 else lines
-
-
-def _cell(text: str, width: int, column: int, columns: int) -> str:
-    return text.ljust(width) if column in (0, columns - 1) else text.rjust(width)
 
 
 def add_up(parts: Iterable[dict[str, LayoutCount]]) -> dict[str, LayoutCount]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specshards.common.errors import BadObjectError, JobError
+from specshards.common.errors import BadObjectError, JobError, shortened
 from specshards.common.files import readable
 from specshards.common.spectrum import CLASSES, LABELS, Arrays, BoolArray, Grid, Spectrum, log_grid
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
@@ -105,7 +105,7 @@ def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...]) -> Spect
             columns = [f"spectrum.{name}" for name in _ARRAYS]
             spectrum = _whole(parquet.read_row_group(group.group, columns=columns, use_threads=False)["spectrum"])
     except (pa.ArrowException, OSError) as error:
-        raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]}); ingest it again") from error
+        raise JobError(f"{path}: damaged Parquet ({shortened(error)}); ingest it again") from error
     return _block(meta, spectrum, wanted, surveys, group.first_row + np.arange(len(meta)))
 
 
@@ -140,7 +140,7 @@ def read_blocks(
                 yield _foreign_block(table, columns, piece, surveys, must_be_placed)
                 done += len(table)
     except (pa.ArrowException, OSError) as error:
-        raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]})") from error
+        raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error
 
 
 def iter_blocks(folder: SpectraFolder, *, must_be_placed: bool = True) -> Iterator[tuple[RowGroup, SpectraBlock]]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.common.errors import BadObjectError, JobError, UsageError
+from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
 from specshards.common.files import is_remote, readable
 from specshards.ingest.spectra.schema import SCHEMA_VERSION, healpix_29
 from specshards.ingest.surveys import SUFFIXES
@@ -161,7 +161,7 @@ def read_positions(folder: Path, file: str) -> Positions:
         wanted = [labels["ra"], labels["dec"], *(["_healpix_29"] if own else [])]
         found = pq.read_table(readable(path), columns=wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise JobError(f"{path}: damaged Parquet ({' '.join(str(error).split())[:120]})") from error
+        raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error
     ra, dec = (found[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in wanted[:2])
     if own:
         return ra, dec, found["_healpix_29"].to_numpy()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.common.errors import is_environment
+from specshards.common.errors import is_environment, shortened
 from specshards.common.files import sha256
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS, Encoding
@@ -260,7 +260,7 @@ def _same_labels(task: Task, samples: list[_Sample], rows: npt.NDArray[np.int64]
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         if is_environment(error):
             raise
-        raise _FaultError(f"{name}: not a readable sidecar ({' '.join(str(error).split())[:120]})") from error
+        raise _FaultError(f"{name}: not a readable sidecar ({shortened(error)})") from error
     if len(keys) != len(samples):
         raise _FaultError(f"{name}: {len(keys)} rows, the tar has {len(samples)} samples")
     other = np.array([key != sample.key for key, sample in zip(keys, samples, strict=True)], bool) | (source != rows)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from specshards.common.errors import JobError
+from specshards.common.errors import JobError, shortened
 from specshards.common.files import is_remote
 from specshards.shards.format.manifest import NPY_HEADER_BYTES, Manifest, key, label_npy
 
@@ -61,7 +61,7 @@ class ShardIndex:
             if samples and (min(offset.min(), labels.min()) < 0 or (offset + size).max() > len(view)):
                 raise ValueError("members outside the archive")
         except (OSError, ValueError, pa.ArrowException) as error:
-            what = " ".join(str(error).split())[:150]
+            what = shortened(error, 150)
             raise JobError(f"{path}: not the index of its archive ({what}); run `make shards` again") from None
         return cls(view, offset, size, labels, rows)
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.common.errors import JobError, UsageError, is_environment, make_folder
+from specshards.common.errors import JobError, UsageError, is_environment, make_folder, shortened
 from specshards.common.files import replacing
+from specshards.common.text import aligned
 from specshards.render import RenderError, renderer
 from specshards.render.contact_sheet import contact
 from specshards.shards.format.encoding import ENCODINGS
@@ -51,9 +52,7 @@ class ShardHead:
     def lines(self) -> Iterator[str]:
         """The table, as text."""
         cells = [list(COLUMNS), *([_cell(row[name], kind) for name, kind in COLUMNS.items()] for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for row in cells:
-            yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield from aligned(cells, ())
 
 
 def read_head(
@@ -81,7 +80,7 @@ def read_head(
     except (OSError, ValueError, LookupError, StopIteration, pa.ArrowException, cv2.error) as error:
         if is_environment(error):
             raise
-        why = " ".join(str(error).split())[:160]
+        why = shortened(error, 160)
         raise JobError(f"{folder / record.name}: damaged ({why}); `specshards shards verify` says more") from error
     _write(contact(list(zip(map(_caption, rows), pictures, strict=True))), out)
     return ShardHead(record, record.samples, tuple(rows), out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from specshards.common.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import is_remote, location, write_text
 from specshards.shards.format.manifest import PAGE, Manifest
 
@@ -21,7 +21,7 @@ def make_page(out: str | Path) -> None:
             return
         print(write_page(folder))
     except Exception as error:  # a finished data set must not fail of its page
-        why = " ".join(str(error).split())[:300] or type(error).__name__
+        why = shortened(error, 300) or type(error).__name__
         print(f"note: no {folder / PAGE}: {why}", file=sys.stderr)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from specshards.common.errors import JobError
+from specshards.common.errors import JobError, shortened
 from specshards.common.spectrum import Arrays
 from specshards.render import RenderError, renderer
 from specshards.shards.format.encoding import ENCODINGS, Encoding
@@ -165,7 +165,7 @@ def _decoded(encoding: Encoding, payload: bytes | str) -> Any:
     try:
         return encoding.decode(payload)
     except Exception as error:  # decoders have errors of their own for damaged data
-        return f"damaged: {' '.join(str(error).split())[:100]}"
+        return f"damaged: {shortened(error, 100)}"
 
 
 def _fill(sample: GallerySample, encoding: Encoding, payload: bytes | str) -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from specshards import __version__
-from specshards.common.errors import run_app
+from specshards.common.cli import run_app
 
 #: Room -> the module with its `app`, and what it does.
 ROOMS = {

@@ -17,7 +17,7 @@ import pytest
 import typer
 from astropy.io import fits
 
-from specshards.common.errors import run_app
+from specshards.common.cli import run_app
 from specshards.common.spectrum import Spectrum
 from specshards.ingest import inspect as view
 from specshards.ingest.mock import MockConfig, write

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
+from specshards.common.quarantine import QUARANTINE_SCHEMA
 from specshards.ingest.catalogue.cuts import parse
 from specshards.ingest.job.build import IngestConfig, build
 from specshards.ingest.job.plan import find_files, make_plan
@@ -165,6 +166,7 @@ def test_files_and_objects_add_up_for_everything_that_is_there(real_data: Path, 
     assert summary.files == len(files) == sum(count.files for count in summary.layouts.values())
     assert summary.objects == summary.samples + summary.quarantined == len(rows(tmp_path, "ra")) + summary.quarantined
     quarantine = pq.read_table(tmp_path / "ingest" / "quarantine.parquet")
+    assert quarantine.schema.equals(QUARANTINE_SCHEMA)
     assert quarantine.num_rows == summary.quarantined == sum(summary.reasons.values())
     read = rows(tmp_path, "source_file", "layout")
     names = {*(row["source_file"] for row in read), *quarantine["file"].to_pylist()}

@@ -86,7 +86,7 @@ def run(name: str, folder: Path | str, n: int, engine: Engine) -> list[int]:
 
 def main() -> None:
     """`name folder n workers scheduler`: what a command does, its errors included."""
-    from specshards.common.errors import run_app
+    from specshards.common.cli import run_app
 
     name, folder, n, workers, scheduler = sys.argv[1:]
     run_app(lambda *_, **__: print(sorted(run(name, folder, int(n), Engine(int(workers), scheduler or None)))))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specshards.common.errors import JobError, UsageError
+from specshards.common.quarantine import QUARANTINE_SCHEMA
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import Manifest
@@ -21,6 +22,7 @@ from specshards.train.run import open_model
 from specshards.train.use import embed as embed_module
 from specshards.train.use.embed import embed, nearest
 from specshards.train.use.pictures import pictures
+from specshards.train.use.predict import predict
 from tests.conftest import make_spectrum
 from tests.oracles.small_run import IMAGE, small_run, small_shards
 
@@ -88,6 +90,23 @@ def test_an_embedding_is_what_the_last_layer_sees(run: Path, spectra_folder: Pat
     assert table["object_id"].to_pylist() == [row["object_id"] for row in batch.rows]
     assert set(table["trained_on_mock"].to_pylist()) == {True} and table["model"][0].as_py() == card.model[:16]
     assert pq.read_table(tmp_path / "e_quarantine.parquet").num_rows == 3
+
+
+def test_everybody_writes_one_quarantine(run: Path, shards: Path, spectra_folder: Path, tmp_path: Path) -> None:
+    embed(run, spectra_folder, out=tmp_path / "e.parquet", device="cpu")
+    predict(run, spectra_folder, out=tmp_path / "p.parquet", device="cpu")
+    embedded, predicted, unshown = (
+        pq.read_table(path)
+        for path in (
+            tmp_path / "e_quarantine.parquet",
+            tmp_path / "p_quarantine.parquet",
+            shards / "quarantine.parquet",
+        )
+    )
+    assert embedded.schema.equals(QUARANTINE_SCHEMA) and unshown.schema.equals(QUARANTINE_SCHEMA)
+    assert predicted.equals(embedded) and len(predicted) == len(unshown) == 3
+    places = list(zip(predicted["file"].to_pylist(), predicted["row"].to_pylist(), strict=True))
+    assert places == sorted(places)
 
 
 def test_the_table_holds_the_neighbours(run: Path, spectra_folder: Path, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 from scipy import stats
 from sklearn.metrics import recall_score
 
+from specshards.common.json import finite
 from specshards.shards.format.manifest import LabelStats
 from specshards.train.evaluation.measure import SN_BINS, headline, judge
-from specshards.train.evaluation.score import Scored, finite
+from specshards.train.evaluation.score import Scored
 from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.constant import Baselines
 from specshards.train.tasks.regression import Regression

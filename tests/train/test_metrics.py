@@ -22,7 +22,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from specshards.train.evaluation.score import finite
+from specshards.common.json import finite
 from specshards.train.tasks import metrics
 from specshards.train.tasks.heads import GaussianHead, HistogramHead, PointHead
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from specshards.common import svg
+from specshards.common.json import finite
 from specshards.shards.format.manifest import LabelStats
 from specshards.train.config import TrainConfig
 from specshards.train.evaluation.measure import headline, judge
-from specshards.train.evaluation.score import Scored, finite
+from specshards.train.evaluation.score import Scored
 from specshards.train.report import figures, page, plots, tables
 from specshards.train.run import Card
 from specshards.train.tasks.classification import Classification

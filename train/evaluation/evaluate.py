@@ -13,12 +13,13 @@ from typing import Any
 
 from specshards.common.errors import UsageError
 from specshards.common.files import write_text
+from specshards.common.json import finite
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.train.evaluation import predictions
 from specshards.train.evaluation.measure import judge
-from specshards.train.evaluation.score import add_labels, finite, make_accelerator, score
+from specshards.train.evaluation.score import add_labels, make_accelerator, score
 from specshards.train.report import figures, tables
 from specshards.train.report import page as html
 from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record, open_any

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.errors import JobError, UsageError, make_folder, shortened
 from specshards.common.files import replacing
-from specshards.train.evaluation.score import finite
+from specshards.common.json import finite
 from specshards.train.tasks.metrics import FloatArray
 
 FILE = "baselines.parquet"
@@ -84,7 +84,7 @@ class Answers:
             table = pq.read_table(path)
             return cls(path, table, json.loads(table.schema.metadata[_RECORD]))
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-            what = " ".join(str(error).split())[:120]
+            what = shortened(error)
             raise JobError(f"{path}: not answers of this program ({what}); fit the baselines again") from error
 
     def beside(self, split: str, sidecar: pa.Table) -> dict[str, dict[str, FloatArray]]:

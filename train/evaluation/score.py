@@ -146,14 +146,3 @@ def add_labels(tasks: Sequence[Task], loader: Any) -> None:
     for task in tasks:
         if task.label not in LABELS:
             loader.add_label(task.label, task.targets(loader.sidecar([task.label])))
-
-
-def finite(content: Any) -> Any:
-    """`content` with NaN and infinities as None, so that it is JSON."""
-    if isinstance(content, dict):
-        return {name: finite(value) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
-    if isinstance(content, float) and not np.isfinite(content):
-        return None
-    return content

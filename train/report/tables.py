@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from specshards.common.text import aligned
 from specshards.train.run import PAGE, Card
 from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.task import Task
@@ -36,7 +37,7 @@ def short(content: Mapping[str, Any], card: Card) -> str:
         rows += [[name, *_cells(values, columns)] for name, values in scores["by_survey"].items()]
         if task.name == "redshift":
             rows += [[name, *_cells(values, columns)] for name, values in scores["by_class"].items()]
-        lines.append(_plain(rows))
+        lines.append("\n".join(aligned(rows)))
         if isinstance(task, Classification):
             found = [(name, v) for name, v in scores["all"]["per_class"].items() if v["count"]]
             recall = ", ".join(f"{name} {number(v['recall'])} ({v['count']:,})" for name, v in found)
@@ -212,14 +213,6 @@ def _columns(task: Task) -> dict[str, str]:
 
 def _cells(values: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
     return [number(values.get(name)) for name in columns]
-
-
-def _plain(rows: Rows) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        f"{row[0]:<{widths[0]}}" + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    )
 
 
 def _safe(text: str) -> str:

@@ -35,10 +35,11 @@ from tqdm import tqdm
 
 from specshards.common.errors import UsageError
 from specshards.common.files import write_text
+from specshards.common.json import finite
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import SpectraBatch, Stack
-from specshards.train.evaluation.score import finite, make_accelerator, model_input
+from specshards.train.evaluation.score import make_accelerator, model_input
 from specshards.train.models.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
 from specshards.train.run import data_record
 from specshards.train.tasks.metrics import FloatArray

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing
+from specshards.common.quarantine import write_quarantine
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 from specshards.train.evaluation.conformal import intervals
 from specshards.train.evaluation.evaluate import check_pictures
@@ -33,9 +34,6 @@ from specshards.train.run import Card, open_any
 from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.task import split_logits
 from specshards.train.use.inputs import KNOWN, Source, from_shards, from_spectra, nothing_read
-
-_QUARANTINE = {"file": pa.string(), "row": pa.int64(), "stage": pa.string(), "reason": pa.string(),
-               "exception": pa.string()}  # fmt: skip
 
 
 @dataclass
@@ -199,9 +197,7 @@ def _summary(card: Card, account: Account, out: Path) -> str:
     for counts in account.classes.values():
         lines.append(", ".join(f"{name} {n:,}" for name, n in counts.most_common()))
     if bad:
-        columns = {name: pa.array([row.get(name) for row in bad], kind) for name, kind in _QUARANTINE.items()}
-        with replacing(beside) as temporary:
-            pq.write_table(pa.table(columns), temporary, compression="zstd")
+        write_quarantine(bad, beside)
         reasons = Counter(str(row["reason"]) for row in bad)
         lines += [f"  {n:,} x {reason}" for reason, n in reasons.most_common(5)] + [f"  listed in {beside}"]
     for row in account.first:
