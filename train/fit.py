@@ -16,14 +16,21 @@ from specshards.train import loop
 from specshards.train.config import TrainConfig
 from specshards.train.evaluation import evaluate
 from specshards.train.evaluation.conformal import calibrate
-from specshards.train.evaluation.measure import judge
-from specshards.train.evaluation.score import add_labels, model_input, score
+from specshards.train.evaluation.measure import measure
+from specshards.train.evaluation.score import model_input, score
 from specshards.train.loop import Options, Start, Verdict
-from specshards.train.models.picture import freeze, output_names
+from specshards.train.models.picture import freeze
 from specshards.train.report import figures
 from specshards.train.run import CARD, Card, build_any, save_model
 from specshards.train.tasks.constant import Baselines
-from specshards.train.tasks.task import check_tasks, make_tasks, masked_loss, split_logits
+from specshards.train.tasks.multitask import (
+    add_targets,
+    check_tasks,
+    make_tasks,
+    masked_loss,
+    output_names,
+    split_logits,
+)
 
 
 def fit(config: TrainConfig, out: Path, **options: Any) -> Path:
@@ -57,7 +64,7 @@ class Labels:
         train = start.train
         tasks = make_tasks(config, train.manifests, train.sidecar)
         for loader in (train, start.val):
-            add_labels(tasks, loader)
+            add_targets(tasks, loader)
         labels = train.sidecar(["survey", *(task.label for task in tasks)])
         baselines = {task.name: Baselines.learn(task, labels) for task in tasks}
         mock = any(manifest.mock for manifest in train.manifests)
@@ -79,40 +86,32 @@ class Labels:
     def counts(self, batch: Any) -> list[int]:
         """Labelled samples, for each task."""
         valid = batch["valid"].cpu()
-        return [int((torch.isfinite(batch["labels"][task.label]) & valid).sum()) for task in self.tasks]
+        return [int((torch.isfinite(batch["labels"][task.target]) & valid).sum()) for task in self.tasks]
 
     def totals(self, model: nn.Module, batch: Any, accelerator: Accelerator) -> list[Tensor]:
         """The loss of each task, summed over its labelled samples."""
         with accelerator.autocast():
             logits = model(model_input(batch))
         return [
-            masked_loss(task, part, batch["labels"][task.label], batch["valid"])[0]
+            masked_loss(task, part, batch["labels"][task.target], batch["valid"])[0]
             for task, part in zip(self.tasks, split_logits(self.tasks, logits), strict=True)
         ]
 
     def validate(self, model: nn.Module, loader: Any, accelerator: Accelerator, check: Callable[[], None]) -> Verdict:
         """Everything that is measured of every task."""
         scored = score(model, self.tasks, loader, accelerator, check)
-        scores = {task.name: judge(task, scored[task.name], self.card.baselines[task.name]) for task in self.tasks}
+        scores = {task.name: measure(task, scored[task.name], self.card.baselines[task.name]) for task in self.tasks}
         entry = {f"loss_{name}": found["loss"] for name, found in scores.items()}
         entry |= {f"{task.name}_{task.best[0]}": scores[task.name]["all"][task.best[0]] for task in self.tasks}
         return Verdict(*self.criterion(scores), entry, (scored, scores))
 
     def criterion(self, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, float, bool]:
-        """Metric, value and whether more is better: the task's own, or the mean skill where there are several.
-
-        The skill of a classification is its macro F1, that of a regression 1 - error / error of the mean label.
-        """
+        """Metric, value and whether more is better: the task's own, or the mean skill where there are several."""
         if len(self.tasks) == 1:
             metric, more = self.tasks[0].best
             return metric, scores[self.tasks[0].name]["all"][metric], more
-        skills = []
-        for task in self.tasks:
-            metric, more = task.best
-            mine, constant = (scores[task.name][k] for k in ("all", "baselines"))
-            skills.append(mine[metric] if more else 1 - mine[metric] / constant["constant"][metric])
-        known = [skill for skill in skills if math.isfinite(skill)]
-        return "mean_skill", sum(known) / len(known) if known else math.nan, True
+        skills = [skill for task in self.tasks if math.isfinite(skill := task.skill(scores[task.name]))]
+        return "mean_skill", sum(skills) / len(skills) if skills else math.nan, True
 
     def keep(self, model: Any, verdict: Verdict, best: dict[str, Any]) -> None:
         """The model, its card, and the report of the validation."""

@@ -25,7 +25,8 @@ from specshards.train.models.picture import SpectrumModel, build, load
 from specshards.train.models.sequence import SEQUENCES, SequenceModel
 from specshards.train.models.tokenizer.classifier import SpectrumClassifier, classifier, load_classifier
 from specshards.train.tasks.constant import Baselines
-from specshards.train.tasks.task import Task, task_from_dict
+from specshards.train.tasks.multitask import task_from_dict
+from specshards.train.tasks.task import Task
 
 CARD, RUN, METRICS, REPORT, PAGE = "specshards.json", "run.json", "metrics.json", "report.md", "report.html"
 _MODEL_FILES = (

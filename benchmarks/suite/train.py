@@ -121,10 +121,10 @@ def _stepper(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None]
     from transformers import ViTConfig, ViTForImageClassification
 
     from specshards.train.models.picture import SpectrumModel, build, parameter_groups
-    from specshards.train.tasks.classification import Classification
-    from specshards.train.tasks.task import masked_loss
+    from specshards.train.tasks.classification import Classify
+    from specshards.train.tasks.multitask import masked_loss
 
-    task = Classification(("STAR", "GALAXY", "QSO"))
+    task = Classify(("STAR", "GALAXY", "QSO"), "classify")
     if accelerator.device.type == "cpu":
         model = build("tiny", task.head_size, SIZE)
     else:

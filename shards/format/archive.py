@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from specshards.common.errors import JobError, shortened
+from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import is_remote
 from specshards.shards.format.manifest import NPY_HEADER_BYTES, Manifest, key, label_npy
 
@@ -176,12 +176,19 @@ def read_sidecars(
     """The table of a split of several data sets, one row a sample in the order of the tars.
 
     `key` is `<data set>/<sample key>`, the others are columns of the spectra Parquet.
+
+    Raises:
+        UsageError: the spectra of a shard had no such column.
     """
     tables = []
     for index, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
         wanted = None if columns is None else list(dict.fromkeys(["key", *columns]))
         for record in manifest.split(split):
-            table = pq.read_table(record.sidecar(folder), columns=wanted)
+            path = record.sidecar(folder)
+            missing = set(wanted or ()) - set(pq.read_schema(path).names)
+            if missing:
+                raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}; the spectra had none")
+            table = pq.read_table(path, columns=wanted)
             keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
             tables.append(table.set_column(table.column_names.index("key"), "key", keys))
     return pa.concat_tables(tables, promote_options="default")

@@ -27,7 +27,8 @@ from specshards.train.evaluation import classical
 from specshards.train.evaluation.classical import Classical, fit_classical, normalise
 from specshards.train.evaluation.predictions import FILE, IDENTITY, Answers
 from specshards.train.tasks.metrics import regression
-from specshards.train.tasks.task import Task, make_tasks
+from specshards.train.tasks.multitask import make_tasks
+from specshards.train.tasks.task import Task
 from tests.conftest import make_spectrum
 
 HERE = Engine(workers=0)

@@ -1,4 +1,4 @@
-"""What `judge` makes of a model's answers: scores by group, with intervals; baselines learnt from train alone."""
+"""What `measure` makes of a model's predictions: scores by group, with intervals; baselines learnt from train."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sklearn.metrics import recall_score
 
 from specshards.common.json import finite
 from specshards.shards.format.manifest import LabelStats
-from specshards.train.evaluation.measure import SN_BINS, headline, judge
+from specshards.train.evaluation.measure import SN_BINS, measure
 from specshards.train.evaluation.score import Scored
-from specshards.train.tasks.classification import Classification
+from specshards.train.tasks.classification import Classify
 from specshards.train.tasks.constant import Baselines
-from specshards.train.tasks.regression import Regression
+from specshards.train.tasks.regression import Redshift, Regression, regression
 
 CLASSES = ("STAR", "GALAXY", "QSO")
 
@@ -32,7 +32,7 @@ def sidecar() -> pa.Table:
 
 
 def test_baselines_are_the_majority_over_all_and_by_survey() -> None:
-    task = Classification(CLASSES)
+    task = Classify(CLASSES, "classify")
     baselines = Baselines.learn(task, sidecar())
     assert baselines.counts == {
         "all": 7, "survey a": 4, "survey b": 3, "class STAR": 3, "class GALAXY": 2, "class QSO": 2,
@@ -43,13 +43,13 @@ def test_baselines_are_the_majority_over_all_and_by_survey() -> None:
 
 
 def test_a_model_that_only_knows_surveys_equals_the_survey_baseline() -> None:
-    task = Classification(CLASSES)
+    task = Classify(CLASSES, "classify")
     baselines = Baselines.learn(task, sidecar())
     surveys = np.array(["a", "a", "b", "b", "b"], dtype=object)
     true = np.array([0.0, 1.0, 2.0, np.nan, 2.0])
     point = baselines.predict(list(surveys))["survey_only"]
     labels = {"class": true, "sn_median": np.array([1.0, 3.0, 30.0, 3.0, np.nan])}
-    scores = judge(task, Scored({"point": point}, labels, surveys, 0.0), baselines)
+    scores = measure(task, Scored({"point": point}, labels, surveys, 0.0), baselines)
     assert scores["objects"] == 5 and scores["labelled"] == 4
     assert scores["all"]["accuracy"] == scores["baselines"]["survey_only"]["accuracy"] == 0.75
     assert scores["baselines"]["constant"]["accuracy"] == 0.25
@@ -66,20 +66,20 @@ def labels_of(n: int, seed: int = 0) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def classified(n: int, seed: int = 0) -> tuple[Classification, Scored, Baselines]:
+def classified(n: int, seed: int = 0) -> tuple[Classify, Scored, Baselines]:
     labels = labels_of(n, seed)
     logits = np.random.default_rng(seed + 1).normal(size=(n, 3)) + 2 * np.eye(3)[labels["class"].astype(int)]
-    task = Classification(CLASSES)
+    task = Classify(CLASSES, "classify")
     surveys = np.array(["lamost", "sdss"], dtype=object)[np.arange(n) % 2]
     return task, Scored(task.decode(torch.from_numpy(logits)), labels, surveys, 0.5), Baselines(0.0, {"sdss": 1.0})
 
 
 def regressed(n: int, name: str = "redshift", head: str = "gaussian") -> tuple[Regression, Scored, Baselines]:
     labels = labels_of(n)
-    label = "z" if name == "redshift" else name
-    known = labels[label]
+    kind = Redshift if name == "redshift" else regression(name)
+    label, known = kind.label, labels[kind.label]
     label_stats = LabelStats(n, float(known.mean()), float(known.std()), float(known.min()), float(known.max()))
-    task = Regression.fit(name, label_stats, head, 64)
+    task = kind.scaled_by(label_stats, name, head, 64)
     known = labels[label] = np.where(np.arange(n) % 10 == 3, np.nan, known)
     axis = task.scaled(torch.from_numpy(np.nan_to_num(known, nan=1.0)))
     noisy = axis + 0.2 * torch.from_numpy(np.random.default_rng(5).normal(size=n))
@@ -92,8 +92,8 @@ def regressed(n: int, name: str = "redshift", head: str = "gaussian") -> tuple[R
 def test_judging_classes_gives_intervals_reliability_and_recall_by_sn() -> None:
     task, scored, baselines = classified(900)
     forest = np.where(np.arange(900) < 500, scored.labels["class"], np.nan)
-    scores = judge(task, scored, baselines, extra={"random_forest": forest})
-    for name in headline(task):
+    scores = measure(task, scored, baselines, extra={"random_forest": forest})
+    for name in task.headline:
         low, high = scores["intervals"][name]
         assert low < scores["all"][name] < high and high - low < 0.1
     assert sum(b["count"] for b in scores["reliability"]) == 900
@@ -113,9 +113,9 @@ def test_judging_classes_gives_intervals_reliability_and_recall_by_sn() -> None:
 @pytest.mark.parametrize(("name", "head"), [("redshift", "gaussian"), ("redshift", "mse"), ("teff", "gaussian")])
 def test_judging_numbers_gives_intervals_residuals_and_pit(name: str, head: str) -> None:
     task, scored, baselines = regressed(1000, name, head)
-    scores = judge(task, scored, baselines)
+    scores = measure(task, scored, baselines)
     assert scores["labelled"] == 900 == scores["all"]["count"]
-    assert set(scores["intervals"]) == set(headline(task)) and "rmse" in headline(task)
+    assert set(scores["intervals"]) == set(task.headline) and "rmse" in task.headline
     for metric, (low, high) in scores["intervals"].items():
         assert low <= scores["all"][metric] <= high, metric
     assert ("pit" in scores) == (head != "mse")
@@ -139,7 +139,7 @@ def test_repeated_visits_widen_the_interval() -> None:
     apart = {**labels, "ra": np.linspace(0, 359, 2000), "dec": np.zeros(2000)}
 
     def width(which: Scored) -> float:
-        low, high = judge(task, which, baselines)["intervals"]["accuracy"]
+        low, high = measure(task, which, baselines)["intervals"]["accuracy"]
         return high - low
 
     assert width(visits) == pytest.approx(width(scored), rel=0.25)
@@ -153,6 +153,6 @@ def test_repeated_visits_widen_the_interval() -> None:
 def test_judging_nobody_is_all_nan() -> None:
     for task, scored, baselines in (classified(12), regressed(12)):
         labels = {**scored.labels, task.label: np.full(12, np.nan)}
-        scores = judge(task, replace(scored, labels=labels, loss=float("nan")), baselines)
+        scores = measure(task, replace(scored, labels=labels, loss=float("nan")), baselines)
         assert scores["labelled"] == 0 and scores["by_sn"] == {} and not scores.get("class_by_sn")
-        assert finite(scores)["intervals"] == {name: [None, None] for name in headline(task)}
+        assert finite(scores)["intervals"] == {name: [None, None] for name in task.headline}

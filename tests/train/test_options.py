@@ -30,8 +30,8 @@ from specshards.train.fit import fit
 from specshards.train.meter import forward_flops
 from specshards.train.models.picture import SpectrumModel, build
 from specshards.train.run import open_model
-from specshards.train.tasks.classification import Classification
-from specshards.train.tasks.regression import Regression
+from specshards.train.tasks.classification import Subclass
+from specshards.train.tasks.regression import regression
 from specshards.train.use.predict import Predictor
 from tests.oracles import commands
 
@@ -221,7 +221,7 @@ def test_the_arithmetic_of_a_vit_b_16_is_counted() -> None:
 def test_conformal_intervals_hold_what_they_say(head: str) -> None:
     """Errors twice as large as the model believes: calibration must find out, on objects of the same kind."""
     rng = np.random.default_rng(0)
-    task = Regression("teff", "teff", "identity", 3000, 9000, 6000, 1000, head)
+    task = regression("teff")("teff", 3000, 9000, 6000, 1000, head)
 
     def draw(n: int) -> Scored:
         width = rng.uniform(50, 300, n)
@@ -242,7 +242,7 @@ def test_conformal_intervals_hold_what_they_say(head: str) -> None:
 
 def test_conformal_sets_hold_the_true_class() -> None:
     rng = np.random.default_rng(1)
-    task = Classification(("A", "F", "G"), "subclass")
+    task = Subclass(("A", "F", "G"), "subclass")
 
     def draw(n: int) -> Scored:
         p = rng.dirichlet([0.7, 0.7, 0.7], n)
@@ -261,7 +261,7 @@ def test_conformal_sets_hold_the_true_class() -> None:
 
 
 def test_few_objects_promise_nothing() -> None:
-    task = Regression("teff", "teff", "identity", 3000, 9000, 6000, 1000, "mse")
+    task = regression("teff")("teff", 3000, 9000, 6000, 1000, "mse")
     nan = np.full(5, np.nan)
     scored = Scored({"point": np.zeros(5), "teff_std": nan}, {"teff": np.arange(5.0)}, np.full(5, "m", object), 0.0)
     record = calibrate([task], {"teff": scored})["teff"]

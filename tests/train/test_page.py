@@ -17,21 +17,22 @@ from specshards.common import svg
 from specshards.common.json import finite
 from specshards.shards.format.manifest import LabelStats
 from specshards.train.config import TrainConfig
-from specshards.train.evaluation.measure import headline, judge
+from specshards.train.evaluation.measure import measure
 from specshards.train.evaluation.score import Scored
-from specshards.train.report import figures, page, plots, tables
+from specshards.train.report import figures, page, tables
 from specshards.train.run import Card
-from specshards.train.tasks.classification import Classification
+from specshards.train.tasks import plots
+from specshards.train.tasks.classification import Classification, Classify, Subclass
 from specshards.train.tasks.constant import Baselines
-from specshards.train.tasks.regression import Regression
+from specshards.train.tasks.regression import Redshift, Regression, regression
 from specshards.train.tasks.task import Task
 
 HOSTILE = ("<script>alert(1)</script>", 'A&B "x" onload=alert(1)', "$\\frac{", "url(http://evil.example/x)")
 TASKS: tuple[Task, ...] = (
-    Classification(("STAR", "GALAXY", "QSO")),
-    Classification(HOSTILE, "subclass"),
-    Regression.fit("redshift", LabelStats(100, 0.7, 0.6, 0.0, 4.0), "gaussian", 64),
-    Regression.fit("teff", LabelStats(100, 6000, 900, 3500, 9500), "histogram", 64),
+    Classify(("STAR", "GALAXY", "QSO"), "classify"),
+    Subclass(HOSTILE, "subclass"),
+    Redshift.scaled_by(LabelStats(100, 0.7, 0.6, 0.0, 4.0), "redshift", "gaussian", 64),
+    regression("teff", unit="K").scaled_by(LabelStats(100, 6000, 900, 3500, 9500), "teff", "histogram", 64),
 )
 
 
@@ -86,7 +87,7 @@ def content(answers: dict[str, dict[str, Scored]], card: Card) -> dict[str, Any]
     def scores(task: Task, scored: Scored) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         extra = {"random_forest": scored.labels[task.label] + rng.integers(0, 2, len(scored.surveys)) * 0.0}
-        return judge(task, scored, card.baselines[task.name], extra=extra)
+        return measure(task, scored, card.baselines[task.name], extra=extra)
 
     splits = {split: {t.name: scores(t, scored[t.name]) for t in TASKS} for split, scored in answers.items()}
     history = [
@@ -138,7 +139,7 @@ class Page(HTMLParser):
 def headlines(content: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
     for split, found in content["splits"].items():
         for task in TASKS:
-            for metric in headline(task):
+            for metric in task.headline:
                 yield split, task.name, found[task.name], metric
 
 
@@ -254,7 +255,7 @@ def test_without_labels_or_training_there_is_still_a_page(card: Card, answers: d
         scored = answers["test"][task.name]
         labels = {**scored.labels, task.label: np.full(300, np.nan)}
         nothing = Scored(scored.columns, labels, scored.surveys, float("nan"))
-        scores[task.name] = judge(task, nothing, baselines_of(task))
+        scores[task.name] = measure(task, nothing, baselines_of(task))
     content = finite({"mock": False, "data": list(card.data), "training": None, "splits": {"test": scores}})
     text = page.page(content, card, {})
     assert "300 objects, 0 with a teff." in text and not re.search(r"\bnan\b", text, re.IGNORECASE)
@@ -274,7 +275,7 @@ def test_the_density_counts_every_object_in_its_place() -> None:
     rng = np.random.default_rng(0)
     true = rng.uniform(0, 1, 5000)
     with svg.style():
-        figure = plots.against(true, true**2, np.full(5000, np.nan), TASKS[2])
+        figure = plots.against(true, true**2, np.full(5000, np.nan), "z", "")
     image = figure.axes[0].get_images()[0]
     pixels = np.asarray(image.get_array())
     low, high, _, _ = image.get_extent()

@@ -17,22 +17,23 @@ from specshards.common.spectrum import LABELS
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
 from specshards.train.config import HEADS, TrainConfig, preset
-from specshards.train.tasks.classification import Classification, spectral_type, types_present
+from specshards.train.tasks.classification import Classification, Classify, Subclass, spectral_type
 from specshards.train.tasks.heads import GaussianHead, HistogramHead, PointHead
-from specshards.train.tasks.regression import Regression
-from specshards.train.tasks.task import Task, make_tasks, masked_loss, split_logits, task_from_dict
+from specshards.train.tasks.multitask import make_tasks, masked_loss, split_logits, task_from_dict
+from specshards.train.tasks.regression import Redshift, Regression, regression
+from specshards.train.tasks.task import Task
 
 STATS = LabelStats(count=1000, mean=0.4, std=0.6, min=-0.002, max=4.5)
 
 
 def redshift(head: str = "histogram") -> Regression:
-    return Regression.fit("redshift", STATS, head, 128)
+    return Redshift.scaled_by(STATS, "redshift", head)
 
 
 TASKS: list[Task] = [
-    Classification(("STAR", "GALAXY", "QSO")),
-    Classification(("A", "F", "G"), "subclass", (0.2, 0.5, 0.3), "weights"),
-    Classification(("A", "F", "G"), "subclass", (0.2, 0.5, 0.3), "logits"),
+    Classify(("STAR", "GALAXY", "QSO"), "classify"),
+    Subclass(("A", "F", "G"), "subclass", (0.2, 0.5, 0.3), "weights"),
+    Subclass(("A", "F", "G"), "subclass", (0.2, 0.5, 0.3), "logits"),
     *(redshift(head) for head in HEADS[1:]),
 ]
 
@@ -122,9 +123,9 @@ def test_gaussian_and_point_heads_against_torch() -> None:
 
 
 @settings(deadline=None)
-@given(st.floats(-0.5, 9), st.sampled_from(["redshift", "teff"]))
-def test_scaling_inverts(value: float, name: str) -> None:
-    task = Regression.fit(name, STATS, "mse", 128)
+@given(st.floats(-0.5, 9), st.sampled_from([Redshift, regression("teff")]))
+def test_scaling_inverts(value: float, kind: type[Regression]) -> None:
+    task = kind.scaled_by(STATS, "a task", "mse")
     label = torch.tensor([value], dtype=torch.float64)
     assert float(task.physical(task.scaled(label))) == pytest.approx(value, abs=1e-9)
 
@@ -207,7 +208,7 @@ def test_a_spectral_type_is_the_letter_of_a_subclass(text: str, kind: str | None
 
 def test_the_types_of_the_train_split_are_learnt_and_rare_ones_left_out() -> None:
     subclasses = ["G2"] * 20 + ["A1V"] * 12 + ["F5"] * 30 + ["O9"] * 3 + ["WD"] * 11 + [None] * 5
-    assert types_present(subclasses) == {"A": 12, "F": 30, "G": 20, "WD": 11}
+    assert Subclass.present(subclasses) == {"A": 12, "F": 30, "G": 20, "WD": 11}
     task = _make(TrainConfig(task="subclass", shards=("s",)), [manifest()], subclasses)
     assert isinstance(task, Classification) and task.classes == ("A", "F", "G", "WD")
     found = task.targets(pa.table({"subclass": ["F0", "O9", None, "WD"]}))
@@ -215,7 +216,7 @@ def test_the_types_of_the_train_split_are_learnt_and_rare_ones_left_out() -> Non
 
 
 def test_adjusted_logits_undo_the_shares_of_the_classes() -> None:
-    task = Classification(("A", "F"), "subclass", (0.9, 0.1), "logits")
+    task = Subclass(("A", "F"), "subclass", (0.9, 0.1), "logits")
     # Where the truth follows the shares and the picture says nothing, equal logits are the best answer.
     logits = torch.zeros(1000, 2, requires_grad=True)
     target = (torch.arange(1000) >= 900).float()
@@ -225,7 +226,7 @@ def test_adjusted_logits_undo_the_shares_of_the_classes() -> None:
 
 
 def test_weights_let_each_class_count_alike() -> None:
-    task = Classification(("A", "F", "G"), "subclass", (0.75, 0.25, 0.0), "weights")
+    task = Subclass(("A", "F", "G"), "subclass", (0.75, 0.25, 0.0), "weights")
     losses = task.sample_loss(torch.zeros(4, 3), torch.tensor([0.0, 0.0, 0.0, 1.0]))
     assert float(losses[:3].sum()) == pytest.approx(float(losses[3])) and float(losses.mean()) == pytest.approx(
         math.log(3)

@@ -35,7 +35,6 @@ from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.stack import log_bins, resample
 from specshards.train.evaluation import predictions
 from specshards.train.tasks.metrics import FloatArray
-from specshards.train.tasks.regression import Regression
 from specshards.train.tasks.task import Task
 
 Features = npt.NDArray[np.float32]
@@ -159,10 +158,7 @@ class _Fitted:
     scale: Features
 
     def predict(self, task: Task, features: Features) -> FloatArray:
-        answers = np.asarray(self.estimator.predict(features / self.scale), np.float64)
-        if isinstance(task, Regression):
-            answers = task.physical(torch.from_numpy(answers)).numpy()
-        return answers
+        return task.from_estimator(np.asarray(self.estimator.predict(features / self.scale), np.float64))
 
 
 def fit_classical(
@@ -310,9 +306,7 @@ def _fit_one(
     """Fit every entry of a grid, keep the best on validation, and write down what was tried."""
     began = time.perf_counter()
     known = np.flatnonzero(np.isfinite(target))[: MOST_FOR_SVM if name == "svm" else None]
-    x, y = features[known], target[known]
-    if isinstance(task, Regression):
-        y = task.scaled(torch.from_numpy(y)).numpy()
+    x, y = features[known], task.to_estimator(target[known])
     metric, more = task.best
     tried: list[dict[str, Any]] = []
     models: list[_Fitted] = []
@@ -339,14 +333,14 @@ def _measure(
         return None
     features, targets = val
     known = np.isfinite(targets[task.name])
-    labels = {"class": np.full(known.sum(), np.nan), task.label: targets[task.name][known]}
+    labels = {"class": np.full(known.sum(), np.nan), task.target: targets[task.name][known]}
     value = task.measure({"point": model.predict(task, features[known])}, labels)[metric] if known.any() else np.nan
     return float(value) if np.isfinite(value) else None
 
 
 def _estimator(name: str, task: Task, y: FloatArray, options: Mapping[str, Any], seed: int, threads: int) -> Any:
     """An estimator of scikit-learn, not fitted yet."""
-    numbers = isinstance(task, Regression)
+    numbers = task.estimator == "regressor"
     if not numbers and len(np.unique(y)) < 2:
         return DummyClassifier(strategy="most_frequent")
     if name == "knn":

@@ -18,12 +18,13 @@ from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.train.evaluation import predictions
-from specshards.train.evaluation.measure import judge
-from specshards.train.evaluation.score import add_labels, make_accelerator, score
+from specshards.train.evaluation.measure import measure
+from specshards.train.evaluation.score import make_accelerator, score
 from specshards.train.report import figures, tables
 from specshards.train.report import page as html
 from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record, open_any
 from specshards.train.tasks.metrics import FloatArray
+from specshards.train.tasks.multitask import add_targets
 
 
 def evaluate(
@@ -71,11 +72,11 @@ def evaluate(
             backend=backend, view=card.config.view,
         ) as loader:  # fmt: skip
             check_pictures(card, loader.manifests[0].config.image, folders)
-            add_labels(card.tasks, loader)
+            add_targets(card.tasks, loader)
             scored = score(network, card.tasks, loader, accelerator)
             beside = _fitted_baselines(run, split, loader)
         scores[split] = {
-            task.name: judge(
+            task.name: measure(
                 task,
                 scored[task.name],
                 card.baselines[task.name],

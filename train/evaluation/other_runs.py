@@ -12,10 +12,10 @@ from specshards.common.errors import UsageError
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.train.evaluation import predictions
-from specshards.train.evaluation.score import add_labels, make_accelerator, score
+from specshards.train.evaluation.score import make_accelerator, score
 from specshards.train.run import Card, open_any
-from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.metrics import FloatArray
+from specshards.train.tasks.multitask import add_targets
 from specshards.train.tasks.task import Task
 
 
@@ -47,7 +47,7 @@ def add_runs(
         network = accelerator.prepare(model.to(accelerator.device))
         for split in filled:
             with _loader(theirs, split, threads, str(accelerator.device)) as loader:
-                add_labels(theirs.tasks, loader)
+                add_targets(theirs.tasks, loader)
                 scored = score(network, theirs.tasks, loader, accelerator)
                 order = predictions.places(
                     loader.sidecar(list(predictions.IDENTITY)), tables[split], split, Path(theirs.data[0]["folder"])
@@ -68,9 +68,8 @@ def _common(card: Card, theirs: Card, other: Path) -> list[Task]:
     if not common:
         raise UsageError(f"{other}: has learnt {theirs.title}, and nothing of {card.title}")
     for task in common:
-        mine, its = task, there[task.name]
-        if isinstance(mine, Classification) and isinstance(its, Classification) and mine.classes != its.classes:
-            raise UsageError(f"{other}: tells {', '.join(its.classes)} apart, not {', '.join(mine.classes)}")
+        if conflict := task.conflict(there[task.name]):
+            raise UsageError(f"{other}: {conflict}")
     return common
 
 

@@ -17,9 +17,9 @@ from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
 from specshards.common.errors import UsageError
-from specshards.common.spectrum import LABELS
 from specshards.train.tasks.metrics import FloatArray
-from specshards.train.tasks.task import Task, masked_loss, split_logits
+from specshards.train.tasks.multitask import masked_loss, split_logits
+from specshards.train.tasks.task import Task
 
 LOGS = ("tensorboard", "wandb", "none")
 #: glibc's mallopt: what it is asked to keep, and the bytes.
@@ -94,7 +94,7 @@ def score(
     """Run the model over one whole split, on all processes, each sample counted once.
 
     Args:
-        loader: of `shards.loader`, unshuffled; with the labels that `add_labels` gives it.
+        loader: of `shards.loader`, unshuffled; with the labels that `add_targets` gives it.
         check: called after every batch; may raise to stop.
 
     Returns:
@@ -109,7 +109,7 @@ def score(
             with accelerator.autocast():
                 answer = model(model_input(batch))
             for i, (task, part) in enumerate(zip(tasks, split_logits(tasks, answer), strict=True)):
-                total, count = masked_loss(task, part, batch["labels"][task.label], batch["valid"])
+                total, count = masked_loss(task, part, batch["labels"][task.target], batch["valid"])
                 sums[i] += torch.stack([total.cpu().double(), count.cpu().double()])
             logits.append(answer.float().cpu())
             names = list(batch["labels"])
@@ -129,7 +129,7 @@ def score(
     whose = surveys[np.nan_to_num(columns["survey"], nan=len(surveys) - 1).astype(int)]
     scored = {}
     for task, part, (total, count) in zip(tasks, split_logits(tasks, all_logits[kept]), sums, strict=True):
-        answers = {**task.decode(part), **task.calibration(part, columns[task.label])}
+        answers = {**task.decode(part), **task.calibration(part, columns[task.target])}
         scored[task.name] = Scored(answers, columns, whose, float(total / count) if count else float("nan"))
     return scored
 
@@ -139,10 +139,3 @@ def model_input(batch: Mapping[str, Any]) -> Any:
     if "pixel_values" in batch:
         return batch["pixel_values"]
     return {name: batch[name] for name in ("flux", "ivar", "wavelength")}
-
-
-def add_labels(tasks: Sequence[Task], loader: Any) -> None:
-    """Give a loader the labels of tasks that the shards do not hold."""
-    for task in tasks:
-        if task.label not in LABELS:
-            loader.add_label(task.label, task.targets(loader.sidecar([task.label])))

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError
 from specshards.train.config import TINY
-from specshards.train.tasks.classification import Classification
-from specshards.train.tasks.task import Task
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WAYS_OUT = "give BACKBONE=folder (a copied model) or BACKBONE=tiny (small, from scratch)"
@@ -58,17 +56,6 @@ class SpectrumModel(nn.Module):
             "do_normalize": True, "image_mean": list(self.mean), "image_std": list(self.std),
         }  # fmt: skip
         (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def output_names(tasks: Sequence[Task]) -> list[str]:
-    """A name for every output of a model: the class, with its task where there are several, or a label and number."""
-    names: list[str] = []
-    for task in tasks:
-        if isinstance(task, Classification):
-            names += [f"{task.name}: {name}" if len(tasks) > 1 else name for name in task.classes]
-        else:
-            names += [f"{task.label}_{i}" for i in range(task.head_size)]
-    return names
 
 
 def freeze(model: nn.Module) -> None:

@@ -3,6 +3,5 @@
 tables          metrics in words and tables
 page            metrics as one HTML page
 figures         which figures a run has
-plots           how each is drawn
 modelcard       the card for the model hub
 """

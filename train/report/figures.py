@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from specshards.common.errors import make_folder
 from specshards.common.files import replacing, write_text
 from specshards.common.svg import style, to_svg
 from specshards.train.evaluation.score import Scored
-from specshards.train.report import plots
-from specshards.train.report.tables import metric_name
-from specshards.train.tasks.classification import Classification
-from specshards.train.tasks.metrics import classification
+from specshards.train.tasks import plots
 from specshards.train.tasks.task import Task
+from specshards.train.tasks.text import metric_name
 
 FOLDER = "figures"
-_MOST_LINES = 6  # classes in one plot of S/N: the most numerous ones
 
 
 def draw(run: Path, task: Task, scored: Scored, split: str, mock: bool) -> None:
@@ -29,14 +25,10 @@ def draw(run: Path, task: Task, scored: Scored, split: str, mock: bool) -> None:
     It is the confusion matrix or predicted against true. The page draws all else from `metrics.json`; predictions one
     by one are nowhere else.
     """
-    known = np.isfinite(scored.labels[task.label])
-    true, point = scored.labels[task.label][known], scored.columns["point"][known]
+    labelled = np.isfinite(scored.labels[task.target])
+    true, point = scored.labels[task.target][labelled], scored.columns["point"][labelled]
     with style():
-        if isinstance(task, Classification):
-            counts = classification(true.astype(int), point.astype(int), task.classes)["confusion"]
-            figure = plots.confusion(counts, task.classes)
-        else:
-            figure = plots.against(true, point, scored.labels["class"][known], task)
+        figure = task.draw(true, point, scored.labels["class"][labelled])
         figure.axes[0].set_title(f"{'MOCK data, ' if mock else ''}{split}, {task.name}: {len(true):,} objects")
         make_folder(run / FOLDER)
         write_text(_stored(run, split, task.name), to_svg(figure))
@@ -50,24 +42,10 @@ def stored(run: Path, split: str, task: str) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def svgs(task: Task, scores: Mapping[str, Any]) -> dict[str, str]:
-    """Drawings of one split and task from its part of `metrics.json`: name -> SVG.
-
-    `reliability`; `residuals`; `pit`; `sn`: metrics by S/N; `classes_sn`: recall by class and S/N. What has no data
-    is absent.
-    """
-    drawings: dict[str, Callable[[], Figure]] = {}
-    if any(b["count"] for b in scores.get("reliability") or []):
-        drawings["reliability"] = lambda: plots.reliability(scores["reliability"])
-    if scores.get("residuals"):
-        drawings["residuals"] = lambda: plots.residuals(scores["residuals"], task)
-    if scores.get("pit"):
-        drawings["pit"] = lambda: plots.pit(scores["pit"])
-    if scores["by_sn"]:
-        drawings["sn"] = lambda: _by_sn(task, scores["by_sn"])
-    if scores.get("class_by_sn"):
-        drawings["classes_sn"] = lambda: _classes_by_sn(scores)
-    return _drawn(drawings)
+def svgs(task: Task, scores: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Drawings of one split and task from its part of `metrics.json`: name -> SVG and caption."""
+    with style():
+        return {name: (to_svg(drawing.draw()), drawing.caption) for name, drawing in task.figures(scores).items()}
 
 
 def history(entries: Sequence[Mapping[str, Any]], best: int | None) -> str | None:
@@ -80,51 +58,17 @@ def history(entries: Sequence[Mapping[str, Any]], best: int | None) -> str | Non
     if not panels:
         return None
     epochs = [entry["epoch"] for entry in entries]
-    return _drawn({"": lambda: plots.history(epochs, {_title(k): v for k, v in panels.items()}, best)})[""]
+    with style():
+        return to_svg(plots.history(epochs, {_title(name): values for name, values in panels.items()}, best))
 
 
 def _title(name: str) -> str:
     if name.startswith("loss_"):
         return f"{name.removeprefix('loss_')}: loss"
     task, _, metric = name.partition("_")
-    known = metric_name(metric)
-    return f"{task}: {known}" if metric and known != metric.replace("_", " ") else metric_name(name)
-
-
-def _drawn(drawings: Mapping[str, Callable[[], Figure]]) -> dict[str, str]:
-    with style():
-        return {name: to_svg(make()) for name, make in drawings.items()}
+    words = metric_name(metric)
+    return f"{task}: {words}" if metric and words != metric.replace("_", " ") else metric_name(name)
 
 
 def _stored(run: Path, split: str, task: str) -> Path:
     return run / FOLDER / f"{split}_{task}.svg"
-
-
-def _by_sn(task: Task, by_sn: Mapping[str, Any]) -> Figure:
-    counts = [values["count"] for values in by_sn.values()]
-
-    def line(metric: str) -> plots.Line:
-        return metric_name(metric), [values.get(metric) for values in by_sn.values()], counts
-
-    if isinstance(task, Classification):
-        panels = {"share: accuracy, macro F1": [line("accuracy"), line("macro_f1")]}
-    else:
-        unit = f" ({task.unit})" if task.unit else ""
-        panels = {"share: R2": [line("r2")], f"MAE{unit}": [line("mae")]}
-        if task.name == "redshift":
-            panels |= {"mean |dz|": [line("mean_abs_dz")], "share: non-catastrophic": [line("non_catastrophic")]}
-    return plots.curves(list(by_sn), counts, panels)
-
-
-def _classes_by_sn(scores: Mapping[str, Any]) -> Figure:
-    bins = scores["by_sn"]
-    by_class = scores["class_by_sn"]
-    totals = {kind: sum(v["count"] for v in found.values()) for kind, found in by_class.items()}
-    shown = sorted(totals, key=lambda kind: -totals[kind])[:_MOST_LINES]
-    lines = [
-        (kind, [by_class[kind].get(b, {}).get("recall") for b in bins],
-         [by_class[kind].get(b, {}).get("count", 0) for b in bins])
-        for kind in by_class if kind in shown
-    ]  # fmt: skip
-    counts = [values["count"] for values in bins.values()]
-    return plots.curves(list(bins), counts, {"share: recall of each class": lines})

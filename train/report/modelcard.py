@@ -12,11 +12,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig
-from specshards.train.report.tables import Rows, counted, labelled, metric_name, number, tables
+from specshards.train.report.tables import counted, labelled, tables
 from specshards.train.run import METRICS, Card, open_model
-from specshards.train.tasks.classification import Classification
-from specshards.train.tasks.regression import Regression
-from specshards.train.tasks.task import Task
+from specshards.train.tasks.text import Rows, metric_name, number
 
 #: Metrics whose names on the hub differ from ours.
 _HUB_NAMES = {"macro_f1": "f1", "r2": "r_squared"}
@@ -102,7 +100,7 @@ def _results(card: Card, content: Mapping[str, Any], split: str) -> Iterator[Eva
                 continue
             baselines = {b: v[metric] for b, v in scores["baselines"].items() if v.get(metric) is not None}
             yield EvalResult(
-                task_type="image-classification" if isinstance(task, Classification) else "image-regression",
+                task_type=task.hub_type,
                 task_name=task.name, dataset_type="specshards", dataset_name=name, dataset_config=task.name,
                 dataset_split=split, dataset_revision=" ".join(record["fingerprint"][:12] for record in data),
                 dataset_args={"objects": scores["objects"], "labelled": scores["labelled"]},
@@ -134,7 +132,7 @@ def _learnt(card: Card) -> str:
     outputs, first = [["outputs", "task", "they are"]], 0
     for task in card.tasks:
         last = first + task.head_size - 1
-        outputs.append([f"{first} to {last}" if last > first else f"{first}", task.name, _meaning(task)])
+        outputs.append([f"{first} to {last}" if last > first else f"{first}", task.name, task.meaning()])
         first = last + 1
     epoch = (card.best or {}).get("epoch")
     return (
@@ -142,19 +140,6 @@ def _learnt(card: Card) -> str:
         f"Weights `{card.model[:12]}`, best epoch {epoch} on validation.\n\n{_table(outputs)}\n\n"
         f"The picture: {_plain(image)}."
     )
-
-
-def _meaning(task: Task) -> str:
-    if isinstance(task, Classification):
-        return f"logits of {', '.join(task.classes)}"
-    assert isinstance(task, Regression)
-    what = {
-        "histogram": f"logits of a histogram of {task.bins} bins", "gaussian": "mean and log variance",
-        "mse": "a value",
-    }[task.head]  # fmt: skip
-    of = f"ln(1 + {task.label})" if task.transform == "log1p" else task.label
-    unit = f" {task.unit}" if task.unit else ""
-    return f"{what} of ({of} - {task.centre:.6g}) / {task.scale:.6g}{unit}"
 
 
 def _worth(run: Path, card: Card, content: Mapping[str, Any], split: str) -> Iterator[str]:
@@ -211,12 +196,7 @@ def _limits(card: Card, content: Mapping[str, Any]) -> str:
     ]
     for task in card.tasks:
         scores = next((s[task.name] for s in content["splits"].values() if s.get(task.name)), None)
-        if isinstance(task, Classification):
-            lines.append(f"{task.name}: {', '.join(task.classes)} and nothing else; all that it sees becomes one.")
-        elif isinstance(task, Regression):
-            unit = f" {task.unit}" if task.unit else ""
-            beyond = "; what lies beyond is put at the ends" if task.head == "histogram" else ""
-            lines.append(f"{task.name}: train objects from {task.low:.4g} to {task.high:.4g}{unit}{beyond}.")
+        lines.append(task.limits())
         if scores is not None:
             bins = ", ".join(f"{name}: {number(v['count'])}" for name, v in scores["by_sn"].items())
             lines.append(f"{task.name}: objects that were scored, by median S/N per pixel: {bins or 'S/N unknown'}.")

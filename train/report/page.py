@@ -14,29 +14,14 @@ from specshards.common.files import write_text
 from specshards.common.html import document, figure, pairs, table
 from specshards.train.report import figures, tables
 from specshards.train.run import PAGE, Card
-from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.task import Task
+from specshards.train.tasks.text import metric_name, number
 
 _MOCK = "A simulator made these spectra; the numbers say nothing of real ones."
-_CAPTIONS = {
-    "confusion": "Rows are true classes, columns predicted ones; each cell gives the share of its row in percent. "
-                 "Good: all on the diagonal.",
-    "against": "Each object's prediction against its true value, coloured by its class; where there are many, a "
-               "stronger colour means more of them, logarithmically. Good: all on the diagonal line.",
-    "sn": "Metrics by median S/N per pixel, with the number of objects in each bin; hollow points rest on fewer than "
-          "20. Good: little is lost towards low S/N.",
-    "classes_sn": "Share of each true class that is recognised, by S/N, of the six most numerous classes; hollow "
-                  "points rest on fewer than 20 objects. Good: high everywhere, and no class far below the others.",
-    "reliability": "How often the likeliest class is right, by how sure the model is of it (bars: one standard "
-                   "error); below, how many objects are how sure. Good: on the diagonal; below it the model is too "
-                   "sure of itself.",
-    "residuals": "Errors by true value, about equally many objects a box: median, quartiles, and whiskers to the 5th "
-                 "and 95th percentile. Good: narrow boxes around zero without a trend.",
-    "pit": "Where the truth falls in the predicted distribution; chance alone keeps a right one between the dashes. "
-           "Good: even. A hump means too wide distributions, a bowl too narrow ones, a slope a bias.",
-    "history": "Validation after every epoch; the dotted line is the epoch that was kept. Good: losses that fall and "
-               "level off; a rising one has learnt its train split by heart.",
-}  # fmt: skip
+_HISTORY = (
+    "Validation after every epoch; the dotted line is the epoch that was kept. Good: losses that fall and level off; "
+    "a rising one has learnt its train split by heart."
+)
 
 
 def write(run: Path, content: Mapping[str, Any], card: Card) -> None:
@@ -69,21 +54,26 @@ def page(content: Mapping[str, Any], card: Card, drawings: Mapping[tuple[str, st
     return document(title, lead, sections, mock=_MOCK if content["mock"] else "")
 
 
-def _drawings(task: Task, scores: Mapping[str, Any], predictions: str | None) -> dict[str, str]:
-    name = "confusion" if isinstance(task, Classification) else "against"
-    return ({} if predictions is None else {name: predictions}) | figures.svgs(task, scores)
+def _drawings(task: Task, scores: Mapping[str, Any], predictions: str | None) -> dict[str, tuple[str, str]]:
+    name, caption = task.overview
+    return ({} if predictions is None else {name: (predictions, caption)}) | figures.svgs(task, scores)
 
 
 def _section(
-    prefix: str, split: str, task: Task, scores: Mapping[str, Any], drawings: Mapping[str, str], mock: bool
+    prefix: str,
+    split: str,
+    task: Task,
+    scores: Mapping[str, Any],
+    drawings: Mapping[str, tuple[str, str]],
+    mock: bool,
 ) -> str:
     head, *rest = tables.tables(scores, task)
     about = f"{split}, {task.name}"
     parts = [f"<p>{escape(tables.counted(scores, task))}</p>", table(head, f"{about}: model and baselines")]
     parts.append('<div class="figures">')
     parts += [
-        figure(f"{prefix}{i}", svg, f"{about}: {name.replace('_', ' by ')}", _CAPTIONS[name], mock)
-        for i, (name, svg) in enumerate(drawings.items())
+        figure(f"{prefix}{i}", svg, f"{about}: {name.replace('_', ' by ')}", caption, mock)
+        for i, (name, (svg, caption)) in enumerate(drawings.items())
     ]
     parts.append('</div><div class="tables">')
     parts += [table(rows, f"{about}: {rows[0][0]}", rows[0][0]) for rows in rest]
@@ -91,7 +81,7 @@ def _section(
 
 
 def _best(best: Mapping[str, Any]) -> str:
-    return f"{best.get('epoch')}: {tables.metric_name(str(best.get('metric')))} {tables.number(best.get('value'))}"
+    return f"{best.get('epoch')}: {metric_name(str(best.get('metric')))} {number(best.get('value'))}"
 
 
 def _training(content: Mapping[str, Any], card: Card) -> str:
@@ -99,12 +89,12 @@ def _training(content: Mapping[str, Any], card: Card) -> str:
     best = card.best or {}
     rows = [("best epoch", escape(_best(best)))]
     rows += [
-        (name.replace("_", " "), escape(value if isinstance(value, str) else tables.number(value)))
+        (name.replace("_", " "), escape(value if isinstance(value, str) else number(value)))
         for name, value in training.items() if isinstance(value, str | int | float)
     ]  # fmt: skip
     lines = "".join(f"<li>{escape(line)}</li>" for line in tables.labelled(card))
     svg = figures.history(training.get("history") or [], best.get("epoch"))
-    drawing = "" if svg is None else figure("h", svg, "validation by epoch", _CAPTIONS["history"], content["mock"])
+    drawing = "" if svg is None else figure("h", svg, "validation by epoch", _HISTORY, content["mock"])
     levels = tables.calibration(card)
     coverage = table(levels, levels[0][0], levels[0][0]) if levels else ""
     return f"{drawing}{pairs(rows)}<h3>Learnt from</h3><ul>{lines}</ul>{coverage}"

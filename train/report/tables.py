@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from specshards.common.text import aligned
 from specshards.train.run import PAGE, Card
-from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.task import Task
+from specshards.train.tasks.text import Rows, metric_name, number
 
-_CLASSIFICATION = {"count": "objects", "accuracy": "accuracy", "macro_f1": "macro F1"}
-_DZ = {
-    "count": "objects", "mean_abs_dz": "mean |dz|", "nmad": "NMAD", "outliers": "|dz|>0.15",
-    "non_catastrophic": "non-catastrophic",
-}  # fmt: skip
-_REDSHIFT = {**_DZ, "r2": "R2", "mae": "MAE", "rmse": "RMSE"}
-_REGRESSION = {"count": "objects", "r2": "R2", "mae": "MAE", "rmse": "RMSE", "bias": "bias"}
-_PROBABILISTIC = {"nll": "NLL", "ece": "ECE", "brier": "Brier"}
-_DISTRIBUTION = {"crps": "CRPS", "coverage68": "in the 68% interval"}
 _GROUPS = {"by_survey": "By survey", "by_class": "By class", "by_sn": "By median S/N per pixel"}
-
-Rows = list[list[str]]
 
 
 def short(content: Mapping[str, Any], card: Card) -> str:
     """What training and evaluation print: of every split and task the model, the baselines and the surveys."""
     lines = ["MOCK data: these numbers say nothing of real spectra"] if content["mock"] else []
     for split, task, scores in parts(content, card):
-        columns = _DZ if task.name == "redshift" else _columns(task)
+        columns = _names(task.brief or task.reported)
         model, *others = _versus(scores, task, columns, beside=False)
         rows = [[f"{split} {task.name}", *columns.values()], model]
         rows += [["  95% interval", *(_interval(scores, name, " to ") for name in columns)], *others]
-        rows += [[name, *_cells(values, columns)] for name, values in scores["by_survey"].items()]
-        if task.name == "redshift":
-            rows += [[name, *_cells(values, columns)] for name, values in scores["by_class"].items()]
+        for group in task.brief_groups:
+            rows += [[name, *_cells(values, columns)] for name, values in scores[group].items()]
         lines.append("\n".join(aligned(rows)))
-        if isinstance(task, Classification):
-            found = [(name, v) for name, v in scores["all"]["per_class"].items() if v["count"]]
-            recall = ", ".join(f"{name} {number(v['recall'])} ({v['count']:,})" for name, v in found)
-            lines += textwrap.wrap(f"recall: {recall or '-'}", 110, subsequent_indent="  ")
+        if summary := task.summary(scores):
+            lines.append(summary)
         if not scores["labelled"]:
             lines.append(f"no object of the {split} split has a {task.label}: nothing could be measured")
     return "\n".join(lines)
@@ -117,23 +101,14 @@ def at_a_glance(content: Mapping[str, Any], card: Card) -> Rows:
 
 def tables(scores: Mapping[str, Any], task: Task) -> list[Rows]:
     """All tables of a split and task; the first cell of each is its title, the rest of its first row the columns."""
-    further = _PROBABILISTIC if isinstance(task, Classification) else _DISTRIBUTION
-    columns = _columns(task) | {k: v for k, v in further.items() if scores["all"].get(k) is not None}
-    heads = {"": columns}
-    if task.name == "redshift":
-        heads = {"": _DZ, "In z itself": {k: v for k, v in columns.items() if k == "count" or k not in _DZ}}
-    found = [[[title, *head.values()], *_versus(scores, task, head, beside=True)] for title, head in heads.items()]
-    if isinstance(task, Classification):
-        found.append(_per_class(scores))
-        if len(task.classes) <= 6:
-            found.append(_confusion(scores, task))
-    for group, title in _GROUPS.items():
-        if scores[group] and not (group == "by_class" and task.name == "classify"):
-            rows = [[name, *_cells(values, columns)] for name, values in scores[group].items()]
-            found.append([[title, *columns.values()], *rows])
-    if scores.get("class_by_sn"):
-        found.append(_class_by_sn(scores))
-    return found
+    columns = _names([*task.reported, *(k for k in task.further if scores["all"].get(k) is not None)])
+    heads = [(title, _names(metrics)) for title, metrics in task.heads(list(columns)).items()]
+    groups = [
+        [[_GROUPS[group], *columns.values()], *([name, *_cells(v, columns)] for name, v in scores[group].items())]
+        for group in task.groups if scores[group]
+    ]  # fmt: skip
+    first = [[[title, *head.values()], *_versus(scores, task, head, beside=True)] for title, head in heads]
+    return [*first, *task.tables(scores, groups)]
 
 
 def baseline(name: str) -> str:
@@ -142,28 +117,9 @@ def baseline(name: str) -> str:
     return known.get(name, name.replace("_", " "))
 
 
-def metric_name(metric: str) -> str:
-    """A metric as the tables call it."""
-    names = _CLASSIFICATION | _REDSHIFT | _REGRESSION | _PROBABILISTIC | _DISTRIBUTION
-    return names.get(metric, metric.replace("_", " "))
-
-
-def number(value: float | None) -> str:
-    """A count with commas, a metric with four decimals or fewer where it is large, `-` for an undefined one."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, int):
-        return f"{value:,}"
-    size = abs(value)
-    if size >= 1e6 or 0 < size < 0.001:
-        return f"{value:.3g}"
-    return f"{value:,.1f}" if size >= 100 else f"{value:.2f}" if size >= 10 else f"{value:.4f}"
-
-
 def _versus(scores: Mapping[str, Any], task: Task, columns: Mapping[str, str], *, beside: bool) -> Rows:
     """The model, with intervals `beside` its numbers, and the baselines."""
-    constant = "majority class" if isinstance(task, Classification) else "mean label"
-    names = {"constant": constant, "survey_only": f"{constant} of the survey"}
+    names = {"constant": task.constant_name, "survey_only": f"{task.constant_name} of the survey"}
     return [
         ["model", *(_with_interval(scores, k) for k in columns)] if beside else
         ["model", *_cells(scores["all"], columns)],
@@ -182,33 +138,8 @@ def _interval(scores: Mapping[str, Any], metric: str, between: str) -> str:
     return "" if low is None or high is None else f"{number(low)}{between}{number(high)}"
 
 
-def _per_class(scores: Mapping[str, Any]) -> Rows:
-    names = ("count", "predicted", "recall", "precision", "f1")
-    rows = [[name, *(number(v[k]) for k in names)] for name, v in scores["all"]["per_class"].items()]
-    return [["Each class", "objects", "predicted", "recall", "precision", "F1"], *rows]
-
-
-def _confusion(scores: Mapping[str, Any], task: Classification) -> Rows:
-    rows = zip(task.classes, scores["all"]["confusion"], strict=True)
-    return [
-        ["Confusion", *(f"as {name}" for name in task.classes)],
-        *([f"true {name}", *(f"{n:,}" for n in counts)] for name, counts in rows),
-    ]
-
-
-def _class_by_sn(scores: Mapping[str, Any]) -> Rows:
-    bins = list(scores["by_sn"])
-    rows: Rows = [["Recall (objects) by S/N", *bins]]
-    for kind, found in scores["class_by_sn"].items():
-        rows.append([kind, *(f"{number(found[b]['recall'])} ({found[b]['count']:,})" if b in found else "-"
-                             for b in bins)])  # fmt: skip
-    return rows
-
-
-def _columns(task: Task) -> dict[str, str]:
-    if isinstance(task, Classification):
-        return dict(_CLASSIFICATION)
-    return dict(_REDSHIFT if task.name == "redshift" else _REGRESSION)
+def _names(metrics: Sequence[str]) -> dict[str, str]:
+    return {metric: metric_name(metric) for metric in metrics}
 
 
 def _cells(values: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:

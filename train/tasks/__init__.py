@@ -1,9 +1,13 @@
 """What a model can learn.
 
-task            tasks by name, side by side in one model
-classification  classes and subclasses
-regression      redshift, temperature, gravity, metallicity
+task            what a task says of itself, and the tasks by name
+multitask       tasks side by side in one model
+classification  classes, subclasses, texts of another column
+regression      redshift, temperature, gravity, metallicity, numbers of another column
+transforms      from a number to the axis that it is learnt on
 heads           what a last layer says about one number
 metrics         how good predictions are, in NumPy
 constant        the best that can be had without a model: majority class, mean label
+text            metrics and numbers in words
+plots           figures of a report
 """

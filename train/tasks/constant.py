@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Constant answers learnt on the train split.
+    """Constant predictions learnt on the train split.
 
     Attributes:
         constant: majority class (its position) or mean label over all surveys.
@@ -36,18 +35,16 @@ class Baselines:
         """From the sidecar of the train split: columns `survey` and the task's label."""
         surveys = np.asarray(train["survey"].to_pylist(), dtype=object)
         values = task.targets(train)
-        known = np.isfinite(values)
-        surveys, values = surveys[known], values[known]
+        labelled = np.isfinite(values)
+        surveys, values = surveys[labelled], values[labelled]
         counts = {"all": len(values)}
         counts |= {f"survey {s}": int((surveys == s).sum()) for s in sorted(set(surveys))}
-        if isinstance(task, Classification):
-            counts |= {f"class {name}": int((values == i).sum()) for i, name in enumerate(task.classes)}
-        return cls(
-            _answer(task, values), {str(s): _answer(task, values[surveys == s]) for s in sorted(set(surveys))}, counts
-        )
+        counts |= task.counts(values)
+        by_survey = {str(s): task.constant(values[surveys == s]) for s in sorted(set(surveys))}
+        return cls(task.constant(values), by_survey, counts)
 
     def predict(self, surveys: Sequence[str]) -> dict[str, FloatArray]:
-        """Answers float `(N,)` of both baselines for objects of these surveys; unknown surveys get the constant."""
+        """Predictions float `(N,)` of both for objects of these surveys; an unknown survey gets the constant."""
         return {
             "constant": np.full(len(surveys), self.constant),
             "survey_only": np.array([self.by_survey.get(s, self.constant) for s in surveys], dtype=np.float64),
@@ -61,9 +58,3 @@ class Baselines:
     def from_dict(cls, content: Mapping[str, Any]) -> Baselines:
         """The inverse of `to_dict`."""
         return cls(**content)
-
-
-def _answer(task: Task, values: FloatArray) -> float:
-    if isinstance(task, Classification):
-        return float(np.bincount(values.astype(int)).argmax())
-    return float(values.mean())

@@ -1,48 +1,44 @@
-"""One number of an object: redshift, effective temperature, surface gravity or metallicity."""
+"""One number of an object: redshift, effective temperature, surface gravity, metallicity, or another column."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from specshards.common.errors import UsageError
 from specshards.shards.format.manifest import LabelStats
-from specshards.train.tasks import metrics
+from specshards.train.config import TrainConfig
+from specshards.train.tasks import metrics, plots
 from specshards.train.tasks.heads import QUANTILES, Head, make_head
 from specshards.train.tasks.metrics import FloatArray
-
-#: Task -> label, transform to the axis, unit.
-REGRESSIONS = {
-    "redshift": ("z", "log1p", ""),
-    "teff": ("teff", "identity", "K"),
-    "logg": ("logg", "identity", "dex"),
-    "feh": ("feh", "identity", "dex"),
-}
+from specshards.train.tasks.task import TASKS, Arrays, Drawing, Scores, Task, TrainSplit, numbers
+from specshards.train.tasks.text import quantity
+from specshards.train.tasks.transforms import TRANSFORMS, Identity, Transform
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Task):
     """One number, learnt on an axis that the train split sets.
 
-    The axis is `(t(label) - t(mean)) / (t'(mean) std)`: for `redshift` t is log(1+z), so that an error on the axis is
-    the error (z' - z)/(1 + z) that astronomers count whatever the redshift; for the others t is the label itself.
+    The axis is `(t(label) - t(mean)) / (t'(mean) std)`, where t is the transform.
 
     Attributes:
         low, high: range of the label in the train split; a histogram spans it, labels outside count as its ends.
         centre, scale: of the axis, in units of t.
+        transform: see `train.tasks.transforms`. default_head: what HEAD=auto is.
+        by_peak: the point is that of the likeliest peak, not the mean.
     """
 
     name: str
-    label: str
-    transform: str
     low: float
     high: float
     centre: float
@@ -50,32 +46,67 @@ class Regression:
     head: str = "histogram"
     bins: int = 128
 
+    transform: ClassVar[Transform] = Identity()
+    default_head: ClassVar[str] = "gaussian"
+    by_peak: ClassVar[bool] = False
+    best: ClassVar[tuple[str, bool]] = ("mae", False)
+    headline: ClassVar[tuple[str, ...]] = ("r2", "mae", "rmse")
+    reported: ClassVar[tuple[str, ...]] = ("count", "r2", "mae", "rmse", "bias")
+    further: ClassVar[tuple[str, ...]] = ("crps", "coverage68")
+    constant_name: ClassVar[str] = "mean label"
+    estimator: ClassVar[Literal["classifier", "regressor"]] = "regressor"
+    overview: ClassVar[tuple[str, str]] = (
+        "against",
+        "Each object's prediction against its true value, coloured by its class; where there are many, a stronger "
+        "colour means more of them, logarithmically. Good: all on the diagonal line.",
+    )
+    hub_type: ClassVar[str] = "image-regression"
+
     @classmethod
-    def fit(cls, name: str, stats: LabelStats, head: str, bins: int) -> Regression:
-        """Scale by the statistics of the train split."""
-        label, transform, _ = REGRESSIONS[name]
+    def fit(cls, name: str, config: TrainConfig, train: TrainSplit) -> Self:
+        """Scaled by the label's statistics."""
+        if cls.label == "z" and any(manifest.config.image.frame == "rest" for manifest in train.manifests):
+            raise UsageError(
+                f"{train}: spectra in the rest frame were made with the redshift that TASK={name} would learn; make "
+                "shards in the observed frame (without --frame)"
+            )
+        stats = train.statistics(cls.label)
+        if not stats.count:
+            raise UsageError(
+                f"{train}: no object of the train split has a {cls.label}, so TASK={name} cannot be learnt"
+            )
+        return cls.scaled_by(stats, name, config.head, config.bins)
+
+    @classmethod
+    def scaled_by(cls, stats: LabelStats, name: str, head: str = "auto", bins: int = 128) -> Self:
+        """With these statistics of the train split."""
         if stats.max - stats.min <= 0:
             print(
-                f"warning: every {label} of the train split is {stats.min:g}: there is nothing to learn",
+                f"warning: every {cls.label} of the train split is {stats.min:g}: there is nothing to learn",
                 file=sys.stderr,
             )
         std = stats.std if stats.std > 0 else 1.0
-        slope = 1 / (1 + stats.mean) if transform == "log1p" else 1.0
         high = stats.max if stats.max > stats.min else stats.min + std
-        centre = math.log1p(stats.mean) if transform == "log1p" else stats.mean
-        if head == "auto":
-            head = "histogram" if name == "redshift" else "gaussian"
-        return cls(name, label, transform, stats.min, high, centre, std * slope, head, bins)
+        centre, slope = cls.transform.forward(stats.mean), 1 / cls.transform.slope(stats.mean)
+        return cls(name, stats.min, high, centre, std * slope, cls.default_head if head == "auto" else head, bins)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; ValueError where the task learnt another label, or on another axis."""
+        fields = dict(content)
+        kind = fields.pop("label"), fields.pop("transform")
+        if kind != (cls.label, cls.transform.name):
+            raise ValueError(f"task {content['name']} learnt {' on the axis '.join(kind)}")
+        return cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, label and transform."""
+        return {**asdict(self), "label": self.label, "transform": self.transform.name}
 
     @cached_property
     def _head(self) -> Head:
         low, high = (float(self.scaled(torch.tensor(v, dtype=torch.float64))) for v in (self.low, self.high))
         return make_head(self.head, low, high, self.bins)
-
-    @property
-    def unit(self) -> str:
-        """Of the label; empty for none."""
-        return REGRESSIONS[self.name][2]
 
     @property
     def head_size(self) -> int:
@@ -85,77 +116,242 @@ class Regression:
     @property
     def filler(self) -> float:
         """The label at the origin of the axis."""
-        return math.expm1(self.centre) if self.transform == "log1p" else self.centre
+        return self.transform.inverse(self.centre)
 
-    @property
-    def best(self) -> tuple[str, bool]:
-        """Mean |dz| for redshift, mean absolute error for the rest.
-
-        Not NMAD: over a sample of mostly stars, a constant has a better one than any model.
-        """
-        return ("mean_abs_dz" if self.name == "redshift" else "mae"), False
+    def output_names(self, several: bool) -> list[str]:
+        """The label and a number."""
+        return [f"{self.label}_{i}" for i in range(self.head_size)]
 
     def targets(self, sidecar: pa.Table) -> FloatArray:
         """The label of a sidecar's rows, float64 `(N,)`, NaN = missing."""
-        return np.array([np.nan if v is None else v for v in sidecar[self.label].to_pylist()], np.float64)
+        return numbers(sidecar, self.label)
 
     def scaled(self, label: Tensor) -> Tensor:
-        """Label to axis. An impossible redshift (-1 and below) counts as -0.99."""
-        return (
-            (torch.log1p(label.clamp_min(-0.99)) if self.transform == "log1p" else label) - self.centre
-        ) / self.scale
+        """Label to axis."""
+        return (self.transform.forward(label) - self.centre) / self.scale
 
     def physical(self, axis: Tensor) -> Tensor:
         """Axis to label: the inverse of `scaled`."""
-        t = axis * self.scale + self.centre
-        return torch.expm1(t) if self.transform == "log1p" else t
+        return self.transform.inverse(axis * self.scale + self.centre)
 
     def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """The head's loss on the axis."""
         return self._head.loss(logits, self.scaled(target))
 
     def decode(self, logits: Tensor) -> dict[str, FloatArray]:
-        """`point`; `<label>_std`; `<label>_q16`, `_q50`, `_q84`; in the label's unit.
-
-        A line mistaken for another gives a redshift several likely values: its point is that of the likeliest peak,
-        where the mean would lie between them. The others' point is the mean.
-        """
+        """`point`; `<label>_std`; `<label>_q16`, `_q50`, `_q84`; in the label's unit."""
         logits = logits.cpu().double()
-        point = self.physical(self._head.point(logits, mode=self.name == "redshift"))
-        std = self._head.std(logits)
-        slope = self.scale * (1 + point if self.transform == "log1p" else torch.ones_like(point))
-        columns = {"point": point, f"{self.label}_std": std * slope}
+        point = self.physical(self._head.point(logits, mode=self.by_peak))
+        std = self._head.std(logits) * (self.scale * self.transform.slope(point))
+        columns = {"point": point, f"{self.label}_std": std}
         quantiles = self.physical(self._head.quantiles(logits))
         columns |= {f"{self.label}_q{round(100 * q)}": quantiles[:, i] for i, q in enumerate(QUANTILES)}
         return {name: column.numpy() for name, column in columns.items()}
 
-    def calibration(self, logits: Tensor, label: FloatArray) -> dict[str, FloatArray]:
+    def calibration(self, logits: Tensor, target: FloatArray) -> dict[str, FloatArray]:
         """How the predicted distributions fare with the truth, float64 `(N,)`, NaN where the label is missing.
 
         `pit`: the predicted probability below the truth; even between 0 and 1 where the widths are right.
-        `crps`: continuous ranked probability score, in the label's unit; for redshift in units of ln(1 + z).
+        `crps`: continuous ranked probability score, in units of t: the label's, for redshift those of ln(1 + z).
         """
-        logits, axis = logits.cpu().double(), self.scaled(torch.from_numpy(label))
+        logits, axis = logits.cpu().double(), self.scaled(torch.from_numpy(target))
         return {
             "pit": self._head.cdf(logits, axis).numpy(),
             "crps": (self._head.crps(logits, axis) * self.scale).numpy(),
         }
 
-    def measure(self, columns: Mapping[str, FloatArray], labels: Mapping[str, FloatArray]) -> dict[str, Any]:
-        """R2, MAE, bias; for redshift also mean |dz|, NMAD, outlier share and non-catastrophic share.
+    @property
+    def column(self) -> str:
+        """The label."""
+        return self.label
+
+    def values(self, point: FloatArray) -> pa.Array:
+        """Numbers in the label's unit."""
+        return pa.array(point)
+
+    def describe(self, columns: Arrays, i: int) -> str:
+        """The label, its standard deviation and its unit."""
+        point, std = (float(columns[name][i]) for name in ("point", f"{self.label}_std"))
+        return quantity(self.label, point, std, self.unit)
+
+    def nonconformity(self, columns: Arrays, truth: FloatArray) -> tuple[str, FloatArray]:
+        """The error on the axis where errors are alike, over the predicted width where there is one."""
+        has_width = bool(np.isfinite(columns[f"{self.label}_std"]).all()) and self.head != "mse"
+        kind = "error / std" if has_width else "error"
+        centre, width = self._spread(columns, kind)
+        return kind, np.abs(self.transform.forward(truth) - centre) / width
+
+    def regions(
+        self, columns: Arrays, threshold: float, kind: str, percent: str
+    ) -> dict[str, FloatArray | list[str]]:
+        """`<label>_lo68`, `<label>_hi68` and the like."""
+        centre, width = self._spread(columns, kind)
+        ends = {"lo": centre + -1 * threshold * width, "hi": centre + 1 * threshold * width}
+        return {f"{self.label}_{name}{percent}": self.transform.inverse(end) for name, end in ends.items()}
+
+    def _spread(self, columns: Arrays, kind: str) -> tuple[FloatArray, FloatArray]:
+        """Centre and width of each prediction in units of t."""
+        point = columns["point"]
+        centre = self.transform.forward(point)
+        if kind == "error":
+            return centre, np.ones_like(point)
+        std = columns[f"{self.label}_std"] / self.transform.slope(point)
+        return centre, np.maximum(std, 1e-9 * self.scale)
+
+    def measure(self, columns: Arrays, labels: Arrays) -> dict[str, Any]:
+        """R2, MAE, RMSE, bias, and those of `errors`.
 
         With a distribution also the mean CRPS, and `coverage68`: the share of truths between its 16th and 84th
         percentile.
         """
-        result = metrics.regression(labels[self.label], columns["point"], redshift=self.name == "redshift",
-                                    classes=labels["class"])  # fmt: skip
+        result = self.errors(labels[self.target], columns["point"], labels)
         if "crps" in columns:
             inside = (columns["pit"] >= QUANTILES[0]) & (columns["pit"] <= QUANTILES[-1])
-            known = np.isfinite(columns["pit"])
-            result["crps"] = float(columns["crps"].mean()) if len(known) else float("nan")
-            result["coverage68"] = float(inside[known].mean()) if known.any() else float("nan")
+            defined = np.isfinite(columns["pit"])
+            result["crps"] = float(columns["crps"].mean()) if len(defined) else float("nan")
+            result["coverage68"] = float(inside[defined].mean()) if defined.any() else float("nan")
         return result
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able content."""
-        return asdict(self)
+    def errors(self, true: FloatArray, point: FloatArray, labels: Arrays) -> dict[str, Any]:
+        """Metrics of the points."""
+        return metrics.regression(true, point, redshift=False)
+
+    def residuals(self, true: FloatArray, point: FloatArray) -> FloatArray:
+        """The errors that are drawn."""
+        return point - true
+
+    @property
+    def residuals_name(self) -> str:
+        """What they are, with their unit."""
+        return f"predicted - true {self.label}{_in(self.unit)}"
+
+    def details(self, columns: Arrays, labels: Arrays, by_sn: Scores) -> dict[str, Any]:
+        """`residuals` by true value and, where distributions are predicted, `pit`."""
+        true = labels[self.target]
+        result: dict[str, Any] = {"residuals": metrics.residual_boxes(true, self.residuals(true, columns["point"]))}
+        pit = columns.get("pit", np.zeros(0))
+        if np.isfinite(pit).any():
+            result["pit"] = metrics.pit_histogram(pit)
+        return result
+
+    def constant(self, targets: FloatArray) -> float:
+        """The mean."""
+        return float(targets.mean())
+
+    def to_estimator(self, targets: FloatArray) -> FloatArray:
+        """On the axis."""
+        return self.scaled(torch.from_numpy(targets)).numpy()
+
+    def from_estimator(self, predicted: FloatArray) -> FloatArray:
+        """In the label's unit."""
+        return self.physical(torch.from_numpy(predicted)).numpy()
+
+    def draw(self, true: FloatArray, point: FloatArray, classes: FloatArray) -> Figure:
+        """Predicted against true."""
+        return plots.against(true, point, classes, self.label, _in(self.unit))
+
+    def figures(self, scores: Scores) -> dict[str, Drawing]:
+        """`residuals`; `pit`; `sn`: metrics by S/N."""
+        boxes, pit = scores.get("residuals"), scores.get("pit")
+        drawings = {}
+        if boxes:
+            true = f"true {self.label}{_in(self.unit)}"
+            drawings["residuals"] = Drawing(
+                "Errors by true value, about equally many objects a box: median, quartiles, and whiskers to the 5th "
+                "and 95th percentile. Good: narrow boxes around zero without a trend.",
+                lambda: plots.residuals(boxes, true, self.residuals_name),
+            )
+        if pit:
+            drawings["pit"] = Drawing(
+                "Where the truth falls in the predicted distribution; chance alone keeps a right one between the "
+                "dashes. Good: even. A hump means too wide distributions, a bowl too narrow ones, a slope a bias.",
+                lambda: plots.pit(pit),
+            )
+        return {**drawings, **super().figures(scores)}
+
+    def sn_panels(self) -> dict[str, Sequence[str]]:
+        """R2 and MAE."""
+        return {"share: R2": ("r2",), f"MAE{_in(self.unit)}": ("mae",)}
+
+    def meaning(self) -> str:
+        """What the head predicts, and the axis."""
+        what = {
+            "histogram": f"logits of a histogram of {self.bins} bins", "gaussian": "mean and log variance",
+            "mse": "a value",
+        }[self.head]  # fmt: skip
+        unit = f" {self.unit}" if self.unit else ""
+        of = self.transform.formula(self.label)
+        return f"{what} of ({of} - {self.centre:.6g}) / {self.scale:.6g}{unit}"
+
+    def limits(self) -> str:
+        """The range of the train split."""
+        unit = f" {self.unit}" if self.unit else ""
+        beyond = "; what lies beyond is put at the ends" if self.head == "histogram" else ""
+        return f"{self.name}: train objects from {self.low:.4g} to {self.high:.4g}{unit}{beyond}."
+
+
+@TASKS.register("redshift")
+class Redshift(Regression):
+    """The redshift, on ln(1 + z): an error there is the (z' - z)/(1 + z) that astronomers count.
+
+    A line mistaken for another gives a redshift several likely values: the point is that of the likeliest peak, where
+    the mean would lie between them. The best epoch is not chosen by NMAD: over a sample of mostly stars, a constant
+    has a better one than any model.
+    """
+
+    label = "z"
+    transform = TRANSFORMS["log1p"]
+    default_head = "histogram"
+    by_peak = True
+    best = ("mean_abs_dz", False)
+    brief = ("count", "mean_abs_dz", "nmad", "outliers", "non_catastrophic")
+    headline = ("r2", "mae", "rmse", *brief[1:])
+    reported = (*brief, "r2", "mae", "rmse")
+    brief_groups = ("by_survey", "by_class")
+
+    @property
+    def residuals_name(self) -> str:
+        """dz in words."""
+        return "dz = (predicted - true) / (1 + true)"
+
+    def errors(self, true: FloatArray, point: FloatArray, labels: Arrays) -> dict[str, Any]:
+        """Also mean |dz|, NMAD, outlier share and non-catastrophic share."""
+        return metrics.regression(true, point, redshift=True, classes=labels["class"])
+
+    def residuals(self, true: FloatArray, point: FloatArray) -> FloatArray:
+        """dz."""
+        return super().residuals(true, point) / (1 + true)
+
+    def heads(self, metrics: Sequence[str]) -> dict[str, Sequence[str]]:
+        """Those of dz, and those of z."""
+        return {"": self.brief, "In z itself": [m for m in metrics if m == "count" or m not in self.brief]}
+
+    def sn_panels(self) -> dict[str, Sequence[str]]:
+        """Also mean |dz| and the non-catastrophic share."""
+        return super().sn_panels() | {
+            "mean |dz|": ("mean_abs_dz",), "share: non-catastrophic": ("non_catastrophic",),
+        }  # fmt: skip
+
+
+def regression(
+    label: str, *, unit: str = "", transform: str = "identity", head: str = "gaussian"
+) -> type[Regression]:
+    """A task that learns a column of numbers, whether the shards hold it or their sidecars alone.
+
+    TASKS.register("ebv")(regression("ebv", unit="mag"))
+
+    Args:
+        transform: a name in `TRANSFORMS`. head: what HEAD=auto is.
+    """
+    content = {"label": label, "unit": unit, "transform": TRANSFORMS[transform], "default_head": head}
+    return type(f"Regression[{label}]", (Regression,), {**content, "__module__": __name__})
+
+
+TASKS.register("teff")(regression("teff", unit="K"))
+TASKS.register("logg")(regression("logg", unit="dex"))
+TASKS.register("feh")(regression("feh", unit="dex"))
+
+
+def _in(unit: str) -> str:
+    """A unit behind the name of an axis."""
+    return f" ({unit})" if unit else ""

@@ -1,172 +1,277 @@
-"""What a model can learn: tasks by name, side by side in one model, with missing labels masked in the loss."""
+"""What a model can learn: all that the rest of the program asks of a task, and the tasks by name.
+
+    @TASKS.register("ebv")
+    class Reddening(Regression):
+        label, unit = "ebv", "mag"
+
+Most tasks belong to one of two families, `train.tasks.classification` and `train.tasks.regression`.
+"""
 
 from __future__ import annotations
 
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
-import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from specshards.common.errors import UsageError
-from specshards.shards.format.manifest import Manifest, combine_stats
+from specshards.common.registry import Registry
+from specshards.common.spectrum import LABELS
+from specshards.shards.format.manifest import LabelStats, Manifest, combine_stats
 from specshards.train.config import TrainConfig
-from specshards.train.tasks.classification import FEWEST, Classification, types_present
+from specshards.train.tasks import plots
 from specshards.train.tasks.metrics import FloatArray
-from specshards.train.tasks.regression import REGRESSIONS, Regression
+from specshards.train.tasks.text import Rows, metric_name
 
 Arrays = Mapping[str, FloatArray]
-TASKS = ("classify", "subclass", *REGRESSIONS)
+#: Of one task and split, as in `metrics.json`; see `train.evaluation.measure`.
+Scores = Mapping[str, Any]
+
+TASKS: Registry[type[Task]] = Registry(
+    "TASK", "specshards.tasks", ["specshards.train.tasks.classification", "specshards.train.tasks.regression"]
+)
 
 
-class Task(Protocol):
-    """One thing to learn from a picture.
+class Drawing(NamedTuple):
+    """A figure of a report, drawn when it is needed; the caption says what a good one looks like."""
+
+    caption: str
+    draw: Callable[[], Figure]
+
+
+@dataclass(frozen=True)
+class TrainSplit:
+    """The train split of the data sets of a run, to which its tasks are fitted.
+
+    Attributes:
+        folders, manifests: of the data sets.
+        sidecar: columns of their tables, one row a sample.
+    """
+
+    folders: tuple[str, ...]
+    manifests: Sequence[Manifest]
+    sidecar: Callable[[Sequence[str]], pa.Table]
+
+    def __str__(self) -> str:
+        """The folders."""
+        return ", ".join(self.folders)
+
+    def statistics(self, label: str) -> LabelStats:
+        """Of a column that holds numbers: those of the manifests, or from the sidecar where these have none."""
+        if label in LABELS:
+            return combine_stats([manifest.label_stats[label] for manifest in self.manifests])
+        values = numbers(self.sidecar([label]), label)
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return combine_stats([])
+        return LabelStats(len(values), *(float(f(values)) for f in (np.mean, np.std, np.min, np.max)))
+
+
+class Task(ABC):
+    """One thing to learn from a spectrum or its picture, and what is to be said of it.
+
+    An instance is fitted to a train split. N objects, B of a batch; columns are float64 `(N,)`.
 
     Attributes:
         name: as in TASK=name.
-        label: the label that it learns.
-        unit: of the label; empty for none.
-        head_size: number of outputs of the model.
+        label: the column of the spectra that it learns. unit: of the label; empty for none.
         best: metric by which the best epoch is chosen on validation, and whether more is better.
-        filler: a value of the label that stands in for missing ones while the loss is taken; it has no weight.
+        headline: metrics that get an interval.
+        reported, further: metrics in the tables, and those that follow where they are measured.
+        brief: metrics that are printed on the terminal; none for those of `reported`.
+        groups: of objects that get a table. brief_groups: those among them that are printed on the terminal.
+        constant_name: the best constant prediction in words.
+        estimator: what of scikit-learn learns it.
+        overview: name and caption of what `draw` draws.
+        hub_type: on the model hub.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
+    name: str
+    label: ClassVar[str]
+    unit: ClassVar[str] = ""
+    best: ClassVar[tuple[str, bool]]
+    headline: ClassVar[tuple[str, ...]]
+    reported: ClassVar[tuple[str, ...]]
+    further: ClassVar[tuple[str, ...]] = ()
+    brief: ClassVar[tuple[str, ...]] = ()
+    groups: ClassVar[tuple[str, ...]] = ("by_survey", "by_class", "by_sn")
+    brief_groups: ClassVar[tuple[str, ...]] = ("by_survey",)
+    constant_name: ClassVar[str]
+    estimator: ClassVar[Literal["classifier", "regressor"]]
+    overview: ClassVar[tuple[str, str]]
+    hub_type: ClassVar[str]
+
+    # Learning
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, name: str, config: TrainConfig, train: TrainSplit) -> Self:
+        """The task under this name, scaled by the train split. UsageError where nothing there can be learnt."""
 
     @property
-    def label(self) -> str: ...  # noqa: D102
+    def is_stored(self) -> bool:
+        """Whether the labels in the shards hold what is learnt; otherwise it is read from the sidecar."""
+        return self.label in LABELS
 
     @property
-    def unit(self) -> str: ...  # noqa: D102
+    def target(self) -> str:
+        """The label of a batch that holds what is learnt."""
+        return self.label if self.is_stored else self.name
 
     @property
-    def head_size(self) -> int: ...  # noqa: D102
+    @abstractmethod
+    def head_size(self) -> int:
+        """Number of outputs of the model."""
 
     @property
-    def best(self) -> tuple[str, bool]: ...  # noqa: D102
+    @abstractmethod
+    def filler(self) -> float:
+        """A value of the target that stands in for missing ones while the loss is taken; it has no weight."""
 
-    @property
-    def filler(self) -> float: ...  # noqa: D102
-
+    @abstractmethod
     def targets(self, sidecar: pa.Table) -> FloatArray:
-        """The label of a sidecar's rows, float64 `(N,)`, NaN = missing."""
-        ...
+        """What is learnt of a sidecar's rows, float64 `(N,)`, NaN = missing."""
 
+    @abstractmethod
     def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss of every sample, float32 `(B,)`; logits `(B, head_size)`, labels float32 `(B,)`, none missing."""
-        ...
+        """Loss of every sample, float32 `(B,)`; logits `(B, head_size)`, targets float32 `(B,)`, none missing."""
 
-    def decode(self, logits: Tensor) -> dict[str, FloatArray]:
-        """Named columns float64 `(B,)` in physical units; `point` is the best single answer."""
-        ...
+    @abstractmethod
+    def output_names(self, several: bool) -> list[str]:
+        """A name for every output; `several`: of a model that has other tasks too."""
 
-    def calibration(self, logits: Tensor, label: FloatArray) -> dict[str, FloatArray]:
-        """Columns float64 `(B,)` that need the truth, NaN where it is missing."""
-        ...
-
-    def measure(self, columns: Arrays, labels: Arrays) -> dict[str, Any]:
-        """Metrics over samples that all have the label. Raises nothing; undefined is NaN."""
-        ...
-
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content, read back by `task_from_dict`."""
-        ...
+        """JSON-able content, with `name`."""
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`. TypeError, KeyError or ValueError for another record."""
+        return cls(**content)
 
-def split_logits(tasks: Sequence[Task], logits: Tensor) -> list[Tensor]:
-    """The outputs `(B, sum of head sizes)` of one model, for each task its own."""
-    return list(logits.split([task.head_size for task in tasks], dim=1))
+    # Predictions
 
+    @abstractmethod
+    def decode(self, logits: Tensor) -> dict[str, FloatArray]:
+        """Columns float64 `(B,)` in physical units; `point` is the best single prediction."""
 
-def masked_loss(task: Task, logits: Tensor, label: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the loss over the samples that count, and their number.
+    def calibration(self, logits: Tensor, target: FloatArray) -> dict[str, FloatArray]:
+        """Columns float64 `(B,)` that need the truth, NaN where it is missing."""
+        return {}
 
-    A sample counts when it is not padding and has the label. Where none does, the sum is a zero that still has a
-    gradient (of zero), so that every rank takes part in every step.
+    @property
+    @abstractmethod
+    def column(self) -> str:
+        """The column of a table of predictions that `values` fills."""
 
-    Args:
-        logits: `(B, head_size)`, any float type; the loss is taken in float32.
-        label: float `(B,)`, NaN = missing. valid: bool `(B,)`, False = padding.
+    @abstractmethod
+    def values(self, point: FloatArray) -> pa.Array:
+        """`point` as it is told: text or numbers."""
 
-    Returns:
-        float32 scalar, int64 scalar.
-    """
-    logits = logits.float()
-    label = label.float().to(logits.device)
-    counts = torch.isfinite(label) & valid.to(logits.device)
-    # A missing label gets a number before the loss and no weight after it: 0 x NaN would still be NaN.
-    losses = task.sample_loss(logits, torch.where(counts, label, task.filler))
-    return torch.where(counts, losses, 0.0).sum() + 0.0 * logits.sum(), counts.sum()
+    @abstractmethod
+    def describe(self, columns: Arrays, i: int) -> str:
+        """The prediction for object i in words."""
 
+    @abstractmethod
+    def nonconformity(self, columns: Arrays, truth: FloatArray) -> tuple[str, FloatArray]:
+        """What the conformal score is, in words, and how far each truth is from its prediction by it."""
 
-def check_tasks(config: TrainConfig) -> None:
-    """Raise UsageError for a task that does not exist."""
-    for name in config.tasks:
-        if name not in TASKS:
-            raise UsageError(f"unknown TASK={name}: choose {', '.join(TASKS)}")
+    @abstractmethod
+    def regions(
+        self, columns: Arrays, threshold: float, kind: str, percent: str
+    ) -> dict[str, FloatArray | list[str]]:
+        """Columns of what lies within `threshold` of the predictions by the score `kind`; `percent` of the truths."""
 
+    # What it is worth
 
-def make_tasks(
-    config: TrainConfig, manifests: Sequence[Manifest], sidecar: Callable[[Sequence[str]], pa.Table]
-) -> tuple[Task, ...]:
-    """The tasks of a run, scaled by the train split of its data sets.
+    @abstractmethod
+    def measure(self, columns: Arrays, labels: Arrays) -> dict[str, Any]:
+        """Metrics over samples that all have the label, with `count`. Raises nothing; undefined is NaN."""
 
-    Args:
-        sidecar: columns of the train split's table; only `subclass` asks for one.
+    def details(self, columns: Arrays, labels: Arrays, by_sn: Scores) -> dict[str, Any]:
+        """Further entries of `metrics.json` over the same samples; `by_sn`: metrics by bin of S/N."""
+        return {}
 
-    Raises:
-        UsageError: no such task, or no object of the train split has its label, or it was used to make the data set.
-    """
-    check_tasks(config)
-    return tuple(_make(name, config, manifests, sidecar) for name in config.tasks)
+    def skill(self, scores: Scores) -> float:
+        """What several tasks are averaged by: 1 is perfect. `best`, or 1 - error / error of the constant."""
+        metric, more = self.best
+        value = scores["all"][metric]
+        return float(value if more else 1 - value / scores["baselines"]["constant"][metric])
 
+    @abstractmethod
+    def constant(self, targets: FloatArray) -> float:
+        """The best prediction that is the same for all, from targets that are not missing."""
 
-def _make(
-    name: str, config: TrainConfig, manifests: Sequence[Manifest], sidecar: Callable[[Sequence[str]], pa.Table]
-) -> Task:
-    where = ", ".join(config.shards)
-    if name in REGRESSIONS:
-        label = REGRESSIONS[name][0]
-        if label == "z" and any(manifest.config.image.frame == "rest" for manifest in manifests):
-            raise UsageError(
-                f"{where}: spectra in the rest frame were made with the redshift that TASK={name} would learn; make "
-                "shards in the observed frame (without --frame)"
-            )
-        stats = combine_stats([manifest.label_stats[label] for manifest in manifests])
-        if not stats.count:
-            raise UsageError(f"{where}: no object of the train split has a {label}, so TASK={name} cannot be learnt")
-        return Regression.fit(name, stats, config.head, config.bins)
-    if name == "subclass":
-        counts = types_present(sidecar(["subclass"])["subclass"].to_pylist())
-        few = f"no spectral type has {FEWEST} objects in the train split"
-    else:
-        counts = {kind: sum(m.class_counts("train").get(kind, 0) for m in manifests) for kind in manifests[0].classes}
-        few = "no object of the train split has a class"
-    total = sum(counts.values())
-    if not total:
-        raise UsageError(f"{where}: {few}, so TASK={name} cannot be learnt")
-    present = [kind for kind, n in counts.items() if n]
-    if len(present) == 1:
-        print(
-            f"warning: {where}: every labelled object of the train split is a {present[0]}: there is nothing to tell "
-            "apart",
-            file=sys.stderr,
+    def counts(self, targets: FloatArray) -> dict[str, int]:
+        """How many objects there are of what, for the record."""
+        return {}
+
+    def to_estimator(self, targets: FloatArray) -> FloatArray:
+        """What a model of scikit-learn is fitted to."""
+        return targets
+
+    def from_estimator(self, predicted: FloatArray) -> FloatArray:
+        """The inverse of `to_estimator`."""
+        return predicted
+
+    def conflict(self, other: Task) -> str | None:
+        """Why the predictions of `other`, a task of the same name, cannot stand beside those of this one."""
+        return None if type(other) is type(self) else f"learns {other.label}, not {self.label}"
+
+    # The report
+
+    def heads(self, metrics: Sequence[str]) -> dict[str, Sequence[str]]:
+        """The tables of model and baselines: title -> metrics, of those that are to be shown."""
+        return {"": metrics}
+
+    def tables(self, scores: Scores, groups: list[Rows]) -> list[Rows]:
+        """What follows them: by default the tables of the groups. The first cell of a table is its title."""
+        return groups
+
+    def summary(self, scores: Scores) -> str:
+        """More for the terminal; empty for nothing."""
+        return ""
+
+    @abstractmethod
+    def draw(self, true: FloatArray, point: FloatArray, classes: FloatArray) -> Figure:
+        """The predictions one by one; `classes`: positions in `CLASSES`, NaN = missing."""
+
+    def figures(self, scores: Scores) -> dict[str, Drawing]:
+        """Figures of a split by name. What has no data is absent."""
+        by_sn = scores["by_sn"]
+        if not by_sn:
+            return {}
+        counts = [values["count"] for values in by_sn.values()]
+
+        def lines(metrics: Sequence[str]) -> list[plots.Line]:
+            return [(metric_name(m), [values.get(m) for values in by_sn.values()], counts) for m in metrics]
+
+        caption = (
+            "Metrics by median S/N per pixel, with the number of objects in each bin; hollow points rest on fewer "
+            "than 20. Good: little is lost towards low S/N."
         )
-    return Classification(tuple(counts), name, tuple(n / total for n in counts.values()), config.balance)
+        drawn = {title: lines(metrics) for title, metrics in self.sn_panels().items()}
+        return {"sn": Drawing(caption, lambda: plots.curves(list(by_sn), counts, drawn))}
+
+    @abstractmethod
+    def sn_panels(self) -> dict[str, Sequence[str]]:
+        """Panels of the figure by S/N: title, which begins with `share: ` where the axis ends at 1, and metrics."""
+
+    # The card of a model
+
+    @abstractmethod
+    def meaning(self) -> str:
+        """What the outputs are."""
+
+    @abstractmethod
+    def limits(self) -> str:
+        """Where the predictions end."""
 
 
-def task_from_dict(content: Mapping[str, Any]) -> Task:
-    """The inverse of `Task.to_dict`.
-
-    Raises:
-        UsageError: no such task. TypeError, KeyError: not such a record.
-    """
-    name = content["name"]
-    if name not in TASKS:
-        raise UsageError(f"unknown TASK={name}: choose {', '.join(TASKS)}")
-    if name in REGRESSIONS:
-        return Regression(**content)
-    return Classification(tuple(content["classes"]), name, tuple(content["shares"]), content["balance"])
+def numbers(sidecar: pa.Table, label: str) -> FloatArray:
+    """A column as float64 `(N,)`, NaN where it is null."""
+    return np.array([np.nan if v is None else v for v in sidecar[label].to_pylist()], np.float64)

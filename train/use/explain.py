@@ -30,9 +30,9 @@ from specshards.train.models.attention import Spread, attend, per_angstrom, per_
 from specshards.train.models.layers import SpectraModel
 from specshards.train.models.picture import SpectrumModel
 from specshards.train.run import Card, open_any
-from specshards.train.tasks.classification import Classification
 from specshards.train.tasks.metrics import FloatArray
-from specshards.train.tasks.task import Task, split_logits
+from specshards.train.tasks.multitask import split_logits
+from specshards.train.tasks.text import quantity
 from specshards.train.use.inputs import nothing_read
 from specshards.train.use.pictures import PictureBatch, pictures
 
@@ -103,7 +103,7 @@ class Sight:
         spectrum: flux, ivar, wavelength, mask.
         picture: uint8 `(S, S, 3)`; weights: attention on its patches `(p, p)`. None where the model reads spectra.
         spread: the attention along the wavelengths.
-        said: the answer to each label, in words.
+        said: the prediction of each label, in words.
         kind, z: predicted class and redshift, None where the model has no such task.
         frame: of the wavelengths, `observed` or `rest`.
     """
@@ -135,32 +135,17 @@ def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, ba
         both = zip(weights.cpu().numpy(), ends.cpu().numpy(), strict=True)
         seen = [(None, None, per_token(mine, there)) for mine, there in both]
     parts = split_logits(card.tasks, logits)
-    answers = [(task, task.decode(part)) for task, part in zip(card.tasks, parts, strict=True)]
+    decoded = [(task, task.decode(part)) for task, part in zip(card.tasks, parts, strict=True)]
+    values = {task.label: task.values(columns["point"]).to_pylist() for task, columns in decoded}
+    nothing = [None] * len(batch.rows)
     objects = zip(batch.rows, batch.spectra, seen, strict=True)
     return [
-        Sight(row, spectrum, *what, *_said(answers, i), image.frame)
+        Sight(
+            row, spectrum, *what, {task.label: task.describe(columns, i) for task, columns in decoded},
+            values.get("class", nothing)[i], values.get("z", nothing)[i], image.frame,
+        )
         for i, (row, spectrum, what) in enumerate(objects)
-    ]
-
-
-def _said(
-    answers: Sequence[tuple[Task, dict[str, FloatArray]]], i: int
-) -> tuple[dict[str, str], str | None, float | None]:
-    """Of object i: the answers in words, the class and the redshift."""
-    said: dict[str, str] = {}
-    kind: str | None = None
-    z: float | None = None
-    for task, columns in answers:
-        value = float(columns["point"][i])
-        if isinstance(task, Classification):
-            name = task.classes[int(value)]
-            said[task.label] = f"{name} (p = {columns[f'p_{name}'][i]:.2f})"
-            kind = name if task.label == "class" else kind
-        else:
-            std = float(columns[f"{task.label}_std"][i])
-            said[task.label] = _number(task.label, value, std, task.unit)
-            z = value if task.label == "z" else z
-    return said, kind, z
+    ]  # fmt: skip
 
 
 def draw(sight: Sight, mock: bool, lines: bool) -> Figure:
@@ -240,19 +225,10 @@ def _title(sight: Sight, mock: bool) -> str:
     for label in sight.said:
         value = _known(row.get(label))
         if value is not None:
-            true.append(value if isinstance(value, str) else _number(label, float(value)))
+            true.append(value if isinstance(value, str) else quantity(label, float(value)))
     made = [text for text, said in (("MOCK data", survey.startswith("mock-")), ("model of MOCK data", mock)) if said]
     text = [", ".join([*made, first]), f"predicted: {', '.join(sight.said.values())}"]
     return "\n".join(map(_plain, [*text, f"known: {', '.join(true) or 'nothing'}"]))
-
-
-def _number(label: str, value: float, std: float = float("nan"), unit: str = "") -> str:
-    end = f" {unit}" if unit else ""
-    if not (np.isfinite(std) and std > 0):
-        return f"{label} = {value:.4g}{end}"
-    # Both to the second digit of the width, and never as a power of ten.
-    digits = max(0, 1 - int(np.floor(np.log10(std))))
-    return f"{label} = {value:.{digits}f} ± {std:.{digits}f}{end}"
 
 
 def _known(value: Any) -> Any:

@@ -31,8 +31,7 @@ from specshards.train.evaluation.conformal import intervals
 from specshards.train.evaluation.evaluate import check_pictures
 from specshards.train.evaluation.score import make_accelerator
 from specshards.train.run import Card, open_any
-from specshards.train.tasks.classification import Classification
-from specshards.train.tasks.task import split_logits
+from specshards.train.tasks.multitask import split_logits
 from specshards.train.use.inputs import KNOWN, Source, from_shards, from_spectra, nothing_read
 
 
@@ -103,9 +102,9 @@ class Predictor:
             if len(account.first) < 5:
                 account.first += table.slice(0, 5 - len(account.first)).to_pylist()
             for task in self.card.tasks:
-                if isinstance(task, Classification):
-                    column = table[f"predicted_{task.label}"].to_pylist()
-                    account.classes.setdefault(task.name, Counter()).update(column)
+                column = table[task.column]
+                if pa.types.is_string(column.type):
+                    account.classes.setdefault(task.name, Counter()).update(column.to_pylist())
             yield table
 
     def _source(self, inputs: Path, account: Account) -> Source:
@@ -121,15 +120,11 @@ class Predictor:
     def _table(self, rows: pa.Table, logits: torch.Tensor) -> pa.Table:
         columns: dict[str, Any] = {name: rows[name] for name in rows.column_names}
         for task, part in zip(self.card.tasks, split_logits(self.card.tasks, logits), strict=True):
-            answers = task.decode(part)
-            more = intervals(task, self.card.conformal.get(task.name), answers)
-            point = answers.pop("point")
-            if isinstance(task, Classification):
-                columns[f"predicted_{task.label}"] = pa.array([task.classes[int(i)] for i in point], pa.string())
-            else:
-                columns[task.label] = pa.array(point)
+            decoded = task.decode(part)
+            more = intervals(task, self.card.conformal.get(task.name), decoded)
+            columns[task.column] = task.values(decoded.pop("point"))
             # A head that gives no width leaves its columns null, not NaN.
-            columns |= {name: pa.array(values, from_pandas=True) for name, values in {**answers, **more}.items()}
+            columns |= {name: pa.array(values, from_pandas=True) for name, values in {**decoded, **more}.items()}
         columns["model"] = pa.array([self.card.model[:16]] * len(logits))
         columns["trained_on_mock"] = pa.array([self.card.mock] * len(logits))
         return pa.table(columns)

@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from specshards.common.spectrum import CLASSES
 from specshards.common.svg import ACCENT, MUTED, SERIES, WARM, new_figure
 from specshards.train.tasks.metrics import FloatArray
-from specshards.train.tasks.task import Task
 
 #: More points than these are counted on a grid: a page holds a million objects as it holds a thousand.
 MOST_POINTS = 1500
@@ -52,12 +51,11 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     return figure
 
 
-def against(true: FloatArray, point: FloatArray, classes: FloatArray, task: Task) -> Figure:
+def against(true: FloatArray, point: FloatArray, classes: FloatArray, label: str, unit: str) -> Figure:
     """Predicted against true, coloured by class; many objects as a density, which is logarithmic."""
     figure = new_figure(4.6)
     axes = figure.add_subplot()
-    unit = f" ({task.unit})" if task.unit else ""
-    axes.set(xlabel=f"true {task.label}{unit}", ylabel=f"predicted {task.label}{unit}")
+    axes.set(xlabel=f"true {label}{unit}", ylabel=f"predicted {label}{unit}")
     if not len(true):
         return figure
     low, high = float(true.min()), float(true.max())
@@ -94,12 +92,14 @@ def _density(axes: Axes, groups: Sequence[tuple[FloatArray, FloatArray, str]], l
     axes.imshow(pixels, origin="lower", extent=(low, high, low, high), interpolation="none", aspect="auto")
 
 
-def residuals(boxes: Sequence[Mapping[str, Any]], task: Task) -> Figure:
-    """A box per bin of the true value: median and quartiles, whiskers to the 5th and 95th percentile."""
+def residuals(boxes: Sequence[Mapping[str, Any]], true: str, error: str) -> Figure:
+    """A box per bin of the true value: median and quartiles, whiskers to the 5th and 95th percentile.
+
+    Args:
+        true, error: what they are, with their units.
+    """
     figure = new_figure(4.0)
     axes = figure.add_subplot()
-    error = "dz = (predicted - true) / (1 + true)" if task.name == "redshift" else f"predicted - true {task.label}"
-    unit = f" ({task.unit})" if task.unit else ""
     stats = [{"med": b["median"], "q1": b["q1"], "q3": b["q3"], "whislo": b["p5"], "whishi": b["p95"]} for b in boxes]
     lines = {"color": MUTED, "linewidth": 1.0}
     axes.axhline(0, color=MUTED, lw=0.8, zorder=0)
@@ -110,7 +110,7 @@ def residuals(boxes: Sequence[Mapping[str, Any]], task: Task) -> Figure:
     )  # fmt: skip
     labels = [f"{_brief(b['low'])} to {_brief(b['high'])}\n{b['count']:,}" for b in boxes]
     axes.set_xticks(range(len(boxes)), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
-    axes.set(xlabel=f"true {task.label}{unit}, objects", ylabel=f"{error}{unit if task.name != 'redshift' else ''}")
+    axes.set(xlabel=f"{true}, objects", ylabel=error)
     axes.grid(axis="y")
     return figure
 
