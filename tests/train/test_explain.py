@@ -21,7 +21,8 @@ from specshards.render.wavelengths import where
 from specshards.train.models.attention import attend, per_angstrom, rollout
 from specshards.train.models.picture import SpectrumModel
 from specshards.train.run import open_model
-from specshards.train.use.explain import TABLE, _number, draw, explain, look
+from specshards.train.tasks.text import quantity
+from specshards.train.use.explain import TABLE, draw, explain, look
 from specshards.train.use.pictures import pictures
 from tests.conftest import make_spectrum
 from tests.oracles.small_run import IMAGE, small_run, small_shards
@@ -236,4 +237,4 @@ def test_mistakes_are_one_line(run: Path, spectra_folder: Path, tmp_path: Path) 
      (0.25, 0.0, "x = 0.25 K")],
 )  # fmt: skip
 def test_a_number_is_said_to_the_second_digit_of_its_width(value: float, std: float, said: str) -> None:
-    assert _number("x", value, std, "K") == said
+    assert quantity("x", value, std, "K") == said
