@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from specshards.__main__ import ROOMS, main
 from specshards.ingest.mock import MockConfig, write
 from specshards.shards.format.manifest import Manifest
 from tests.conftest import ROOT
@@ -46,16 +52,38 @@ def test_a_folder_that_cannot_be_made_is_named() -> None:
     assert done.returncode == 1 and done.stderr.startswith("error: /proc/nothing: cannot be made a folder")
 
 
-@pytest.mark.parametrize("room", ["ingest", "render", "shards", "train", "tokenizer", "bench"])
-def test_every_room_explains_itself(room: str) -> None:
-    done = run(room, "--help", COLUMNS="100")
-    assert done.returncode == 0 and "Usage" in done.stdout
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_lists_its_commands_and_they_their_options(
+    room: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def printed(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["specshards", *words, "--help"])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+        return capsys.readouterr().out
+
+    app: Any = typer.main.get_command(importlib.import_module(ROOMS[room][0]).app)
+    overview = printed(room)
+    for name, command in getattr(app, "commands", {"": app}).items():
+        assert not name or re.search(rf"^\W*{name} +[A-Z]", overview, re.M), f"nothing says what {name} does"
+        page = printed(room, *([name] if name else []))
+        for option in (option for parameter in command.params for option in parameter.opts if option[0] == "-"):
+            assert re.search(rf"{option}[ ,].*\S", page), f"{room} {name}: {option}"
 
 
-def test_make_help_names_the_targets() -> None:
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("shards", "train", "evaluate", "predict", "bench", "test", "clean"):
-        assert f"make {target}" in done.stdout
+def test_make_help_lists_every_target_and_each_starts_a_command() -> None:
+    def make(*words: str) -> str:
+        return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    phony = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)
+    listed = dict(re.findall(r"^  make ([a-z-]+) +(\S.*)", make("help").split("\n\n")[1], re.M))
+    assert phony is not None and sorted(listed) == sorted(phony[1].split())
+    for target in listed:
+        more = ["a.json", "b.json"] if target == "bench-compare" else []
+        assert make("-n", "-o", ".venv/.made", target, *more).strip(), target
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])

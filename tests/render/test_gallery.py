@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from specshards.benchmarks.suite.samples import made_up_galaxy
-from specshards.render import ImageConfig, renderer
+from specshards.render import ImageConfig, RenderError, renderer
 from specshards.render.contact_sheet import every_image, sheet, spread, table
 from tests.conftest import ROOT
 from tests.oracles import commands
@@ -33,10 +33,30 @@ def test_a_sheet_holds_the_pictures_themselves() -> None:
     assert sheet(spectra * 4, ImageConfig(), columns=3).shape == (3 * 250, 3 * 232 - 8, 3)
 
 
-def test_what_cannot_be_drawn_is_said_in_its_place() -> None:
+def test_what_cannot_be_drawn_is_said_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     flux, ivar, wavelength, mask = made_up_galaxy()
-    page = sheet([("masked", (flux, ivar, wavelength, ~mask))], ImageConfig())
-    assert (page[18:242] == 225).mean() > 0.8 and (page[18:242] < 120).any()
+    bad, good = (flux, ivar, wavelength, ~mask), (flux, ivar, wavelength, mask)
+    with pytest.raises(RenderError) as reason:
+        renderer(ImageConfig()).codes(*bad)
+    lines = []
+    write = cv2.putText
+
+    def writing(page: np.ndarray, text: str, at: tuple[int, int], font: int, size: float, *more: object) -> None:
+        """Draws, and takes down what is written in the place of a picture."""
+        (width, height), _ = cv2.getTextSize(text, font, size, 1)
+        before = page.copy()
+        write(page, text, at, font, size, *more)
+        if page.shape == (224, 224, 3):
+            x, y = at
+            assert 0 <= x < x + width <= 224 and 0 <= y - height < y <= 224, f"{text} does not fit"
+            assert (page != before)[y - height : y, x : x + width].any()
+            lines.append(text)
+
+    monkeypatch.setattr(cv2, "putText", writing)
+    page = sheet([("masked", bad), ("whole", good)], ImageConfig())
+    assert " ".join(lines) == str(reason.value)
+    assert set(page[150:241, 1:223].ravel()) == {225} and page[19:150, 1:223].min() < 120
+    np.testing.assert_array_equal(page[19:241, 233:455], sheet([("whole", good)], ImageConfig())[19:241, 1:223])
 
 
 def test_the_chosen_spectra_differ_in_class_and_snr() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
 from specshards.common.errors import JobError, UsageError
+from specshards.shards import loader as shard_loader
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.report.modelcard import modelcard
 from specshards.train.run import open_model
@@ -177,15 +179,38 @@ def test_the_cards_numbers_are_those_of_the_metrics(evaluated: Path, tmp_path: P
     assert f"{accuracy:.4f}" in (hub / "README.md").read_text()
 
 
-def test_the_card_says_what_it_is_and_where_it_ends(trained: Path, evaluated: Path) -> None:
-    before, after = modelcard(trained), modelcard(evaluated)
-    for text in (before, after):
-        assert "**MOCK data.**" in text and "mock-lamost" in text and "baseline: majority class of the survey" in text
-        assert "| 0 to 2 | classify | logits of STAR, GALAXY, QSO |" in text
-        assert "| 3 to 130 | redshift | logits of a histogram of 128 bins of (ln(1 + z) - " in text
-        assert "redshift: train objects from 0 to 0.249" in text and "By survey" in text and "By class" in text
-    assert "val split" in before and "flatter" in before and "Not scored: test" in before
-    assert "test split" in after and "flatter" not in after and "Not scored" not in after
+def test_the_cards_table_of_outputs_reads_the_logits(evaluated: Path, spectra_folder: Path) -> None:
+    rows = re.findall(r"^\| (\d+) to (\d+) \| (\w+) \| (.*) \|$", modelcard(evaluated), re.M)
+    outputs = {task: (slice(int(first), int(last) + 1), meaning) for first, last, task, meaning in rows}
+    network = AutoModelForImageClassification.from_pretrained(evaluated).eval()
+    (batch,) = pictures(spectra_folder, IMAGE, 400)
+    pixels = torch.from_numpy(batch.pixel_values[:20]).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        logits = network(pixel_values=(pixels - 0.5) / 0.5).logits
+    assert [n for part, _ in outputs.values() for n in range(part.start, part.stop)] == list(range(logits.shape[1]))
+    part, meaning = outputs["classify"]
+    answers = Predictor.open(evaluated, device="cpu")(spectra_folder).slice(0, 20)
+    for name, p in zip(meaning.removeprefix("logits of ").split(", "), logits[:, part].softmax(1).T, strict=True):
+        np.testing.assert_allclose(p, answers[f"p_{name}"].to_numpy(), rtol=1e-3, atol=1e-4)
+    part, meaning = outputs["redshift"]
+    told = re.fullmatch(r"logits of a histogram of (\d+) bins of \(ln\(1 \+ z\) - (\S+)\) / (\S+)", meaning)
+    assert told is not None and int(told[1]) == part.stop - part.start
+    task = open_model(evaluated)[0].tasks[1].to_dict()
+    assert (float(told[2]), float(told[3])) == pytest.approx((task["centre"], task["scale"]), rel=1e-5)
+
+
+def test_the_card_says_where_the_training_and_the_scoring_end(trained: Path, evaluated: Path) -> None:
+    with shard_loader.open(trained.parent / "shards", "train", 8) as train:
+        z = [row["z"] for row in train.sidecar(["z"]).to_pylist()]
+    for run, split, unscored in ((trained, "val", ["test"]), (evaluated, "test", [])):
+        card = ModelCard(modelcard(run))
+        limits = re.search(r"^- redshift: train objects from (\S+) to ([\d.]*\d)[.;]", card.text, re.M)
+        assert limits is not None
+        assert (float(limits[1]), float(limits[2])) == pytest.approx((min(z), max(z)), rel=1e-3)
+        assert re.findall(r"^- Not scored: (.*)\.$", card.text, re.M) == unscored
+        assert {result["dataset"]["split"] for result in card.data.to_dict()["model-index"][0]["results"]} == {split}
+        # Numbers of the split that chose the epoch say so.
+        assert ("flatter the model" in card.text) == (split == "val")
 
 
 def test_names_cannot_write_markup(evaluated: Path, tmp_path: Path) -> None:
