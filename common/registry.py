@@ -96,6 +96,11 @@ class Registry(Mapping[str, T]):
 
 
 def _origin(thing: object) -> str:
-    """Where a thing was defined: the same again after its module is imported anew, as in a worker or a notebook."""
+    """Where a thing was defined: the same again after its module is imported anew, as in a worker or a notebook.
+
+    An instance may say so itself, by an attribute `origin`.
+    """
+    if isinstance(said := getattr(thing, "origin", None), str):
+        return said
     kind = thing if isinstance(thing, type) or callable(thing) else type(thing)
     return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"

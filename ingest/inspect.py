@@ -11,7 +11,9 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,23 +76,23 @@ def inspect_file(path: Path, png: Path | None = None, row: int | None = None) ->
     """
     from specshards.ingest.spectra import plots
 
-    account = Account()
-    opened = account.look(path, row, few=True)
-    ((layout, found),) = account.layouts.items()
-    if row is not None and account.rows and not account.shown:
-        raise UsageError(f"--row {row}: {path} has rows 0 to {account.rows - 1}")
-    usable = [(number, item) for number, item in account.shown if not isinstance(item, BadObjectError)]
+    contents = Contents()
+    opened = contents.look(path, row, few=True)
+    ((layout, of_layout),) = contents.layouts.items()
+    if row is not None and contents.rows and not contents.shown:
+        raise UsageError(f"--row {row}: {path} has rows 0 to {contents.rows - 1}")
+    usable = [(number, item) for number, item in contents.shown if not isinstance(item, BadObjectError)]
     if opened is None or not usable:
         which = "nothing in it can be used" if row is None else f"row {row}"
-        why = "; ".join(f"{n:,} x {why}" if n > 1 else why for why, n in account.reasons.most_common(3))
+        why = "; ".join(f"{n:,} x {why}" if n > 1 else why for why, n in contents.reasons.most_common(3))
         raise JobError(f"{path}: {layout}: {which}: {why or 'no objects'}")
     number, spectrum = usable[0]
-    count, many = found.count, account.rows > 1
-    looked = "" if count.objects == account.rows else f"; of the {count.objects:,} looked at"
+    count, many = of_layout.count, contents.rows > 1
+    looked = "" if count.objects == contents.rows else f"; of the {count.objects:,} looked at"
     print(f"file        {path}, {path.stat().st_size:,} bytes, {opened.parser} parser")
     print(f"what        {opened.survey}, layout {layout}, release {spectrum.release or 'not said'}")
-    print(f"objects     {account.rows:,}{looked}: {_counts(count)}")
-    print("\n".join([*account.why(), *_about(account.shown)]))
+    print(f"objects     {contents.rows:,}{looked}: {_counts(count)}")
+    print("\n".join([*contents.why(), *_about(contents.shown)]))
     figure = plots.one(spectrum, f" (row {number})" if many else "")
     _save(figure, png or _default_png(path.name), f"row {number}")
 
@@ -110,57 +112,49 @@ def inspect_folder(what: str, png: Path | None, n: int, max_files: int, seed: in
     if len(names) > max_files:
         print(f"a random {max_files:,} of {len(names):,} files (seed {seed}; more with --max-files)")
         names = sorted(random.Random(seed).sample(names, max_files))
-    account = Account(n, seed)
+    contents = Contents(n, seed)
     for name in tqdm(names, desc="inspect", unit="file", disable=None):
-        account.look(root / name)
-    print("\n".join([*account.tables(), *account.why()]))
-    total = account.total()
+        contents.look(root / name)
+    print("\n".join([*contents.tables(), *contents.why()]))
+    total = contents.total()
     print(f"{total.files:,} files, {total.objects:,} objects: {_counts(total)}")
     if not total.samples:
         raise JobError(f"{what}: nothing in its {len(names):,} files can be used")
-    if account.drawn:
+    if contents.drawn:
         where = root.resolve().name or "spectra"
-        title = f"{len(account.drawn)} random spectra of {total.samples:,} in {where}"
-        _save(plots.many(account.drawn, title), png or _default_png(where), title)
+        title = f"{len(contents.drawn)} random spectra of {total.samples:,} in {where}"
+        _save(plots.many(contents.drawn, title), png or _default_png(where), title)
 
 
 def _counts(count: LayoutCount) -> str:
     return f"{count.samples:,} usable, {count.set_aside:,} set aside, {count.bad:,} bad"
 
 
-class _Rows:
-    """Reads a table, our own kind too, from its row `first` on."""
+def _read_rows(file: TableFile, layout: str, source_file: str, first: int = 0) -> Iterator[Spectrum | BadObjectError]:
+    """Every row of a table, our own kind too, from `first` on; row groups that end before it are not decoded.
 
-    SURVEY = "any"
+    Blocks of `ingest.spectra.blocks` would not do: they are of numbers and of whole row groups, and have neither the
+    release, layout and label source of a row, nor an order between good rows and bad ones.
+    """
+    from specshards.ingest.surveys import multimodal_universe as mmu
 
-    def __init__(self, first: int) -> None:
-        self._first = first
-
-    def recognise(self, file: TableFile) -> str | None:
-        """None: it is chosen by hand."""
-        return None
-
-    def read(self, file: TableFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
-        """Every row from the first wanted one; row groups that end before it are not decoded."""
-        from specshards.ingest.surveys import multimodal_universe as mmu
-
-        columns = mmu.Columns.of(file)
-        if columns is None:
-            raise BadObjectError("lacks the columns of spectra")
-        kept = [name for name in _OWN_COLUMNS if layout == OWN and name in file.names]
-        stop = 0
-        for group, rows in enumerate(file.groups):
-            start, stop = stop, stop + rows
-            number = max(start, self._first)
-            if number >= stop:
-                continue
-            for table in file.slices({*columns.read, *kept}, columns.inside, group, number - start):
-                said = table.select(kept).to_pylist()
-                for index, item in enumerate(mmu.spectra(table, columns, source_file, number)):
-                    for name in kept if not isinstance(item, BadObjectError) else ():
-                        setattr(item, name, said[index][name])
-                    yield item
-                number += len(table)
+    columns = mmu.Columns.of(file)
+    if columns is None:
+        raise BadObjectError("lacks the columns of spectra")
+    kept = [name for name in _OWN_COLUMNS if layout == OWN and name in file.names]
+    stop = 0
+    for group, rows in enumerate(file.groups):
+        start, stop = stop, stop + rows
+        number = max(start, first)
+        if number >= stop:
+            continue
+        for table in file.slices({*columns.read, *kept}, columns.inside, group, number - start):
+            values = table.select(kept).to_pylist()
+            for index, item in enumerate(mmu.spectra(table, columns, source_file, number)):
+                for name in kept if not isinstance(item, BadObjectError) else ():
+                    setattr(item, name, values[index][name])
+                yield item
+            number += len(table)
 
 
 def open_any(path: Path, first: int = 0) -> Opened:
@@ -173,7 +167,7 @@ def open_any(path: Path, first: int = 0) -> Opened:
         BadObjectError: damaged, empty or foreign. OSError: the environment (permission).
     """
     from specshards.ingest.surveys import Opened, open_file
-    from specshards.ingest.tables import TableFile
+    from specshards.ingest.surveys import multimodal_universe as mmu
 
     try:
         opened = open_file(path)
@@ -181,9 +175,12 @@ def open_any(path: Path, first: int = 0) -> Opened:
         own = _own(path)
         if own is None:
             raise
-        return Opened(own[1], OWN, own[0], _Rows(first), str(path))
-    if isinstance(opened.file, TableFile):
-        opened.reader = _Rows(first)
+        opened = Opened(own[1], OWN, own[0], mmu.READER, str(path))
+    if opened.reader is mmu.READER:
+        opened.reader = replace(mmu.READER, read=partial(_read_rows, first=first))
+    elif opened.reader.is_table:
+        read = opened.reader.read
+        opened.reader = replace(opened.reader, read=lambda *of_file: islice(read(*of_file), first, None))
     return opened
 
 
@@ -233,7 +230,7 @@ class _Layout:
         return [f"{self.wave[0]:.1f} to {self.wave[1]:.1f}", f"{self.pixels[0]:,} to {self.pixels[1]:,}", quartiles]
 
 
-class Account:
+class Contents:
     """What files hold: every file in one layout's row, every object usable, set aside or bad.
 
     Attributes:
@@ -258,7 +255,7 @@ class Account:
         opened, self.rows = None, 0
         try:
             opened = open_any(path, row or 0)
-            name, is_table = opened.layout, isinstance(opened.reader, _Rows)
+            name, is_table = opened.layout, opened.reader.is_table
             for number, item in enumerate(opened.objects(), (row or 0) if is_table else 0):
                 self.rows = number + 1
                 if row in (None, number):
@@ -269,7 +266,7 @@ class Account:
         except BadObjectError as error:
             name = opened.layout if opened else error.layout or UNKNOWN
             self._take(self.rows, error, name)
-        if opened and isinstance(opened.reader, _Rows):
+        if opened and opened.reader.is_table:
             self.rows = opened.file.rows
         self.layouts.setdefault(name, _Layout()).count.files += 1
         return opened

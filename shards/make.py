@@ -7,14 +7,11 @@ from typing import Any
 
 from specshards.ingest.job.survey import ingest_survey
 from specshards.ingest.spectra.folder import holds_spectra
-from specshards.ingest.surveys import check_survey
+from specshards.ingest.surveys import SURVEYS, check_survey
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.report.make import make_page
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
-
-#: Surveys whose data sets are merged from others': the paper's joint set (Spectromer, A&A 709, A122, section 2).
-JOINT = {"slomost": ("sdss", "lamost")}
 
 
 def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) -> Manifest:
@@ -29,10 +26,10 @@ def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) ->
         UsageError: wrong arguments. JobError: too many bad objects, or the environment failed.
     """
     shards = out / "shards" / config.image.image
-    if survey in JOINT:
+    parts = SURVEYS[survey].parts if survey in SURVEYS else ()
+    if parts:
         # Parquet may hold several surveys already, and says of each row which.
         if not _is_drawn(choice):
-            parts = JOINT[survey]
             for part in parts:
                 print(f"--- {part}")
                 make(part, out / part, config, choice)
@@ -44,7 +41,7 @@ def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) ->
     draw = {name: choice[name] for name in ("engine", "max_bad_fraction", "force")}
     if _is_drawn(choice):
         where = Path(choice["data"]).expanduser()
-        whose = None if survey in JOINT else survey
+        whose = None if parts else survey
         return _reported(build(config, where, shards, survey=whose, **draw), shards)
     ingest_survey(survey, out, **choice)
     return _reported(build(config, out / "spectra", shards, **draw), shards)

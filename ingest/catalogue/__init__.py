@@ -2,8 +2,10 @@
 
 labels          a label table, streamed once, joined by every worker
 cuts            selection cuts, `--cuts` and `--where`
-rows            the rows of CSV, FITS and Parquet in batches; lists of checksums
+rows            the rows of CSV, FITS and Parquet in batches
+checksums       lists of checksums
 select          `specshards ingest select`
+config          what decides a subset
 choose          which rows become the subset
 subset          copying them
 """

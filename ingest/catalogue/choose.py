@@ -12,7 +12,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,13 @@ import pyarrow as pa
 
 from specshards.common.errors import UsageError
 from specshards.common.spectrum import CLASSES
+from specshards.common.text import aligned
+from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.cuts import Cut
-from specshards.ingest.catalogue.labels import ALIASES, KEYS
+from specshards.ingest.catalogue.labels import ALIASES
 from specshards.ingest.catalogue.rows import key_texts, mapped, numbers
-from specshards.ingest.catalogue.select import Account, SelectConfig
 from specshards.ingest.surveys.common import class_label, text
+from specshards.ingest.surveys.survey import SURVEYS, with_files
 
 RowNumbers = npt.NDArray[np.int64]
 _Priorities = npt.NDArray[np.uint64]
@@ -55,25 +56,26 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
     Raises:
         UsageError: it does not have one that is needed.
     """
+    surveys = with_files() if config.survey is None else [SURVEYS[config.survey]]
+    aliases = {**ALIASES, **{column: label for survey in surveys for column, label in survey.aliases.items()}}
     exact: dict[str, str] = {}
     meant: dict[str, str] = {}
     for spelling in columns:
         name = spelling.strip().lower()
         exact.setdefault(name, spelling)
-        meant.setdefault(ALIASES.get(name, name), spelling)
+        meant.setdefault(aliases.get(name, name), spelling)
 
-    def find(*wanted: str) -> str | None:
-        spellings = (exact.get(name) or meant.get(ALIASES.get(name, name)) for name in wanted)
+    def find(*candidates: str) -> str | None:
+        spellings = (exact.get(name) or meant.get(aliases.get(name, name)) for name in candidates)
         return next(filter(None, spellings), None)
 
-    def need(role: str, what: str, *wanted: str) -> None:
-        if (found := find(*wanted)) is None:
+    def need(role: str, what: str, *candidates: str) -> None:
+        if (column := find(*candidates)) is None:
             raise UsageError(f"{source}: no column {what}; there are {', '.join(columns[:60])}")
-        names[role] = found
+        names[role] = column
 
     names: dict[str, str] = {}
-    keys = tuple(chain.from_iterable(KEYS.values())) if config.survey is None else KEYS[config.survey]
-    keys = tuple(dict.fromkeys(keys)) if is_catalogue else ("object_id",)
+    keys = tuple(dict.fromkeys(key for survey in surveys for key in survey.keys)) if is_catalogue else ("object_id",)
     need("id", f"{' or '.join(keys)}, the object's id", *keys)
     if config.survey is None or not is_catalogue:
         need("survey", "survey; name it with --survey", "survey")
@@ -124,12 +126,56 @@ class Smallest:
         return self.near()[1][: self._limit]
 
 
+@dataclass(frozen=True)
+class SelectionCounts:
+    """What became of every row: `listed == selected + not_selected`.
+
+    Attributes:
+        groups: by survey and class (None: it has none), the rows listed, within the cut, and selected.
+        reasons: rows that were not selected, by why.
+        per_class: how many of a class were asked for.
+    """
+
+    groups: Mapping[tuple[str, str | None], tuple[int, int, int]]
+    reasons: Mapping[str, int]
+    per_class: int | None
+
+    @property
+    def listed(self) -> int:
+        """Rows of the input."""
+        return sum(counts[0] for counts in self.groups.values())
+
+    @property
+    def selected(self) -> int:
+        """Rows of the output."""
+        return sum(counts[2] for counts in self.groups.values())
+
+    @property
+    def not_selected(self) -> int:
+        """Rows for which there is a reason not to be in the output."""
+        return sum(self.reasons.values())
+
+    def table(self) -> str:
+        """Plain text: a row a survey and class, then the reasons, then the sum."""
+        rows = [["survey", "class", "listed", "passed the cut", "selected", ""]]
+        for (survey, kind), counts in self.groups.items():
+            is_short = self.per_class is not None and kind is not None and counts[1] < self.per_class
+            note = f"all of them, fewer than {self.per_class:,}" if is_short else ""
+            rows.append([survey, kind or "none", *(f"{n:,}" for n in counts), note])
+        totals = map(sum, zip(*self.groups.values(), strict=True)) if self.groups else (0, 0, 0)
+        rows.append(["total", "", *(f"{n:,}" for n in totals), ""])
+        lines = aligned(rows, (0, 1, 5))
+        lines += [f"not selected {n:>10,}  {reason}" for reason, n in self.reasons.items()]
+        lines.append(f"{self.listed:,} rows = {self.selected:,} selected + {self.not_selected:,} not selected")
+        return "\n".join(lines)
+
+
 _OTHER, _NO_ID, _CUT, _NO_CLASS, _BEYOND = range(1, 6)
 _KINDS = (*CLASSES, None)
 
 
-class Choice:
-    """The first pass: what is counted and what is chosen, a batch of rows at a time."""
+class Selection:
+    """The rows that are chosen and the counts of all, a batch of rows at a time."""
 
     def __init__(self, roles: Roles, config: SelectConfig) -> None:
         self._roles, self._config = roles, config
@@ -138,7 +184,7 @@ class Choice:
         # By number of the survey and of the class.
         self._groups: defaultdict[int, Smallest] = defaultdict(lambda: Smallest(config.per_class))
 
-    def examine(self, table: pa.Table, first: int) -> None:
+    def add(self, table: pa.Table, first: int) -> None:
         """Consider the rows of `table`, whose first has the number `first`."""
         roles, why = self._roles, np.zeros(len(table), np.int64)
         kinds, (surveys, is_other) = self._kinds(table), self._surveys_of(table)
@@ -156,8 +202,8 @@ class Choice:
         at = np.flatnonzero(why == 0)
         priority = priorities(self._config.seed, ids.take(pa.array(at)).to_pylist())
         for group in np.unique(groups[at]).tolist():
-            is_mine = groups[at] == group
-            self._groups[group].add(priority[is_mine], first + at[is_mine])
+            is_member = groups[at] == group
+            self._groups[group].add(priority[is_member], first + at[is_member])
 
     def _kinds(self, table: pa.Table) -> npt.NDArray[np.int64]:
         if "class" not in self._roles.names:
@@ -177,8 +223,8 @@ class Choice:
         else:
             codes = mapped(table[self._roles.names["survey"]], number, pa.int64()).to_numpy(False)
         only = self._roles.only
-        wanted = [only in (None, name, name.removeprefix("mock-")) for name in self._surveys]
-        return codes, ~np.array(wanted, np.bool_)[codes]
+        is_taken = [only in (None, name, name.removeprefix("mock-")) for name in self._surveys]
+        return codes, ~np.array(is_taken, np.bool_)[codes]
 
     def _is_within(self, table: pa.Table, cut: Cut) -> npt.NDArray[np.bool_]:
         columns = {}
@@ -190,23 +236,23 @@ class Choice:
         is_within[numbered.filter(cut.expression)["row number"].to_numpy()] = True
         return is_within
 
-    def chosen(self) -> RowNumbers:
+    def rows(self) -> RowNumbers:
         """The chosen rows, in order."""
         return np.sort(np.concatenate([group.rows() for group in self._groups.values()]))
 
     def repeats(self) -> RowNumbers:
         """Rows of one survey whose ids have the same priority, next to each other: most likely an id that repeats."""
-        found = [np.empty(0, np.int64)]
+        repeats = [np.empty(0, np.int64)]
         for survey in self._surveys.values():
             near = [group.near() for code, group in self._groups.items() if code // len(_KINDS) == survey]
             if near:
                 priority, rows = (np.concatenate(parts) for parts in zip(*near, strict=True))
                 order = np.lexsort((rows, priority))
                 is_same = np.diff(priority[order]) == 0
-                found.append(rows[order][np.append(is_same, False) | np.insert(is_same, 0, False)])
-        return np.concatenate(found)
+                repeats.append(rows[order][np.append(is_same, False) | np.insert(is_same, 0, False)])
+        return np.concatenate(repeats)
 
-    def account(self) -> Account:
+    def counts(self) -> SelectionCounts:
         """What became of the rows so far."""
         names = list(self._surveys)
         selected = {code: len(group.rows()) for code, group in self._groups.items()}
@@ -225,10 +271,11 @@ class Choice:
             _NO_CLASS: f"no class: none of {', '.join(CLASSES)}",
             _BEYOND: f"beyond {self._config.per_class or 0:,} of their class and survey",
         }
-        return Account(groups, {words[w]: self._why[w] for w in words if self._why[w]}, self._config.per_class)
+        return SelectionCounts(
+            groups, {words[w]: self._why[w] for w in words if self._why[w]}, self._config.per_class
+        )
 
 
 def _count(counter: Counter[int], values: npt.NDArray[np.int64]) -> None:
-    found, counts = np.unique(values, return_counts=True)
-    for value, count in zip(found.tolist(), counts.tolist(), strict=True):
+    for value, count in zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True):
         counter[value] += count

@@ -1,9 +1,9 @@
-"""Selection cuts: the paper's as a preset, and any other as one line of text.
+"""Selection cuts: those that a survey has under a name (`Survey.cuts`), and any other as one line of text.
 
     snrg > 10 and class in ('STAR', 'QSO') and teff is not null
 
 is parsed, never evaluated as code, into a pyarrow expression over the columns of the spectra (`docs/
-spectra-parquet.md`), those of the catalogue, and `instrument` and `targettype` of SDSS.
+spectra-parquet.md`), those of the catalogue, and those that a survey keeps for cuts (`Survey.columns`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError
-
-#: Spectromer (A&A 709, A122), section 2: SDSS zWarning = 0, instrument BOSS, targetType SCIENCE; LAMOST rows without
-#: z, z_err or any of snru to snrz are dropped.
-PRESETS = {
-    "paper": {
-        "sdss": "zwarning == 0 and instrument == 'BOSS' and targettype == 'SCIENCE'",
-        "lamost": " and ".join(f"{name} is not null" for name in ("z", "z_err", *(f"snr{band}" for band in "ugriz"))),
-    }
-}
+from specshards.ingest.surveys.survey import with_files
 
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
@@ -39,8 +31,7 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
 
 
 _TYPES = {"text": pa.string(), "number": pa.float64()}
-_TEXT = {"class", "subclass", "object_id", "survey", "release", "layout", "label_source", "source_file", "instrument",
-         "targettype", "programname"}  # fmt: skip
+_TEXT = {"class", "subclass", "object_id", "survey", "release", "layout", "label_source", "source_file"}
 
 
 @dataclass(frozen=True)
@@ -114,14 +105,25 @@ def cut_for(cuts: str | None, where: str | None, survey: str | None) -> Cut | No
     """
     parts = []
     if cuts is not None:
-        if cuts not in PRESETS:
-            raise UsageError(f"unknown cuts {cuts}: choose {', '.join(PRESETS)}, or write them as --where")
-        if survey not in PRESETS[cuts]:
-            raise UsageError(f"--cuts {cuts}: is of {' and '.join(PRESETS[cuts])}; name one of them with --survey")
-        parts.append(PRESETS[cuts][survey])
+        presets = {entry.name: entry.cuts[cuts] for entry in with_files() if cuts in entry.cuts}
+        if not presets:
+            raise UsageError(f"unknown cuts {cuts}: choose {', '.join(cut_names())}, or write them as --where")
+        if survey not in presets:
+            raise UsageError(f"--cuts {cuts}: is of {' and '.join(presets)}; name one of them with --survey")
+        parts.append(presets[survey])
     if where is not None:
         parts.append(parse(where).text)
     return parse(" and ".join(f"({part})" for part in parts)) if parts else None
+
+
+def cut_names() -> list[str]:
+    """Names of the cuts of all surveys."""
+    return list(dict.fromkeys(name for survey in with_files() for name in survey.cuts))
+
+
+def extra_columns() -> dict[str, str]:
+    """Columns that surveys keep for cuts and the schema does not have -> `text` or `number`."""
+    return {name: kind for survey in with_files() for name, kind in survey.columns.items()}
 
 
 _EXAMPLE = "write for example: snrg > 10 and class in ('STAR', 'QSO') and teff is not null"
@@ -131,11 +133,12 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self.kinds: dict[str, str] = {}
+        self._known = {**extra_columns(), **dict.fromkeys(_TEXT, "text")}
 
     def node(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Name):
             name = _name(node)
-            self.kinds.setdefault(name, "text" if name in _TEXT else "number")
+            self.kinds.setdefault(name, self._known.get(name, "number"))
             return pc.field(name)
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str)):
             return node.value

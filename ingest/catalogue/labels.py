@@ -24,15 +24,9 @@ from specshards.common.files import replacing, sha256, write_text
 from specshards.common.spectrum import NUMERIC_LABELS, Spectrum
 from specshards.ingest.catalogue.rows import Rows, key_texts, mapped, numbers, open_rows
 from specshards.ingest.surveys.common import class_label, number, text
+from specshards.ingest.surveys.survey import SURVEYS, check_survey, with_files
 
-#: Names of the key column, in any case, by survey.
-KEYS = {
-    "lamost": ("obsid",),
-    "sdss": ("specobjid", "specobj_id", "object_id"),
-    "desi": ("targetid", "target_id", "object_id"),
-}
-
-#: Column names of catalogues, in lower case, and ours.
+#: Usual column names of catalogues, in lower case, and ours; those of one survey are its `aliases`.
 ALIASES = {
     "zerr": "z_err", "fe_h": "feh", "zwarn": "zwarning", "spectype": "class", "subtype": "subclass",
     "target_ra": "ra", "target_dec": "dec", "plug_ra": "ra", "plug_dec": "dec",
@@ -60,17 +54,19 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
         UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats; or a
             survey without a key.
     """
-    if survey not in KEYS:
-        raise UsageError(f"{path}: a catalogue is joined on its survey's key; name one of {', '.join(KEYS)}")
+    if survey is None:
+        names_of_surveys = ", ".join(survey.name for survey in with_files())
+        raise UsageError(f"{path}: a catalogue is joined on its survey's key; name one of {names_of_surveys}")
+    check_survey(survey)
+    keys, aliases = SURVEYS[survey].keys, {**ALIASES, **SURVEYS[survey].aliases}
     rows = open_rows(path)
     names: dict[str, str] = {}
     for name in rows.columns:
-        names.setdefault(ALIASES.get(name.lower(), name.lower()), name)
-    key = next((names[k] for k in KEYS[survey] if k in names), None)
+        names.setdefault(aliases.get(name.lower(), name.lower()), name)
+    key = next((names[k] for k in keys if k in names), None)
     if key is None:
         raise UsageError(
-            f"{path}: no key column for {survey}: expected {' or '.join(KEYS[survey])}, "
-            f"found {', '.join(rows.columns[:12])}"
+            f"{path}: no key column for {survey}: expected {' or '.join(keys)}, found {', '.join(rows.columns[:12])}"
         )
     wanted = {label: _reader_of(label) for label in (*_LABELS, *_POSITION) if label in names}
     if not wanted.keys() & set(_LABELS):

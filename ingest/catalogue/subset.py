@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, make_folder, shortened
 from specshards.common.files import replacing
-from specshards.ingest.catalogue.choose import Choice, RowNumbers, find_roles
+from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
+from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.rows import BATCH, Rows, key_texts, open_rows
-from specshards.ingest.catalogue.select import Account, SelectConfig
 from specshards.ingest.spectra.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
 from specshards.ingest.surveys.multimodal_universe import is_own
 from specshards.ingest.tables import TableFile, parquet_files
@@ -39,7 +39,7 @@ _CATALOGUE_ROWS = 32_768
 _SCRATCH = ".select-"
 
 
-def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False) -> Account:
+def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False) -> SelectionCounts:
     """Write the chosen rows of `source`, whole and in their order, to `out`, and print the account.
 
     A catalogue is read twice, a batch of rows at a time; of spectra only the row groups that hold a chosen one. The
@@ -53,21 +53,21 @@ def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False
     _check_out(source, out, files is not None, force)
     rows = open_rows(source) if files is None else _spectra_rows(files)
     roles = find_roles(source, rows.columns, config, is_catalogue=files is None)
-    choice = Choice(roles, config)
+    selection = Selection(roles, config)
     for first, table in _numbered(rows, list(dict.fromkeys(roles.names.values())), "choose"):
-        choice.examine(table, first)
-    account = choice.account()
-    print(account.table())
-    if account.listed != account.selected + account.not_selected:
+        selection.add(table, first)
+    counts = selection.counts()
+    print(counts.table())
+    if counts.listed != counts.selected + counts.not_selected:
         raise JobError(f"{source}: the account does not add up")
-    if not account.selected:
+    if not counts.selected:
         raise JobError(f"{source}: no object is selected; see the reasons above, and change --where or --survey")
-    _refuse_repeats(source, rows, roles.names["id"], choice.repeats())
+    _refuse_repeats(source, rows, roles.names["id"], selection.repeats())
     if files is None:
-        _copy_rows(source, rows, choice.chosen(), out, config)
+        _copy_rows(source, rows, selection.rows(), out, config)
     else:
-        _copy_spectra(files, choice.chosen(), out, config)
-    return account
+        _copy_spectra(files, selection.rows(), out, config)
+    return counts
 
 
 def _check_out(source: Path, out: Path, of_spectra: bool, force: bool) -> None:

@@ -25,7 +25,7 @@ import httpx2
 
 from specshards.common.errors import JobError, make_folder, naming
 from specshards.common.files import publish
-from specshards.ingest.catalogue.rows import ALGORITHMS
+from specshards.ingest.catalogue.checksums import ALGORITHMS
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
 
 USER_AGENT = f"specshards/{PROGRAM_VERSION}"

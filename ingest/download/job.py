@@ -23,10 +23,11 @@ import typer
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 
 if TYPE_CHECKING:
-    from specshards.ingest.catalogue.rows import Checksums, Rows
-    from specshards.ingest.download.addresses import Scheme
+    from specshards.ingest.catalogue.checksums import Checksums
+    from specshards.ingest.catalogue.rows import Rows
     from specshards.ingest.download.fetch import Fetcher, Outcome, Policy
     from specshards.ingest.download.ledger import Record
+    from specshards.ingest.surveys.addresses import Scheme
 
 TOKEN_VARIABLE = "SPECSHARDS_LAMOST_TOKEN"
 RECORD = "download.parquet"
@@ -129,7 +130,8 @@ def download(
         UsageError: wrong arguments or a catalogue without the columns.
         JobError: the server cannot be reached or is in trouble, or too many rows are missing or failed.
     """
-    from specshards.ingest.catalogue.rows import DIGEST_COLUMNS, Checksums, open_rows
+    from specshards.ingest.catalogue.checksums import DIGEST_COLUMNS, Checksums
+    from specshards.ingest.catalogue.rows import open_rows
     from specshards.ingest.download.addresses import choose
     from specshards.ingest.download.fetch import Fetcher
     from specshards.ingest.download.ledger import Record
@@ -144,7 +146,7 @@ def download(
         "survey": survey, "catalogue": str(catalogue), "layout": scheme.layout, "base": base, "release": release,
         "program_version": PROGRAM_VERSION,
     }  # fmt: skip
-    fetcher = Fetcher(policy, token if scheme.layout == "obsid" else None)
+    fetcher = Fetcher(policy, token if scheme.takes_token else None)
     with _alone(out), Record(out / RECORD, survey, rows.total, limit, config) as record:
         jobs = _jobs(rows, scheme, digests, listed, out, limit, verify, record)
         _run(jobs, fetcher, record, patient=max_bad_fraction >= 1)
@@ -165,7 +167,7 @@ def _jobs(
     record: Record,
 ) -> Iterator[Job]:  # fmt: skip
     """The rows that need the network; the others go to the books at once."""
-    from specshards.ingest.catalogue.rows import digest
+    from specshards.ingest.catalogue.checksums import digest
     from specshards.ingest.download.fetch import existing
 
     for number, values in enumerate(islice(_each(rows, scheme, digests), limit)):

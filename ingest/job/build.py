@@ -24,15 +24,12 @@ from specshards.common.files import sweep, write_text
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.quarantine import merge_quarantine
 from specshards.ingest.catalogue import labels
-from specshards.ingest.catalogue.cuts import Cut, cut_for
+from specshards.ingest.catalogue.cuts import Cut, cut_for, extra_columns
 from specshards.ingest.job.part import PartResult, PartTask, finished, ingest_part
 from specshards.ingest.job.plan import Part, find_files, make_plan
 from specshards.ingest.job.summary import Summary, add_up
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
 from specshards.ingest.surveys import check_survey
-
-#: Columns that a cut may use and the schema does not keep.
-EXTRA_COLUMNS = ("instrument", "targettype", "programname")
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ def _prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path
     if catalogue is not None:
         prepared = labels.prepare(catalogue, config.survey, ledger, None if cut is None else cut.kinds)
     if cut is not None:
-        known = {*SCHEMA.names, *EXTRA_COLUMNS} - {"spectrum"}
+        known = {*SCHEMA.names, *extra_columns()} - {"spectrum"}
         known |= set() if prepared is None else set(labels.open_catalogue(prepared).columns)
         unknown = [name for name in cut.columns if name not in known]
         if unknown:

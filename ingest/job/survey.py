@@ -9,7 +9,7 @@ from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.job.build import IngestConfig, build, claim
 from specshards.ingest.job.summary import Summary
-from specshards.ingest.surveys import check_survey
+from specshards.ingest.surveys.survey import MOCK_CATALOGUE, check_survey, with_files
 
 MOCK_FILES = 2000
 
@@ -46,16 +46,15 @@ def ingest_survey(
         raise UsageError(f"seed {seed}: give 0 or a positive number")
     config = IngestConfig(survey, cuts=cuts, where=where, listed_only=listed_only, seed=seed)
     if data is None:
-        from specshards.ingest.mock import CATALOGUE, SURVEYS, MockConfig, write_with_progress
-
-        if survey not in SURVEYS:
-            raise UsageError(f"DATA: name a folder of spectra; a mock survey is only of {' or '.join(SURVEYS)}")
+        mocks = {entry.name: entry.mock for entry in with_files() if entry.mock is not None}
+        if survey not in mocks:
+            raise UsageError(f"DATA: name a folder of spectra; a mock survey is only of {' or '.join(mocks)}")
         folder = out / "mock"
-        data, catalogue = str(folder), catalogue or folder / CATALOGUE
+        data, catalogue = str(folder), catalogue or folder / MOCK_CATALOGUE
         config = replace(config, mock_files=n or MOCK_FILES)
         # Before the mock survey of an earlier run is replaced, not after.
         claim(out, config, folder, catalogue, force)
-        write_with_progress(MockConfig(survey=survey, n_files=n or MOCK_FILES, seed=seed), folder)
+        mocks[survey](folder, n or MOCK_FILES, seed)
     else:
         config = replace(config, limit=n)
     return build(

@@ -7,12 +7,11 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from specshards.common.spectrum import Arrays, Spectrum
+from specshards.ingest.surveys.survey import UNKNOWN_FLUX, survey_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_FLUX = {name: "flux (1e-17 erg/s/cm²/Å)" for name in ("sdss", "desi")} | {"lamost": "relative flux"}
 
 # Strong lines in vacuum, Angstrom: the SDSS line table (classic.sdss.org/dr6/algorithms/linestable.html). Its sodium
 # is in air, so Na D is the mean of the two lines in the NIST Atomic Spectra Database, in vacuum 5891.58 and 5897.56.
@@ -104,7 +103,8 @@ def one(spectrum: Spectrum, row: str) -> Figure:
     figure.suptitle(_name(spectrum, f"{row}  ·  "), fontsize=11, parse_math=False)
     clipped = f"; flux axis by robust limits, {beyond:,} good pixels beyond it" if beyond else ""
     axes.set(xlabel=f"wavelength (Å, vacuum, observed frame){clipped}")
-    axes.set_ylabel(_FLUX.get(spectrum.survey.removeprefix("mock-"), "flux (unit of the file)"))
+    survey = survey_of(spectrum.survey)
+    axes.set_ylabel(UNKNOWN_FLUX if survey is None else survey.flux_axis)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 

@@ -1,68 +1,44 @@
-"""One reader per family of file layouts, chosen by what is in the file, never by its name or release.
+"""Surveys: what is known of each, and its files opened by what is in them, never by name or release.
 
-A reader is a module with
+A survey is a module that registers a `Survey` beside the functions that read its files; nothing else knows it by
+name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for another package.
 
-    SURVEY: str                                   whose files these are
-    recognise(file) -> str | None                 which of its layouts this is
-    read(file, layout, source_file)               yields a Spectrum for each object in the file, and a BadObjectError
-                                                  for each that cannot be used; raises BadObjectError for a whole file
-
-where `file` is a `FitsFile` or, for the readers of `TABLES`, a `TableFile`. A table may hold any survey's spectra, so
-those readers also have
-
-    survey_of(file) -> str                        whose spectra these are, or `unknown`
-
-To add a survey, write the module and name it below; `docs/bring-your-own-survey.md` has an example of thirty lines.
-
+    survey                  `Survey`, `Reader`, and the registry `SURVEYS`
     lamost                  LAMOST low-resolution spectra, two image layouts and the table layout
     sdss                    SDSS, BOSS and eBOSS `spec` and `spec-lite` files
     sdss_legacy             `spSpec` files of SDSS DR1 to DR7
     desi                    DESI coadds and the redrock files beside them
-    multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse
+    slomost                 SDSS and LAMOST, merged
+    multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
     common                  what every reader needs: missing values, grids, the last checks
+    addresses               what a survey says of where it publishes a spectrum
+    lamost_addresses        where LAMOST does
+    sdss_addresses          where SDSS does
 
 From a survey's name to its Parquet leads `ingest.job.survey`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from specshards.common.errors import BadObjectError, UsageError, is_environment
+from specshards.common.errors import BadObjectError, is_environment
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
-from specshards.ingest.surveys import desi, lamost, multimodal_universe, sdss, sdss_legacy
+from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
+from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, register, with_files
 from specshards.ingest.tables import TableFile
 
-
-class Reader(Protocol):
-    """What a module of this package offers."""
-
-    SURVEY: str
-
-    def recognise(self, file: Any) -> str | None:
-        """The layout of an open file, or None for one of somebody else's."""
-
-    def read(self, file: Any, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
-        """Every object of the file."""
+__all__ = [
+    "SUFFIXES", "SURVEYS", "Opened", "Reader", "Survey", "check_survey", "companions", "describe", "open_file",
+    "read_file", "register",
+]  # fmt: skip
 
 
-class TableReader(Reader, Protocol):
-    """What a module for tables offers besides."""
-
-    def survey_of(self, file: TableFile) -> str:
-        """Whose spectra a recognised table holds."""
-
-
-_AReader = TypeVar("_AReader", bound=Reader)
-
-FITS: tuple[Reader, ...] = (lamost, sdss, sdss_legacy, desi)
-TABLES: tuple[TableReader, ...] = (multimodal_universe,)
 SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".parquet", ".hdf5", ".h5")
-SURVEYS = tuple(sorted({reader.SURVEY for reader in FITS}))
 
 
 @dataclass
@@ -103,13 +79,8 @@ class Opened:
 def companions(name: str) -> tuple[str, ...]:
     """Paths of other files that a reader may open together with the file `name` (relative paths, as given)."""
     folder, _, file = name.rpartition("/")
-    return tuple(f"{folder}/{other}".lstrip("/") for other in desi.companions(file))
-
-
-def check_survey(survey: str | None) -> None:
-    """UsageError when there is no reader for `survey`; None stands for any."""
-    if survey is not None and survey not in SURVEYS:
-        raise UsageError(f"unknown SURVEY={survey}: choose {', '.join(SURVEYS)}")
+    others = (other for survey in with_files() for other in survey.companions(file))
+    return tuple(f"{folder}/{other}".lstrip("/") for other in others)
 
 
 def open_file(path: Path, survey: str | None = None, source_file: str | None = None) -> Opened:
@@ -133,24 +104,26 @@ def open_file(path: Path, survey: str | None = None, source_file: str | None = N
 
 
 def _open(path: Path, survey: str | None, source_file: str) -> Opened:
+    file: FitsFile | TableFile
     with path.open("rb", buffering=0) as raw:
         head = raw.read(8)
-        if not TableFile.starts_as_table(head):
-            fits = FitsFile.read(raw, head, path)
-            reader, layout = _recognised(fits, FITS)
-            return Opened(reader.SURVEY, layout, fits, reader, source_file)
-    table = TableFile.open(path)
-    table.survey = survey
-    table_reader, layout = _recognised(table, TABLES)
-    return Opened(table_reader.survey_of(table), layout, table, table_reader, source_file)
-
-
-def _recognised(file: FitsFile | TableFile, readers: Sequence[_AReader]) -> tuple[_AReader, str]:
-    for reader in readers:
+        is_table = TableFile.starts_as_table(head)
+        file = TableFile.open(path) if is_table else FitsFile.read(raw, head, path)
+    if isinstance(file, TableFile):
+        file.survey = survey
+    for name, reader in _readers(is_table):
         layout = reader.recognise(file)
         if layout is not None:
-            return reader, layout
+            return Opened(reader.survey_of(file) if reader.survey_of else name, layout, file, reader, source_file)
     raise BadObjectError(f"no known layout: {describe(file)}")
+
+
+def _readers(is_table: bool) -> list[tuple[str, Reader]]:
+    """The readers and their surveys, in the order in which they are asked; tables of any survey come first."""
+    readers = [(0, "", ANY_TABLE)] if is_table else []
+    for survey in with_files():
+        readers += [(survey.priority, survey.name, one) for one in survey.readers if one.is_table == is_table]
+    return [(name, reader) for _, name, reader in sorted(readers, key=lambda item: -item[0])]
 
 
 def read_file(path: Path, survey: str | None = None, source_file: str | None = None) -> Spectrum:

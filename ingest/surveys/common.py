@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,17 @@ from specshards.ingest.fits.hdu import HeaderLike
 
 #: ORIGIN of the files that `ingest.mock` writes.
 MOCK_ORIGIN = "specshards mock"
+
+
+def write_mock(survey: str) -> Callable[[Path, int, int], None]:
+    """What writes the mock survey of `ingest.mock`; see `Survey.mock`."""
+
+    def write(folder: Path, files: int, seed: int) -> None:
+        from specshards.ingest.mock import MockConfig, write_with_progress
+
+        write_with_progress(MockConfig(survey=survey, n_files=files, seed=seed), folder)
+
+    return write
 
 
 def native(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ Source: the DESI data model of `coadd-*.fits`, `spectra-*.fits` and `redrock-*.f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from specshards.common.spectrum import Spectrum, good_pixels
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
 from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
+from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "desi"
 COADD = "desi-coadd"
@@ -225,3 +226,20 @@ def _specprod(primary: Hdu) -> str | None:
         if text(name) == "SPECPROD":
             return text(primary.header.get(f"DEPVER{i:02d}"))
     return None
+
+
+def _table_evidence(names: Mapping[str, str]) -> int:
+    return 2 * int("zwarn" in names or "targetid" in names or {"zerr", "ebv"} <= names.keys())
+
+
+register(
+    Survey(
+        SURVEY,
+        (Reader(recognise, read),),
+        keys=("targetid", "target_id", "object_id"),
+        flux_unit="1e-17 erg/s/cm²/Å",
+        programmes=("sv1", "sv2", "sv3", "main", "special", "cmx"),
+        table_evidence=_table_evidence,
+        companions=companions,
+    )
+)

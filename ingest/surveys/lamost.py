@@ -8,7 +8,7 @@ is wrong, the grid is log10.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,10 @@ from specshards.ingest.surveys.common import (
     number,
     position,
     text,
+    write_mock,
 )
+from specshards.ingest.surveys.lamost_addresses import ADDRESSES
+from specshards.ingest.surveys.survey import RELATIVE, Reader, Survey, register
 
 SURVEY = "lamost"
 IMAGE = "lamost-image"  # PRIMARY (5, N): flux, ivar, wavelength, and_mask, or_mask
@@ -92,7 +95,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     yield checked(
         Spectrum(
             object_id=object_id(header),
-            survey="mock-lamost" if is_mock else "lamost",
+            survey=f"mock-{SURVEY}" if is_mock else SURVEY,
             release=_release(header, layout),
             ra=ra,
             dec=dec,
@@ -145,3 +148,22 @@ def _labels(header: HeaderLike) -> dict[str, Any]:
         "z": z,
         "z_err": None if z is None else number(header.get("Z_ERR")),
     }
+
+
+def _table_evidence(names: Mapping[str, str]) -> int:
+    return int("obsid" in names or {"teff", "logg", "feh"} <= names.keys())
+
+
+register(
+    Survey(
+        SURVEY,
+        (Reader(recognise, read),),
+        keys=("obsid",),
+        flux_unit=RELATIVE,
+        # Spectromer (A&A 709, A122), section 2: rows without z, z_err or any of snru to snrz are dropped.
+        cuts={"paper": " and ".join(f"{name} is not null" for name in ("z", "z_err", *_SN_KEYS))},
+        table_evidence=_table_evidence,
+        addresses=ADDRESSES,
+        mock=write_mock(SURVEY),
+    )
+)

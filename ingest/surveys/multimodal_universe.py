@@ -30,9 +30,9 @@ import pyarrow as pa
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
+from specshards.ingest.surveys.survey import Reader, with_files
 from specshards.ingest.tables import TableFile
 
-SURVEY = "multimodal-universe"
 UNKNOWN = "unknown"
 STRUCT = "mmu-struct"
 LIST = "mmu-list"  # of structs
@@ -58,10 +58,6 @@ _NAMES = {
     **{name + end: (name + end,) for name in ("teff", "logg", "feh") for end in ("", "_err")},
 }
 _SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
-_PROGRAMMES = {
-    **dict.fromkeys(("boss", "eboss", "segue1", "segue2", "sdss"), "sdss"),
-    **dict.fromkeys(("sv1", "sv2", "sv3", "main", "special", "cmx", "desi"), "desi"),
-}
 _BYTES_LITERAL = re.compile(r"b(['\"])(.*)\1")
 
 
@@ -249,21 +245,12 @@ def _object_id(value: Any) -> str:
 
 def _survey(value: Any, inferred: str) -> str:
     name = (text(value) or "").lower()
-    return _PROGRAMMES.get(name, name) or inferred
+    return next((survey.name for survey in with_files() if name in survey.programmes), name) or inferred
 
 
 def _survey_by_columns(names: dict[str, str]) -> str:
-    if (
-        "zwarning" in names
-        or any(name.startswith("spectroflux") for name in names)
-        or {"z_err", "vdisp"} <= names.keys()
-    ):
-        return "sdss"
-    if "zwarn" in names or "targetid" in names or {"zerr", "ebv"} <= names.keys():
-        return "desi"
-    if "obsid" in names or {"teff", "logg", "feh"} <= names.keys():
-        return "lamost"
-    return UNKNOWN
+    surest = max(with_files(), key=lambda survey: survey.table_evidence(names))
+    return surest.name if surest.table_evidence(names) else UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -350,3 +337,6 @@ def _by_lower_case(names: Sequence[str]) -> dict[str, str]:
 
 def _first(many: Sequence[str], names: dict[str, str]) -> str | None:
     return next((name for name in many if name in names), None)
+
+
+READER = Reader(recognise, read, is_table=True, survey_of=survey_of)

@@ -7,7 +7,7 @@ because pipeline versions v5_10 and v5_13 wrote upper case without EXTNAME.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
+from specshards.ingest.surveys import sdss_legacy
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     bits,
@@ -27,7 +28,10 @@ from specshards.ingest.surveys.common import (
     position,
     positive,
     text,
+    write_mock,
 )
+from specshards.ingest.surveys.sdss_addresses import ADDRESSES
+from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "sdss"
 LITE = "sdss-spec-lite"  # 4 HDUs
@@ -35,10 +39,6 @@ FULL = "sdss-spec"  # the individual exposures follow
 
 _COLUMNS = {"flux", "loglam", "ivar", "and_mask"}
 
-# Bits of the SDSS SPPIXMASK that condemn a pixel in every exposure: FULLREJECT, NOSKY, BRIGHTSKY, NODATA,
-# COMBINEREJ, BADFLUXFACTOR, BADSKYCHI, REDMONSTER. Bits 0 to 15 describe the whole fibre (MANYBADCOLUMNS, BADFLAT
-# cover half or all of good spectra in real files), the rest are warnings; the pipeline already lowers ivar for them.
-BAD_BITS = sum(1 << bit for bit in (18, 22, 23, 24, 25, 26, 27, 28))
 _ZWARNING_SKY, _ZWARNING_UNPLUGGED, _ZWARNING_NODATA = 1 << 0, 1 << 7, 1 << 9
 
 
@@ -83,14 +83,14 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     yield checked(
         Spectrum(
             object_id=_object_id(row),
-            survey="mock-sdss" if is_mock else "sdss",
+            survey=f"mock-{SURVEY}" if is_mock else SURVEY,
             release=run2d,
             ra=ra,
             dec=dec,
             flux=native(pixels.column("flux"), np.float32),
             ivar=native(pixels.column("ivar"), np.float32),
             wavelength=wavelength,
-            mask=(and_mask & BAD_BITS) != 0,
+            mask=(and_mask & sdss_legacy.BAD_BITS) != 0,
             layout=layout,
             source_file=source_file,
             wave_coeff0=grid[0],
@@ -161,3 +161,25 @@ def _labels(row: _Row, zwarning: int | None) -> dict[str, Any]:
         "z_err": None if z is None else positive(number(row.get("z_err"))),
         "zwarning": zwarning,
     }
+
+
+def _table_evidence(names: Mapping[str, str]) -> int:
+    has_magnitudes = any(name.startswith("spectroflux") for name in names)
+    return 3 * int("zwarning" in names or has_magnitudes or {"z_err", "vdisp"} <= names.keys())
+
+
+register(
+    Survey(
+        SURVEY,
+        (Reader(recognise, read), Reader(sdss_legacy.recognise, sdss_legacy.read)),
+        keys=("specobjid", "specobj_id", "object_id"),
+        flux_unit="1e-17 erg/s/cm²/Å",
+        # Spectromer (A&A 709, A122), section 2: zWarning = 0, instrument BOSS, targetType SCIENCE.
+        cuts={"paper": "zwarning == 0 and instrument == 'BOSS' and targettype == 'SCIENCE'"},
+        columns={"instrument": "text", "targettype": "text", "programname": "text"},
+        programmes=("boss", "eboss", "segue1", "segue2"),
+        table_evidence=_table_evidence,
+        addresses=ADDRESSES,
+        mock=write_mock(SURVEY),
+    )
+)

@@ -15,10 +15,14 @@ from specshards.common.spectrum import Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.surveys.common import bits, checked, native, number, position, positive, text
-from specshards.ingest.surveys.sdss import BAD_BITS
 
 SURVEY = "sdss"
 SPSPEC = "sdss-spspec"
+
+# Bits of the SDSS SPPIXMASK that condemn a pixel in every exposure: FULLREJECT, NOSKY, BRIGHTSKY, NODATA,
+# COMBINEREJ, BADFLUXFACTOR, BADSKYCHI, REDMONSTER. Bits 0 to 15 describe the whole fibre (MANYBADCOLUMNS, BADFLAT
+# cover half or all of good spectra in real files), the rest are warnings; the pipeline already lowers ivar for them.
+BAD_BITS = sum(1 << bit for bit in (18, 22, 23, 24, 25, 26, 27, 28))
 
 # SPEC_CLN of spectro1d; 0 is unknown, 5 is sky.
 _CLASSES = {1: "STAR", 2: "GALAXY", 3: "QSO", 4: "QSO", 6: "STAR", 7: "GALAXY"}

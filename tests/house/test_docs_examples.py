@@ -27,11 +27,10 @@ import torch
 import yaml
 from astropy.io import fits
 
-import specshards.ingest.surveys
 from specshards.benchmarks.plan import figures
 from specshards.common.jobs import Engine
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, to_table, write_parquet
-from specshards.ingest.surveys import open_file
+from specshards.ingest.surveys import SURVEYS, open_file
 from specshards.render import ImageConfig
 from specshards.shards import loader
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
@@ -267,9 +266,8 @@ def test_every_key_of_a_manifest_is_in_the_page(sets: dict[str, Path]) -> None:
 def test_the_example_of_a_new_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = block("bring-your-own-survey.md", "python", "MYSURVEY")
     assert code.count("\n") <= 45
-    module = types.ModuleType("mysurvey")
-    exec(compile(code, "bring-your-own-survey.md", "exec"), module.__dict__)
-    monkeypatch.setattr(specshards.ingest.surveys, "FITS", (*specshards.ingest.surveys.FITS, module))
+    monkeypatch.setattr(SURVEYS, "_things", dict(SURVEYS))
+    exec(compile(code, "bring-your-own-survey.md", "exec"), types.ModuleType("mysurvey").__dict__)
     wave, sigma = np.linspace(600, 700, 50), np.full(50, 2.0)
     sigma[3] = 0
     columns = [fits.Column(name, "E", array=values) for name, values in

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from specshards.common.errors import BadObjectError, UsageError
 from specshards.ingest.catalogue import rows
-from specshards.ingest.download import addresses
-from specshards.ingest.download.addresses import choose, split_specobjid
+from specshards.ingest.catalogue.checksums import Checksums
+from specshards.ingest.download.addresses import choose
+from specshards.ingest.surveys import sdss_addresses
+from specshards.ingest.surveys.sdss_addresses import split_specobjid
 from tests.oracles.file_server import LAMOST, LAMOST_PATH, spec
 
 SDSS_ROWS = [
@@ -89,7 +91,7 @@ def test_lamost_paths_and_addresses() -> None:
     ],
 )
 def test_the_root_follows_reduction_and_release(run2d: str, release: str | None, root: str) -> None:
-    assert addresses.sdss_root(run2d, release) == root
+    assert sdss_addresses.root(run2d, release) == root
 
 
 VALUES = st.one_of(
@@ -191,9 +193,9 @@ def test_checksums_are_found_by_the_end_of_the_path(tmp_path: Path) -> None:
     a, b, c = (hashlib.sha1(text).hexdigest() for text in (b"a", b"b", b"c"))
     (tmp_path / "x.sha1sum").write_text(f"# list\n{a}  ./0266/spec-0266-51602-0001.fits\n{b.upper()} *{spec(2)}\n")
     (tmp_path / "y.sha1sum").write_text(f"{c}  redux/v5_13_2/spectra/lite/0266/spec-0266-51602-0001.fits\n")
-    listed = rows.Checksums([tmp_path / "x.sha1sum", tmp_path / "y.sha1sum"])
+    listed = Checksums([tmp_path / "x.sha1sum", tmp_path / "y.sha1sum"])
     assert (listed.of(spec(1)), listed.of(spec(2)), listed.of(spec(3))) == (a, b, None)
     assert listed.of(spec(1).replace("26/", "v5_13_2/", 1)) == c
     (tmp_path / "z").write_text("no list\n")
     with pytest.raises(UsageError, match="z, line 1: expected CHECKSUM  PATH"):
-        rows.Checksums([tmp_path / "z"])
+        Checksums([tmp_path / "z"])

@@ -242,7 +242,7 @@ def test_a_sample_of_many_files_is_seeded_and_said(tmp_path: Path, inspect: Any)
     code, out, _ = inspect(tmp_path / "spec-*.fits", "--max-files", 4, "--n", 0)
     assert code == 0 and "a random 4 of 9 files (seed 0; more with --max-files)" in out
     assert table(out)["total"]["files"] == "4" and not list((tmp_path / "here").iterdir())
-    account = [view.Account(3, seed) for seed in (0, 0, 1)]
+    account = [view.Contents(3, seed) for seed in (0, 0, 1)]
     for one in account:
         for i in range(9):
             one.look(tmp_path / f"spec-{i}.fits")
@@ -264,7 +264,7 @@ def test_only_what_is_drawn_stays_in_memory(tmp_path: Path) -> None:
         write_parquet(to_table(spectra), tmp_path / f"{part}.parquet", {}, row_group_rows=20)
     del spectra
     before = sum(isinstance(item, Spectrum) for item in gc.get_objects())
-    account = view.Account(4)
+    account = view.Contents(4)
     for part in range(3):
         account.look(tmp_path / f"{part}.parquet")
     gc.collect()

@@ -199,7 +199,7 @@ def test_the_papers_cuts(tmp_path: Path) -> None:
         lamost_table(data / f"{name}.fits", **{**bands, **labels})
     build(IngestConfig("lamost", cuts="paper"), str(data), tmp_path / "lamost", engine=HERE)
     assert [row["source_file"] for row in rows(tmp_path / "lamost", "source_file")] == ["whole.fits"]
-    with pytest.raises(UsageError, match="cuts paper: is of sdss and lamost"):
+    with pytest.raises(UsageError, match="cuts paper: is of lamost and sdss"):
         IngestConfig("desi", cuts="paper")
 
 

@@ -19,9 +19,10 @@ import specshards.ingest.catalogue.choose
 import specshards.ingest.catalogue.rows
 import specshards.ingest.catalogue.subset
 from specshards.common.errors import UsageError
-from specshards.ingest.catalogue.choose import Smallest, priorities
+from specshards.ingest.catalogue.choose import SelectionCounts, Smallest, priorities
+from specshards.ingest.catalogue.config import SelectConfig, number_of
 from specshards.ingest.catalogue.rows import key_texts
-from specshards.ingest.catalogue.select import Account, SelectConfig, command, number_of
+from specshards.ingest.catalogue.select import command
 from specshards.ingest.catalogue.subset import select
 from tests.oracles.catalogues import KINDS, ids, lamost, write
 
@@ -345,4 +346,4 @@ def test_the_command_says_what_became_of_the_rows(tmp_path: Path, capsys: pytest
     command(source, tmp_path / "deep" / "o.parquet", survey="lamost", where="snrg > 0", per_class="5")
     said = capsys.readouterr().out
     assert "10 rows = 7 selected + 3 not selected" in said and f"{tmp_path / 'deep' / 'o.parquet'}: 7 rows" in said
-    assert Account({}, {}, None).table().splitlines()[-1] == "0 rows = 0 selected + 0 not selected"
+    assert SelectionCounts({}, {}, None).table().splitlines()[-1] == "0 rows = 0 selected + 0 not selected"

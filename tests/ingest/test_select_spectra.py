@@ -14,7 +14,7 @@ import pytest
 
 import specshards.ingest.catalogue.subset
 from specshards.common.errors import JobError, UsageError
-from specshards.ingest.catalogue.select import SelectConfig
+from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.subset import select
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder

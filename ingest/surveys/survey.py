@@ -1,0 +1,138 @@
+"""What is known of a survey, said beside its reader, and the registry of all surveys.
+
+    register(Survey("mysurvey", (Reader(recognise, read),), keys=("star_id",)))
+
+A module of another package does the same, and names itself as an entry point:
+
+    [project.entry-points."specshards.surveys"]
+    mysurvey = "my_package.mysurvey"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from specshards.common.errors import BadObjectError, UsageError
+from specshards.common.registry import Registry
+from specshards.common.spectrum import Spectrum
+from specshards.ingest.surveys.addresses import Addresses
+
+#: `flux_unit` of spectra that are not calibrated in flux.
+RELATIVE = "relative"
+#: The catalogue of a mock survey, within its folder.
+MOCK_CATALOGUE = "mock_catalogue.csv"
+#: The label of an axis of flux where its unit is not known.
+UNKNOWN_FLUX = "flux (unit of the file)"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A family of file layouts.
+
+    Attributes:
+        recognise: the name of the layout of an open file, None for a file of somebody else's. `file` is a `FitsFile`,
+            or a `TableFile` for a reader of tables.
+        read: of a file, its layout and the name to record of it: a `Spectrum` for each object, a `BadObjectError` for
+            each that cannot be used. Raises `BadObjectError` for a whole file.
+        is_table: whether the files are Parquet or HDF5, not FITS.
+        survey_of: whose spectra a recognised file holds, where the layout is of no one survey.
+    """
+
+    recognise: Callable[[Any], str | None]
+    read: Callable[[Any, str, str], Iterator[Spectrum | BadObjectError]]
+    is_table: bool = False
+    survey_of: Callable[[Any], str] | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A survey.
+
+    Attributes:
+        name: what `SURVEY=` and `--survey` take, and the column `survey`.
+        readers: of its files, in the order in which they are asked.
+        keys: columns of its catalogues that name the object, in lower case, in the order of preference.
+        aliases: label columns of its catalogues, in lower case -> ours, beside the usual spellings.
+        flux_unit: for the axis of a plot; `RELATIVE` for spectra that are not calibrated.
+        cuts: selection cuts by name, as `--where` takes them.
+        columns: what its readers put into `Spectrum.extra` for cuts, and whether that is text or a number.
+        programmes: other names of it in the column `survey` of tables.
+        table_evidence: how sure it is that a table without `survey` is its own, by the column names in lower case; 0
+            is not at all, and the surest survey has it.
+        companions: of a file's name, those of other files in its folder that a reader may open with it.
+        addresses: where it publishes a spectrum, for `specshards ingest download`.
+        mock: writes a mock survey with its catalogue `MOCK_CATALOGUE`: given the folder, number of files, seed.
+        parts: of a joint data set, the surveys that it is merged from; it has no readers.
+        priority: the readers of a higher one are asked first; those of equal ones as they were registered.
+    """
+
+    name: str
+    readers: tuple[Reader, ...] = ()
+    keys: tuple[str, ...] = ("object_id",)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    flux_unit: str | None = None
+    cuts: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Literal["text", "number"]] = field(default_factory=dict)
+    programmes: tuple[str, ...] = ()
+    table_evidence: Callable[[Mapping[str, str]], int] = lambda names: 0
+    companions: Callable[[str], tuple[str, ...]] = lambda name: ()
+    addresses: Addresses | None = None
+    mock: Callable[[Path, int, int], object] | None = None
+    parts: tuple[str, ...] = ()
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if bool(self.readers) == bool(self.parts):
+            raise UsageError(f"SURVEY={self.name}: needs either readers or parts")
+
+    @property
+    def origin(self) -> str:
+        """Where its first reader was defined."""
+        read = self.readers[0].read if self.readers else None
+        return f"{getattr(read, '__module__', self.name)}.{getattr(read, '__qualname__', '')}"
+
+    @property
+    def flux_axis(self) -> str:
+        """The label of an axis of flux."""
+        if self.flux_unit is None:
+            return UNKNOWN_FLUX
+        return "relative flux" if self.flux_unit == RELATIVE else f"flux ({self.flux_unit})"
+
+
+SURVEYS: Registry[Survey] = Registry(
+    "SURVEY",
+    "specshards.surveys",
+    [f"specshards.ingest.surveys.{name}" for name in ("lamost", "sdss", "desi", "slomost")],
+)
+
+
+def register(survey: Survey) -> Survey:
+    """Make a survey known under its name.
+
+    Raises:
+        UsageError: another survey has the name.
+    """
+    return SURVEYS.register(survey.name)(survey)
+
+
+def with_files() -> list[Survey]:
+    """The surveys that have files of their own: all but the joint ones."""
+    return [survey for survey in SURVEYS.values() if survey.readers]
+
+
+def check_survey(name: str | None) -> None:
+    """UsageError when there is no reader for a survey; None stands for any."""
+    if name is None or (name in SURVEYS and SURVEYS[name].readers):
+        return
+    if name in SURVEYS:
+        raise UsageError(f"SURVEY={name} is {' and '.join(SURVEYS[name].parts)}; read one of them at a time")
+    raise UsageError(f"unknown SURVEY={name}: choose {', '.join(sorted(survey.name for survey in with_files()))}")
+
+
+def survey_of(name: str | None) -> Survey | None:
+    """The survey that a column `survey` names, mock or not; None for one that is not known."""
+    return SURVEYS.get((name or "").removeprefix("mock-"))
