@@ -23,13 +23,13 @@ import typer
 from specshards.common import options
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import replacing
-from specshards.common.spectrum import NUMBERS, Spectrum
 from specshards.common.text import aligned
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from specshards.common.spectrum import Spectrum
     from specshards.ingest.surveys import Opened
     from specshards.ingest.tables import TableFile
 
@@ -40,7 +40,7 @@ _OWN_COLUMNS = ("release", "layout", "label_source", "wave_coeff0", "wave_coeff1
 _SHOWN = 5  # objects of one file
 _SHOWN_REASONS = 12
 _MOST_DRAWN = 60
-_KNOWN = ("class", *(label.name for label in NUMBERS if label.has_error), "position")
+_KNOWN = ("class", "z", "teff", "logg", "feh", "position")
 _UNITS = {"teff": " K", "logg": " dex", "feh": " dex"}
 
 
