@@ -86,6 +86,10 @@ class Registry(Mapping[str, T]):
         self._is_loaded = True
         for module in self._modules:
             import_module(module)
+        # Some may have been imported before, in any order; the order of the modules is what a user sees.
+        place = {name: number for number, name in enumerate(self._modules)}
+        own = sorted(self._things.items(), key=lambda one: place.get(getattr(one[1], "__module__", ""), len(place)))
+        self._things = dict(own)
         for entry in sorted(entry_points(group=self.group), key=lambda entry: (entry.name, entry.value)):
             try:
                 entry.load()

@@ -7,6 +7,7 @@
 Nothing but flux, ivar, wavelength and mask enters, so nothing about the label can reach the picture.
 
     config          which picture, and how it is scaled: `ImageConfig` and its presets
+    registry        the image types by name, also those of other packages
     base            what every renderer does: check, draw, expand
     simple, overlap, map2d      the three pictures
     prepare         window, order and good pixels of a spectrum
@@ -28,17 +29,12 @@ Nothing but flux, ivar, wavelength and mask enters, so nothing about the label c
 from __future__ import annotations
 
 from specshards.render.base import Renderer
-from specshards.render.config import IMAGES, PRESETS, ImageConfig, RenderError, preset
-from specshards.render.map2d import Map2d
-from specshards.render.overlap import Overlap
-from specshards.render.simple import Simple
+from specshards.render.config import ImageConfig, RenderError, preset, presets
+from specshards.render.registry import RENDERERS
 
-__all__ = ["IMAGES", "PRESETS", "ImageConfig", "RenderError", "Renderer", "preset", "renderer"]
-
-
-_RENDERERS: dict[str, type[Renderer]] = {"simple": Simple, "overlap": Overlap, "map2d": Map2d}
+__all__ = ["RENDERERS", "ImageConfig", "RenderError", "Renderer", "preset", "presets", "renderer"]
 
 
 def renderer(config: ImageConfig) -> Renderer:
     """The renderer of `config.image`."""
-    return _RENDERERS[config.image](config)
+    return RENDERERS[config.image](config)

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from numba import get_num_threads
 
+from specshards.render import expand
 from specshards.render.config import ImageConfig, RenderError
 from specshards.render.prepare import (
     DRAWN,
     PARALLEL,
+    Floats,
+    Flux,
+    Good,
     KernelArrays,
     Places,
     as_arrays,
     as_columns,
     one_of,
     reason,
+    select,
     target,
 )
+
+if TYPE_CHECKING:
+    from specshards.render.device.draw import DeviceRenderer
 
 Codes = npt.NDArray[np.uint8]
 
@@ -33,13 +42,25 @@ class Renderer(ABC):
     Drawing is in two halves, so that a loader can do the second: spectrum to codes, which a shard stores, and codes
     to RGB. Both are pure functions, release the GIL, and may be called from several threads.
 
+    What codes expand to follows from `lut`, `block` and `empty` alone, on the CPU as in `render.device.expand`.
+
     Attributes:
+        presets: name -> what it changes of the default `ImageConfig`; `default` is always there.
+        gallery: names of the presets that a sheet of every image type shows.
+        limits: the values of `ImageConfig.limits` that it takes.
+        options: which of `channels`, `order` and `grid` it reads; they are refused for the others.
+        noisy: codes hardly repeat, so that looking for repeats costs time and saves no bytes of a PNG.
         code_shape: of the stored array: `(h, w)` or `(h, w, 3)`, uint8.
         lut: uint8 `(256, 3)`, RGB of every code, or None where codes are gray levels or RGB already.
         block: side of one code's square in the picture.
         empty: code of the strip that whole blocks leave free at the right and at the bottom.
     """
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    gallery: ClassVar[Sequence[str]] = ("default",)
+    limits: ClassVar[Sequence[str]] = ("minmax", "percentile")
+    options: ClassVar[Sequence[str]] = ()
+    noisy: ClassVar[bool] = False
     code_shape: tuple[int, ...]
     lut: Codes | None = None
     block = 1
@@ -126,9 +147,40 @@ class Renderer(ABC):
                 errors[int(i)] = error
         return out, errors
 
+    def wavelengths(self, wavelength: npt.NDArray[Any]) -> Floats:
+        """Wavelengths that each pixel of a spectrum's picture shows, Angstrom: float64 `(k, size, size)`.
+
+        NaN where it shows none. k is above 1 where pixels show several wavelengths at once, the bluest first.
+
+        Args:
+            wavelength: `(N,)`, Angstrom, as for `codes`. Bad pixels do not matter: they are drawn over.
+
+        Raises:
+            RenderError: the picture of a spectrum with these wavelengths cannot be drawn.
+        """
+        flux = np.ones(np.shape(wavelength), np.float32)
+        spectrum = as_arrays(flux, None, wavelength, None)
+        status, flux, ivar, inside, good = select(*spectrum, *self.config.window, True)
+        if status != DRAWN:
+            raise reason(status, self.config, len(flux))
+        return self._wavelengths(flux, ivar, inside, good)
+
+    def device(self) -> DeviceRenderer | str:
+        """A torch module that draws the same codes where it is moved to, or why this is drawn on the CPU only."""
+        return f"{self.config.image} has no torch module"
+
     def expand(self, codes: Codes) -> Codes:
-        """One stored array to RGB, uint8 `(size, size, 3)`."""
-        return self.expand_batch(codes[None])[0]
+        """One stored array to RGB, uint8 `(size, size, 3)`; codes that are the picture come back themselves."""
+        if self.block == 1 and codes.ndim == 3:
+            return codes
+        size = self.config.size
+        out = np.empty((size, size, 3), np.uint8)
+        if self.block == 1 and self.lut is None:
+            expand.gray(codes.ravel(), out.reshape(-1))
+        else:
+            blank = self._colours[self.empty]
+            expand.blocks(np.ascontiguousarray(codes), self._colours, self.block, blank, out.reshape(size, -1))
+        return out
 
     def expand_batch(self, codes: Codes, out: Codes | None = None) -> Codes:
         """B stored arrays to RGB, uint8 `(B, size, size, 3)`, into `out` where it is given.
@@ -136,23 +188,38 @@ class Renderer(ABC):
         Raises:
             ValueError: `out` does not fit.
         """
-        size = self.config.size
-        out = target(out, (len(codes), size, size, 3))
+        count, size = len(codes), self.config.size
+        out = target(out, (count, size, size, 3))
+        codes = np.ascontiguousarray(codes)
         with PARALLEL:
-            self._expand(np.ascontiguousarray(codes), out)
+            if self.block == 1 and codes.ndim == 4:
+                out[...] = codes
+            elif self.block == 1 and self.lut is None:
+                expand.gray_batch(codes.reshape(count, size**2), out.reshape(count, 3 * size**2))
+            else:
+                pictures, blank = out.reshape(count, size, 3 * size), self._colours[self.empty]
+                expand.blocks_batch(codes, self._colours, self.block, blank, pictures)
         return out
+
+    @cached_property
+    def _colours(self) -> npt.NDArray[np.uint32]:
+        """RGB of every code, red in the lowest byte: uint32 `(256,)`."""
+        colours = np.zeros((256, 4), np.uint8)
+        colours[:, :3] = np.arange(256)[:, None] if self.lut is None else self.lut
+        return colours.view("<u4").ravel().astype(np.uint32)
 
     @abstractmethod
     def _draw(self, spectrum: KernelArrays, out: Codes) -> tuple[int, int]:
-        """Draw into `out`: the status, and the number of pixels in the window."""
+        """Draw into `out`: the status (see `render.prepare`), and the number of pixels in the window."""
 
-    @abstractmethod
     def _draw_batch(self, spectra: KernelArrays, places: Places, out: Codes, states: Any) -> None:
-        """Draw B spectra into `out` and their statuses into `states`, int64 `(B,)`."""
+        """Draw B spectra into `out` and their statuses into `states`, int64 `(B,)`; one by one unless overridden."""
+        for i in range(len(states)):
+            states[i], _ = self._draw(one_of.py_func(i, *spectra, places), out[i])
 
     @abstractmethod
-    def _expand(self, codes: Codes, out: Codes) -> None:
-        """RGB of B stored arrays, uint8 `(B, size, size, 3)`."""
+    def _wavelengths(self, flux: Flux, ivar: Flux, inside: Floats, good: Good) -> Floats:
+        """`wavelengths` of what `render.prepare.select` gives of a spectrum."""
 
     def _chunks(self, count: int) -> int:
         """In how many parts `count` spectra are drawn at a time: each has a canvas, and a thread takes several."""

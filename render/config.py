@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-IMAGES = ("simple", "overlap", "map2d")
+from specshards.common.errors import UsageError
+from specshards.render.registry import RENDERERS, having
+
 LIMITS = ("minmax", "percentile", "fixed")
 SCALES = ("linear", "asinh")
 GRIDS = ("native", "stretch", "log")
@@ -41,7 +43,7 @@ class ImageConfig:
     `map2d` is each spectrum's own, because fixed flux limits made for SDSS saturate LAMOST's relative flux.
 
     Attributes:
-        image: `simple`, `overlap` or `map2d`.
+        image: a name in `render.registry.RENDERERS`: `simple`, `overlap`, `map2d`, or another package's.
         size: side of the square picture, pixels.
         window: wavelengths drawn, Angstrom, in `frame`.
         frame: of the wavelengths that a renderer is given: `observed`, or `rest`, for which `shards` divides them by
@@ -102,7 +104,10 @@ class ImageConfig:
         ):  # fmt: skip
             value = getattr(self, name)
             _check(value in allowed, f"{name}={value}: choose {', '.join(allowed[:-1])} or {allowed[-1]}")
-        _check(self.image in IMAGES, f"unknown IMAGE={self.image}: choose {', '.join(IMAGES)}")
+        try:
+            kind = RENDERERS.choose(self.image)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
         for name in ("size", "block"):
             _check(type(getattr(self, name)) is int, f"{name}={getattr(self, name)!r}: give a whole number of pixels")
         _check(16 <= self.size <= 1024, f"size={self.size}: give 16 to 1024 pixels")
@@ -120,6 +125,17 @@ class ImageConfig:
         for name in ("roi_threshold", "continuum_width", "line_width_kms"):
             _check(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: give a positive number")
         self._check_map()
+        limits = [name for name in LIMITS if name in kind.limits]
+        others = having("limits", self.limits)
+        _check(
+            self.limits in limits, f"limits={self.limits} is for {others}; {self.image} takes {' or '.join(limits)}"
+        )
+        for name in ("channels", "order", "grid"):
+            value, others = getattr(self, name), having("options", name)
+            _check(
+                name in kind.options or value == getattr(ImageConfig, name),
+                f"{name}={value} is for {others}; leave it out for {self.image}",
+            )
 
     def _check_map(self) -> None:
         wrong = [name for name in self.channels if name not in CHANNELS]
@@ -134,11 +150,6 @@ class ImageConfig:
                 f"order=patch with block={self.block}, size={self.size}: the block must divide {PATCH} and "
                 f"{PATCH} the size; take block=2",
             )
-        if self.image != "map2d":
-            _check(self.limits != "fixed", f"limits=fixed is for map2d; {self.image} takes minmax or percentile")
-            for name in ("channels", "order", "grid"):
-                changed = getattr(self, name) != getattr(ImageConfig, name)
-                _check(not changed, f"{name}={getattr(self, name)} is for map2d; leave it out for {self.image}")
 
     @property
     def cells(self) -> int:
@@ -159,21 +170,10 @@ class ImageConfig:
         return cls(**values)
 
 
-#: Named configurations of `map2d` beside the default; each is what `preset(name, "map2d")` changes of it.
-_MAP_PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {"limits": "fixed"},
-    "paper-red": {"channels": CHANNEL_SETS["red"]},
-    "paper-derivatives": {"channels": CHANNEL_SETS["derivatives"]},
-    "paper-roi": {"channels": CHANNEL_SETS["roi"], "roi_threshold": 1.5, "roi_unit": "flux"},
-    "robust": {"limits": "percentile", "scale": "asinh"},
-    "survey-free": {"limits": "percentile", "grid": "log"},
-    "quality": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["quality"]},
-    "lines": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["lines"]},
-    "patch": {"limits": "percentile", "grid": "log", "block": 2, "order": "patch"},
-}
-_LINE_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}, "robust": {"limits": "percentile"}}
-PRESETS = tuple(_MAP_PRESETS)
+def presets() -> tuple[str, ...]:
+    """Names of the presets of all image types: those of the default one first."""
+    kinds = [RENDERERS[ImageConfig.image], *RENDERERS.values()]
+    return tuple(dict.fromkeys(name for kind in kinds for name in kind.presets))
 
 
 def preset(name: str, image: str) -> ImageConfig:
@@ -183,10 +183,10 @@ def preset(name: str, image: str) -> ImageConfig:
         ValueError: no such preset, or none for this image.
     """
     config = ImageConfig(image=image)
-    known = _MAP_PRESETS if image == "map2d" else _LINE_PRESETS
-    _check(name in PRESETS, f"unknown PRESET={name}: choose {', '.join(PRESETS)}")
-    _check(name in known, f"PRESET={name} is for map2d; for {image} choose {', '.join(known)}")
-    return replace(config, **known[name])
+    own = RENDERERS[image].presets
+    _check(name in presets(), f"unknown PRESET={name}: choose {', '.join(presets())}")
+    _check(name in own, f"PRESET={name} is for {having('presets', name)}; for {image} choose {', '.join(own)}")
+    return replace(config, **own[name])
 
 
 def _check(condition: bool, message: str) -> None:

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from specshards.render import renderer
-from specshards.render.config import PRESETS, ImageConfig, RenderError, preset
+from specshards.render import RENDERERS, ImageConfig, RenderError, preset, renderer
 
 Picture = npt.NDArray[np.uint8]
 #: A caption, and flux, ivar, wavelength, mask as `Renderer.codes` takes them.
@@ -23,12 +22,13 @@ _PAPER, _INK, _EDGE = 255, (60, 60, 60), 190
 
 
 def every_image(size: int) -> list[tuple[str, ImageConfig]]:
-    """Every image type and preset, with its name."""
-    lines = [(image, ImageConfig(image=image, size=size)) for image in ("simple", "overlap")]
-    lines.append(("simple, robust", ImageConfig(image="simple", limits="percentile", size=size)))
-    maps = [(name, preset(name, "map2d")) for name in PRESETS]
-    return lines + [
-        ("map2d" if name == "default" else f"map2d, {name}", replace(config, size=size)) for name, config in maps
+    """Every image type in its presets that are worth a look, with its name."""
+    images = [(image, name) for image, kind in RENDERERS.items() for name in kind.gallery]
+    # Drawings before maps; among each, what is default before the others.
+    images.sort(key=lambda one: (RENDERERS[one[0]].noisy, one[1] != "default"))
+    return [
+        (image if name == "default" else f"{image}, {name}", replace(preset(name, image), size=size))
+        for image, name in images
     ]
 
 

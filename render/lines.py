@@ -13,9 +13,12 @@ the same picture (`render.device.expand`).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
+from specshards.render.config import ImageConfig
 from specshards.render.simd import add_pair, sub_pair
 
 #: Units of ink that fill a pixel, and steps of a pixel's height.
@@ -25,7 +28,27 @@ LONGEST = 0.25
 #: Columns of a canvas before the picture's first: a cache line.
 SPARE = 16
 
+#: Red, green and blue of the three lines of `overlap`: matplotlib's, from the bluest segment to the reddest.
+COLOURS = ((255, 0, 0), (0, 128, 0), (0, 0, 255))
+
 _HALVES = np.int64(0x00FFFFFF_00FFFFFF)
+
+
+class LineSettings(NamedTuple):
+    """What the kernels of `simple` and `overlap` take of a configuration; see `ImageConfig`."""
+
+    low: float
+    high: float
+    size: int
+    width: float
+    free: float  # share of the height above and below the limits
+    alpha: float
+
+    @classmethod
+    def of(cls, config: ImageConfig) -> LineSettings:
+        """Of a configuration."""
+        free = config.margin / (1 + 2 * config.margin)
+        return cls(*config.window, config.size, config.line_width, free, config.alpha)
 
 
 @njit(nogil=True, cache=True)

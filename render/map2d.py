@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, prange
 
-from specshards.render import expand
 from specshards.render.base import Codes, Renderer
 from specshards.render.channels import draw_channels, draw_channels_batch
-from specshards.render.config import ImageConfig
+from specshards.render.config import CHANNEL_SETS, LIMITS, ImageConfig
 from specshards.render.grid import NATIVE, MapSettings, on_grid
-from specshards.render.prepare import DRAWN, KernelArrays, Places, one_of, select
+from specshards.render.prepare import DRAWN, Floats, Flux, Good, KernelArrays, Places, one_of, select
+from specshards.render.registry import RENDERERS
 from specshards.render.scale import Scale, channel_codes, colour_codes, limits
+from specshards.render.wavelengths import of_cells
+
+if TYPE_CHECKING:
+    from specshards.render.device.draw import DeviceRenderer
+
+#: Channels that are made of running sums and medians.
+ORDERED = ("roi", "residual", "significance")
 
 
 @lru_cache
@@ -25,6 +33,7 @@ def colour_table(name: str) -> Codes:
     return np.ascontiguousarray(mpl.colormaps[name](np.arange(256), bytes=True)[:, :3])
 
 
+@RENDERERS.register("map2d")
 class Map2d(Renderer):
     """Flux value i of the window stands in cell i, counted along rows of `size // block` cells from the top left.
 
@@ -33,6 +42,25 @@ class Map2d(Renderer):
     leave free at the right and at the bottom, show flux 0 for fixed limits, as the paper's code does, and the lowest
     colour for limits of the spectrum's own; they are black in RGB.
     """
+
+    presets = MappingProxyType(
+        {
+            "default": {},
+            "paper": {"limits": "fixed"},
+            "paper-red": {"channels": CHANNEL_SETS["red"]},
+            "paper-derivatives": {"channels": CHANNEL_SETS["derivatives"]},
+            "paper-roi": {"channels": CHANNEL_SETS["roi"], "roi_threshold": 1.5, "roi_unit": "flux"},
+            "robust": {"limits": "percentile", "scale": "asinh"},
+            "survey-free": {"limits": "percentile", "grid": "log"},
+            "quality": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["quality"]},
+            "lines": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["lines"]},
+            "patch": {"limits": "percentile", "grid": "log", "block": 2, "order": "patch"},
+        }
+    )
+    gallery = tuple(presets)
+    limits = LIMITS
+    options = ("channels", "order", "grid")
+    noisy = True
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
@@ -49,10 +77,6 @@ class Map2d(Renderer):
         self._scale = Scale.of(config, 256 if coloured else 255)
         self._settings = MapSettings.of(config, self._scale)
         self.empty = self._settings.empty
-        colours = np.zeros((256, 4), np.uint8)
-        if self.lut is not None:
-            colours[:, :3] = self.lut
-        self._colours = colours.view("<u4").ravel().astype(np.uint32)
 
     def _draw(self, spectrum: KernelArrays, out: Codes) -> tuple[int, int]:
         if self._plain:
@@ -68,17 +92,15 @@ class Map2d(Renderer):
         out = out.reshape(*out.shape[:3], len(self.config.channels))
         draw_channels_batch(*spectra, places, self._settings, self._scale, out, states)
 
-    def expand(self, codes: Codes) -> Codes:
-        """The picture of one code array: uint8 `(size, size, 3)`, RGB."""
-        size = self.config.size
-        out = np.empty((size, size, 3), np.uint8)
-        blank = self._colours[self.empty]
-        expand.blocks(np.ascontiguousarray(codes), self._colours, self.block, blank, out.reshape(size, -1))
-        return out
+    def _wavelengths(self, flux: Flux, ivar: Flux, inside: Floats, good: Good) -> Floats:
+        return of_cells(self.config, flux, ivar, inside, good)
 
-    def _expand(self, codes: Codes, out: Codes) -> None:
-        pictures = out.reshape(len(out), self.config.size, 3 * self.config.size)
-        expand.blocks_batch(codes, self._colours, self.block, self._colours[self.empty], pictures)
+    def device(self) -> DeviceRenderer | str:
+        """Draws all but sums whose rounding depends on their order, which a GPU does not keep."""
+        from specshards.render.device.map2d import DeviceMap
+
+        left = [name for name in self.config.channels if name in ORDERED]
+        return f"channels {', '.join(left)}: sums whose rounding depends on their order" if left else DeviceMap(self)
 
 
 @njit(nogil=True, cache=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,20 +10,25 @@ from numba import njit, prange
 
 from specshards.render.base import Codes, Renderer
 from specshards.render.config import ImageConfig
-from specshards.render.lines import FULL, SPARE, canvas, clear, develop, draw, pieces
-from specshards.render.prepare import DRAWN, KernelArrays, Places, one_of, select
+from specshards.render.lines import COLOURS, FULL, SPARE, LineSettings, canvas, clear, develop, draw, pieces
+from specshards.render.prepare import DRAWN, Floats, Flux, Good, KernelArrays, Places, one_of, select
+from specshards.render.registry import RENDERERS
 from specshards.render.scale import Scale
-from specshards.render.simple import LineSettings, polyline
+from specshards.render.simple import Simple, polyline
+from specshards.render.wavelengths import of_columns
 
-#: matplotlib's `red`, `green` and `blue`, from the bluest segment to the reddest, as `_blend` has them.
-COLOURS = ((255, 0, 0), (0, 128, 0), (0, 0, 255))
+if TYPE_CHECKING:
+    from specshards.render.device.draw import DeviceRenderer
 
 
+@RENDERERS.register("overlap")
 class Overlap(Renderer):
     """Each third of the window spans the picture's full width; one flux scale serves all three.
 
     Lines are drawn one after another over white, each with the same opacity.
     """
+
+    presets = Simple.presets
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
@@ -39,12 +44,14 @@ class Overlap(Renderer):
     def _draw_batch(self, spectra: KernelArrays, places: Places, out: Codes, states: Any) -> None:
         draw_batch(*spectra, places, self._settings, self._scale, self._chunks(len(states)), out, states)
 
-    def expand(self, codes: Codes) -> Codes:
-        """The codes themselves are the picture."""
-        return codes
+    def _wavelengths(self, flux: Flux, ivar: Flux, inside: Floats, good: Good) -> Floats:
+        return of_columns(self.config, inside, 3)
 
-    def _expand(self, codes: Codes, out: Codes) -> None:
-        out[...] = codes
+    def device(self) -> DeviceRenderer:
+        """Draws RGB."""
+        from specshards.render.device.lines import DeviceLines
+
+        return DeviceLines(self, 3)
 
 
 @njit(nogil=True, cache=True)

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, prange
 
-from specshards.render import expand
 from specshards.render.base import Codes, Renderer
 from specshards.render.config import ImageConfig
-from specshards.render.lines import FULL, canvas, clear, develop, draw, pieces
-from specshards.render.prepare import DRAWN, KernelArrays, Places, one_of, select
+from specshards.render.lines import FULL, LineSettings, canvas, clear, develop, draw, pieces
+from specshards.render.prepare import DRAWN, Floats, Flux, Good, KernelArrays, Places, one_of, select
+from specshards.render.registry import RENDERERS
 from specshards.render.scale import Scale, heights, limits
+from specshards.render.wavelengths import of_columns
+
+if TYPE_CHECKING:
+    from specshards.render.device.draw import DeviceRenderer
 
 
-class LineSettings(NamedTuple):
-    """What the kernels of `simple` and `overlap` take of a configuration; see `ImageConfig`."""
-
-    low: float
-    high: float
-    size: int
-    width: float
-    free: float  # share of the height above and below the limits
-    alpha: float
-
-    @classmethod
-    def of(cls, config: ImageConfig) -> LineSettings:
-        """Of a configuration."""
-        free = config.margin / (1 + 2 * config.margin)
-        return cls(*config.window, config.size, config.line_width, free, config.alpha)
-
-
+@RENDERERS.register("simple")
 class Simple(Renderer):
     """One black line on white. The window spans the picture's width; the flux range its height, less a margin.
 
     The line connects the good pixels; a constant flux is a level line in the middle. With percentile limits it leaves
     the picture where flux lies far outside them.
     """
+
+    presets = MappingProxyType({"default": {}, "paper": {}, "robust": {"limits": "percentile"}})
+    gallery = ("default", "robust")
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
@@ -52,9 +44,14 @@ class Simple(Renderer):
     def _draw_batch(self, spectra: KernelArrays, places: Places, out: Codes, states: Any) -> None:
         draw_batch(*spectra, places, self._settings, self._scale, self._chunks(len(states)), out, states)
 
-    def _expand(self, codes: Codes, out: Codes) -> None:
-        pixels = self.config.size**2
-        expand.gray_batch(codes.reshape(len(codes), pixels), out.reshape(len(codes), 3 * pixels))
+    def _wavelengths(self, flux: Flux, ivar: Flux, inside: Floats, good: Good) -> Floats:
+        return of_columns(self.config, inside, 1)
+
+    def device(self) -> DeviceRenderer:
+        """Draws gray levels."""
+        from specshards.render.device.lines import DeviceLines
+
+        return DeviceLines(self, 1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

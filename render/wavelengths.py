@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from specshards.render.config import ImageConfig
 from specshards.render.grid import MapSettings, cell_order, on_grid
-from specshards.render.prepare import DRAWN, Floats, as_arrays, reason, select
+from specshards.render.prepare import DRAWN, Floats, Flux, Good, reason
 from specshards.render.scale import Scale
 
 
-def where(config: ImageConfig, wavelength: npt.NDArray[Any]) -> Floats:
-    """Wavelengths that a spectrum's picture shows, Angstrom: float64 `(k, size, size)`, NaN where it shows none.
+def of_cells(config: ImageConfig, flux: Flux, ivar: Flux, inside: Floats, good: Good) -> Floats:
+    """Of a picture of cells: the wavelength of each one's value, float64 `(1, size, size)`.
 
-    k is 3 for `overlap`, whose columns show a wavelength of each third of the window at once, the bluest first; else
-    it is 1. A cell of `map2d` shows the wavelength of its value: of the pixel on the native grid, of the point or bin
-    centre on the others. A column of `simple` and `overlap` shows its middle, from the first column that the
-    spectrum reaches to the last.
+    That is the pixel's on the native grid, of the point or bin centre on the others.
 
     Args:
-        wavelength: `(N,)`, Angstrom, as for `Renderer.codes`. Bad pixels do not matter: they are drawn over.
+        flux, ivar, inside, good: what `render.prepare.select` gives.
 
     Raises:
-        RenderError: the picture of a spectrum with these wavelengths cannot be drawn.
+        RenderError: such a spectrum does not fit.
     """
-    flux = np.ones(np.shape(wavelength), np.float32)
-    spectrum = as_arrays(flux, None, wavelength, None)
-    status, flux, ivar, inside, good = select(*spectrum, *config.window, True)
-    if status != DRAWN:
-        raise reason(status, config, len(flux))
-    if config.image == "map2d":
-        return _cells(config, flux, ivar, inside, good)
-    return _columns(config, inside, 3 if config.image == "overlap" else 1)
-
-
-def _cells(
-    config: ImageConfig, flux: npt.NDArray[Any], ivar: npt.NDArray[Any], inside: Floats, good: npt.NDArray[np.bool_]
-) -> Floats:
     settings = MapSettings.of(config, Scale.of(config, 256))
     count, size, block = config.cells**2, config.size, config.block
     status, _, _, values, _, _, first, end = on_grid(flux, ivar, inside, good, settings, count)
@@ -54,8 +35,11 @@ def _cells(
     return picture
 
 
-def _columns(config: ImageConfig, inside: Floats, parts: int) -> Floats:
-    """Columns of a picture whose width each of `parts` equal pieces of the window spans."""
+def of_columns(config: ImageConfig, inside: Floats, parts: int) -> Floats:
+    """Of a picture whose width each of `parts` equal pieces of the window spans: float64 `(parts, size, size)`.
+
+    A column shows its middle, from the first column that the spectrum, `inside` the window, reaches to the last.
+    """
     low, high = config.window
     size = config.size
     x = ((inside - low) * (parts * size / (high - low))).astype(np.float32)  # as `render.simple.polyline` has it

@@ -13,7 +13,8 @@ from specshards.common import options
 from specshards.common.cli import run_app
 from specshards.common.errors import UsageError
 from specshards.common.jobs import engine_of
-from specshards.render.config import CHANNEL_SETS, CHANNELS, FRAMES, GRIDS, LIMITS, ORDERS, PRESETS, SCALES
+from specshards.render.config import CHANNEL_SETS, CHANNELS, FRAMES, GRIDS, LIMITS, ORDERS, SCALES, presets
+from specshards.render.registry import RENDERERS
 from specshards.shards.check import commands
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import ShardConfig
@@ -34,8 +35,8 @@ def _one_of(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-_Image = Annotated[str, _picture("simple, overlap or map2d.")]
-_Preset = Annotated[str, _picture(f"Named choices of what follows: {_one_of(PRESETS)} (paper*: as published).")]
+_Image = Annotated[str, _picture(f"{_one_of(list(RENDERERS))}.")]
+_Preset = Annotated[str, _picture(f"Named choices of what follows: {_one_of(presets())} (paper*: as published).")]
 _Size = Annotated[int | None, _picture("Side of the picture in pixels (224).")]
 _Block = Annotated[int | None, _picture("Side of one value's square in map2d, pixels (3).")]
 _Limits = Annotated[str | None, _picture(f"Ends of the flux scale: {_one_of(LIMITS)}.")]

@@ -15,6 +15,7 @@ import typer
 
 from specshards.common.cli import run_app
 from specshards.common.errors import UsageError
+from specshards.render.registry import RENDERERS
 
 app = typer.Typer(
     help="Spectra as pictures: see what each image type and option shows.",
@@ -34,7 +35,7 @@ def gallery(
     inputs: Annotated[Path, typer.Argument(help="A survey file, a folder of them, a glob, or spectra Parquet.")],
     out: Annotated[Path, typer.Option(help="The PNG.")] = Path("gallery.png"),
     image: Annotated[
-        str | None, typer.Option(help="Only this image type: simple, overlap or map2d. Default: every one.")
+        str | None, typer.Option(help=f"Only this image type: {', '.join(RENDERERS)}. Default: every one.")
     ] = None,
     preset: Annotated[
         str, typer.Option(help="With --image: default, paper, robust, lines, ... (see docs/images.md).")

@@ -13,11 +13,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from specshards.benchmarks.peers.matplotlib_reference import Spectrum, draw
+from specshards.benchmarks.peers.matplotlib_reference import IMAGES, Spectrum, draw
 from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
 from specshards.common.cli import run_app
 from specshards.common.errors import UsageError
-from specshards.render import IMAGES, ImageConfig, renderer
+from specshards.render import ImageConfig, renderer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from specshards.render import ImageConfig
 from specshards.render.prepare import prepare
 
+#: What is drawn here.
+IMAGES = ("simple", "overlap", "map2d")
 Picture = npt.NDArray[np.uint8]
 Spectrum = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 

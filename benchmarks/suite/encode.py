@@ -65,7 +65,7 @@ def fidelity(drawer: Renderer, codes: Codes, decoded: Codes) -> tuple[float, flo
     picture = drawer.expand(codes)
     error = float(np.mean((picture.astype(np.float64) - decoded) ** 2))
     psnr = float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
-    if drawer.config.image != "map2d":
+    if drawer.block == 1:
         return psnr, float(np.mean(picture == decoded))
     cells, block = drawer.config.cells, drawer.config.block
     square = decoded[: cells * block, : cells * block].astype(np.float64)

@@ -17,11 +17,11 @@ import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.benchmarks.peers.matplotlib_reference import figure
+from specshards.benchmarks.peers.matplotlib_reference import IMAGES, figure
 from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
 from specshards.common.cli import run_app
 from specshards.common.errors import UsageError
-from specshards.render import IMAGES, ImageConfig, preset, renderer
+from specshards.render import ImageConfig, preset, renderer
 from specshards.render.prepare import as_arrays
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from specshards.common.errors import JobError
 from specshards.common.spectrum import Arrays
 from specshards.render import Renderer
-from specshards.render.device.draw import DeviceRenderer, supports
+from specshards.render.device.draw import DeviceRenderer
 from specshards.render.device.expand import Expand
 from specshards.shards.format.encoding import Encoding
 from specshards.shards.loader.augment import Augmentation
+
+_LOGGER = logging.getLogger("specshards")
 
 
 class CannotDrawError(JobError):
@@ -34,8 +37,12 @@ class Painter:
         self._gpu = device.startswith("cuda")
         self._expand = Expand(encoding.drawer).to(device)
         self._draw: DeviceRenderer | None = None
-        if encoding.shape is None and self._gpu and supports(encoding.drawer.config) is None:
-            self._draw = DeviceRenderer(encoding.drawer).to(device)
+        if encoding.shape is None and self._gpu:
+            draw = encoding.drawer.device()
+            if isinstance(draw, str):
+                _LOGGER.info("%s: %s; it is drawn on the CPU", encoding.drawer.config.image, draw)
+            else:
+                self._draw = draw.to(device)
 
     def __call__(self, stored: Any, keys: Sequence[str], rng: np.random.Generator) -> torch.Tensor:
         """`stored`: uint8 `(B, *encoding.shape)`, numpy or a tensor, or B spectra.

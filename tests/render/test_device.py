@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
-from specshards.render import IMAGES, PRESETS, ImageConfig, RenderError, preset, renderer
+from specshards.render import RENDERERS, ImageConfig, RenderError, preset, presets, renderer
 from specshards.render.device import draw
-from specshards.render.device.draw import DeviceRenderer, supports
+from specshards.render.device.draw import DeviceRenderer
 from specshards.render.device.expand import Expand
 
 THREE = ("flux", "derivative", "curvature")
@@ -73,10 +73,16 @@ def padded(spectra: Sequence[Spectrum], device: str = "cpu") -> list[torch.Tenso
     return [torch.from_numpy(array).to(device) for array in (*arrays, weighted)]
 
 
+def on_device(config: ImageConfig) -> DeviceRenderer:
+    drawer = renderer(config).device()
+    assert isinstance(drawer, DeviceRenderer), drawer
+    return drawer
+
+
 def check(config: ImageConfig, spectra: Sequence[Spectrum], device: str = "cpu") -> int:
     """Compare a batch with the kernels; returns how many were drawn."""
     drawer = renderer(config)
-    codes, drawn = DeviceRenderer(drawer).to(device).codes(*padded(spectra, device))
+    codes, drawn = on_device(config).to(device).codes(*padded(spectra, device))
     assert codes.dtype == torch.uint8 and codes.shape == (len(spectra), *drawer.code_shape)
     assert drawn.dtype == torch.bool and drawn.device == codes.device
     for spectrum, found, known in zip(spectra, codes.cpu().numpy(), drawn.tolist(), strict=True):
@@ -169,7 +175,7 @@ def test_a_spike_however_far_outside_the_limits_equals_the_kernels(image: str, s
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[7], CONFIGS[-1]], ids=named)
 def test_a_batch_that_is_drawn_in_parts_is_the_same(config: ImageConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawer = DeviceRenderer(renderer(config))
+    drawer = on_device(config)
     arguments = padded(made_up())
     codes, drawn = drawer.codes(*arguments)
     monkeypatch.setattr(draw, "BUDGET", 2_500_000)
@@ -177,9 +183,9 @@ def test_a_batch_that_is_drawn_in_parts_is_the_same(config: ImageConfig, monkeyp
     assert torch.equal(parts[0], codes) and torch.equal(parts[1], drawn)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", list(RENDERERS))
 def test_empty_batches_and_spectra_without_pixels(image: str) -> None:
-    drawer = DeviceRenderer(renderer(ImageConfig(image=image)))
+    drawer = on_device(ImageConfig(image=image))
     arguments = padded([made_up_galaxy()])
     for rows, pixels in ((0, 4), (3, 0), (3, 1)):
         codes, drawn = drawer.codes(*(x[:rows, :pixels] if x.ndim == 2 else x[:rows] for x in arguments))
@@ -189,19 +195,16 @@ def test_empty_batches_and_spectra_without_pixels(image: str) -> None:
 def test_what_is_not_in_order_is_left_to_the_kernels() -> None:
     flux, ivar, wavelength, mask, weighted = padded([made_up_galaxy()])
     for wrong in (wavelength.flip(1), wavelength.roll(100, 1)):
-        codes, drawn = DeviceRenderer(renderer(ImageConfig())).codes(flux, ivar, wrong, mask, weighted)
+        codes, drawn = on_device(ImageConfig()).codes(flux, ivar, wrong, mask, weighted)
         assert not drawn.any() and not codes.any()
 
 
 def test_what_stays_on_the_cpu_says_why() -> None:
-    for name in PRESETS:
-        config = preset(name, "map2d")
-        reason = supports(config)
-        assert (reason is None) == (not set(config.channels) & {"roi", "residual", "significance"})
-        if reason is not None:
-            with pytest.raises(ValueError, match="drawn on the CPU only"):
-                DeviceRenderer(renderer(config))
-    assert all(supports(config) is None for config in CONFIGS)
+    for config in (preset(name, "map2d") for name in presets()):
+        left = set(config.channels) & {"roi", "residual", "significance"}
+        drawer = renderer(config).device()
+        assert isinstance(drawer, str) == bool(left)
+        assert not left or ("rounding" in drawer and left.pop() in drawer)
 
 
 # Expanding
@@ -209,7 +212,7 @@ def test_what_stays_on_the_cpu_says_why() -> None:
 EXPANDED = [
     *(ImageConfig(size=size, block=block) for size in (224, 160) for block in (1, 2, 3, 4)),
     *(ImageConfig(block=3, size=size, channels=("mask", "snr", "flux")) for size in (224, 160)),
-    *(preset(name, "map2d") for name in PRESETS),
+    *(preset(name, "map2d") for name in presets()),
     *(preset(name, image) for name in ("paper", "robust") for image in ("simple", "overlap")),
     ImageConfig(block=100, colormap="magma"),
 ]

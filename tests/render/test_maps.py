@@ -13,12 +13,12 @@ from matplotlib.colors import Normalize
 
 from specshards.benchmarks.peers.matplotlib_reference import draw
 from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
-from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
+from specshards.render import ImageConfig, RenderError, preset, presets, renderer
 from specshards.render.config import CHANNEL_SETS, CHANNELS
 from specshards.render.grid import cell_order
 from tests.oracles.kernel_spectra import wild_spectra
 
-ALL = [preset(name, "map2d") for name in PRESETS] + [
+ALL = [preset(name, "map2d") for name in presets()] + [
     ImageConfig(image=image, limits="percentile", scale=scale)
     for image in ("simple", "overlap")
     for scale in ("linear", "asinh")
@@ -305,6 +305,6 @@ def test_presets_are_named() -> None:
         preset("best", "map2d")
     with pytest.raises(ValueError, match="PRESET=lines is for map2d; for simple choose default, paper, robust"):
         preset("lines", "simple")
-    for name in PRESETS:
+    for name in presets():
         config = preset(name, "map2d")
         assert ImageConfig.from_dict(config.to_dict()) == config

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from specshards.benchmarks.peers.matplotlib_comparison import likeness
 from specshards.benchmarks.peers.matplotlib_reference import draw
 from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
-from specshards.render import IMAGES, ImageConfig, RenderError, preset, renderer
+from specshards.render import RENDERERS, ImageConfig, RenderError, preset, renderer
 from specshards.render.lines import FULL, SPARE, canvas, pieces
 from specshards.render.lines import draw as draw_line
 from tests.conftest import ROOT
@@ -77,7 +77,7 @@ def test_ink_equals_length_times_width(steps: list[tuple[float, float]], width: 
 
 
 @settings(max_examples=150, deadline=None)
-@given(wild_spectra, st.sampled_from(IMAGES))
+@given(wild_spectra, st.sampled_from(list(RENDERERS)))
 def test_any_spectrum_gives_a_picture_or_a_reason(spectrum, image: str) -> None:
     drawer = renderer(ImageConfig(image=image))
     try:
@@ -90,7 +90,7 @@ def test_any_spectrum_gives_a_picture_or_a_reason(spectrum, image: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(wild_spectra, st.sampled_from(IMAGES), st.floats(-1e3, 1e3))
+@given(wild_spectra, st.sampled_from(list(RENDERERS)), st.floats(-1e3, 1e3))
 def test_bad_pixels_cannot_change_the_picture(spectrum, image: str, value: float) -> None:
     flux, ivar, wavelength, mask = spectrum
     drawer = renderer(ImageConfig(image=image))
@@ -103,7 +103,7 @@ def test_bad_pixels_cannot_change_the_picture(spectrum, image: str, value: float
     np.testing.assert_array_equal(drawer.codes(changed, ivar, wavelength, bad), before)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", list(RENDERERS))
 def test_the_unit_of_flux_does_not_matter(image: str) -> None:
     flux, ivar, wavelength, mask = made_up_galaxy()
     drawer = renderer(ImageConfig(image=image))
@@ -113,7 +113,7 @@ def test_the_unit_of_flux_does_not_matter(image: str) -> None:
     np.testing.assert_array_equal(backwards, expected)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", list(RENDERERS))
 def test_padding_and_a_constant_flux(image: str) -> None:
     flux, ivar, wavelength, mask = made_up_galaxy()
     drawer = renderer(ImageConfig(image=image))
@@ -145,7 +145,7 @@ def test_padding_and_a_constant_flux(image: str) -> None:
 )
 def test_what_cannot_be_drawn_says_why(changes, message: str) -> None:
     values = dict(zip(("flux", "ivar", "wavelength", "mask"), made_up_galaxy(), strict=True))
-    for image in IMAGES:
+    for image in RENDERERS:
         with pytest.raises(RenderError, match=message):
             renderer(ImageConfig(image=image)).codes(**{**values, **changes})
 
@@ -173,7 +173,7 @@ def test_few_and_many_pixels_look_like_those_of_agg(image: str, n: int) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", list(RENDERERS))
 def test_batches_equal_single_pictures_and_renderers_travel(image: str) -> None:
     drawer = pickle.loads(pickle.dumps(renderer(ImageConfig(image=image))))
     codes = np.random.default_rng(0).integers(0, 256, (7, *drawer.code_shape), dtype=np.uint8)
@@ -185,7 +185,7 @@ def test_batches_equal_single_pictures_and_renderers_travel(image: str) -> None:
     np.testing.assert_array_equal(out, batch)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", list(RENDERERS))
 def test_an_out_that_does_not_fit_is_refused_and_not_overrun(image: str) -> None:
     drawer = renderer(ImageConfig(image=image))
     spectrum = made_up_galaxy()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.render.config import CHANNEL_SETS
-from specshards.render.wavelengths import where
 
 WINDOWS = [(3536.7, 10413.6), (4000.0, 5000.0), (5000.0, 9000.0)]
 HAVE_FLUX = [CHANNEL_SETS[name] for name in ("flux", "red", "derivatives", "roi", "quality")]
@@ -62,7 +61,7 @@ def drawn(config: ImageConfig, wavelength: np.ndarray, bright: float) -> np.ndar
 @given(impulses(maps))
 def test_a_cell_of_a_map_shows_its_wavelength(case) -> None:
     config, wavelength, bright, inside = case
-    there = where(config, wavelength)
+    there = renderer(config).wavelengths(wavelength)
     assert there.shape == (1, config.size, config.size) and there.dtype == np.float64
     lit = drawn(config, wavelength, bright)[..., 0] > 0
     found = there[0][lit]
@@ -88,7 +87,7 @@ def test_a_column_of_a_line_picture_shows_its_wavelength(case) -> None:
     parts = 3 if config.image == "overlap" else 1
     step = (config.window[1] - config.window[0]) / (parts * config.size)
     assume(inside[0] + 4 * step < bright < inside[-1] - 4 * step)
-    there = where(config, wavelength)
+    there = renderer(config).wavelengths(wavelength)
     assert there.shape == (parts, config.size, config.size)
     upper = 255 - drawn(config, wavelength, bright)[: config.size // 2].astype(int)
     lit = upper.sum(axis=2) > 0
@@ -127,22 +126,22 @@ def test_what_cannot_be_drawn_has_no_places_for_the_same_reason(config, values, 
         renderer(config).codes(flux, None, wavelength, None)
     except RenderError as error:
         with pytest.raises(RenderError) as caught:
-            where(config, wavelength)
+            renderer(config).wavelengths(wavelength)
         assert str(caught.value) == str(error)
     else:
-        there = where(config, wavelength)
+        there = renderer(config).wavelengths(wavelength)
         assert np.isfinite(there).any() or config.image == "overlap"
 
 
 def test_too_many_pixels_for_the_cells_are_refused() -> None:
     with pytest.raises(RenderError, match="do not fit 21 x 21 cells"):
-        where(ImageConfig(size=64), np.linspace(4000, 9000, 500))
+        renderer(ImageConfig(size=64)).wavelengths(np.linspace(4000, 9000, 500))
 
 
 def test_the_default_map_holds_the_pixels_row_by_row() -> None:
     wavelength = 10 ** (3.5682 + 1e-4 * np.arange(3909))
     inside = wavelength[wavelength >= 3536.7]
-    there = where(ImageConfig(), wavelength)[0]
+    there = renderer(ImageConfig()).wavelengths(wavelength)[0]
     cells = there[1:222:3, 1:222:3].ravel()
     np.testing.assert_array_equal(cells[: len(inside)], inside)
     assert np.isnan(cells[len(inside) :]).all() and np.isnan(there[222:]).all() and np.isnan(there[:, 222:]).all()
@@ -150,14 +149,14 @@ def test_the_default_map_holds_the_pixels_row_by_row() -> None:
 
 def test_a_patch_holds_one_piece_of_the_spectrum() -> None:
     config = ImageConfig(order="patch", block=2, grid="log")
-    there = where(config, np.linspace(3500, 10500, 4000))[0]
+    there = renderer(config).wavelengths(np.linspace(3500, 10500, 4000))[0]
     patches = there.reshape(14, 16, 14, 16).transpose(0, 2, 1, 3).reshape(196, 256)
     assert (patches.max(axis=1)[:-1] < patches.min(axis=1)[1:]).all()
 
 
 def test_overlap_shows_a_wavelength_of_each_third() -> None:
     config = replace(ImageConfig(image="overlap"), size=100)
-    there = where(config, np.linspace(5000, 9000, 2000))
+    there = renderer(config).wavelengths(np.linspace(5000, 9000, 2000))
     low, high = config.window
     for third in range(3):
         shown = there[third][np.isfinite(there[third])]

@@ -15,7 +15,6 @@ from specshards.common.jobs import Engine
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.render import ImageConfig, preset, renderer
-from specshards.render.device.draw import DeviceRenderer
 from specshards.shards import loader
 from specshards.shards.format.manifest import Manifest, ShardConfig, label_npy
 from specshards.shards.format.tar import TarWriter, read_index
@@ -223,11 +222,11 @@ def test_what_a_device_draws_is_what_the_cpu_draws(image: str) -> None:
         (flux[::-1], ivar[::-1], wavelength[::-1], mask[::-1]),
     ]  # fmt: skip
     keys = ["0/a", "0/b", "0/c"]
-    there = paint.draw_on_device(DeviceRenderer(drawer), drawer, spectra, keys, "cpu")
+    there = paint.draw_on_device(drawer.device(), drawer, spectra, keys, "cpu")
     np.testing.assert_array_equal(there.numpy(), paint.render_batch(drawer, spectra, keys))
     with pytest.raises(JobError, match="0/b: cannot be drawn: all pixels masked"):
         bad = [spectra[0], (flux, ivar, wavelength, np.ones(3909, bool))]
-        paint.draw_on_device(DeviceRenderer(drawer), drawer, bad, keys, "cpu")
+        paint.draw_on_device(drawer.device(), drawer, bad, keys, "cpu")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

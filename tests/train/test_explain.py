@@ -17,7 +17,6 @@ from specshards.common.errors import JobError, UsageError
 from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig, renderer
-from specshards.render.wavelengths import where
 from specshards.train.models.attention import attend, per_angstrom, rollout
 from specshards.train.models.picture import SpectrumModel
 from specshards.train.run import open_model
@@ -66,14 +65,14 @@ def test_no_attention_is_lost_on_the_way_to_wavelengths(weights, layout, grid, s
     wavelength = start + step * np.arange(1500)
     lines = layout in ("simple", "overlap")
     config = ImageConfig(image=layout, size=80) if lines else ImageConfig(size=80, block=2, order=layout, grid=grid)
-    spread = per_angstrom(weights, where(config, wavelength))
+    spread = per_angstrom(weights, renderer(config).wavelengths(wavelength))
     assert (np.diff(spread.edges) > 0).all() and (spread.density >= 0).all()
     assert (spread.density * np.diff(spread.edges)).sum() + spread.blank == pytest.approx(weights.sum())
 
 
 def test_even_attention_is_even_along_a_line_picture() -> None:
     config = ImageConfig(image="simple", size=80)
-    spread = per_angstrom(np.full((5, 5), 1 / 25), where(config, np.linspace(3000, 11000, 5000)))
+    spread = per_angstrom(np.full((5, 5), 1 / 25), renderer(config).wavelengths(np.linspace(3000, 11000, 5000)))
     np.testing.assert_allclose(spread.density, 1 / (config.window[1] - config.window[0]), rtol=1e-9)
     np.testing.assert_allclose(spread.relative, 1, rtol=1e-12)
     assert spread.blank == 0
@@ -81,7 +80,7 @@ def test_even_attention_is_even_along_a_line_picture() -> None:
 
 @pytest.mark.parametrize("config", [ImageConfig(), ImageConfig(image="overlap"), ImageConfig(grid="log", block=2)])
 def test_even_attention_is_even_and_what_shows_nothing_is_blank(config: ImageConfig) -> None:
-    there = where(config, 4000.0 + np.arange(3000.0))
+    there = renderer(config).wavelengths(4000.0 + np.arange(3000.0))
     spread = per_angstrom(np.full((14, 14), 1 / 196), there)
     np.testing.assert_allclose(spread.relative, 1, rtol=1e-12)
     assert spread.blank == pytest.approx(np.isnan(there).all(axis=0).mean())
@@ -118,7 +117,7 @@ def test_a_model_that_looks_at_a_line_is_seen_to_do_so(order: str, line: float) 
     drawer = renderer(config)
     picture = drawer.expand(drawer.codes(flux, None, wavelength, None))
     _, weights = attend(brightness_model(160), torch.from_numpy(picture).permute(2, 0, 1)[None])
-    spread = per_angstrom(weights[0].numpy(), where(config, wavelength))
+    spread = per_angstrom(weights[0].numpy(), renderer(config).wavelengths(wavelength))
     at = np.abs(spread.wavelength - line).argmin()
     assert spread.relative[at] == pytest.approx(spread.relative.max()) and spread.relative[at] > 1.5
 

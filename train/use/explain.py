@@ -22,8 +22,7 @@ from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.spectrum import Arrays
 from specshards.ingest.spectra.plots import flux_limits, strong_lines
-from specshards.render import ImageConfig
-from specshards.render.wavelengths import where
+from specshards.render import ImageConfig, renderer
 from specshards.shards.loader.stack import stack
 from specshards.train.evaluation.score import make_accelerator
 from specshards.train.models.attention import Spread, attend, per_angstrom, per_token
@@ -126,7 +125,7 @@ def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, ba
         pixels = torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
         logits, weights = attend(model, pixels.to(next(model.parameters()).device))
         seen = [
-            (picture, mine, per_angstrom(mine, where(image, spectrum.wavelength)))
+            (picture, mine, per_angstrom(mine, renderer(image).wavelengths(spectrum.wavelength)))
             for picture, mine, spectrum in zip(batch.pixel_values, weights.cpu().numpy(), batch.spectra, strict=True)
         ]
     else:
