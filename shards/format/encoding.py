@@ -1,4 +1,4 @@
-"""How a sample lies in a tar: four encodings behind one interface.
+"""How a sample lies in a tar: an open registry of encodings behind one interface.
 
 `png`   the renderer's code array, lossless: one pixel per flux bin for map2d, the picture itself for the line images.
 `pnm`   the same array behind a header of fixed length, for loading without a decoder.
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from specshards.common.registry import Registry
 from specshards.common.spectrum import Arrays, Grid
 from specshards.render import Renderer
 from specshards.shards.format import flux
@@ -29,17 +30,23 @@ class Encoding(ABC):
     """One encoding of one picture; made once, used for many samples, also from several threads.
 
     Attributes:
-        name: as in `ENCODINGS`, in a manifest and on a command line.
         about: one line for people.
+        needs_picture: it stores the picture; else the spectrum itself, and codes are not looked at.
+        lossless: `decode` gives what was encoded, bit for bit.
+        full_size: `decode` gives the RGB picture; else what the renderer's `expand` makes it from.
+        dali: DALI's image decoder reads it to the same bits as `decode`; else only `decode` does.
+        media_type: under which a browser shows a full-size picture as it is stored; None where it cannot.
         extension: of the sample's member.
         shape: of the uint8 array that `decode` gives; None where it gives a spectrum, still to be drawn.
         header: what comes before the array's own bytes, the same in every sample; None where they must be decoded.
-        full_size: `decode` gives the RGB picture; else what the renderer's `expand` makes it from.
     """
 
-    name: ClassVar[str]
     about: ClassVar[str]
+    needs_picture: ClassVar[bool] = True
+    lossless: ClassVar[bool] = True
     full_size: ClassVar[bool] = False
+    dali: ClassVar[bool] = False
+    media_type: ClassVar[str | None] = None
     extension: str
     shape: tuple[int, ...] | None
     header: bytes | None = None
@@ -47,15 +54,25 @@ class Encoding(ABC):
     def __init__(self, drawer: Renderer, quality: int = 95) -> None:
         """For the pictures of `drawer`; `quality` is that of JPEG, 90 to 100."""
         self.drawer, self.quality = drawer, quality
-        self.shape = drawer.code_shape
+        self.shape = drawer.code_shape if self.needs_picture else None
+        if self.full_size:
+            self.shape = (drawer.config.size, drawer.config.size, 3)
+
+    @classmethod
+    def becomes(cls, other: type[Encoding]) -> bool:
+        """Whether samples can be stored in another encoding: only what is not lost can be encoded anew."""
+        if cls is other or not cls.needs_picture:
+            return True
+        return other.needs_picture and cls.lossless and not cls.full_size
 
     @abstractmethod
     def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
         """A sample's bytes.
 
         Args:
-            codes: uint8 of the renderer's `code_shape`, drawn from `spectrum`.
-            spectrum: flux, ivar, wavelength and mask, `(N,)` each (see `SpectraBlock.arrays`).
+            codes: uint8 of the renderer's `code_shape`, drawn from `spectrum`; anything unless `needs_picture`.
+            spectrum: flux, ivar, wavelength and mask, `(N,)` each (see `SpectraBlock.arrays`); anything where it
+                `needs_picture`.
             grid: coefficients that give the wavelengths, where there are some.
         """
 
@@ -73,14 +90,18 @@ class Encoding(ABC):
         return array
 
 
+ENCODINGS: Registry[type[Encoding]] = Registry("ENCODING", "specshards.encodings", [__name__])
+
+
+@ENCODINGS.register("png")
 class Png(Encoding):
     """Lossless and small."""
 
-    name, about, extension = "png", "lossless, compact, drawn once", "png"
+    about, extension, dali = "lossless, compact, drawn once", "png", True
 
     def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
         """A PNG of the codes."""
-        return encode_png(codes, noisy=self.drawer.config.image == "map2d")
+        return encode_png(codes, noisy=self.drawer.noisy)
 
     def decode(self, payload: Payload) -> Codes:
         """The codes."""
@@ -92,13 +113,14 @@ class Png(Encoding):
         return self._checked(np.asarray(image, dtype=np.uint8))
 
 
+@ENCODINGS.register("pnm")
 class Pnm(Encoding):
     """Lossless and nothing to decode: binary PGM (P5) for gray codes, PPM (P6) for RGB ones, as Netpbm defines them.
 
     Netpbm allows leading zeros, so that the header of every size up to 9999 pixels has one length.
     """
 
-    name, about = "pnm", "lossless, not compressed: loads fastest, meant for map2d"
+    about, dali = "lossless, not compressed: loads fastest, meant for map2d", True
     header: bytes
 
     def __init__(self, drawer: Renderer, quality: int = 95) -> None:
@@ -121,17 +143,15 @@ class Pnm(Encoding):
         return array.reshape(self.drawer.code_shape)
 
 
+@ENCODINGS.register("jpeg")
 class Jpeg(Encoding):
     """The picture as others want it, nearly lossless.
 
     4:2:0 would halve the colour's resolution, and cost a map of real spectra 8 to 10 dB.
     """
 
-    name, about, extension, full_size = "jpeg", "full-size RGB, 4:4:4, nearly lossless", "jpg", True
-
-    def __init__(self, drawer: Renderer, quality: int = 95) -> None:
-        super().__init__(drawer, quality)
-        self.shape = (drawer.config.size, drawer.config.size, 3)
+    about, extension, media_type = "full-size RGB, 4:4:4, nearly lossless", "jpg", "image/jpeg"
+    lossless, full_size, dali = False, True, True
 
     def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
         """A baseline JPEG of the expanded picture, with the colour at full resolution."""
@@ -143,14 +163,12 @@ class Jpeg(Encoding):
         return self._checked(simplejpeg.decode_jpeg(payload, colorspace="RGB"))
 
 
+@ENCODINGS.register("flux")
 class Flux(Encoding):
     """The spectrum: one data set for every picture."""
 
-    name, about, extension = "flux", "the spectrum itself: any picture, drawn while loading", "flux.npy"
-
-    def __init__(self, drawer: Renderer, quality: int = 95) -> None:
-        super().__init__(drawer, quality)
-        self.shape = None
+    about, extension = "the spectrum itself: any picture, drawn while loading", "flux.npy"
+    needs_picture = False
 
     def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
         """The record of `shards.format.flux`."""
@@ -159,9 +177,6 @@ class Flux(Encoding):
     def decode(self, payload: Payload) -> Arrays:
         """Flux, ivar, wavelength and mask; bytes after the record's end are left alone."""
         return flux.parse(payload)
-
-
-ENCODINGS: dict[str, type[Encoding]] = {kind.name: kind for kind in (Png, Pnm, Jpeg, Flux)}
 
 
 def _size(shape: tuple[int, ...]) -> str:

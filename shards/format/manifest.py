@@ -66,7 +66,7 @@ class ShardConfig:
 
     Attributes:
         image: which picture, at which size, through which window and scale.
-        encoding: `png`, `pnm`, `jpeg` or `flux`; see `shards.format.encoding`.
+        encoding: `png`, `pnm`, `jpeg`, `flux` or another package's; see `shards.format.encoding`.
         jpeg_quality: 90 to 100.
         samples_per_shard: aimed at; whole row groups make a shard, so that each is read once.
         split: shares of train, val and test over cells of the sky.
@@ -84,8 +84,7 @@ class ShardConfig:
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
-        if self.encoding not in ENCODINGS:
-            raise UsageError(f"unknown ENCODING={self.encoding}: choose {', '.join(ENCODINGS)}")
+        ENCODINGS.choose(self.encoding)
         if not 90 <= self.jpeg_quality <= 100:
             raise UsageError(f"jpeg_quality={self.jpeg_quality}: give 90 to 100; less blurs the lines of a spectrum")
         if len(self.split) != 3 or min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9:

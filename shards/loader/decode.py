@@ -78,8 +78,8 @@ class PlainDecoder:
 
 
 def make_decoder(encoding: Encoding, backend: str, batch_size: int, threads: int, device: str) -> Decoder:
-    """The decoder of a backend; what has nothing to decode is the same for both."""
-    if backend == "dali" and encoding.header is None and encoding.shape is not None:
+    """The decoder of a backend; what DALI cannot decode, or nobody need decode, is the same for both."""
+    if backend == "dali" and encoding.dali and encoding.header is None:
         from specshards.shards.loader.dali import DaliDecoder
 
         return DaliDecoder(encoding, batch_size, threads, device)

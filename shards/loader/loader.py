@@ -163,7 +163,8 @@ class Loader:
         ]
         encoding = ENCODINGS[first.config.encoding](renderer(self.image), first.config.jpeg_quality)
         if augment is not None and encoding.full_size:
-            raise UsageError("augment: JPEG holds finished pictures; make the shards with ENCODING=flux, png or pnm")
+            what = f"augment: {first.config.encoding.upper()} holds finished pictures"
+            raise UsageError(f"{what}; make the shards with ENCODING=flux, png or pnm")
         shards = [
             (folder, record)
             for folder, manifest in zip(self.folders, self.manifests, strict=True)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import UsageError
 from specshards.common.spectrum import CLASSES
 from specshards.render import ImageConfig
-from specshards.shards.format.encoding import Flux
+from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardRecord
 from specshards.shards.loader.order import Weights
 
@@ -98,9 +98,9 @@ def agreed(
         UsageError: names the folder that differs, in what, and the mend.
     """
     first = manifests[0]
-    flux = first.config.encoding == Flux.name
-    drawn_here = flux and (image is not None or view == "spectra")
-    if view == "spectra" and not flux:
+    holds_spectra = not ENCODINGS[first.config.encoding].needs_picture
+    drawn_here = holds_spectra and (image is not None or view == "spectra")
+    if view == "spectra" and not holds_spectra:
         raise UsageError(
             f"{folders[0]}: holds pictures ({first.config.encoding}); make shards with ENCODING=flux for view spectra"
         )

@@ -36,13 +36,8 @@ class Painter:
         self._encoding, self._device, self._augment = encoding, device, augment
         self._gpu = device.startswith("cuda")
         self._expand = Expand(encoding.drawer).to(device)
-        self._draw: DeviceRenderer | None = None
-        if encoding.shape is None and self._gpu:
-            draw = encoding.drawer.device()
-            if isinstance(draw, str):
-                _LOGGER.info("%s: %s; it is drawn on the CPU", encoding.drawer.config.image, draw)
-            else:
-                self._draw = draw.to(device)
+        draw = torch_module(encoding.drawer) if encoding.shape is None and self._gpu else None
+        self._draw = None if draw is None else draw.to(device)
 
     def __call__(self, stored: Any, keys: Sequence[str], rng: np.random.Generator) -> torch.Tensor:
         """`stored`: uint8 `(B, *encoding.shape)`, numpy or a tensor, or B spectra.
@@ -69,6 +64,15 @@ class Painter:
         if isinstance(stored, torch.Tensor):
             return stored
         return torch.from_numpy(stored).pin_memory().to(self._device, non_blocking=True)
+
+
+def torch_module(drawer: Renderer) -> DeviceRenderer | None:
+    """What draws the picture on a device; None, with the reason in the log, where `render_batch` has to."""
+    draw = drawer.device()
+    if isinstance(draw, str):
+        _LOGGER.info("%s; it is drawn on the CPU", draw)
+        return None
+    return draw
 
 
 def draw_on_device(

@@ -51,7 +51,7 @@ class Stream:
         self.folder, self.split, self._batch_size, self._shuffle = location(folder), split, batch_size, shuffle
         self.manifest = Manifest.load(self.folder)
         config = self.manifest.config
-        if image is not None and image != config.image and config.encoding != "flux":
+        if image not in (None, config.image) and ENCODINGS[config.encoding].needs_picture:
             raise UsageError(f"{folder}: holds drawn pictures; leave `image` out, or take shards with ENCODING=flux")
         self._encoding = ENCODINGS[config.encoding](renderer(image or config.image), config.jpeg_quality)
         shards = self.manifest.split(split)

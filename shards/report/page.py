@@ -57,7 +57,7 @@ class Panel(NamedTuple):
 
 def page(folder: Path, manifest: Manifest, spectra: Path | None = None) -> str:
     """The page's HTML; see `shards.report.make.write_page`."""
-    holds_spectra = manifest.config.encoding == "flux"
+    holds_spectra = not ENCODINGS[manifest.config.encoding].needs_picture
     statistics = read_statistics(folder, manifest, _GALLERY, _RANDOM if holds_spectra else 0)
     sources, faults = find_sources(folder, manifest, spectra)
     samples = read_samples(folder, manifest, statistics.gallery, statistics.random, sources)
@@ -185,7 +185,8 @@ def _coverage(manifest: Manifest, surveys: Mapping[str, Coverage]) -> Panel | No
     if not surveys:
         return None
     count = sum(len(coverage.first) for coverage in surveys.values())
-    chosen = "drawn at random" if manifest.config.encoding == "flux" else "read with the samples below"
+    at_random = not ENCODINGS[manifest.config.encoding].needs_picture
+    chosen = "drawn at random" if at_random else "read with the samples below"
     caption = (
         f"Share of {count:,} spectra, of {manifest.samples():,}, {chosen}, that have a usable pixel there: a finite "
         "flux, not masked, and an ivar above 0 where the survey gives one."

@@ -173,20 +173,21 @@ def _fill(sample: GallerySample, encoding: Encoding, payload: bytes | str) -> No
     if isinstance(content, str):
         sample.why = content
         return
-    if encoding.full_size and isinstance(payload, bytes):
-        sample.picture = _url("jpeg", payload)
+    if encoding.media_type is not None and isinstance(payload, bytes):
+        sample.picture = _url(encoding.media_type, payload)
         return
     try:
         if encoding.shape is None:
             sample.spectrum = content
             content = encoding.drawer.codes(*content)
-        sample.picture = _url("png", encode_compact(encoding.drawer.expand(content)))
+        picture = content if encoding.full_size else encoding.drawer.expand(content)
+        sample.picture = _url("image/png", encode_compact(picture))
     except RenderError as error:
         sample.why = f"cannot be drawn: {error}"
 
 
-def _url(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+def _url(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{b64encode(content).decode()}"
 
 
 def _from_sources(

@@ -27,7 +27,7 @@ from specshards.common.spectrum import LABELS, Arrays
 from specshards.ingest.catalogue import cuts
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.shards.format.archive import Archive
-from specshards.shards.format.encoding import ENCODINGS, Encoding, Flux, Jpeg
+from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import fingerprint, pack, task_size
@@ -37,6 +37,7 @@ from specshards.shards.write.visits import Rows, keep_together, near_border
 #: A task takes its samples from about this many places, so that the data sets and their shards mix.
 _PLACES = 8
 _SMALLEST_PIECE = 16
+_NO_CODES = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,12 @@ class CopyTask(Task):
 def _encoded(payload: npt.NDArray[np.uint8], old: Encoding, new: Encoding) -> bytes:
     """A sample's bytes in the new encoding; the same ones, after a look, where nothing changes."""
     content = old.decode(payload)
-    if old.shape is None:
-        codes = new.drawer.codes(*content)
-        return payload.tobytes() if new.shape is None else new.encode(codes, content, None)
-    if old.name == new.name:
+    if type(old) is type(new):
         return payload.tobytes()
-    none = np.empty(0, np.float32)
-    return new.encode(content, Arrays(none, None, none, np.empty(0, np.bool_)), None)
+    if old.needs_picture:
+        none = np.empty(0, np.float32)
+        return new.encode(content, Arrays(none, None, none, np.empty(0, np.bool_)), None)
+    return new.encode(new.drawer.codes(*content) if new.needs_picture else _NO_CODES, content, None)
 
 
 def _chosen(where: str, meta: pa.Table) -> npt.NDArray[np.bool_]:
@@ -222,9 +222,10 @@ def _config(
             if here != there:
                 raise UsageError(f"{folder}: another {what} than {folders[0]}; make both alike")
     wanted = encoding or theirs
-    if image not in (None, first.config.image) and theirs != Flux.name:
+    old, new = ENCODINGS[theirs], ENCODINGS.choose(wanted)
+    if image not in (None, first.config.image) and old.needs_picture:
         raise UsageError(f"{folders[0]}: holds drawn pictures; another one needs shards with ENCODING=flux")
-    if wanted != theirs and (theirs == Jpeg.name or wanted == Flux.name):
+    if not old.becomes(new):
         raise UsageError(
             f"{folders[0]}: holds {theirs}, of which no {wanted} can be made; make it from the spectra with "
             f"`shards build --encoding {wanted}`"

@@ -21,7 +21,7 @@ from PIL import Image
 from specshards.benchmarks.suite.encode import IMAGES, fidelity
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import log_grid
-from specshards.render import PRESETS, ImageConfig, RenderError, preset, renderer
+from specshards.render import RENDERERS, ImageConfig, RenderError, preset, renderer
 from specshards.shards.format.encoding import ENCODINGS, Jpeg, Png, Pnm
 from specshards.shards.format.flux import HEADER_BYTES, pack, parse
 from specshards.shards.format.manifest import Manifest, ShardConfig
@@ -49,12 +49,8 @@ def spectrum(seed: int = 0, n: int = 3909) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def configurations() -> Iterator[ImageConfig]:
-    for image in ("simple", "overlap", "map2d"):
-        for name in PRESETS:
-            try:
-                yield preset(name, image)
-            except ValueError:
-                continue  # a preset of map2d alone
+    for image, kind in RENDERERS.items():
+        yield from (preset(name, image) for name in kind.presets)
 
 
 @st.composite
