@@ -70,7 +70,7 @@ def options() -> dict[str, tuple[list[tuple[str, Spectrum]], list[tuple[str, Ima
 def gallery(out: Path) -> None:
     """Ten mock spectra of different classes and S/N in every image type, at half size."""
     from specshards.ingest.mock import MockConfig, write
-    from specshards.train.use.pictures import objects
+    from specshards.ingest.spectra.objects import objects
 
     with tempfile.TemporaryDirectory() as scratch:
         write(MockConfig(survey="lamost", n_files=400, seed=1), Path(scratch))

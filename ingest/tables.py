@@ -10,7 +10,7 @@ import glob
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,8 @@ class TableFile:
             length; anything else in an HDF5 file is no column.
         rows: number of rows.
         groups: rows of each Parquet row group; an HDF5 file is one.
+        footer: of a Parquet file, as it is stored: it holds offsets, statistics and metadata, and changes when the
+            content does.
         survey: whose rows these are where they do not say so themselves; whoever opens the file may set it.
     """
 
@@ -51,6 +53,7 @@ class TableFile:
         self.path, self.parser, self.schema, self.groups = path, parser, schema, groups
         self.rows = sum(groups)
         self.survey: str | None = None
+        self.footer = b""
         self._source = source
 
     @staticmethod
@@ -73,8 +76,11 @@ class TableFile:
         """
         with path.open("rb") as file:
             magic = file.read(8)
+            footer = _footer(file) if magic.startswith(PARQUET_MAGIC) else b""
         if magic.startswith(PARQUET_MAGIC):
-            return cls._open_parquet(path)
+            table = cls._open_parquet(path)
+            table.footer = footer
+            return table
         if magic == HDF5_MAGIC:
             return cls._open_hdf5(path)
         raise BadObjectError("neither Parquet nor HDF5")
@@ -178,6 +184,17 @@ class TableFile:
         step = _slice_rows(float(width))
         for first in range(0, self.rows, step):
             yield pa.table({name: _arrow(self._source[name][first : first + step]) for name in names})
+
+
+def _footer(file: IO[bytes]) -> bytes:
+    """The footer of an open Parquet file: small however large the file; empty where there cannot be one."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 8))
+    length = int.from_bytes(file.read(4), "little")
+    if not 0 < length <= size - 8:
+        return b""
+    file.seek(size - 8 - length)
+    return file.read(length)
 
 
 def parquet_files(where: Path) -> tuple[Path, list[Path]]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from specshards.render import RENDERERS, ImageConfig, RenderError, preset, renderer
+from specshards.render import RENDERERS, ImageConfig, Renderer, RenderError, preset, renderer
 
 Picture = npt.NDArray[np.uint8]
 #: A caption, and flux, ivar, wavelength, mask as `Renderer.codes` takes them.
@@ -38,19 +38,20 @@ def table(spectra: Sequence[Titled], images: Sequence[tuple[str, ImageConfig]]) 
     height = _LINE + len(spectra) * (side + _LINE + _GAP)
     sheet = np.full((height, len(images) * (side + _GAP) - _GAP, 3), _PAPER, np.uint8)
     for column, (title, config) in enumerate(images):
-        x = column * (side + _GAP)
+        x, drawer = column * (side + _GAP), renderer(config)
         _write(sheet, title, x, _LINE - 5)
         for row, (caption, spectrum) in enumerate(spectra):
             y = _LINE + row * (side + _LINE + _GAP)
             if column == 0:
                 _write(sheet, caption, 0, y + _LINE - 5)
-            _paste(sheet, _drawn(spectrum, config), x, y + _LINE)
+            _paste(sheet, drawn(drawer, spectrum), x, y + _LINE)
     return sheet
 
 
 def sheet(spectra: Sequence[Titled], config: ImageConfig, columns: int = 5) -> Picture:
     """Spectra in one image type, left to right and down: uint8 `(H, W, 3)`, RGB."""
-    return contact([(caption, _drawn(spectrum, config)) for caption, spectrum in spectra], columns)
+    drawer = renderer(config)
+    return contact([(caption, drawn(drawer, spectrum)) for caption, spectrum in spectra], columns)
 
 
 def contact(pictures: Sequence[tuple[str, Picture]], columns: int = 5) -> Picture:
@@ -84,14 +85,14 @@ def spread(found: Sequence[tuple[str, float]], count: int) -> list[int]:
     return chosen
 
 
-def _drawn(spectrum: tuple[Any, ...], config: ImageConfig) -> Picture:
-    """The picture, or why there is none, written on gray."""
-    drawer = renderer(config)
+def drawn(drawer: Renderer, spectrum: tuple[Any, ...]) -> Picture:
+    """The picture of flux, ivar, wavelength and mask, or why there is none, written on gray: uint8 RGB."""
+    size = drawer.config.size
     try:
         return drawer.expand(drawer.codes(*spectrum))
     except RenderError as error:
-        blank = np.full((config.size, config.size, 3), 225, np.uint8)
-        for number, line in enumerate(textwrap.wrap(str(error), max(8, config.size // 8))):
+        blank = np.full((size, size, 3), 225, np.uint8)
+        for number, line in enumerate(textwrap.wrap(str(error), max(8, size // 8))):
             _write(blank, line, 4, (number + 1) * _LINE)
         return blank
 

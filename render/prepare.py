@@ -99,6 +99,21 @@ def prepare(
     return inside, where, good
 
 
+def check(
+    flux: npt.NDArray[Any], ivar: npt.NDArray[Any] | None, wavelength: npt.NDArray[Any], mask: npt.NDArray[Any] | None
+) -> None:
+    """Whether a spectrum can be used at all, in whatever window: two good pixels, wavelengths that rise or fall.
+
+    Raises:
+        RenderError: as for `prepare`, of a window without end.
+    """
+    status, *_ = select(*as_arrays(flux, ivar, wavelength, mask), 0.0, np.inf, False)
+    if status == OUTSIDE:
+        raise RenderError("fewer than two good pixels")
+    if status != DRAWN:
+        raise reason(status, ImageConfig(), len(flux))
+
+
 def reason(status: int, config: ImageConfig, pixels: int) -> RenderError:
     """What a kernel's status says; `pixels` is the number of them inside the window."""
     low, high = config.window

@@ -75,7 +75,7 @@ def gallery(
 
 
 def _read(inputs: Path, among: int) -> tuple[list[tuple[dict[str, Any], tuple[Any, ...]]], list[str]]:
-    from specshards.train.use.pictures import objects
+    from specshards.ingest.spectra.objects import objects
 
     quarantine: list[dict[str, Any]] = []
     found = [(meta, tuple(arrays)) for meta, arrays in islice(objects(inputs, quarantine), among)]

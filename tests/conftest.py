@@ -64,6 +64,14 @@ def make_spectrum(
     return Spectrum(**{**values, **changes})  # type: ignore[arg-type]
 
 
+def near_infrared(count: int) -> list[Spectrum]:
+    """Spectra from 15,100 to 17,000 Angstrom, as APOGEE has them: outside the window of every usual picture."""
+    rng = np.random.default_rng(1)
+    grid = {"wave_coeff0": None, "wave_coeff1": None}
+    where = 15_100 + np.arange(1900, dtype=np.float32)
+    return [make_spectrum(i, rng, n=1900, wavelength=where.copy(), **grid) for i in range(count)]
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server on this machine, without the proxies that this machine may have."""

@@ -25,7 +25,6 @@ from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolde
 from specshards.ingest.spectra.schema import to_table
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.common import placed
-from specshards.render.frame import framed
 
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
 _Z = LABELS.index("z")
@@ -69,13 +68,9 @@ class SpectraBlock:
         """The coefficients that the wavelengths of row `i` are made of; None where they were read."""
         return None if self._grid is None else (float(self._grid[i, 0]), float(self._grid[i, 1]))
 
-    def framed(self, i: int, frame: str) -> tuple[Arrays, Grid | None]:
-        """`arrays` and `grid` of row `i` in a frame.
-
-        Raises:
-            RenderError: the rest frame of a row without a redshift.
-        """
-        return framed(frame, self.arrays(i), self.grid(i), self.labels[i, _Z])
+    def redshift(self, i: int) -> float:
+        """z of row `i`; NaN where it is not known."""
+        return float(self.labels[i, _Z])
 
     def place(self, i: int) -> tuple[str, int]:
         """Where row `i` came from, for a quarantine row: file and row number."""

@@ -91,15 +91,11 @@ class SpectraFolder:
         return hashlib.sha256(json.dumps(self.digests).encode()).hexdigest()
 
     @classmethod
-    def scan(
-        cls, where: Path, survey: str | None = None, known: Sequence[str] = (), surveys: Sequence[str] = ()
-    ) -> SpectraFolder:
+    def scan(cls, where: Path, survey: str | None = None) -> SpectraFolder:
         """Read the footers of every Parquet file in or below `where`, of those that match a glob, or of one file.
 
         Args:
             survey: refuse the spectra of others; it names those that do not say whose they are.
-            known: files whose rows are numbered already, in that order; others follow them in the order of names.
-            surveys: names that are numbered already; others follow.
 
         Raises:
             UsageError: no such folder, no Parquet in it, or another survey's.
@@ -110,7 +106,6 @@ class SpectraFolder:
             raise UsageError(
                 f"{where}: no spectra Parquet there; run `make shards` or `specshards ingest build` first"
             )
-        order = {name: place for place, name in enumerate(known)}
         files = {path.relative_to(folder).as_posix(): path for path in paths}
         groups: list[RowGroup] = []
         names: set[str] = set()
@@ -118,11 +113,10 @@ class SpectraFolder:
         unplaced: list[str] = []
         digests: dict[str, str] = {}
         first = 0
-        for name in sorted(files, key=lambda name: (order.get(name, len(order)), name)):
-            path = files[name]
+        for name, path in sorted(files.items()):
             file = open_table(path)
             file.survey = survey
-            digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + _footer(path))
+            digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + file.footer)
             columns = None if mmu.is_own(file) else columns_of(file)
             found, whose = _surveys(file, columns), None
             _agree(path, found, survey)
@@ -139,8 +133,18 @@ class SpectraFolder:
                 groups.append(RowGroup(name, index, rows, first, file_row=first - start, survey=whose))
                 first += rows
         lines = tuple(_note(layout, rows) for layout, rows in sorted(notes.items()))
-        numbered = (*surveys, *sorted(names - set(surveys)))
-        return cls(folder, tuple(groups), numbered, digests, lines, tuple(unplaced))
+        return cls(folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced))
+
+    def after(self, files: Sequence[str], surveys: Sequence[str]) -> SpectraFolder:
+        """The same, where some rows and surveys were numbered before: those of `files`, in that order, come first."""
+        place = {name: number for number, name in enumerate(dict.fromkeys([*files, *self.digests]))}
+        groups, first = [], 0
+        for group in sorted(self.groups, key=lambda group: place[group.file]):
+            groups.append(replace(group, first_row=first))
+            first += group.rows
+        digests = {name: self.digests[name] for name in sorted(self.digests, key=lambda name: place[name])}
+        names = (*surveys, *(name for name in self.surveys if name not in surveys))
+        return replace(self, groups=tuple(groups), surveys=names, digests=digests)
 
 
 def read_positions(folder: Path, file: str) -> Positions:
@@ -214,7 +218,7 @@ def columns_of(file: TableFile) -> mmu.Columns:
 def _surveys(file: TableFile, columns: mmu.Columns | None) -> tuple[str, ...]:
     if columns is not None:
         return mmu.surveys(file, columns)
-    return tuple(sorted(pq.ParquetFile(readable(file.path)).read(columns=["survey"])["survey"].unique().to_pylist()))
+    return tuple(sorted({name for table in file.slices(["survey"]) for name in table["survey"].unique().to_pylist()}))
 
 
 def _agree(path: Path, found: tuple[str, ...], survey: str | None) -> None:
@@ -230,12 +234,3 @@ def _note(layout: str, rows: int) -> str:
     if mmu.NO_MASK in layout:
         note += "; the mask is absent"
     return note
-
-
-def _footer(path: Path) -> bytes:
-    """The Parquet footer: it holds offsets, statistics and metadata, and is small however large the file."""
-    with path.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
-        length = int.from_bytes(file.read(4), "little")
-        file.seek(-8 - length, os.SEEK_END)
-        return file.read(length)

@@ -121,8 +121,8 @@ def render_batch(drawer: Renderer, spectra: Sequence[Arrays], keys: Sequence[str
     )  # fmt: skip
     for i, error in sorted(errors.items()):
         raise CannotDrawError(
-            f"{keys[i]}: cannot be drawn: {error}; ask for the picture that the shards were made for, or make shards "
-            "for this one",
+            f"{keys[i]}: cannot be drawn: {error}; leave such spectra out with on_error=skip, ask for another "
+            "picture, or make shards for this one",
             i,
         )
     return codes

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from specshards.common.errors import JobError, UsageError, is_environment, make_folder, shortened
 from specshards.common.files import replacing
 from specshards.common.text import aligned
-from specshards.render import RenderError, renderer
-from specshards.render.contact_sheet import contact
+from specshards.render import renderer
+from specshards.render.contact_sheet import contact, drawn
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardRecord
 from specshards.shards.format.tar import read_index
@@ -109,20 +109,14 @@ def _read(
             if name != f"{row['key']}.{encoding.extension}":
                 raise ValueError(f"index and sidecar differ: {name}, {row['key']}")
             tar.seek(row["offset"])
-            codes = encoding.decode(tar.read(row["bytes"]))
+            picture = encoding.decode(tar.read(row["bytes"]))
             if encoding.shape is None:
-                codes = _drawn(encoding.drawer.codes, codes, row["key"])
-            picture = codes if encoding.full_size else encoding.drawer.expand(codes)
+                picture = drawn(encoding.drawer, picture)
+            elif not encoding.full_size:
+                picture = encoding.drawer.expand(picture)
             factor = max(1, _SIDE // len(picture))
             pictures.append(np.repeat(np.repeat(picture, factor, axis=0), factor, axis=1))
     return rows, pictures
-
-
-def _drawn(draw: Any, spectrum: tuple[Any, ...], key: str) -> Picture:
-    try:
-        return draw(*spectrum)
-    except RenderError as error:
-        raise ValueError(f"{key} cannot be drawn: {error}") from error
 
 
 def _caption(row: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from specshards.common.errors import JobError, shortened
 from specshards.common.spectrum import Arrays
 from specshards.render import RenderError, renderer
+from specshards.render.frame import framed
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.format.png import encode_compact
@@ -214,7 +215,7 @@ def _spectra(
                 metas = block.meta.select(["object_id", "survey"]).take(taken).to_pylist()
                 for i, meta in zip(taken, metas, strict=True):
                     try:
-                        arrays, _ = block.framed(i, frame)
+                        arrays, _ = framed(frame, block.arrays(i), block.grid(i), block.redshift(i))
                     except RenderError:
                         continue  # it is in the quarantine
                     yield arrays, meta, rows[i]

@@ -90,7 +90,7 @@ def find_sources(folder: Path, manifest: Manifest, spectra: Path | None = None) 
             faults.append(f"{place} is not on this machine")
             continue
         try:
-            scanned = SpectraFolder.scan(place, survey, list(digests), claim.surveys)
+            scanned = SpectraFolder.scan(place, survey).after(list(digests), claim.surveys)
         except (UsageError, JobError, OSError, ValueError, pa.ArrowException):
             faults.append(f"no spectra Parquet in {place}" if place.exists() else f"{place} is not there")
             continue

@@ -17,6 +17,8 @@ from specshards.common.quarantine import quarantine_row
 from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
 from specshards.render import RenderError, renderer
+from specshards.render.frame import framed
+from specshards.render.prepare import check
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
@@ -86,7 +88,7 @@ def build(
         if old is not None:
             # The rows that have shards keep their numbers, and the surveys theirs.
             known = [name for generation in old.inputs for name in generation]
-            source = SpectraFolder.scan(where, survey, known, old.surveys)
+            source = source.after(known, old.surveys)
         claim = _claim(source, config, old)
         start(out, claim, anew=old is None)
         tasks = _tasks(source, claim, out)
@@ -134,7 +136,7 @@ def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[Task]:
 def _draw(
     block: SpectraBlock, config: ShardConfig, quarantine: list[dict[str, Any]]
 ) -> tuple[npt.NDArray[np.int64], list[bytes]]:
-    """The places in the block of what could be drawn, and its payloads."""
+    """The places in the block of what could be drawn, or used where spectra are stored; and its payloads."""
     drawer = renderer(config.image)
     encoding = ENCODINGS[config.encoding](drawer, config.jpeg_quality)
     codes = np.empty(drawer.code_shape, np.uint8)
@@ -142,9 +144,12 @@ def _draw(
     payloads: list[bytes] = []
     for index in range(len(block)):
         try:
-            spectrum, grid = block.framed(index, config.image.frame)
-            # Also where the spectrum itself is stored: what cannot be drawn is set aside now, not met while loading.
-            drawer.codes(*spectrum, out=codes)
+            observed, grid = block.arrays(index), block.grid(index)
+            spectrum, grid = framed(config.image.frame, observed, grid, block.redshift(index))
+            if encoding.needs_picture:
+                drawer.codes(*spectrum, out=codes)
+            else:
+                check(*spectrum)
             payloads.append(encoding.encode(codes, spectrum, grid))
             drawn.append(index)
         except RenderError as error:

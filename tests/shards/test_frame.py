@@ -231,7 +231,7 @@ def test_a_model_is_asked_in_its_own_frame(run: Path, spectra_folder: Path, tmp_
 
 def test_what_is_explained_is_in_the_frame(run: Path, spectra_folder: Path) -> None:
     card, model = open_any(run)
-    batch = next(pictures(spectra_folder, REST, 3, keep_spectra=True))
+    batch = next(pictures(spectra_folder, REST, 3))
     sight = look(card, model, REST, batch)[2]
     assert sight.row["class"] == "QSO" and sight.row["z"] == pytest.approx(0.202)
     axes = draw(sight, mock=True, lines=True).axes

@@ -8,12 +8,13 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specshards.common.errors import UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Arrays
 from specshards.ingest.spectra.blocks import iter_blocks
@@ -21,12 +22,14 @@ from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards import loader
-from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader.augment import Augment
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.stack import MULTIPLE, Stacker, log_bins, resample
+from specshards.shards.report.head import inspect
 from specshards.shards.write.build import build
-from tests.conftest import make_spectrum
+from specshards.shards.write.reshard import remake
+from tests.conftest import make_spectrum, near_infrared
 from tests.oracles.data_sets import damage
 
 HERE = Engine(workers=0)
@@ -292,3 +295,35 @@ def test_the_common_grid_holds_the_mean_flux_of_good_pixels() -> None:
     bins = log_bins(4000, 9000, 3e-4)
     np.testing.assert_allclose(np.diff(np.log10(bins)), np.log10(9 / 4) / (len(bins) - 1), rtol=1e-9)
     assert abs(np.log10(bins[1] / bins[0]) - 3e-4) < 1e-6 and (bins[0], bins[-1]) == (4000, 9000)
+
+
+def test_a_spectrum_that_no_picture_of_the_data_set_shows_is_kept_and_read(tmp_path: Path) -> None:
+    """Four near-infrared spectra, as of APOGEE; and what cannot be used in any window."""
+    spectra = near_infrared(4) + near_infrared(4)
+    masked, lonely, torn, padded = spectra[4:]
+    masked.mask[:] = True
+    lonely.ivar[1:] = 0
+    torn.wavelength[100] = 15_101
+    padded.wavelength[-3:] = 0
+    write_parquet(to_table(spectra), tmp_path / "spectra.parquet", {})
+    config = ShardConfig(encoding="flux", split=(1.0, 0.0, 0.0))
+    manifest = build(config, tmp_path / "spectra.parquet", tmp_path / "flux", engine=HERE, max_bad_fraction=1)
+    assert manifest.samples() == 5
+    rows = pq.read_table(tmp_path / "flux" / "quarantine.parquet").to_pylist()
+    assert {row["row"]: (row["stage"], row["reason"]) for row in rows} == {
+        4: ("render", "all pixels masked, without information (ivar = 0) or not finite"),
+        5: ("render", "fewer than two good pixels"),
+        6: ("render", "wavelengths are neither increasing nor decreasing"),
+    }
+    with loader.open(tmp_path / "flux", "train", 8, view="spectra", shuffle=False) as batches:
+        (batch,) = batches.spectra()
+    assert batch["valid"].sum() == 5 and batch["wavelength"][0, :2].tolist() == [15_100.0, 15_101.0]
+    with loader.open(tmp_path / "flux", "train", 8) as pictures, pytest.raises(JobError, match="fewer than two good"):
+        list(pictures)
+    wide = ImageConfig(image="simple", window=(15_000.0, 17_000.0))
+    with loader.open(tmp_path / "flux", "train", 8, image=wide) as pictures:
+        assert sum(int(batch["valid"].sum()) for batch in pictures) == 5
+    remake([tmp_path / "flux"], tmp_path / "again", engine=HERE)
+    assert Manifest.load(tmp_path / "again").samples() == 5
+    sheet = inspect(tmp_path / "flux", out=tmp_path / "head.png").sheet
+    assert sheet.stat().st_size > 1000

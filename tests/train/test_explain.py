@@ -183,7 +183,7 @@ def test_the_default_folder_is_in_the_run(run: Path, spectra_folder: Path) -> No
 def sights(run: Path, spectra, folder: Path):
     write_parquet(to_table(spectra), folder / "part-00000.parquet", {})
     card, model = open_model(run)
-    (batch,) = pictures(folder, IMAGE, 16, keep_spectra=True)
+    (batch,) = pictures(folder, IMAGE, 16)
     return look(card, model.eval(), IMAGE, batch)
 
 
@@ -211,7 +211,7 @@ def test_lines_stand_at_the_known_redshift_and_titles_are_plain_text(run: Path, 
 def test_pictures_give_their_spectra_where_asked(spectra_folder: Path) -> None:
     drawer = renderer(IMAGE)
     met = 0
-    for batch in pictures(spectra_folder, IMAGE, 70, keep_spectra=True):
+    for batch in pictures(spectra_folder, IMAGE, 70):
         assert len(batch.spectra) == len(batch.rows) == len(batch.pixel_values)
         for picture, spectrum in zip(batch.pixel_values, batch.spectra, strict=True):
             np.testing.assert_array_equal(drawer.expand(drawer.codes(*spectrum)), picture)

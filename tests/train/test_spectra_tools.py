@@ -26,9 +26,9 @@ from specshards.train.models.sequence import SequenceConfig, SequenceModel
 from specshards.train.run import open_any
 from specshards.train.use.embed import embed
 from specshards.train.use.explain import TABLE, Sight, draw, explain, look
-from specshards.train.use.pictures import pictures
+from specshards.train.use.pictures import pictures, spectra
 from specshards.train.use.predict import Predictor
-from tests.conftest import make_spectrum
+from tests.conftest import make_spectrum, near_infrared
 from tests.oracles.sequences import batch_of, model, spectrum
 from tests.oracles.small_run import IMAGE
 
@@ -219,7 +219,7 @@ def test_explain_draws_survey_files(run: Path, fits: Path, tmp_path: Path, capsy
     names = sorted(path.name for path in out.iterdir())
     assert len(names) == 4 and names[-1] == TABLE and all(name.endswith(".png") for name in names[:3])
     assert "3 pictures" in capsys.readouterr().out
-    (batch,) = pictures(fits, IMAGE, 16, keep_spectra=True)
+    (batch,) = pictures(fits, IMAGE, 16)
     for row, (_, ivar, wavelength, mask) in zip(pq.read_table(out / TABLE).to_pylist(), batch.spectra, strict=False):
         where, attention, relative = (np.array(row[name]) for name in ("wavelength", "attention", "relative"))
         tokens = -(-len(wavelength) // 32)
@@ -232,7 +232,7 @@ def test_explain_draws_survey_files(run: Path, fits: Path, tmp_path: Path, capsy
 
 def sights(run: Path, folder: Path) -> list[Sight]:
     card, network = open_any(run)
-    (batch,) = pictures(folder, IMAGE, 16, keep_spectra=True)
+    (batch,) = spectra(folder, IMAGE.frame, 16)
     return look(card, network.eval(), IMAGE, batch)
 
 
@@ -252,3 +252,14 @@ def test_the_figure_is_the_spectrum_over_its_attention(run: Path, tmp_path: Path
         marks = {text.get_text(): text.get_position()[0] for text in flux.texts}
         assert marks["Mg II"] == pytest.approx(dict(strong_lines("QSO"))["Mg II"] * 1.7)
         assert figure.get_suptitle().endswith("known: QSO, z = 0.7")
+
+
+def test_a_model_of_spectra_reads_what_no_picture_shows(run: Path, tmp_path: Path) -> None:
+    write_parquet(to_table(near_infrared(4)), tmp_path / "s.parquet", {})
+    (batch,) = pictures(tmp_path / "s.parquet", IMAGE, 16)
+    assert not batch.rows and len(batch.quarantine) == 4
+    (found,) = spectra(tmp_path / "s.parquet", "observed", 16)
+    assert [len(one.flux) for one in found.spectra] == [1900] * 4 and not found.quarantine
+    assert embed(run, tmp_path / "s.parquet", out=tmp_path / "e.parquet", device="cpu").num_rows == 4
+    out = explain(run, tmp_path / "s.parquet", out=tmp_path / "seen", limit=3, device="cpu")
+    assert pq.read_table(out / TABLE).num_rows == 3

@@ -31,7 +31,7 @@ from specshards.train.tokenizer.reconstruct import parse_grid, reconstruct
 from specshards.train.use.embed import embed
 from specshards.train.use.explain import explain
 from specshards.train.use.predict import Predictor
-from tests.conftest import make_spectrum
+from tests.conftest import make_spectrum, near_infrared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -153,6 +153,13 @@ def test_reconstruction_of_every_object(tokenizer: Path, sdss_spectra: Path, tmp
         assert np.array_equal(np.isfinite(flux), inside) and np.array(row["imputed"])[~inside].all()
         np.testing.assert_allclose(flux[inside], np.interp(at[inside], own["wavelength"], own["flux"]), rtol=1e-5)
     assert not (other / "reconstructions.png").exists()
+
+
+def test_reconstruction_of_spectra_that_no_picture_shows(tokenizer: Path, tmp_path: Path) -> None:
+    write_parquet(to_table(near_infrared(4)), tmp_path / "s.parquet", {})
+    out = reconstruct(tokenizer, tmp_path / "s.parquet", out=tmp_path / "out", device="cpu")
+    rows = pq.read_table(out / "reconstructions.parquet").to_pylist()
+    assert len(rows) == 4 and all(row["wavelength"][0] == 15_100 for row in rows)
 
 
 def test_grids_are_parsed_and_slips_named() -> None:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.quarantine import write_quarantine
-from specshards.render.config import preset
 from specshards.shards.loader.stack import stack
 from specshards.train.evaluation.score import make_accelerator
 from specshards.train.models.layers import patches
@@ -27,7 +26,7 @@ from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
 from specshards.train.tokenizer.pretrain import PretrainConfig, open_run
 from specshards.train.use.inputs import KNOWN, nothing_read
-from specshards.train.use.pictures import pictures
+from specshards.train.use.pictures import spectra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,7 +159,7 @@ def _redraw(
     device = model.draw.weight.device
     bar = tqdm(unit="obj", desc="reconstruct", file=sys.stderr, delay=1)
     with bar:
-        for found in pictures(inputs, preset("survey-free", "map2d"), batch_size, keep_spectra=True):
+        for found in spectra(inputs, "observed", batch_size):
             quarantine += found.quarantine
             if not found.rows:
                 continue

@@ -1,7 +1,7 @@
 """A trained model at work.
 
 inputs          what it is asked about: files, Parquet, shards
-pictures        pictures straight from files, drawn as shards are
+pictures        spectra straight from files, and pictures of them, drawn as shards are
 predict         predictions as a table
 explain         where it looks
 embed           vectors, neighbours, what stands apart

@@ -33,7 +33,7 @@ from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import split_logits
 from specshards.train.tasks.text import quantity
 from specshards.train.use.inputs import nothing_read
-from specshards.train.use.pictures import PictureBatch, pictures
+from specshards.train.use.pictures import ObjectBatch, PictureBatch, pictures, spectra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,8 @@ def explain(
     sights: list[Sight] = []
     quarantine: list[dict[str, Any]] = []
     image = ImageConfig.from_dict(card.image)
-    for batch in pictures(inputs, image, min(limit, _AT_ONCE), keep_spectra=True):
+    count, reads_pictures = min(limit, _AT_ONCE), isinstance(model, SpectrumModel)
+    for batch in pictures(inputs, image, count) if reads_pictures else spectra(inputs, image.frame, count):
         quarantine += batch.quarantine
         if batch.rows:
             for sight in look(card, model, image, batch)[: limit - len(sights)]:
@@ -118,10 +119,11 @@ class Sight:
     frame: str
 
 
-def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, batch: PictureBatch) -> list[Sight]:
-    """The model's answers and attention for every object of a batch that holds its spectra."""
+def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, batch: ObjectBatch) -> list[Sight]:
+    """The model's answers and attention for every object of a batch: one of pictures for a model that reads them."""
     seen: list[tuple[npt.NDArray[np.uint8] | None, FloatArray | None, Spread]]
     if isinstance(model, SpectrumModel):
+        assert isinstance(batch, PictureBatch)
         pixels = torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
         logits, weights = attend(model, pixels.to(next(model.parameters()).device))
         seen = [

@@ -15,7 +15,7 @@ from specshards.shards import loader as shard_loader
 from specshards.shards.loader.stack import stack
 from specshards.train.evaluation.score import model_input
 from specshards.train.run import Card
-from specshards.train.use.pictures import pictures
+from specshards.train.use.pictures import pictures, spectra
 
 #: What tells an object from others, in every table of answers.
 KNOWN = pa.schema(
@@ -28,19 +28,23 @@ Source = Iterator[tuple[pa.Table, Any]]
 
 
 def from_spectra(card: Card, inputs: Path, batch_size: int, quarantine: list[dict[str, Any]]) -> Source:
-    """Objects of survey files or spectra Parquet, drawn as the model learnt; the others go to `quarantine`."""
-    spectra = card.config.view == "spectra"
+    """Objects of survey files or spectra Parquet, as the model reads them; the others go to `quarantine`."""
     image = ImageConfig.from_dict(card.image)
-    for batch in pictures(inputs, image, batch_size, keep_spectra=spectra):
-        quarantine += batch.quarantine
-        if not batch.rows:
-            continue
-        rows = pa.Table.from_pylist([{name: row.get(name) for name in KNOWN.names} for row in batch.rows], KNOWN)
-        if spectra:
-            arrays = map(torch.from_numpy, stack(batch.spectra))
-            yield rows, dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
-        else:
-            yield rows, torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
+    if card.config.view == "spectra":
+        for batch in spectra(inputs, image.frame, batch_size):
+            quarantine += batch.quarantine
+            if batch.rows:
+                arrays = map(torch.from_numpy, stack(batch.spectra))
+                yield _known(batch.rows), dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
+    else:
+        for drawn in pictures(inputs, image, batch_size):
+            quarantine += drawn.quarantine
+            if drawn.rows:
+                yield _known(drawn.rows), torch.from_numpy(drawn.pixel_values).permute(0, 3, 1, 2)
+
+
+def _known(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([{name: row.get(name) for name in KNOWN.names} for row in rows], KNOWN)
 
 
 def from_shards(

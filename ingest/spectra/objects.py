@@ -1,0 +1,55 @@
+"""The objects of survey files or of spectra Parquet, one at a time: each spectrum and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from specshards.common.errors import BadObjectError
+from specshards.common.quarantine import quarantine_row
+from specshards.common.spectrum import Arrays
+from specshards.ingest.job.plan import find_files
+from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
+from specshards.ingest.surveys import open_file
+
+Object = tuple[dict[str, Any], Arrays]
+
+
+def objects(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
+    """Every spectrum of a survey file, a folder of them, a glob, or Parquet (ours or MultimodalUniverse's).
+
+    Args:
+        quarantine: what cannot be read is added to it as a row.
+
+    Yields:
+        A dictionary with object_id, survey, ra, dec, source_file, row, sn_median and the labels that are known; and
+        the pixels as observed.
+
+    Raises:
+        UsageError: nothing there.
+    """
+    yield from (_from_parquet if holds_spectra(inputs) else _from_files)(inputs, quarantine)
+
+
+def _from_files(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
+    root, files = find_files(str(inputs), "INPUT")
+    for name in files:
+        try:
+            for item in open_file(root / name, source_file=name).objects():
+                if isinstance(item, BadObjectError):
+                    quarantine.append(quarantine_row(name, item.row, "read", item))
+                    continue
+                meta = {key: getattr(item, key) for key in ("object_id", "survey", "ra", "dec", "source_file", "row")}
+                yield {**meta, "sn_median": item.sn_median(), **item.labels}, item.arrays()
+        except BadObjectError as error:
+            quarantine.append(quarantine_row(name, error.row, "read", error))
+
+
+def _from_parquet(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
+    # Nothing is split here, so an object without a position is as good as any.
+    for _, block in iter_blocks(SpectraFolder.scan(inputs), must_be_placed=False):
+        quarantine += [quarantine_row(file, row, "read", error) for file, row, error in block.bad]
+        for index, meta in enumerate(block.meta.to_pylist()):
+            yield {**meta, "row": block.place(index)[1]}, block.arrays(index)
