@@ -35,15 +35,15 @@ def from_spectra(card: Card, inputs: Path, batch_size: int, quarantine: list[dic
             quarantine += batch.quarantine
             if batch.rows:
                 arrays = map(torch.from_numpy, stack(batch.spectra))
-                yield _known(batch.rows), dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
+                yield _identity(batch.rows), dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
     else:
         for drawn in pictures(inputs, image, batch_size):
             quarantine += drawn.quarantine
             if drawn.rows:
-                yield _known(drawn.rows), torch.from_numpy(drawn.pixel_values).permute(0, 3, 1, 2)
+                yield _identity(drawn.rows), torch.from_numpy(drawn.pixel_values).permute(0, 3, 1, 2)
 
 
-def _known(rows: list[dict[str, Any]]) -> pa.Table:
+def _identity(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{name: row.get(name) for name in KNOWN.names} for row in rows], KNOWN)
 
 
