@@ -21,7 +21,7 @@ from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader import paint
 from specshards.shards.loader.decode import PlainDecoder, dali_is_here, make_decoder
-from specshards.shards.report.write import write
+from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
 from tests.oracles.other_package import Bars, Level, registered
@@ -82,7 +82,7 @@ def test_an_encoding_is_written_and_loaded_to_the_same_pixels(
         build(ShardConfig(encoding=name), spectra_folder, tmp_path / name, engine=HERE)
         expected = pictures(sets("png"), backend)
         assert_same(pictures(tmp_path / name, backend), expected)
-        write(tmp_path / name)
+        write_page(tmp_path / name)
         assert "deflated" in (tmp_path / name / "report.html").read_text()
 
 
