@@ -14,8 +14,8 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from specshards.benchmarks.kit.samples import made_up_galaxy  # noqa: E402
 from specshards.benchmarks.peers.matplotlib_comparison import three_images  # noqa: E402
-from specshards.benchmarks.suite.samples import made_up_galaxy  # noqa: E402
 from specshards.render import ImageConfig, preset  # noqa: E402
 from specshards.render.config import CHANNEL_SETS  # noqa: E402
 from specshards.render.contact_sheet import every_image, spread, table  # noqa: E402

@@ -1,5 +1,6 @@
 """What a benchmark is made of.
 
+samples         spectra to draw
 records         a run of a benchmark, its JSON, and the clock
 machine         where numbers hold
 process         commands as a user types them

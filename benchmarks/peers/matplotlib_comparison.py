@@ -13,16 +13,17 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from specshards.benchmarks.peers.matplotlib_reference import IMAGES, Spectrum, draw
-from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
+from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
+from specshards.benchmarks.peers.matplotlib_reference import IMAGES, draw
 from specshards.common.cli import run_app
 from specshards.common.errors import UsageError
+from specshards.common.spectrum import Arrays
 from specshards.render import ImageConfig, renderer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def likeness(spectra: list[Spectrum], image: str) -> dict[str, float]:
+def likeness(spectra: list[Arrays], image: str) -> dict[str, float]:
     """Correlation, structural similarity and mean absolute difference (gray levels) of our pictures and matplotlib's.
 
     `worst` is the number of the spectrum with the lowest correlation.
@@ -47,7 +48,7 @@ def likeness(spectra: list[Spectrum], image: str) -> dict[str, float]:
     }  # fmt: skip
 
 
-def contact_sheet(spectra: list[Spectrum], out: Path) -> None:
+def contact_sheet(spectra: list[Arrays], out: Path) -> None:
     """One row a spectrum: each image type, ours at the left and matplotlib's at the right of it."""
     import cv2
 

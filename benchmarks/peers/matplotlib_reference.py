@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from specshards.common.spectrum import Arrays
 from specshards.render import ImageConfig
 from specshards.render.prepare import prepare
 
 #: What is drawn here.
 IMAGES = ("simple", "overlap", "map2d")
 Picture = npt.NDArray[np.uint8]
-Spectrum = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
 
-def draw(spectrum: Spectrum, config: ImageConfig) -> Picture:
+def draw(spectrum: Arrays, config: ImageConfig) -> Picture:
     """`spectrum` as `config` says, by matplotlib: uint8 `(size, size, 3)`, RGB."""
     if config.image == "map2d":
         return _map2d(spectrum, config)
@@ -30,7 +30,7 @@ def draw(spectrum: Spectrum, config: ImageConfig) -> Picture:
     return _lines(lines, config, config.alpha)
 
 
-def figure(spectrum: Spectrum, config: ImageConfig) -> Picture:
+def figure(spectrum: Arrays, config: ImageConfig) -> Picture:
     """The road of the paper's plotting code: a pyplot figure, saved as PNG in memory, read back as RGB."""
     import io
 
@@ -103,14 +103,14 @@ def _lines(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _map2d(spectrum: Spectrum, config: ImageConfig) -> Picture:
+def _map2d(spectrum: Arrays, config: ImageConfig) -> Picture:
     """Normalize, colour map and nearest blocks, written out with numpy and matplotlib's own classes."""
     import matplotlib as mpl
     from matplotlib.colors import Normalize
 
-    flux, ivar, wavelength, mask = spectrum
+    flux, _, wavelength, mask = spectrum
     inside = (wavelength >= config.window[0]) & (wavelength <= config.window[1])
-    flux, good = flux[inside], (~mask & (ivar > 0) & np.isfinite(flux))[inside]
+    flux, good = flux[inside], (~mask & (spectrum.weight() > 0) & np.isfinite(flux))[inside]
     pixels = np.arange(len(flux))
     filled = np.interp(pixels, pixels[good], flux[good].astype(np.float64)).astype(np.float32)
     if config.limits == "fixed":

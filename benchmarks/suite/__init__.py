@@ -6,7 +6,6 @@ ingest          survey files to Parquet, beside a plain astropy loop
 shards          Parquet to tars, beside csv.gz and matplotlib
 load            batches of pictures, beside other people's loaders
 train           steps with the loader, beside cached batches
-samples         spectra to draw
 load_data       the pictures that loaders load
 load_startup    opening a million samples
 """

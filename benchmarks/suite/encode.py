@@ -19,8 +19,7 @@ import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.benchmarks.peers.matplotlib_reference import Spectrum
-from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
+from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.common.cli import run_app
 from specshards.common.errors import UsageError
 from specshards.common.spectrum import Arrays
@@ -40,15 +39,15 @@ QUALITY = 95
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def made_up_spectra(count: int) -> list[Spectrum]:
+def made_up_spectra(count: int) -> list[Arrays]:
     """`count` spectra of a made-up galaxy, each with noise and a redshift of its own."""
-    flux, ivar, wavelength, mask = made_up_galaxy()
+    galaxy = made_up_galaxy()
     rng = np.random.default_rng(0)
-    spectra: list[Spectrum] = []
+    spectra: list[Arrays] = []
     for _ in range(count):
-        shifted = np.interp(wavelength, wavelength * rng.uniform(0.95, 1.05), flux)
-        noise = rng.normal(0, rng.uniform(0, 2) / np.sqrt(ivar))
-        spectra.append(((shifted + noise).astype(np.float32), ivar, wavelength, mask))
+        shifted = np.interp(galaxy.wavelength, galaxy.wavelength * rng.uniform(0.95, 1.05), galaxy.flux)
+        noise = rng.normal(0, rng.uniform(0, 2) / np.sqrt(galaxy.weight()))
+        spectra.append(galaxy._replace(flux=(shifted + noise).astype(np.float32)))
     return spectra
 
 
@@ -78,7 +77,7 @@ def fidelity(drawer: Renderer, codes: Codes, decoded: Codes) -> tuple[float, flo
     return psnr, float(np.mean((colours[nearest] == colours[codes]).all(axis=-1)))
 
 
-def encode_records(rounds: int, spectra: Sequence[Spectrum]) -> list[Record]:
+def encode_records(rounds: int, spectra: Sequence[Arrays]) -> list[Record]:
     """Time every encoding of every image, and OpenCV's, over `spectra`: first encoding, then decoding."""
     records: list[Record] = []
     for title, config in IMAGES.items():
@@ -122,9 +121,9 @@ def jpeg_note(drawer: Renderer, codes: Sequence[Codes], payloads: Sequence[bytes
     return f"PSNR {psnr:.1f} dB, {100 * exact:.0f}% of the codes exact"
 
 
-def _encode(encoding: Encoding, codes: Sequence[Codes], spectra: Sequence[Spectrum], i: int) -> bytes:
+def _encode(encoding: Encoding, codes: Sequence[Codes], spectra: Sequence[Arrays], i: int) -> bytes:
     # Any coefficients do for the timing; with them no wavelengths are stored.
-    return encoding.encode(codes[i], Arrays(*spectra[i]), (3.5682, 1e-4))
+    return encoding.encode(codes[i], spectra[i], (3.5682, 1e-4))
 
 
 def _opencv_png(codes: Sequence[Codes], i: int, level: int | None = None) -> bytes:

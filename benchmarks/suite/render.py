@@ -17,8 +17,8 @@ import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.benchmarks.peers.matplotlib_reference import IMAGES, figure
-from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
 from specshards.common.cli import run_app
 from specshards.common.errors import UsageError
 from specshards.render import ImageConfig, preset, renderer

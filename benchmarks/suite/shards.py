@@ -112,7 +112,7 @@ def reference_records(spectra: Path, rounds: int, scratch: Path, count: int = 12
             for i in range(count):
                 columns = pa_csv.read_csv(scratch / f"{i}.csv.gz")
                 wave, flux, ivar = (columns[name].to_numpy() for name in ("wavelength", "flux", "ivar"))
-                figure((flux.astype(np.float32), ivar, wave, np.zeros(len(flux), np.bool_)), config)
+                figure(Arrays(flux.astype(np.float32), ivar, wave, np.zeros(len(flux), np.bool_)), config)
             return count
 
         return work

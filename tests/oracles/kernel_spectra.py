@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from specshards.benchmarks.suite.samples import read_spectra
+from specshards.benchmarks.kit.samples import read_spectra
 
 PROPERTY = settings(max_examples=120, deadline=None)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)

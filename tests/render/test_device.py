@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
+from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.render import RENDERERS, ImageConfig, RenderError, preset, presets, renderer
 from specshards.render.device import draw
 from specshards.render.device.draw import DeviceRenderer

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from specshards.benchmarks.suite.samples import made_up_galaxy
+from specshards.benchmarks.kit.samples import made_up_galaxy
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.render.contact_sheet import every_image, sheet, spread, table
 from tests.conftest import ROOT

@@ -11,8 +11,8 @@ from astropy.visualization import AsinhStretch
 from hypothesis import assume, given, settings
 from matplotlib.colors import Normalize
 
+from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.benchmarks.peers.matplotlib_reference import draw
-from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
 from specshards.render import ImageConfig, RenderError, preset, presets, renderer
 from specshards.render.config import CHANNEL_SETS, CHANNELS
 from specshards.render.grid import cell_order

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from specshards.benchmarks.suite.samples import made_up_galaxy
+from specshards.benchmarks.kit.samples import made_up_galaxy
 from specshards.render import RENDERERS, ImageConfig, RenderError, preset, presets, renderer
 from specshards.render.contact_sheet import every_image
 from specshards.render.device.expand import Expand

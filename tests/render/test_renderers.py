@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.benchmarks.peers.matplotlib_comparison import likeness
 from specshards.benchmarks.peers.matplotlib_reference import draw
-from specshards.benchmarks.suite.samples import made_up_galaxy, read_spectra
 from specshards.render import RENDERERS, ImageConfig, RenderError, preset, renderer
 from specshards.render.lines import FULL, SPARE, canvas, pieces
 from specshards.render.lines import draw as draw_line
@@ -35,11 +35,11 @@ def test_map2d_equals_matplotlib_bit_for_bit(real_spectra, config: ImageConfig) 
 
 
 def test_map2d_of_a_made_up_spectrum_equals_matplotlib_bit_for_bit() -> None:
-    flux, ivar, wavelength, mask = made_up_galaxy()
+    spectrum = made_up_galaxy()
+    mask = spectrum.mask
     mask[100:150] = mask[2000] = mask[:3] = mask[-4:] = True
     for config in (ImageConfig(), preset("paper", "map2d")):
         drawer = renderer(config)
-        spectrum = (flux, ivar, wavelength, mask)
         np.testing.assert_array_equal(drawer.expand(drawer.codes(*spectrum)), draw(spectrum, config))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from specshards.benchmarks.suite.samples import made_up_galaxy
+from specshards.benchmarks.kit.samples import made_up_galaxy
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.spectra.blocks import iter_blocks

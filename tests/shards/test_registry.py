@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from specshards.benchmarks.suite.samples import made_up_galaxy
+from specshards.benchmarks.kit.samples import made_up_galaxy
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.spectra.blocks import iter_blocks

@@ -7,28 +7,28 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from specshards.benchmarks.peers.matplotlib_reference import Spectrum
 from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import Arrays
 from specshards.ingest.job.plan import find_files
 from specshards.ingest.surveys import read_file
 
 
-def read_spectra(data: Path, count: int, seed: int = 0) -> list[Spectrum]:
+def read_spectra(data: Path, count: int, seed: int = 0) -> list[Arrays]:
     """`count` spectra of a folder, a seeded random choice."""
     root, files = find_files(str(data))
-    spectra: list[Spectrum] = []
+    spectra: list[Arrays] = []
     for index in np.random.default_rng(seed).permutation(len(files)):
         try:
-            s = read_file(root / files[index])
+            spectrum = read_file(root / files[index])
         except BadObjectError:
             continue
-        spectra.append((s.flux, s.ivar, s.wavelength, s.mask))
+        spectra.append(spectrum.arrays())
         if len(spectra) == count:
             break
     return spectra
 
 
-def made_up_galaxy(seed: int = 3) -> Spectrum:
+def made_up_galaxy(seed: int = 3) -> Arrays:
     """A star-forming galaxy at z = 0.08 with noise and a dead stretch: for the README, nobody's data."""
     rng = np.random.default_rng(seed)
     wavelength = (10.0 ** (3.5682 + 1e-4 * np.arange(3909))).astype(np.float32)
@@ -42,4 +42,4 @@ def made_up_galaxy(seed: int = 3) -> Spectrum:
         flux = flux + height * np.exp(-0.5 * ((rest - centre) / sigma) ** 2)
     noise = 2.2 + 6 * np.clip((wavelength - 8200) / 900, 0, None)
     observed: npt.NDArray[np.float32] = (flux + rng.normal(0, noise)).astype(np.float32)
-    return observed, (1 / noise**2).astype(np.float32), wavelength, np.zeros(len(observed), np.bool_)
+    return Arrays(observed, (1 / noise**2).astype(np.float32), wavelength, np.zeros(len(observed), np.bool_))
