@@ -6,6 +6,7 @@ options         command-line options that rooms share
 spectrum        one spectrum: its arrays, its good pixels, what may be known of its object
 sky             which objects lie close together
 files           files and objects that appear whole or not at all
+folder          the folder that a job writes: claim, lock, ledger
 jobs            many pure tasks, on one machine or many
 dask_cluster    the Dask client behind it
 registry        names of what can be added, here or by another package

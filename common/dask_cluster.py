@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, spawn
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,11 @@ def connected(scheduler: str | None, processes: int, memory: int) -> Iterator[An
     resource_tracker.ensure_running()  # it would unblock
     _interrupts(signal.SIG_BLOCK)
     try:
-        with dask.config.set(_settings(scheduler)), _client(scheduler, address, processes, memory) as client:
+        with (
+            dask.config.set(_settings(scheduler)),
+            _unguarded_main_left_out(),
+            _client(scheduler, address, processes, memory) as client,
+        ):
             try:
                 _interrupts(signal.SIG_UNBLOCK)
                 yield client
@@ -216,6 +220,28 @@ def _client(scheduler: str | None, address: str | None, processes: int, memory: 
         raise JobError(f"the worker processes did not start ({error}); run again with fewer WORKERS") from error
     with cluster, Client(cluster) as client:
         yield client
+
+
+@contextmanager
+def _unguarded_main_left_out() -> Iterator[None]:
+    """Processes started within run the user's script again only where it has a main guard.
+
+    Without one they would come to this place again. With one, they need what the script registers.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is None or "__name__" in Path(script).read_text(encoding="utf-8", errors="replace"):
+        yield
+        return
+    prepare = spawn.get_preparation_data
+
+    def without_main(name: str) -> dict[str, Any]:
+        return {key: value for key, value in prepare(name).items() if not key.startswith("init_main")}
+
+    spawn.get_preparation_data = without_main
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = prepare
 
 
 def _hasty_nanny() -> type[Any]:

@@ -78,13 +78,6 @@ def publish(temporary: Path, final: Path) -> None:
     os.replace(temporary, final)
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left in a local folder."""
-    if not is_remote(folder):
-        for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
-
-
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it, where there is one."""
     if not is_remote(folder):

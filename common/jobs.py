@@ -109,6 +109,7 @@ def run_tasks(
     sizes: Sequence[int],
     note: Callable[[Result], str] | None = None,
     name: Callable[[Task], str] | None = None,
+    quiet: bool | None = False,
 ) -> Iterator[Result]:
     """Yield `function(task)` for every task, as they finish, with one progress line.
 
@@ -119,13 +120,15 @@ def run_tasks(
         sizes: number of objects in each task, for the progress line's rate and time left.
         note: a few words about a result for the progress line.
         name: what a user calls a task, for errors; by default its place in `tasks`.
+        quiet: without the progress line; None: with it on a terminal alone.
 
     Raises:
         JobError: workers died of one task, the workers or the scheduler are gone, or the environment failed (disk
             full, no permission).
     """
     bar = tqdm(
-        total=sum(sizes), desc=describe, unit=unit, smoothing=0.1, disable=not tasks, file=sys.stderr,
+        total=sum(sizes), desc=describe, unit=unit, smoothing=0.1, disable=quiet if tasks else True,
+        file=sys.stderr,
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
     )  # fmt: skip
 

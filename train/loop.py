@@ -31,7 +31,7 @@ from specshards.train.config import LoopConfig
 from specshards.train.evaluation.score import keep_freed_memory, make_accelerator
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.picture import parameter_groups
-from specshards.train.run import claim, data_record, write_record
+from specshards.train.run import claim, data_record, folder_of, write_record
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
 
@@ -159,9 +159,19 @@ def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], opt
         UsageError: the configuration, the shards or `out` do not fit. JobError: hub, disk or a checkpoint failed.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
-    augment = parse_augment(config.augment)
+    parse_augment(config.augment)  # a mistake is told before there is a folder
     manifests = [Manifest.load(Path(folder)) for folder in config.shards]
     accelerator = make_accelerator(options.device, config.precision, options.log, out)
+    with folder_of(out).locked() if accelerator.is_main_process else nullcontext():
+        return _train(config, out, make, options, manifests, accelerator)
+
+
+def _train(
+    config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: Options,
+    manifests: Sequence[Manifest], accelerator: Accelerator,
+) -> Path:  # fmt: skip
+    """`train` in a folder whose lock is held."""
+    augment = parse_augment(config.augment)
     data = data_record(config.shards, manifests)
     if accelerator.is_main_process:
         claim(out, config.to_dict(), data, options.resume)

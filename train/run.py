@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.errors import JobError, UsageError
 from specshards.common.files import publish, sha256, write_text
+from specshards.common.folder import Folder, changes
 from specshards.shards.format.manifest import Manifest
 from specshards.train import checkpoint
 from specshards.train.config import SEQUENCE_SIZES, TrainConfig
@@ -29,6 +30,7 @@ from specshards.train.tasks.multitask import task_from_dict
 from specshards.train.tasks.task import Task
 
 CARD, RUN, METRICS, REPORT, PAGE = "specshards.json", "run.json", "metrics.json", "report.md", "report.html"
+LOCK = ".lock"
 _MODEL_FILES = (
     "config.json", "preprocessor_config.json", "sequence.json", "tokenizer.json", "model.safetensors",
 )  # fmt: skip
@@ -164,6 +166,11 @@ def open_any(run: Path) -> tuple[Card, Network]:
     return card, SequenceModel.load(run) if card.config.view == "spectra" else load(run)
 
 
+def folder_of(run: Path) -> Folder:
+    """The folder of a run."""
+    return Folder(run, RUN, LOCK, "a run", "--resume never to replace it")
+
+
 def claim(run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]], resume: str) -> dict[str, Any]:
     """The record of the run to do in this folder: a new one, or the unfinished or complete one that is there.
 
@@ -173,35 +180,29 @@ def claim(run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]
     Raises:
         UsageError: the folder holds a run of another configuration or data that has saved something, or other files.
     """
-    wanted = {"config": dict(config), "data": [dict(record) for record in data]}
-    path = run / RUN
+    folder, record = folder_of(run), None
+    asked = {"config": dict(config), "data": [dict(each) for each in data]}
     if resume == "never":
         clear(run)
-    elif path.is_file():
+    elif (record := folder.claimed()) is not None:
         try:
-            record = json.loads(path.read_text())
-            differences = _differences(record, wanted)
-        except (ValueError, KeyError, TypeError) as error:
-            raise JobError(f"{path}: not readable ({error}); choose another OUT or --resume never") from error
-        empty = not record["history"] and checkpoint.latest(run) is None
-        if differences and not empty:
-            raise UsageError(
-                f"OUT={run} holds another run ({'; '.join(differences)}); choose another OUT, "
-                "or --resume never to replace it"
-            )
-        if not differences:
+            changed, is_empty = _changes(record, asked), not record["history"] and checkpoint.latest(run) is None
+        except (KeyError, TypeError) as error:
+            raise JobError(f"{run / RUN}: not of a run ({error}); choose another OUT or --resume never") from error
+        if changed and not is_empty:
+            raise folder.refusal(changed)
+        if not changed:
             return record
-    elif run.is_dir() and any(run.iterdir()):
+    elif run.is_dir() and any(path.name != LOCK for path in run.iterdir()):
         raise UsageError(f"OUT={run}: is not empty and not a run; choose another OUT")
-    make_folder(run)
-    record = {**wanted, "status": "running", "history": []}
+    record = {**asked, "status": "running", "history": []}
     write_record(run, record)
     return record
 
 
 def write_record(run: Path, record: Mapping[str, Any]) -> None:
     """Write `run.json`."""
-    write_text(run / RUN, json.dumps(record, indent=1) + "\n")
+    folder_of(run).write_claim(record)
 
 
 def clear(run: Path) -> None:
@@ -218,14 +219,11 @@ def clear(run: Path) -> None:
         figure.unlink()
 
 
-def _differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+def _changes(before: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """What differs, in words; the folders' names do not matter where their content is the same."""
-    theirs, ours = there["config"], asked["config"]
-    found = [f"{k} {theirs.get(k)} there, {v} asked" for k, v in ours.items() if k != "shards" and theirs.get(k) != v]
-    if [d["fingerprint"] for d in there["data"]] != [d["fingerprint"] for d in asked["data"]]:
-        folders = [" + ".join(d["folder"] for d in record["data"]) for record in (there, asked)]
-        found.append(
-            f"shards {folders[0]} there, {folders[1]} asked" if folders[0] != folders[1]
-            else f"the shards in {folders[0]} have changed"
-        )  # fmt: skip
-    return found
+    configs = [{**record["config"], "shards": None} for record in (before, asked)]
+    changed = changes(*configs)
+    if [data["fingerprint"] for data in before["data"]] != [data["fingerprint"] for data in asked["data"]]:
+        old, new = (" + ".join(data["folder"] for data in record["data"]) for record in (before, asked))
+        changed.append(f"shards: {old} -> {new}" if old != new else f"the shards in {old} have changed")
+    return changed

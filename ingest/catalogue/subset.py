@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, make_folder, shortened
+from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, shortened
 from specshards.common.files import replacing
+from specshards.common.folder import locked
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.rows import BATCH, Rows, key_texts, open_rows
@@ -51,6 +52,12 @@ def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False
     """
     files = _spectra_files(source)
     _check_out(source, out, files is not None, force)
+    with locked(out.with_name(f".{out.name}.lock") if files is None else out / f"{_SCRATCH}lock", out):
+        _check_out(source, out, files is not None, force)  # what another process wrote since
+        return _select(source, files, out, config)
+
+
+def _select(source: Path, files: list[Path] | None, out: Path, config: SelectConfig) -> SelectionCounts:
     rows = open_rows(source) if files is None else _spectra_rows(files)
     roles = find_roles(source, rows.columns, config, is_catalogue=files is None)
     selection = Selection(roles, config)
@@ -114,7 +121,6 @@ def _refuse_repeats(source: Path, rows: Rows, key: str, suspects: RowNumbers) ->
 
 
 def _copy_rows(source: Path, rows: Rows, chosen: RowNumbers, out: Path, config: SelectConfig) -> None:
-    make_folder(out.parent)
     pieces = _gathered(
         (_taken(table, first, chosen) for first, table in _numbered(rows, None, "copy")), _CATALOGUE_ROWS
     )
@@ -215,8 +221,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: SelectConfig) -> None:
-    make_folder(out)
-    for leftover in out.glob(f"{_SCRATCH}*"):  # of a run that was killed
+    for leftover in filter(Path.is_dir, out.glob(f"{_SCRATCH}*")):  # of a run that was killed
         shutil.rmtree(leftover)
     configs = {_open_spectra(path).metadata.get(b"specshards.config", b"{}") for path in files}
     note = {"select": asdict(config), "ingest": [json.loads(text) for text in sorted(configs)]}

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
+from specshards.common.errors import BadObjectError, JobError, UsageError
+from specshards.common.folder import locked
 
 if TYPE_CHECKING:
     from specshards.ingest.catalogue.checksums import Checksums
@@ -141,13 +141,12 @@ def download(
     scheme = choose(survey, rows.columns, base=base, release=release, token=token is not None)
     digests = [c for name in DIGEST_COLUMNS for c in rows.columns if c.strip().lower() == name][:1]
     listed = Checksums(list(checksums))
-    make_folder(out)
     config = {
         "survey": survey, "catalogue": str(catalogue), "layout": scheme.layout, "base": base, "release": release,
         "program_version": PROGRAM_VERSION,
     }  # fmt: skip
     fetcher = Fetcher(policy, token if scheme.takes_token else None)
-    with _alone(out), Record(out / RECORD, survey, rows.total, limit, config) as record:
+    with locked(out / ".download.lock", out), Record(out / RECORD, survey, rows.total, limit, config) as record:
         jobs = _jobs(rows, scheme, digests, listed, out, limit, verify, record)
         _run(jobs, fetcher, record, patient=max_bad_fraction >= 1)
     record.print_summary(fetcher.received, out)
@@ -281,18 +280,3 @@ class _Crew:
             except BadBodyError:
                 job.there.unlink()
         return self._fetcher.fetch(job.url, job.path, job.digest)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Refuse a second download into the same folder: both would write the same parts."""
-    import fcntl
-
-    with (out / ".download.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JobError(f"{out}: another download is writing there; wait for it, or choose another OUT") from None
-        except OSError:
-            pass  # a file system without locks
-        yield

@@ -15,17 +15,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from specshards.common.errors import JobError, UsageError, make_folder
-from specshards.common.files import sweep, write_text
-from specshards.common.jobs import Engine, run_tasks
+from specshards.common.files import write_text
+from specshards.common.folder import Folder, Ledger
+from specshards.common.jobs import Engine
 from specshards.common.quarantine import merge_quarantine
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, cut_for, extra_columns
-from specshards.ingest.job.part import PartResult, PartTask, finished, ingest_part
+from specshards.ingest.job.part import PartResult, PartTask, ingest_part
 from specshards.ingest.job.plan import Part, find_files, make_plan
 from specshards.ingest.job.summary import Summary, add_up
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
@@ -93,19 +94,53 @@ def build(
     Raises:
         UsageError: wrong arguments. JobError: too many bad objects, or the environment failed.
     """
-    root, files = find_files(data)
+    files = find(config, data)
+    with folder_of(out).locked():
+        return ingest_files(config, files, out, catalogue, engine or Engine(), max_bad_fraction, force)
+
+
+class Files(NamedTuple):
+    """Survey files: what a user names them by, their folder, and their names within it."""
+
+    data: str
+    root: Path
+    names: list[str]
+
+
+def folder_of(out: Path) -> Folder:
+    """The folder of an ingest job."""
+    return Folder(out, claim="ingest/config.json", lock="ingest/lock", holds="spectra")
+
+
+def find(config: IngestConfig, data: str) -> Files:
+    """The files to take; UsageError where there are none."""
+    root, names = find_files(data)
     if config.limit is not None:
-        chosen = np.random.default_rng(config.seed).permutation(len(files))[: config.limit]
-        files = [files[i] for i in sorted(chosen.tolist())]
-    ledger = out / "ingest"
+        chosen = np.random.default_rng(config.seed).permutation(len(names))[: config.limit]
+        names = [names[i] for i in sorted(chosen.tolist())]
+    return Files(data, root, names)
+
+
+def ingest_files(
+    config: IngestConfig, files: Files, out: Path, catalogue: Path | None, engine: Engine, max_bad_fraction: float,
+    force: bool,
+) -> Summary:  # fmt: skip
+    """What `build` does once it has the files, and the lock of `out`."""
+    root, ledger = files.root, out / "ingest"
     # A command that was wrong must not leave a claim that refuses the right one.
-    changes(out, config, root, catalogue, force)
+    folder_of(out).is_foreign(_identity(config, root, catalogue), force)
     prepared = _prepare(config, catalogue, ledger)
     claim(out, config, root, catalogue, force)
-    parts = make_plan(root, files, ledger / "plan.parquet", files_per_part=config.files_per_part, seed=config.seed)
+    parts = make_plan(
+        root, files.names, ledger / "plan.parquet", files_per_part=config.files_per_part, seed=config.seed
+    )
     tasks = _tasks(config, root, parts, prepared, out)
     _drop_stale(tasks, out)
-    results = _run(tasks, config, engine or Engine())
+    books: Ledger[PartTask, PartResult] = Ledger(tasks, "parts")
+    results = books.run(
+        ingest_part, engine, describe=f"ingest {config.survey or 'files'}", unit="file", note=_progress(),
+        name=lambda task: f"part {task.number}",
+    )  # fmt: skip
     summary = Summary(
         survey=config.survey, layouts=add_up(result.layouts for result in results),
         matched=None if catalogue is None else sum(result.matched for result in results),
@@ -114,9 +149,10 @@ def build(
     )  # fmt: skip
     quarantine = [task.quarantine for task, result in zip(tasks, results, strict=True) if result.quarantined]
     merge_quarantine(quarantine, ledger / "quarantine.parquet")
-    _write_json(ledger / "summary.json", {**asdict(summary), "files": summary.files, "samples": summary.samples})
+    content = {**asdict(summary), "files": summary.files, "samples": summary.samples}
+    write_text(ledger / "summary.json", json.dumps(content, indent=1) + "\n")
     print(summary.table())
-    _judge(summary, len(files), data, ledger, max_bad_fraction)
+    _judge(summary, files, ledger, max_bad_fraction)
     if catalogue is not None:
         examples = [name for result in results for name in result.unmatched]
         labels.check_matches(summary.matched or 0, summary.samples, catalogue, examples)
@@ -126,41 +162,24 @@ def build(
 def claim(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, force: bool) -> None:
     """Record what `out` is made from; refuse to mix it with something else, or with `force` clear it first.
 
+    Hold the lock.
+
     Raises:
         UsageError: it holds something else, and `force` is not given.
     """
-    ledger = out / "ingest"
-    if changes(out, config, root, catalogue, force):
+    folder, ledger, identity = folder_of(out), out / "ingest", _identity(config, root, catalogue)
+    if folder.is_foreign(identity, force):
         (ledger / "plan.parquet").unlink(missing_ok=True)
-        shutil.rmtree(ledger / "parts")
-    for folder in (out, ledger, ledger / "parts", out / "spectra"):
-        make_folder(folder)
-        sweep(folder)
-    _write_json(ledger / "config.json", _identity(config, root, catalogue))
-
-
-def changes(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, force: bool) -> str:
-    """In what `out` is made from something else, in words; empty where it is not, or is new.
-
-    Raises:
-        UsageError: it is, and `force` is not given.
-    """
-    path = out / "ingest" / "config.json"
-    mine = _identity(config, root, catalogue)
-    theirs = json.loads(path.read_text()) if path.exists() else mine
-    changed = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
-    what = ", ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
-    if changed and not force:
-        raise UsageError(
-            f"{out}: holds spectra made from another input or configuration ({what}); "
-            "choose another OUT, or FORCE=1 to replace them"
-        )
-    return what
+        shutil.rmtree(ledger / "parts", ignore_errors=True)
+    for name in ("ingest/parts", "spectra"):
+        make_folder(out / name)
+    folder.sweep("ingest", "ingest/parts", "spectra")
+    folder.write_claim(identity)
 
 
 def _identity(config: IngestConfig, root: Path, catalogue: Path | None) -> dict[str, Any]:
-    mine = {**asdict(config), "data": str(root.resolve())}
-    return mine if catalogue is None else {**mine, "catalogue": str(catalogue.resolve())}
+    identity = {**asdict(config), "data": str(root.resolve())}
+    return identity if catalogue is None else {**identity, "catalogue": str(catalogue.resolve())}
 
 
 def _prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path | None:
@@ -212,19 +231,6 @@ def _drop_stale(tasks: Sequence[PartTask], out: Path) -> None:
                 path.unlink()
 
 
-def _run(tasks: Sequence[PartTask], config: IngestConfig, engine: Engine) -> list[PartResult]:
-    done = {task.number: record for task in tasks if (record := finished(task)) is not None}
-    todo = [task for task in tasks if task.number not in done]
-    if done:
-        print(f"resuming: {len(done)} of {len(tasks)} parts are done already")
-    for result in run_tasks(
-        ingest_part, todo, engine, describe=f"ingest {config.survey or 'files'}", unit="file",
-        sizes=[len(task.files) for task in todo], note=_progress(), name=lambda task: f"part {task.number}",
-    ):  # fmt: skip
-        done[result.number] = result
-    return [done[task.number] for task in tasks]
-
-
 def _progress() -> Callable[[PartResult], str]:
     """Words for the progress line: objects and bytes a second so far, and what was set aside."""
     started = time.perf_counter()
@@ -239,7 +245,8 @@ def _progress() -> Callable[[PartResult], str]:
     return words
 
 
-def _judge(summary: Summary, expected: int, data: str, ledger: Path, max_bad_fraction: float) -> None:
+def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float) -> None:
+    data, expected = files.data, len(files.names)
     if summary.files != expected or summary.objects != summary.samples + summary.quarantined:
         raise JobError(
             f"the account does not add up: {expected} files given, {summary.files} counted, {summary.samples} samples"
@@ -253,7 +260,3 @@ def _judge(summary: Summary, expected: int, data: str, ledger: Path, max_bad_fra
             f"DATA={data}: {summary.bad} of {summary.objects} objects are bad, more than --max-bad-fraction "
             f"{max_bad_fraction:g}; {where}"
         )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n")

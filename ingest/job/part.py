@@ -55,6 +55,19 @@ class PartTask:
         """The part's ledger record, written last."""
         return Path(self.out) / "ingest" / "parts" / f"part-{self.number:05d}.json"
 
+    @property
+    def size(self) -> int:
+        """Number of files."""
+        return len(self.files)
+
+    def loads(self, text: str) -> PartResult:
+        """See `common.folder.Task`."""
+        return PartResult.loads(text)
+
+    def is_whole(self, record: PartResult) -> bool:
+        """Whether the part's files have the sizes that they had."""
+        return (_size(self.spectra), _size(self.quarantine)) == (record.spectra_bytes, record.quarantine_bytes)
+
 
 @dataclass(frozen=True)
 class PartResult:
@@ -98,18 +111,6 @@ class PartResult:
         content["layouts"] = {name: LayoutCount(**count) for name, count in content["layouts"].items()}
         content["unmatched"] = tuple(content["unmatched"])
         return cls(**content)
-
-
-def finished(task: PartTask) -> PartResult | None:
-    """The record of a part that is done and still there, else None."""
-    try:
-        result = PartResult.loads(task.record.read_text())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    sizes = (_size(task.spectra), _size(task.quarantine))
-    if result.fingerprint != task.fingerprint or sizes != (result.spectra_bytes, result.quarantine_bytes):
-        return None
-    return result
 
 
 def ingest_part(task: PartTask) -> PartResult:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.job.build import IngestConfig, build, claim
+from specshards.ingest.job.build import IngestConfig, build, claim, find, folder_of, ingest_files
 from specshards.ingest.job.summary import Summary
 from specshards.ingest.surveys.survey import MOCK_CATALOGUE, check_survey, with_files
 
@@ -52,11 +52,13 @@ def ingest_survey(
         folder = out / "mock"
         data, catalogue = str(folder), catalogue or folder / MOCK_CATALOGUE
         config = replace(config, mock_files=n or MOCK_FILES)
-        # Before the mock survey of an earlier run is replaced, not after.
-        claim(out, config, folder, catalogue, force)
-        mocks[survey](folder, n or MOCK_FILES, seed)
-    else:
-        config = replace(config, limit=n)
+        engine = engine or Engine()
+        with folder_of(out).locked():
+            # Before the mock survey of an earlier run is replaced, not after.
+            claim(out, config, folder, catalogue, force)
+            mocks[survey](folder, n or MOCK_FILES, seed, engine.workers if engine.scheduler is None else None)
+            return ingest_files(config, find(config, data), out, catalogue, engine, max_bad_fraction, force)
     return build(
-        config, data, out, catalogue=catalogue, engine=engine, max_bad_fraction=max_bad_fraction, force=force
-    )
+        replace(config, limit=n), data, out, catalogue=catalogue, engine=engine, max_bad_fraction=max_bad_fraction,
+        force=force,
+    )  # fmt: skip

@@ -68,7 +68,7 @@ def _fits(survey: str, n: int, out: Path, seed: int, workers: int | None) -> Non
     except ValueError as error:
         raise UsageError(str(error)) from error
     began = perf_counter()
-    result = write_with_progress(config, out, 1 if workers == 0 else workers)
+    result = write_with_progress(config, out, workers)
     entries = plan(config)
     seen = Counter(entry.kind for entry in entries)
     distinct = Counter(entry.kind for entry in entries if entry.visit == 1)

@@ -19,13 +19,13 @@ from specshards.ingest.fits.hdu import HeaderLike
 MOCK_ORIGIN = "specshards mock"
 
 
-def write_mock(survey: str) -> Callable[[Path, int, int], None]:
+def write_mock(survey: str) -> Callable[[Path, int, int, int | None], None]:
     """What writes the mock survey of `ingest.mock`; see `Survey.mock`."""
 
-    def write(folder: Path, files: int, seed: int) -> None:
+    def write(folder: Path, files: int, seed: int, workers: int | None) -> None:
         from specshards.ingest.mock import MockConfig, write_with_progress
 
-        write_with_progress(MockConfig(survey=survey, n_files=files, seed=seed), folder)
+        write_with_progress(MockConfig(survey=survey, n_files=files, seed=seed), folder, workers)
 
     return write
 

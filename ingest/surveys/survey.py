@@ -64,7 +64,8 @@ class Survey:
             is not at all, and the surest survey has it.
         companions: of a file's name, those of other files in its folder that a reader may open with it.
         addresses: where it publishes a spectrum, for `specshards ingest download`.
-        mock: writes a mock survey with its catalogue `MOCK_CATALOGUE`: given the folder, number of files, seed.
+        mock: writes a mock survey with its catalogue `MOCK_CATALOGUE`: given the folder, number of files, seed and
+            number of processes (None: all cores).
         parts: of a joint data set, the surveys that it is merged from; it has no readers.
         priority: the readers of a higher one are asked first; those of equal ones as they were registered.
     """
@@ -80,7 +81,7 @@ class Survey:
     table_evidence: Callable[[Mapping[str, str]], int] = lambda names: 0
     companions: Callable[[str], tuple[str, ...]] = lambda name: ()
     addresses: Addresses | None = None
-    mock: Callable[[Path, int, int], object] | None = None
+    mock: Callable[[Path, int, int, int | None], object] | None = None
     parts: tuple[str, ...] = ()
     priority: int = 0
 

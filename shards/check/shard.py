@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.errors import is_environment, shortened
-from specshards.common.files import sha256
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
@@ -152,15 +151,8 @@ def examine(task: Task) -> Findings:
 
 
 def _checksums(task: Task) -> None:
-    folder, record = Path(task.folder), task.record
-    sums = (
-        (record.path(folder), record.sha256),
-        (record.index(folder), record.index_sha256),
-        (record.sidecar(folder), record.sidecar_sha256),
-    )
-    for path, expected in sums:
-        if sha256(path) != expected:
-            raise _FaultError(f"{_name(task, path)}: its sha256 is not that of the manifest")
+    if (path := task.record.damaged(Path(task.folder))) is not None:
+        raise _FaultError(f"{_name(task, path)}: its sha256 is not that of the manifest")
 
 
 def _samples(task: Task, extension: str) -> list[_Sample]:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import JobError, UsageError
+from specshards.common.files import sha256
 from specshards.common.spectrum import LABELS
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
 from specshards.render import ImageConfig
@@ -128,6 +129,20 @@ class ShardRecord:
     def sidecar(self, folder: Path) -> Path:
         """The Parquet file beside the tar."""
         return (folder / self.name).with_suffix(".parquet")
+
+    def damaged(self, folder: Path) -> Path | None:
+        """The first of its three files that is missing or not that of its checksum; None where all are whole."""
+        for path, expected in (
+            (self.path(folder), self.sha256),
+            (self.index(folder), self.index_sha256),
+            (self.sidecar(folder), self.sidecar_sha256),
+        ):
+            try:
+                if sha256(path) != expected:
+                    return path
+            except FileNotFoundError:
+                return path
+        return None
 
 
 @dataclass(frozen=True)

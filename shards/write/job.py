@@ -7,24 +7,23 @@ a generation of their own: they get new shards, and those before stay as they ar
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from specshards.common.errors import JobError, UsageError, make_folder
-from specshards.common.files import is_remote, remove_tree, sweep, write_text
-from specshards.common.jobs import Engine, run_tasks
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import is_remote, remove_tree, write_text
+from specshards.common.folder import Folder, Ledger, changes
+from specshards.common.jobs import Engine
 from specshards.common.quarantine import write_quarantine
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import card, job_log
-from specshards.shards.write.task import LEDGER, Task, TaskResult, finished, write_shard
+from specshards.shards.write.task import LEDGER, Task, TaskResult, write_shard
 
 
 @dataclass(frozen=True)
@@ -42,51 +41,33 @@ class Claim:
     surveys: tuple[str, ...]
     moved: dict[int, int] = field(default_factory=dict)
 
-    def dumps(self) -> str:
-        """JSON."""
-        content = {
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
             "config": self.config.to_dict(), "inputs": self.inputs, "surveys": self.surveys, "moved": self.moved,
         }  # fmt: skip
-        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def load(cls, out: Path) -> Claim | None:
         """The claim of a folder, if it has one that can be read."""
         try:
-            content = json.loads((out / LEDGER / "plan.json").read_text())
+            content = folder_of(out).claimed() or {}
             return cls(
                 ShardConfig.from_dict(content["config"]), tuple(content["inputs"]), tuple(content["surveys"]),
                 {int(row): split for row, split in content["moved"].items()},
             )  # fmt: skip
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        except (JobError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Only one writer in a folder at a time; the lock goes with the process, however it ends.
-
-    Raises:
-        JobError: another process writes there. An object store has no locks: there nothing is checked.
-    """
-    if is_remote(out):
-        yield
-        return
-    make_folder(out / LEDGER)
-    with (out / LEDGER / "lock").open("w") as file:
-        _lock(file, out)
-        yield
+def folder_of(out: Path) -> Folder:
+    """The folder of a data set."""
+    return Folder(out, claim=f"{LEDGER}/plan.json", lock=f"{LEDGER}/lock", holds="shards")
 
 
-def _lock(file: IO[str], out: Path) -> None:
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise JobError(f"{out}: another process is writing there; wait for it, or choose another OUT") from None
+def locked(out: Path) -> AbstractContextManager[None]:
+    """Only one writer in a data set's folder at a time; see `common.folder.locked`."""
+    return folder_of(out).locked()
 
 
 def earlier(
@@ -106,19 +87,15 @@ def earlier(
         if (foreign or (out / LEDGER / "plan.json").exists()) and not force:
             raise UsageError(f"{out}: is not empty and not a shard folder of this version; choose another OUT")
         return None
-    mine, theirs = config.to_dict(), claim.config.to_dict()
-    changed = [name for name, value in mine.items() if theirs.get(name) != value]
-    known = {name: digest for generation in claim.inputs for name, digest in generation.items()}
-    same = {name: inputs.get(name) for name in known} == known if grows else inputs == known
+    changed = changes(claim.config.to_dict(), config.to_dict())
+    before = {name: digest for generation in claim.inputs for name, digest in generation.items()}
+    same = {name: inputs.get(name) for name in before} == before if grows else inputs == before
     if not changed and not same:
-        changed = ["the input"]
+        changed = ["the input changed"]
     if not changed:
         return claim
     if not force:
-        raise UsageError(
-            f"{out}: holds shards made otherwise ({', '.join(changed)} changed); choose another OUT, or FORCE=1 to "
-            "replace them"
-        )
+        raise folder_of(out).refusal(changed)
     return None
 
 
@@ -131,12 +108,9 @@ def start(out: Path, claim: Claim, anew: bool) -> None:
             path.unlink()
         for path in (out / LEDGER / job_log.RUNS, out / PAGE):
             path.unlink(missing_ok=True)
-    for folder in (out, out / LEDGER, *(out / split for split in SPLITS)):
-        sweep(folder)
+    folder_of(out).sweep(LEDGER, *SPLITS)
     (out / MANIFEST).unlink(missing_ok=True)
-    if not is_remote(out):
-        make_folder(out / LEDGER)
-    write_text(out / LEDGER / "plan.json", claim.dumps())
+    folder_of(out).write_claim(claim.to_dict())
 
 
 def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[TaskResult], job_log.Run]:
@@ -145,12 +119,8 @@ def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[Task
     Returns:
         And how long those took that were run.
     """
-    done = {task.shard: record for task in tasks if (record := finished(task)) is not None}
-    todo = [task for task in tasks if task.shard not in done]
-    sizes = [task.size for task in todo]
-    if done:
-        print(f"resuming: {len(done)} of {len(tasks)} shards are done already")
-    written = sum(shard.bytes for record in done.values() for shard in record.shards)
+    ledger: Ledger[Task, TaskResult] = Ledger(tasks, "shards")
+    written = sum(shard.bytes for record in ledger.done.values() for shard in record.shards)
 
     def note(result: TaskResult) -> str:
         nonlocal written
@@ -158,11 +128,11 @@ def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[Task
         return f"{written / 1e6:.0f} MB"
 
     started = time.perf_counter()
-    for result in run_tasks(write_shard, todo, engine, describe=describe, unit="img", sizes=sizes, note=note):
-        done[result.shard] = result
+    results = ledger.run(write_shard, engine, describe=describe, unit="img", note=note)
     seconds = time.perf_counter() - started
     workers = engine.workers if engine.scheduler is None else None
-    return [done[task.shard] for task in tasks], job_log.Run(sum(sizes), seconds, len(todo), len(tasks), workers)
+    objects = sum(task.size for task in ledger.todo)
+    return results, job_log.Run(objects, seconds, len(ledger.todo), len(tasks), workers)
 
 
 def publish(

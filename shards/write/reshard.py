@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError
-from specshards.common.files import absolute, location, readable, sha256
+from specshards.common.files import absolute, location, readable
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import LABELS, Arrays
@@ -281,17 +281,10 @@ def _check(folders: Sequence[str | Path], manifests: Sequence[Manifest], engine:
 
 def _damage(shard: tuple[str, ShardRecord]) -> str:
     folder, record = shard
-    where = location(folder)
-    for path, expected in ((record.path, record.sha256), (record.index, record.index_sha256),
-                           (record.sidecar, record.sidecar_sha256)):  # fmt: skip
-        try:
-            if sha256(path(where)) == expected:
-                continue
-            what = "is not what the manifest says"
-        except FileNotFoundError:
-            what = "is missing"
-        return f"{path(where)}: {what}; run the command that made {folder} again: it mends damaged shards"
-    return ""
+    if (path := record.damaged(location(folder))) is None:
+        return ""
+    what = "is not what the manifest says" if path.exists() else "is missing"
+    return f"{path}: {what}; run the command that made {folder} again: it mends damaged shards"
 
 
 def _quarantine(sources: Sequence[Source]) -> list[dict[str, Any]]:

@@ -82,6 +82,24 @@ class Task(ABC):
     moved: Mapping[int, int]
 
     @property
+    def number(self) -> int:
+        """The shard number."""
+        return self.shard
+
+    @property
+    def record(self) -> Path:
+        """The task's ledger record."""
+        return location(self.out) / LEDGER / f"{self.shard:06d}.json"
+
+    def loads(self, text: str) -> TaskResult:
+        """See `common.folder.Task`."""
+        return TaskResult.loads(text)
+
+    def is_whole(self, record: TaskResult) -> bool:
+        """Whether all files of the task's shards are there with the right checksums."""
+        return not any(shard.damaged(location(self.out)) for shard in record.shards)
+
+    @property
     @abstractmethod
     def size(self) -> int:
         """How many rows it is given."""
@@ -107,6 +125,11 @@ class TaskResult:
     train_stats: dict[str, LabelStats]
     quarantine: list[dict[str, Any]]
     left_out: int = 0
+
+    @property
+    def number(self) -> int:
+        """The shard number."""
+        return self.shard
 
     def dumps(self) -> str:
         """JSON; NaN statistics are written as such and read back by `loads`."""
@@ -156,7 +179,7 @@ def write_shard(task: Task) -> TaskResult:
         task.shard, task.fingerprint, len(rows), tuple(records), _statistics(train), account.quarantine,
         len(account.left_out),
     )  # fmt: skip
-    write_text(record_path(task), result.dumps())
+    write_text(task.record, result.dumps())
     return result
 
 
@@ -207,28 +230,3 @@ def _statistics(labels: npt.NDArray[np.float64]) -> dict[str, LabelStats]:
             stats = combine_stats([])
         result[name] = stats
     return result
-
-
-def record_path(task: Task) -> Path:
-    """The task's ledger record."""
-    return location(task.out) / LEDGER / f"{task.shard:06d}.json"
-
-
-def finished(task: Task) -> TaskResult | None:
-    """The record of a finished task whose files are all there with the right checksums, else None."""
-    try:
-        record = TaskResult.loads(record_path(task).read_text())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    if record.fingerprint != task.fingerprint:
-        return None
-    out = location(task.out)
-    for shard in record.shards:
-        sums = ((shard.path, shard.sha256), (shard.index, shard.index_sha256), (shard.sidecar, shard.sidecar_sha256))
-        for where, expected in sums:
-            try:
-                if sha256(where(out)) != expected:
-                    return None
-            except FileNotFoundError:
-                return None
-    return record

@@ -6,6 +6,8 @@ import csv
 import gzip
 import hashlib
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,15 @@ def test_same_bytes_for_any_number_of_workers(tmp_path: Path, name: str) -> None
     write(MockConfig(name, n_files=60, seed=12), tmp_path / "other", workers=1)
     shared = set(digests(tmp_path / "one").values()) & set(digests(tmp_path / "other").values())
     assert shared <= _constant(tmp_path / "one")
+
+
+def test_a_script_without_a_main_guard_may_use_processes(tmp_path: Path) -> None:
+    """A worker must not run the script that started it again; one with a guard it may, for what that registers."""
+    call = f'print(write(MockConfig("sdss", n_files=60), Path({str(tmp_path / "out")!r}), workers=2).n_files)'
+    script = tmp_path / "survey.py"
+    script.write_text(f"from pathlib import Path\nfrom specshards.ingest.mock import MockConfig, write\n{call}\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "60\n"), done.stderr
 
 
 def _constant(folder: Path) -> set[str]:

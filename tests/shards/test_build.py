@@ -142,7 +142,7 @@ def test_options_change_what_the_preset_says(spectra_folder: Path, tmp_path: Pat
 def test_a_changed_configuration_or_input_is_refused(spectra_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     build(ShardConfig(), spectra_folder, out, engine=HERE)
-    with pytest.raises(UsageError, match=r"seed changed.*FORCE=1"):
+    with pytest.raises(UsageError, match=r"seed: 0 -> 1.*FORCE=1"):
         build(ShardConfig(seed=1), spectra_folder, out, engine=HERE)
     before = Manifest.load(out)
     build(ShardConfig(seed=1), spectra_folder, out, engine=HERE, force=True)

@@ -129,15 +129,15 @@ def test_a_complete_run_is_left_alone_and_another_one_refused(trained: Path, con
     before = (trained / "model.safetensors").stat().st_mtime_ns
     fit(replace(config, epochs=6), trained, device="cpu")
     assert (trained / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(UsageError, match=r"holds another run \(epochs 6 there, 2 asked\)"):
+    with pytest.raises(UsageError, match=r"holds a run made otherwise \(epochs: 6 -> 2\)"):
         fit(config, trained, device="cpu")
-    with pytest.raises(UsageError, match="task classify there, redshift asked"):
+    with pytest.raises(UsageError, match="task: classify -> redshift"):
         fit(replace(config, task="redshift", epochs=6), trained, device="cpu")
 
 
 def test_changed_shards_are_refused(trained: Path, config: TrainConfig, spectra_folder: Path, tmp_path: Path) -> None:
     build_shards(ShardConfig(seed=1), spectra_folder, tmp_path / "other", engine=Engine(workers=0))
-    with pytest.raises(UsageError, match=r"shards .* there, .*other asked"):
+    with pytest.raises(UsageError, match=r"shards: .* -> .*other"):
         fit(replace(config, epochs=6, shards=(str(tmp_path / "other"),)), trained, device="cpu")
 
 

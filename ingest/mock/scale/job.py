@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import UsageError, make_folder, naming
-from specshards.common.files import sweep, write_text
-from specshards.common.jobs import Engine, run_tasks
+from specshards.common.files import write_text
+from specshards.common.folder import Folder, Ledger
+from specshards.common.jobs import Engine
 from specshards.ingest.mock.instrument import LOG_STEP, grid
 from specshards.ingest.mock.lines import Array
 from specshards.ingest.mock.objects import SURVEYS
@@ -131,6 +132,11 @@ class PartResult:
     file_bytes: int
     counts: dict[str, tuple[int, int]]
 
+    @property
+    def number(self) -> int:
+        """The part."""
+        return self.part
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -160,15 +166,31 @@ def class_table(counts: Mapping[str, tuple[int, int]]) -> str:
 
 @dataclass(frozen=True)
 class _Task:
-    part: int
+    """One part; see `common.folder.Task`."""
+
+    number: int
     config: ScaleConfig
-    rows: int
+    size: int
     bank: str | None
     out: str
 
     @property
     def fingerprint(self) -> str:
-        return _fingerprint(self.config, self.rows)
+        return _fingerprint(self.config, self.size)
+
+    @property
+    def spectra(self) -> Path:
+        return Path(self.out) / "spectra" / f"part-{self.number:05d}.parquet"
+
+    @property
+    def record(self) -> Path:
+        return Path(self.out) / "ingest" / f"part-{self.number:05d}.json"
+
+    def loads(self, text: str) -> PartResult:
+        return PartResult(**json.loads(text))
+
+    def is_whole(self, record: PartResult) -> bool:
+        return self.spectra.is_file() and self.spectra.stat().st_size == record.file_bytes
 
 
 def write_parquet_survey(
@@ -190,30 +212,41 @@ def write_parquet_survey(
     engine = engine or Engine()
     if config.parts == 1 and engine.scheduler is None:
         engine = Engine(workers=0)  # done before a second process would have started
-    ledger, spectra = out / "ingest", out / "spectra"
-    for folder in (out, ledger, spectra):
-        make_folder(folder)
-        sweep(folder)
-    claim(out, config, force)
-    bank = ledger / f"templates-{_fingerprint(config, 0)[:16]}.npy"
-    _drop_stale(out, config.parts, bank)
+    folder = Folder(out, "ingest/config.json", "ingest/lock", "spectra", "--force to replace them")
+    with folder.locked():
+        _claim(folder, config, force)
+        return _write_parts(config, out, engine)
+
+
+def _claim(folder: Folder, config: ScaleConfig, force: bool) -> None:
+    """Record what the folder is made from; refuse to mix it with something else. The same survey may grow."""
+    asked = {"what": _WHAT, "as": "parquet", "version": VERSION, **asdict(config)}
+    spectra = folder.out / "spectra"
+    if not force:
+        before = folder.claimed()
+        if before is None and any(spectra.glob("*.parquet")):
+            raise UsageError(f"{spectra}: holds Parquet of unknown origin; choose another OUT, or --force")
+        n = config.n if before is None else min(config.n, before.get("n", config.n))
+        folder.is_foreign({**asked, "n": n}, force)
+    make_folder(spectra)
+    folder.sweep("ingest", "spectra")
+    folder.write_claim(asked)
+
+
+def _write_parts(config: ScaleConfig, out: Path, engine: Engine) -> Summary:
+    bank = out / "ingest" / f"templates-{_fingerprint(config, 0)[:16]}.npy"
     tasks = _tasks(config, out, bank if engine.workers > 0 else None)
-    done = {task.part: record for task in tasks if (record := _kept(task)) is not None}
-    todo = [task for task in tasks if task.part not in done]
-    if done:
-        print(f"resuming: {len(done)} of {len(tasks)} parts are done already")
-    if todo and engine.workers > 0:
+    _drop_stale(tasks, out, bank)
+    books: Ledger[_Task, PartResult] = Ledger(tasks, "parts")
+    if books.todo and engine.workers > 0:
         print(f"making {2 * config.templates:,} templates")
         with naming(bank):
             templates.on_disk(bank, config.survey, config.seed, config.templates)
         _truth(config, bank_of(config, str(bank)), 0)  # compiles the kernels once, into every worker's cache
-    for result in run_tasks(
-        write_part, todo, engine, describe=f"mock {config.survey}", unit="object", sizes=[task.rows for task in todo]
-    ):
-        done[result.part] = result
+    results = books.run(write_part, engine, describe=f"mock {config.survey}", unit="object")
     bank.unlink(missing_ok=True)
-    summary = _summarise(config, [done[task.part] for task in tasks])
-    write_text(ledger / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
+    summary = _summarise(config, results)
+    write_text(out / "ingest" / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
     return summary
 
 
@@ -271,9 +304,9 @@ def _observe(config: ScaleConfig, bank: templates.Bank, rows: Rows) -> tuple[Buf
 
 def write_part(task: _Task) -> PartResult:
     """Make the rows of one part, write its Parquet file, then its ledger record."""
-    config, path = task.config, Path(task.out) / "spectra" / _part_name(task.part)
+    config, path = task.config, task.spectra
     bank = bank_of(config, task.bank)
-    rows = plan_rows(config, bank, task.part * config.part_rows, task.rows)
+    rows = plan_rows(config, bank, task.number * config.part_rows, task.size)
     with naming(path), spectra_writer(path, {"mock": _WHAT, **config.without_n()}) as writer:
         for group in row_groups(config, bank, rows):
             writer.write_table(group, row_group_size=config.row_group_rows)
@@ -282,32 +315,9 @@ def write_part(task: _Task) -> PartResult:
         name: (int(np.sum(rows["kind"] == kind)), int(np.sum((rows["kind"] == kind) & new)))
         for kind, name in enumerate(templates.KINDS)
     }
-    result = PartResult(task.part, task.fingerprint, task.rows, path.stat().st_size, counts)
-    write_text(_record_path(task), json.dumps(asdict(result), indent=1) + "\n")
+    result = PartResult(task.number, task.fingerprint, task.size, path.stat().st_size, counts)
+    write_text(task.record, json.dumps(asdict(result), indent=1) + "\n")
     return result
-
-
-def claim(out: Path, config: ScaleConfig, force: bool) -> None:
-    """Record what `out` is made from; refuse to mix it with something else. The same survey may grow.
-
-    Raises:
-        UsageError: it holds something else, and `force` is not given.
-    """
-    mine = {"what": _WHAT, "as": "parquet", "version": VERSION, **asdict(config)}
-    path = out / "ingest" / "config.json"
-    if not force:
-        theirs: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        changed = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
-        grown = changed == ["n"] and theirs["n"] < config.n
-        if theirs and changed and not grown:
-            what = ", ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
-            raise UsageError(
-                f"{out}: holds spectra made from another input or configuration ({what}); "
-                "choose another --out, or --force to replace them"
-            )
-        if not theirs and any((out / "spectra").glob("*.parquet")):
-            raise UsageError(f"{out}/spectra: holds Parquet of unknown origin; choose another --out, or --force")
-    write_text(path, json.dumps(mine, indent=1) + "\n")
 
 
 def _fingerprint(config: ScaleConfig, rows: int) -> str:
@@ -321,27 +331,13 @@ def _tasks(config: ScaleConfig, out: Path, bank: Path | None) -> list[_Task]:
     return [*tasks, _Task(last, config, config.n - last * config.part_rows, path, str(out))]
 
 
-def _drop_stale(out: Path, n_parts: int, bank: Path) -> None:
+def _drop_stale(tasks: Sequence[_Task], out: Path, bank: Path) -> None:
     # Parts past the end belong to an earlier, larger survey; other template banks to one that was interrupted.
-    expected = {_part_name(part) for part in range(n_parts)}
-    for path in (out / "spectra").glob("part-*.parquet"):
-        if path.name not in expected:
-            path.unlink()
-            (out / "ingest" / f"{path.stem}.json").unlink(missing_ok=True)
-    for path in (out / "ingest").glob("templates-*.npy"):
-        if path != bank:
-            path.unlink()
-
-
-def _kept(task: _Task) -> PartResult | None:
-    try:
-        record = json.loads(_record_path(task).read_text())
-        size = (Path(task.out) / "spectra" / _part_name(task.part)).stat().st_size
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    if record.get("fingerprint") != task.fingerprint or record.get("file_bytes") != size:
-        return None
-    return PartResult(**record)
+    expected = {bank, *(path for task in tasks for path in (task.spectra, task.record))}
+    for pattern in ("spectra/part-*.parquet", "ingest/part-*.json", "ingest/templates-*.npy"):
+        for path in out.glob(pattern):
+            if path not in expected:
+                path.unlink()
 
 
 def _summarise(config: ScaleConfig, results: list[PartResult]) -> Summary:
@@ -353,11 +349,3 @@ def _summarise(config: ScaleConfig, results: list[PartResult]) -> Summary:
         _WHAT, f"mock-{config.survey}", sum(r.rows for r in results), sum(n for _, n in counts.values()),
         len(results), sum(r.file_bytes for r in results), counts,
     )  # fmt: skip
-
-
-def _part_name(part: int) -> str:
-    return f"part-{part:05d}.parquet"
-
-
-def _record_path(task: _Task) -> Path:
-    return Path(task.out) / "ingest" / f"part-{task.part:05d}.json"
