@@ -17,7 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Generic, Protocol, TypeVar
@@ -112,16 +112,18 @@ def locked(path: Path, out: Path) -> Iterator[None]:
     Nothing is checked in an object store, and on a file system without locks.
 
     Args:
-        path: made, with its folder, and removed at the end.
+        path: made, and removed at the end; so are its folders, where they are new and nothing else is in them.
         out: what the error names.
 
     Raises:
-        JobError: another process holds it.
+        JobError: another process holds it, or a folder cannot be made.
     """
     if is_remote(path) or sys.platform == "win32":
         yield
         return
-    make_folder(path.parent)
+    new = [folder for folder in path.parents if not folder.exists()]
+    if out in new:
+        make_folder(out)  # an error names this one, not one within
     while (file := _lock(path, out)) is None:
         pass
     with file:
@@ -129,16 +131,23 @@ def locked(path: Path, out: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+            for folder in new:
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def _lock(path: Path, out: Path) -> IO[str] | None:
     """The locked file; None where its last holder removed it before it was locked."""
     import fcntl
 
-    file = path.open("w")
+    make_folder(path.parent)
+    try:
+        file = path.open("w")
+    except FileNotFoundError:  # the folder, likewise
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+        if os.path.samestat(path.stat(), os.fstat(file.fileno())):
             return file
     except BlockingIOError:
         file.close()

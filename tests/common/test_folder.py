@@ -50,11 +50,12 @@ def test_the_lock_is_one_writers_and_leaves_nothing(tmp_path: Path) -> None:
             raise AssertionError("two writers")
         with pytest.raises(JobError, match="another process"), folder.locked():  # the refused one took nothing away
             raise AssertionError("two writers")
-    assert list((tmp_path / "out" / "books").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ZeroDivisionError), folder.locked():
         raise ZeroDivisionError
     with folder.locked():
-        pass
+        (tmp_path / "out" / "work").touch()
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "work"]
 
 
 def test_the_lock_goes_with_the_process(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ from specshards.common.folder import locked
 counter, done = Path({str(counter)!r}), 0
 while done < 200:
     try:
-        with locked(Path({str(tmp_path / "lock")!r}), counter):
+        with locked(Path({str(tmp_path / "new" / "lock")!r}), counter):
             number = int(counter.read_text())
             time.sleep(0)
             counter.write_text(str(number + 1))

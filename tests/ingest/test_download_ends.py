@@ -96,7 +96,7 @@ def test_a_job_stopped_in_the_middle_of_a_file_goes_on_to_the_right_bytes(
     while time.monotonic() < deadline and not (half.is_set() and part.is_file() and (out / spec(1)).is_file()):
         time.sleep(0.02)
     time.sleep(0.2)
-    with pytest.raises(JobError, match="another download is writing there"):
+    with pytest.raises(JobError, match="another process is writing there"):
         get(server, catalogue, out)
     job.send_signal(sign)
     stopped = time.monotonic()
