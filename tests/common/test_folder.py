@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from specshards.common.errors import JobError, UsageError
 from specshards.common.folder import Folder, Ledger, changes, locked
 from specshards.common.jobs import Engine
+from tests.oracles import commands
 
 
 def folder_of(out: Path) -> Folder:
@@ -61,10 +61,10 @@ def test_the_lock_is_one_writers_and_leaves_nothing(tmp_path: Path) -> None:
 def test_the_lock_goes_with_the_process(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     script = (
-        "import sys, time; from pathlib import Path; from specshards.common.folder import locked\n"
+        "import time; from pathlib import Path; from specshards.common.folder import locked\n"
         f"with locked(Path({str(lock)!r}), Path('out')):\n    print('held', flush=True); time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as holder:
+    with commands.start(commands.script(script), output=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(JobError, match="another process"), locked(lock, tmp_path):
             raise AssertionError("two writers")
@@ -95,7 +95,7 @@ while done < 200:
     except JobError:
         pass
 """
-    processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
+    processes = [commands.start(commands.script(script)) for _ in range(3)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
     assert counter.read_text() == "600"
 

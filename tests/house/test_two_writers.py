@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import signal
 import subprocess
-import sys
 import time
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +17,7 @@ from specshards.common.jobs import Engine
 from specshards.ingest.mock import MockConfig, write
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
-from tests.conftest import ROOT
+from tests.oracles import commands
 from tests.shards.test_build import tree
 from tests.shards.test_grow import spectra_file
 
@@ -27,19 +26,14 @@ REFUSED = "another process is writing there; wait for it, or choose another OUT"
 
 def test_a_second_ingest_is_refused_and_the_first_ends_as_if_alone(tmp_path: Path) -> None:
     data = write(MockConfig("lamost", n_files=60), tmp_path / "data", workers=1).folder
-    ingest = [
-        sys.executable, "-m", "specshards", "ingest", "build", "--survey", "lamost", "--data", str(data), "--workers",
-        "0", "--out",
-    ]  # fmt: skip
-    subprocess.run([*ingest, str(tmp_path / "alone")], cwd=ROOT, capture_output=True, check=True)
+    ingest = commands.program("ingest", "build", "--survey", "lamost", "--data", data, "--workers", "0", "--out")
+    assert commands.run([*ingest, str(tmp_path / "alone")]).returncode == 0
     out = tmp_path / "out"
-    with subprocess.Popen(
-        [*ingest, str(out)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as first:
+    with commands.start([*ingest, str(out)], output=subprocess.PIPE, errors=subprocess.STDOUT) as first:
         while not list(out.glob("spectra/.*.tmp")) and first.poll() is None:
             time.sleep(0.001)
         first.send_signal(signal.SIGSTOP)  # its file stays open for as long as the second takes
-        second = subprocess.run([*ingest, str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
+        second = commands.run([*ingest, str(out)])
         first.send_signal(signal.SIGCONT)
         said, _ = first.communicate(timeout=120)
     assert first.returncode == 0, said

@@ -6,7 +6,6 @@ import csv
 import gzip
 import hashlib
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -20,6 +19,7 @@ from specshards.common.errors import UsageError
 from specshards.ingest.mock import CATALOGUE, DAMAGES, MockConfig, MockResult, plan, truth, write, write_with_progress
 from specshards.ingest.mock.files.fitsbytes import card
 from specshards.ingest.mock.lines import H_ALPHA, air_to_vacuum, hydrogen
+from tests.oracles import commands
 
 Mock = tuple[MockConfig, MockResult]
 N = 240
@@ -223,7 +223,7 @@ def test_a_script_without_a_main_guard_may_use_processes(tmp_path: Path) -> None
     call = f'print(write(MockConfig("sdss", n_files=60), Path({str(tmp_path / "out")!r}), workers=2).n_files)'
     script = tmp_path / "survey.py"
     script.write_text(f"from pathlib import Path\nfrom specshards.ingest.mock import MockConfig, write\n{call}\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    done = commands.run([sys.executable, str(script)])
     assert (done.returncode, done.stdout) == (0, "60\n"), done.stderr
 
 
