@@ -2,9 +2,10 @@
 
 errors          the three ways things go wrong, and the line a user sees
 cli             running a command line by these rules
-options         command-line options that rooms share
 spectrum        one spectrum: its arrays, its good pixels, what may be known of its object
 sky             which objects lie close together
+arguments       a command's options, made from the fields of configurations
+options         options that commands of several rooms share
 files           files and objects that appear whole or not at all
 folder          the folder that a job writes: claim, lock, ledger
 jobs            many pure tasks, on one machine or many

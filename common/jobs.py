@@ -65,17 +65,17 @@ class Engine:
     """Where tasks run.
 
     Attributes:
-        workers: local processes; 0 runs everything in this process (debugging, tiny jobs).
-        scheduler: address of a Dask scheduler (`tcp://...`) or a scheduler file; None starts a local cluster.
-        memory: bytes that one local process may use before it is stopped. By default 4 GiB, or its share of 80% of
-            this machine's memory where that is less.
+        workers: local processes; 0 runs everything in this process (debugging, tiny jobs). By default all cores.
+        scheduler: address of a Dask scheduler (`tcp://...`) or a scheduler file; by default a local cluster.
+        memory: bytes that one local process may use before it is stopped, such as 2GiB. By default 4 GiB, or its
+            share of 80% of this machine's memory where that is less.
         patience: seconds to wait for workers of `scheduler` while there are none (environment: SPECSHARDS_WAIT).
     """
 
     workers: int = field(default_factory=cores)
     scheduler: str | None = None
-    memory: int | None = None
-    patience: float = field(default_factory=_patience)
+    memory: int | None = field(default=None, metadata={"parse": parse_memory})
+    patience: float = field(default_factory=_patience, metadata={"option": False})
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -91,12 +91,6 @@ class Engine:
         from distributed.system import MEMORY_LIMIT  # the control group's where that is less than the machine's
 
         return self.memory or int(min(_MOST_MEMORY, 0.8 * MEMORY_LIMIT / processes))
-
-
-def engine_of(workers: int | None, scheduler: str | None, memory: str | None = None) -> Engine:
-    """The engine that a command's options ask for; all cores unless told."""
-    size = None if memory is None else parse_memory(memory)
-    return Engine(cores() if workers is None else workers, scheduler, size)
 
 
 def run_tasks(

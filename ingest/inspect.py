@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specshards.common import options
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.text import aligned
@@ -50,7 +49,7 @@ def command(
     row: Annotated[int | None, typer.Option(help="Of a file of many: only this object, counted from 0.")] = None,
     n: Annotated[int, typer.Option("--n", help="Of a folder: so many random spectra in the picture; 0: none.")] = 12,
     max_files: Annotated[int, typer.Option(help="Of a folder: look at a random choice of so many files.")] = 2000,
-    seed: options.Seed = 0,
+    seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
 ) -> None:
     """Say what a file of spectra is, or what a folder of them holds, and draw it."""
     path = Path(what).expanduser()

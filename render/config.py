@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from specshards.common.errors import UsageError
@@ -60,14 +60,15 @@ class ImageConfig:
         block: side of one value's square in `map2d`, pixels.
         order: of the values of `map2d`: `rows`, `boustrophedon` (every other row backwards), or `patch`: each patch
             of 16 x 16 pixels holds one piece of the spectrum, row by row.
-        channels: of `map2d`: one, shown through `colormap`, or three for red, green and blue. See `CHANNELS`.
+        channels: of `map2d`: one, shown through `colormap`, or three for red, green and blue, out of flux,
+            derivative, curvature, roi, residual, significance, mask, snr, none; or the name of a set.
         colormap: matplotlib's name; `viridis` in the paper.
         grid: of `map2d`: `native` (value i is pixel i), `stretch` (interpolated to fill every cell, linear in
             wavelength from the spectrum's first to its last pixel: the paper's option), or `log` (as many equal steps
             in log wavelength over the window as there are cells: a cell is a wavelength, whatever the survey).
         resample: to the `log` grid: `flux` (mean over the bin, conserves flux) or `linear` (value at its centre).
-        roi_threshold: deviation from the running median that makes a region of interest, in `roi_unit`: `sigma`
-            (robust scatter of the deviation) or `flux` (the paper's: 1.5 flux units).
+        roi_threshold: deviation from the running median that makes a region of interest, in `roi_unit`.
+        roi_unit: `sigma` (robust scatter of the deviation) or `flux` (the paper's: 1.5 flux units).
         continuum_width: of the running mean that `residual` and `significance` subtract, Angstrom.
         line_width_kms: of the box that `significance` sums over, km/s.
     """
@@ -87,7 +88,7 @@ class ImageConfig:
     alpha: float = 0.5
     block: int = 3
     order: str = "rows"
-    channels: tuple[str, ...] = ("flux",)
+    channels: tuple[str, ...] = field(default=("flux",), metadata={"values": CHANNEL_SETS})
     colormap: str = "viridis"
     grid: str = "native"
     resample: str = "flux"

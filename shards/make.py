@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from specshards.common.jobs import Engine
+from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.survey import ingest_survey
 from specshards.ingest.spectra.folder import holds_spectra
 from specshards.ingest.surveys import SURVEYS, check_survey
@@ -14,45 +16,66 @@ from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
 
 
-def make(survey: str, out: Path, config: ShardConfig, choice: dict[str, Any]) -> Manifest:
+@dataclass(frozen=True)
+class Source:
+    """What a data set is made from.
+
+    Attributes:
+        data: folder, glob or file of spectra; None makes a mock survey.
+        catalogue: label table that is joined to them.
+        chosen: what of them; its survey does not count.
+    """
+
+    data: str | None = None
+    catalogue: Path | None = None
+    chosen: IngestConfig = field(default_factory=IngestConfig)
+
+    @property
+    def drawn(self) -> Path | None:
+        """The spectra Parquet that can be drawn as it is, because nothing is to be chosen of it, or joined to it."""
+        chosen = self.chosen
+        selects = any(option is not None for option in (self.catalogue, chosen.limit, chosen.cuts, chosen.where))
+        if self.data is None or selects:
+            return None
+        folder = Path(self.data).expanduser()
+        return folder if holds_spectra(folder) else None
+
+
+def make(
+    survey: str, source: Source, out: Path, config: ShardConfig, *, engine: Engine | None = None,
+    max_bad_fraction: float = 0.05, force: bool = False,
+) -> Manifest:  # fmt: skip
     """Make the data set of a survey, and its page, in `out/shards/IMAGE`.
 
     Args:
         out: the spectra go to `out/spectra`; of a joint survey each part has a folder in `out`.
-        choice: arguments of `ingest_survey`: data, catalogue, n, cuts, where, listed_only, seed, engine,
-            max_bad_fraction, force.
+        max_bad_fraction: the job fails when more than this share of objects is bad.
+        force: replace what another input or configuration left in `out`.
 
     Raises:
         UsageError: wrong arguments. JobError: too many bad objects, or the environment failed.
     """
-    shards = out / "shards" / config.image.image
+    image, spectra = config.image.image, source.drawn
+    shards = out / "shards" / image
     parts = SURVEYS[survey].parts if survey in SURVEYS else ()
-    if parts:
-        # Parquet may hold several surveys already, and says of each row which.
-        if not _is_drawn(choice):
-            for part in parts:
-                print(f"--- {part}")
-                make(part, out / part, config, choice)
-            print(f"--- {survey}")
-            folders = [out / part / "shards" / config.image.image for part in parts]
-            return _reported(remake(folders, shards, engine=choice["engine"], force=choice["force"]), shards)
-    else:
+    if not parts:
         check_survey(survey)
-    draw = {name: choice[name] for name in ("engine", "max_bad_fraction", "force")}
-    if _is_drawn(choice):
-        where = Path(choice["data"]).expanduser()
-        whose = None if parts else survey
-        return _reported(build(config, where, shards, survey=whose, **draw), shards)
-    ingest_survey(survey, out, **choice)
-    return _reported(build(config, out / "spectra", shards, **draw), shards)
-
-
-def _reported(manifest: Manifest, folder: Path) -> Manifest:
-    make_page(folder)
+    if spectra is None and parts:
+        for part in parts:
+            print(f"--- {part}")
+            make(part, source, out / part, config, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
+        print(f"--- {survey}")
+        folders = [out / part / "shards" / image for part in parts]
+        manifest = remake(folders, shards, engine=engine, force=force)
+    else:
+        # Parquet of a joint survey may hold several surveys already, and says of each row which.
+        whose = None if spectra is None or parts else survey
+        if spectra is None:
+            chosen = replace(source.chosen, survey=survey)
+            ingest_survey(chosen, out, data=source.data, catalogue=source.catalogue, engine=engine,
+                          max_bad_fraction=max_bad_fraction, force=force)  # fmt: skip
+            spectra = out / "spectra"
+        manifest = build(config, spectra, shards, survey=whose, engine=engine, max_bad_fraction=max_bad_fraction,
+                         force=force)  # fmt: skip
+    make_page(shards)
     return manifest
-
-
-def _is_drawn(choice: dict[str, Any]) -> bool:
-    """Whether DATA is spectra Parquet that can be drawn as it is: nothing is to be chosen of it, or joined to it."""
-    selects = any(choice[name] is not None for name in ("catalogue", "n", "cuts", "where"))
-    return choice["data"] is not None and not selects and holds_spectra(Path(choice["data"]).expanduser())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from specshards.common.errors import UsageError
@@ -35,14 +35,16 @@ class SelectConfig:
     """What decides which objects are chosen.
 
     Attributes:
-        per_class: at most so many of each class of each survey; None takes all, those without a class too.
-        cuts: a named preset of selection cuts (`paper`); where: a filter of one's own (see `ingest.catalogue.cuts`).
-        survey: whose catalogue it is, even if it has a column `survey`: with SDSS and DESI that holds their own
-            programmes (`boss`, `main`). None goes by that column. Of spectra, take only this survey's.
+        per_class: at most so many of each class of each survey: a number, medium (200,000) or small (30,000). None
+            takes all, those without a class too.
+        cuts: selection cuts by name: `paper` (of the published training sets).
+        where: a filter, as: snrg > 10 and class in ('STAR', 'QSO') and teff is not null
+        survey: whose catalogue it is (`lamost`, `sdss`, `desi`), even if it has a column `survey`: with SDSS and DESI
+            that holds their own programmes (`boss`, `main`). None goes by that column. Of spectra, take only these.
         seed: of the choice.
     """
 
-    per_class: int | None = None
+    per_class: int | None = field(default=None, metadata={"parse": number_of})
     cuts: str | None = None
     where: str | None = None
     survey: str | None = None

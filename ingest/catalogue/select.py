@@ -7,24 +7,17 @@ from typing import Annotated
 
 import typer
 
-from specshards.common import options
-from specshards.ingest.catalogue.config import SIZES_HELP, SelectConfig, number_of
+from specshards.common.arguments import configured
+from specshards.ingest.catalogue.config import SelectConfig
 
 
+@configured
 def command(
     source: Annotated[
         Path, typer.Option("--from", help="Catalogue (CSV, FITS, Parquet), or folder of spectra Parquet.")
     ],
     out: Annotated[Path, typer.Option(help="Parquet file for a catalogue; folder for spectra.")],
-    survey: Annotated[
-        str | None, typer.Option(help="Whose catalogue it is (lamost, sdss, desi); of spectra, take only these.")
-    ] = None,
-    cuts: options.Cuts = None,
-    where: options.Where = None,
-    per_class: Annotated[
-        str | None, typer.Option(help=f"At most so many of each class and survey: {SIZES_HELP}.")
-    ] = None,
-    seed: options.Seed = 0,
+    config: SelectConfig,
     force: Annotated[bool, typer.Option(help="Replace OUT; of a folder, its part-*.parquet.")] = False,
 ) -> None:
     """Choose what to train on: the objects within a cut, at most so many of each class.
@@ -34,5 +27,5 @@ def command(
     """
     from specshards.ingest.catalogue.subset import select
 
-    counts = select(source, out, SelectConfig(number_of(per_class), cuts, where, survey, seed), force=force)
+    counts = select(source, out, config, force=force)
     print(f"{out}: {counts.selected:,} rows")

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,16 +32,20 @@ from specshards.ingest.job.summary import Summary, add_up
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
 from specshards.ingest.surveys import check_survey
 
+#: Files that a command can be asked for by number.
+MOST_FILES = 1_000_000
+
 
 @dataclass(frozen=True)
 class IngestConfig:
     """What decides the bytes of the output, and nothing else (no paths, no worker counts).
 
     Attributes:
-        survey: whose files to take; None for any that are known.
-        limit: at most this many files, a seeded random choice; None takes all.
+        survey: whose files to take: `lamost`, `sdss` or `desi`; None for any that are known.
+        limit: files: of the mock survey (2000), or a random choice of those that are given.
         mock_files: the size of the mock survey that the files are of, if they are.
-        cuts: a named preset of selection cuts (`paper`); where: a filter of one's own (see `ingest.catalogue.cuts`).
+        cuts: selection cuts by name: `paper` (of the published training sets).
+        where: a filter, as: snrg > 10 and class in ('STAR', 'QSO') and teff is not null
         listed_only: set aside what the catalogue does not list.
         files_per_part: files of one task, at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.
@@ -49,8 +53,8 @@ class IngestConfig:
     """
 
     survey: str | None = None
-    limit: int | None = None
-    mock_files: int | None = None
+    limit: int | None = field(default=None, metadata={"option": "n"})
+    mock_files: int | None = field(default=None, metadata={"option": False})
     cuts: str | None = None
     where: str | None = None
     listed_only: bool = False
@@ -61,9 +65,10 @@ class IngestConfig:
     def __post_init__(self) -> None:
         """Check the fields."""
         check_survey(self.survey)
-        self.cut()
+        if self.survey is not None:  # cuts are a survey's
+            self.cut()
         if self.limit is not None and self.limit < 1:
-            raise UsageError(f"N={self.limit}: give a positive number of files")
+            raise UsageError(f"N={self.limit}: give a number of files from 1 to {MOST_FILES:,}")
 
     def cut(self) -> Cut | None:
         """Both filters as one, None without any."""

@@ -43,12 +43,18 @@ _PER_PLAN = 400
 class MockConfig:
     """What to write.
 
-    `survey` "lamost" or "sdss"; `n_files` counts every file, damaged ones too; `damaged_fraction` of all
-    files (at least three when it is above zero and `n_files` is 100 or more); `repeat_fraction` of the objects
-    have a second visit. Raises ValueError, one line, for a value out of range.
+    Attributes:
+        survey: which to imitate: `lamost` or `sdss`.
+        n_files: every file counts, damaged ones too.
+        seed: of everything random.
+        damaged_fraction: share of the files that are damaged on purpose; at least three of 100 or more.
+        repeat_fraction: share of the objects that have a second visit.
+
+    Raises:
+        ValueError: one line, for a value out of range.
     """
 
-    survey: str
+    survey: str = "lamost"
     n_files: int = 2000
     seed: int = 0
     damaged_fraction: float = 0.005

@@ -8,25 +8,24 @@ from typing import Annotated
 
 import typer
 
-from specshards.common import options
+from specshards.common.arguments import Fields, configured
 from specshards.common.errors import JobError
-from specshards.common.jobs import engine_of
+from specshards.common.jobs import Engine
 
 _Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A data set: the folder with manifest.json in it.")]
 
 
+@configured
 def verify(
     folder: _Folder,
+    engine: Annotated[Engine, Fields("Processes")],
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte: checksums, images, labels, sky.")] = False,
-    workers: options.Workers = None,
-    scheduler: options.Scheduler = None,
-    memory: options.Memory = None,
 ) -> None:
     """Check that a data set is whole and sound; one line a check, exit code 1 when one has failed."""
     from specshards.shards.check.verify import verify as checks_of
 
     started = time.perf_counter()
-    checks = checks_of(folder.expanduser(), deep=deep, engine=engine_of(workers, scheduler, memory))
+    checks = checks_of(folder.expanduser(), deep=deep, engine=engine)
     width = max(len(check.name) for check in checks)
     for check in checks:
         state = "FAIL" if not check.passed else "note" if check.note else "ok"
@@ -70,10 +69,3 @@ def report(
     from specshards.shards.report.make import write_page
 
     print(write_page(folder.expanduser(), None if spectra is None else spectra.expanduser()))
-
-
-def register(app: typer.Typer) -> None:
-    """Add all three commands."""
-    app.command("verify", no_args_is_help=True)(verify)
-    app.command("inspect", no_args_is_help=True)(inspect)
-    app.command("report", no_args_is_help=True)(report)

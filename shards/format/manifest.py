@@ -67,16 +67,16 @@ class ShardConfig:
 
     Attributes:
         image: which picture, at which size, through which window and scale.
-        encoding: `png`, `pnm`, `jpeg`, `flux` or another package's; see `shards.format.encoding`.
-        jpeg_quality: 90 to 100.
-        samples_per_shard: aimed at; whole row groups make a shard, so that each is read once.
+        encoding: how a sample is stored.
+        jpeg_quality: of `encoding="jpeg"`, 90 to 100.
+        samples_per_shard: samples aimed at in one tar; whole row groups make a shard, so that each is read once.
         split: shares of train, val and test over cells of the sky.
         split_nside: HEALPix nside of those cells (64: 0.92 degrees).
         seed: of the split, of the order of row groups and of rows.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
-    encoding: str = "png"
+    encoding: str = field(default="png", metadata={"values": {name: kind.about for name, kind in ENCODINGS.items()}})
     jpeg_quality: int = 95
     samples_per_shard: int = 8192
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)

@@ -22,7 +22,7 @@ from distributed.system import MEMORY_LIMIT
 
 from specshards.common.dask_cluster import Watch
 from specshards.common.errors import JobError, UsageError
-from specshards.common.jobs import Engine, engine_of, run_tasks
+from specshards.common.jobs import Engine, parse_memory, run_tasks
 from tests.conftest import ROOT
 from tests.oracles.engine_tasks import run, square
 
@@ -113,12 +113,12 @@ def all_gone(processes: list[psutil.Process]) -> bool:
 @pytest.mark.parametrize("text", ["much", "2", "-4GiB", "64MiB", ""])
 def test_a_senseless_memory_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--memory .*: give the memory of one worker, 256MiB or more"):
-        engine_of(2, None, text)
+        parse_memory(text)
 
 
 def test_memory_is_read_and_has_a_default() -> None:
-    assert engine_of(2, None, "2GiB").memory_for(2) == 2 << 30
-    assert engine_of(2, None, "1500 MB").memory == 1500 * 10**6
+    assert Engine(2, None, parse_memory("2GiB")).memory_for(2) == 2 << 30
+    assert parse_memory("1500 MB") == 1500 * 10**6
     assert Engine(1).memory_for(1) == min(4 << 30, int(0.8 * MEMORY_LIMIT))
     assert Engine(1000).memory_for(1000) == int(0.8 * MEMORY_LIMIT / 1000)
 
@@ -126,7 +126,7 @@ def test_memory_is_read_and_has_a_default() -> None:
 @pytest.mark.parametrize(("engine", "message"), [((2, "tcp://a:1"), "--memory-limit"), ((0, None), "WORKERS=0")])
 def test_memory_that_nothing_would_obey_is_refused(engine: tuple[int, str | None], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        engine_of(*engine, "2GiB")
+        Engine(*engine, 2 << 30)
 
 
 def test_the_wait_for_workers_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,15 +57,16 @@ class ScaleConfig:
     """What decides the spectra, and nothing else (no paths, no worker counts).
 
     Attributes:
-        survey: `lamost` or `sdss`: whose grids, resolution, throughput and mix of objects.
+        survey: which to imitate: `lamost` or `sdss`.
         n: number of spectra. A larger one leaves the full parts of a smaller one as they are.
         seed: of everything random.
-        repeat_fraction: share of the objects that have a second visit, within 0.5 arcsec of the first.
+        repeat_fraction: share of the objects that have a second visit.
         templates: stars in the template bank; half as many galaxies and quasars each.
-        part_rows, row_group_rows: rows of one Parquet file, and of one row group.
+        part_rows: rows of one Parquet file.
+        row_group_rows: rows of one of its row groups.
     """
 
-    survey: str
+    survey: str = "lamost"
     n: int = 10_000
     seed: int = 0
     repeat_fraction: float = 0.1
