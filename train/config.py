@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from specshards.common.errors import UsageError
@@ -13,6 +13,8 @@ TINY = "tiny"
 TOKENIZER = "tokenizer:"
 #: The one-dimensional transformer, which reads spectra, and its small version; see `train.models.sequence`.
 SEQUENCE_SIZES = {"sequence": "paper", "sequence-tiny": "tiny"}
+#: Sizes of the tokenizer; see `train.models.tokenizer.config`.
+TOKENIZER_SIZES = ("base", "tiny")
 HEADS = ("auto", "histogram", "gaussian", "mse")
 CHOICES = {
     "head": HEADS,
@@ -37,18 +39,24 @@ class LoopConfig:
     """What decides how any model is trained: `train.loop`.
 
     Attributes:
-        shards: folders with a `manifest.json`; more than one are trained on together.
-        batch_size: samples a step and process. accumulate: batches whose gradients make one step.
-        lr: peak learning rate; None takes what suits the model, see `peak_lr`.
+        shards: folders of shards, with commas; more than one are trained on together.
+        epochs: passes over the train split.
+        batch_size: samples a batch and process.
+        accumulate: batches whose gradients make one step.
+        lr: peak learning rate. By default 1e-3 for the tiny models, 1e-4 otherwise.
+        weight_decay: of AdamW.
         layer_decay: learning rate of each layer relative to the one above it; 1 is off.
         schedule: after the warm-up, a `cosine` down to 1%, or `constant`.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient.
-        augment: changes made to spectra or codes while training, such as `noise=1,mask=0.1` (see
-        `shards.loader.augment`). ema: decay a step of an average of the weights, which is what is validated and kept;
-        None is off. precision: `auto` is bf16 on a GPU that has it, else fp32. overfit_batches: train on the first so
-        many batches only, again and again: a model that is right learns them. max_steps: an upper limit on optimiser
-        steps over all epochs. compile: run the model through `torch.compile`.
+        augment: changes made to spectra while training: noise=1,scale=0.05,tilt=0.1,mask=0.1, any of them
+            (ENCODING=flux).
+        ema: decay a step of an average of the weights, such as 0.999, which is what is validated and kept.
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.
+        seed: of the new weights and the order.
+        overfit_batches: train on the first so many batches only, again and again: a model that is right learns them.
+        max_steps: stop after so many steps, over all epochs.
+        compile: run the model through `torch.compile`: slower to start, faster to run on a GPU.
     """
 
     shards: tuple[str, ...]
@@ -120,13 +128,14 @@ class TrainConfig(LoopConfig):
     """What decides the weights that a run on labels ends with.
 
     Attributes:
-        task: a name in `train.tasks.task.TASKS`, or several with commas: one backbone, a head for each.
-        backbone: a name on the model hub, a folder, or `tiny`; `sequence` is the one-dimensional transformer that
-            reads spectra (shards made with ENCODING=flux), `sequence-tiny` a small one; `tokenizer:folder` is what
-            `make pretrain` made.
+        task: what to learn: classify, subclass, redshift, teff, logg, feh; several with commas: one backbone, a head
+            for each.
+        backbone: a name on the model hub, a folder, or `tiny`: small, from scratch, no download. `sequence` is the
+            one-dimensional transformer that reads spectra (shards made with ENCODING=flux), `sequence-tiny` a small
+            one; `tokenizer:folder` is what `make pretrain` made.
         pool: how the tokens of a tokenizer become one vector: their `mean`, or by a learnt `attention`.
         drop_path: largest share of residual branches left out while training, where the backbone has it.
-        freeze: `backbone` trains the heads alone.
+        freeze: `backbone` trains the heads alone; `none`.
         head: how a regression task predicts: a `histogram` over the train range, a `gaussian`, or a point by `mse`;
             `auto` is a histogram for redshift and a Gaussian for the rest.
         bins: of the histogram.
@@ -175,12 +184,82 @@ class TrainConfig(LoopConfig):
         return 1e-3 if self.backbone in (TINY, "sequence-tiny") else 1e-4
 
 
-def preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a preset, with what was given (is not None) put over them.
+def configure(preset: str | None = None, **given: Any) -> TrainConfig:
+    """A configuration with the values of a preset where nothing else is given.
 
     Raises:
-        UsageError: no such preset.
+        UsageError: no such preset, or wrong values.
     """
-    if name is not None and name not in PRESETS:
-        raise UsageError(f"unknown PRESET={name}: choose {' or '.join(PRESETS)}")
-    return {**PRESETS.get(name or "", {}), **{key: value for key, value in given.items() if value is not None}}
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"unknown PRESET={preset}: choose {' or '.join(PRESETS)}")
+    return TrainConfig(**{**PRESETS.get(preset or "", {}), **given})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LoopConfig):
+    """What decides the weights of a tokenizer. The defaults are the paper's, where it says what it did.
+
+    Attributes:
+        size: `base` (the paper's, 37.9 M parameters) or `tiny` (1.0 M).
+        masked: share of the good patches hidden from the encoder while training: it learns to fill gaps. 0 is the
+            paper's choice.
+        huber: residuals of more than so many standard deviations, such as 5, count linearly, not squared; by default
+            none do, as in the paper.
+        floor: error that no pixel is better than, as a share of the spectrum's scale, such as 0.02, added in
+            quadrature: without it, the few brightest spectra rule the loss. 0 is the paper's choice.
+        regrid: draw on pixels that begin elsewhere and are up to three times as wide, so that the decoder learns to
+            draw on any grid; not in the paper.
+    """
+
+    size: str = "base"
+    weight_decay: float = 0.01
+    masked: float = 0.0
+    huber: float | None = None
+    floor: float = 0.0
+    regrid: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields; UsageError names the field and what is allowed."""
+        super().__post_init__()
+        if self.size not in TOKENIZER_SIZES:
+            raise UsageError(f"unknown SIZE={self.size}: choose {' or '.join(TOKENIZER_SIZES)}")
+        if not 0 <= self.masked < 1 or not 0 <= self.floor < 1:
+            raise UsageError("masked and floor are shares: give 0 to below 1")
+        if self.huber is not None and not self.huber > 0:
+            raise UsageError(f"huber={self.huber}: give a positive number of standard deviations")
+
+    @property
+    def peak_lr(self) -> float:
+        """`lr`, or the default that suits the size."""
+        if self.lr is not None:
+            return self.lr
+        return 1e-3 if self.size == "tiny" else 1e-4
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the weights that a run ends with (but for what damaged samples leave out).
+
+    Attributes:
+        tracker: curves to `tensorboard` (OUT/tensorboard), `wandb` or `none`.
+        resume: `auto` goes on with the unfinished run in OUT, of the same configuration and data; `never` replaces
+            what a run left there.
+        checkpoint_minutes: between checkpoints inside an epoch; there is one after every epoch anyhow.
+        on_error: a damaged sample: `stop` and name it, or `skip` it, counted nowhere, and say so at the end.
+        device: auto, cpu, cuda or mps.
+        threads: decoding threads of the loader. By default all cores.
+        backend: of the loader: dali or plain. By default dali where it is installed.
+    """
+
+    tracker: str = "tensorboard"
+    resume: str = "auto"
+    checkpoint_minutes: float = 10
+    on_error: str = "stop"
+    device: str = "auto"
+    threads: int | None = field(default=None, metadata={"option": "workers"})
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.resume not in ("auto", "never"):
+            raise UsageError(f"unknown --resume {self.resume}: choose auto or never")

@@ -13,12 +13,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from specshards.train import loop
-from specshards.train.config import TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation import evaluate
 from specshards.train.evaluation.conformal import calibrate
 from specshards.train.evaluation.measure import measure
 from specshards.train.evaluation.score import model_input, score
-from specshards.train.loop import Options, Start, Verdict
+from specshards.train.loop import Start, Verdict
 from specshards.train.models.picture import freeze
 from specshards.train.report import figures
 from specshards.train.run import CARD, Card, build_any, save_model
@@ -33,11 +33,11 @@ from specshards.train.tasks.multitask import (
 )
 
 
-def fit(config: TrainConfig, out: Path, **options: Any) -> Path:
+def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> Path:
     """Train, keep the best epoch by validation, write its model, `metrics.json` and report to `out`.
 
     Args:
-        options: see `train.loop.Options`.
+        options: how it runs, which does not change the weights.
 
     Returns:
         `out`.
@@ -47,7 +47,7 @@ def fit(config: TrainConfig, out: Path, **options: Any) -> Path:
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     check_tasks(config)
-    return loop.train(config, out, lambda start: Labels.of(config, out, start), Options(**options))
+    return loop.train(config, out, lambda start: Labels.of(config, out, start), options)
 
 
 class Labels:

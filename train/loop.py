@@ -21,13 +21,12 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from specshards.common.errors import UsageError
 from specshards.common.json import finite
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.augment import parse_augment
 from specshards.train import checkpoint
-from specshards.train.config import LoopConfig
+from specshards.train.config import LoopConfig, RunOptions
 from specshards.train.evaluation.score import keep_freed_memory, make_accelerator
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.picture import parameter_groups
@@ -127,32 +126,7 @@ class Start:
     data: tuple[dict[str, Any], ...]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What does not change the weights that a run ends with (but for what damaged samples leave out).
-
-    Attributes:
-        resume: `auto` goes on with an unfinished run of the same configuration and data; `never` replaces it.
-        threads, backend, on_error: of the loader; what it skips counts nowhere, and is said at the end.
-        log: `tensorboard` (in `out/tensorboard`), `wandb` or `none`.
-        checkpoint_minutes: between checkpoints inside an epoch; there is one after every epoch anyhow.
-    """
-
-    resume: str = "auto"
-    device: str = "auto"
-    threads: int | None = None
-    backend: str | None = None
-    on_error: str = "stop"
-    log: str = "tensorboard"
-    checkpoint_minutes: float = 10
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        if self.resume not in ("auto", "never"):
-            raise UsageError(f"unknown --resume {self.resume}: choose auto or never")
-
-
-def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: Options) -> Path:
+def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: RunOptions) -> Path:
     """Train, and keep the best epoch by validation in `out`, which is returned.
 
     Raises:
@@ -161,13 +135,13 @@ def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], opt
     """
     parse_augment(config.augment)  # a mistake is told before there is a folder
     manifests = [Manifest.load(Path(folder)) for folder in config.shards]
-    accelerator = make_accelerator(options.device, config.precision, options.log, out)
+    accelerator = make_accelerator(options.device, config.precision, options.tracker, out)
     with folder_of(out).locked() if accelerator.is_main_process else nullcontext():
         return _train(config, out, make, options, manifests, accelerator)
 
 
 def _train(
-    config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: Options,
+    config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: RunOptions,
     manifests: Sequence[Manifest], accelerator: Accelerator,
 ) -> Path:  # fmt: skip
     """`train` in a folder whose lock is held."""

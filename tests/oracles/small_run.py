@@ -8,7 +8,7 @@ from specshards.common.jobs import Engine
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build as build_shards
-from specshards.train.config import TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.fit import fit
 
 #: 25 patches, of 16 pixels.
@@ -24,4 +24,4 @@ def small_shards(spectra: Path, out: Path, image: ImageConfig = IMAGE) -> Path:
 def small_run(shards: Path, out: Path, task: str = "classify,redshift", epochs: int = 3) -> Path:
     """A `tiny` model of the shards."""
     config = TrainConfig(task=task, shards=(str(shards),), backbone="tiny", epochs=epochs, batch_size=16)
-    return fit(config, out, device="cpu", threads=1, log="none")
+    return fit(config, out, RunOptions(device="cpu", threads=1, tracker="none"))

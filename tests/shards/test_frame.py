@@ -25,9 +25,10 @@ from specshards.shards import loader
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
+from specshards.train.config import PretrainConfig, RunOptions
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.run import open_any
-from specshards.train.tokenizer.pretrain import PretrainConfig, pretrain
+from specshards.train.tokenizer.pretrain import pretrain
 from specshards.train.use.explain import draw, look
 from specshards.train.use.pictures import pictures
 from specshards.train.use.predict import Account, Predictor
@@ -162,7 +163,7 @@ def test_data_sets_of_two_frames_are_kept_apart(lines: Path, tmp_path: Path) -> 
         loader.open(both[1], "train", 8, image=LOG)
     config = PretrainConfig(shards=(str(both[1]),), size="tiny", epochs=1)
     with pytest.raises(UsageError, match="a tokenizer reads those as they were observed"):
-        pretrain(config, tmp_path / "tokenizer", device="cpu", threads=1, log="none")
+        pretrain(config, tmp_path / "tokenizer", RunOptions(device="cpu", threads=1, tracker="none"))
 
 
 def test_as_typed(lines: Path, tmp_path: Path) -> None:

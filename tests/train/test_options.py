@@ -22,7 +22,7 @@ from specshards.common.jobs import Engine
 from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build as build_shards
-from specshards.train.config import TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation.conformal import LEVELS, calibrate, intervals
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.evaluation.score import Scored
@@ -34,6 +34,8 @@ from specshards.train.tasks.classification import Subclass
 from specshards.train.tasks.regression import regression
 from specshards.train.use.predict import Predictor
 from tests.oracles import commands
+
+QUIET = RunOptions(device="cpu", tracker="none")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,7 +60,7 @@ def config(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfi
 @pytest.fixture(scope="module")
 def together(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     mine = replace(config, task="redshift,classify,teff,subclass", epochs=5, ema=0.9)
-    return fit(mine, tmp_path_factory.mktemp("runs") / "together", device="cpu")
+    return fit(mine, tmp_path_factory.mktemp("runs") / "together", RunOptions(device="cpu"))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -102,19 +104,23 @@ def test_one_table_answers_all_tasks(together: Path, survey: Path, config: Train
 def test_small_batches_make_the_step_of_a_big_one(config: TrainConfig, tmp_path: Path) -> None:
     """With labels spread unevenly: temperatures exist for stars only."""
     mine = replace(config, task="teff,classify", max_steps=3, head="mse")
-    big = fit(replace(mine, batch_size=32), tmp_path / "big", device="cpu", log="none")
-    small = fit(replace(mine, batch_size=8, accumulate=4), tmp_path / "small", device="cpu", log="none")
+    big = fit(replace(mine, batch_size=32), tmp_path / "big", QUIET)
+    small = fit(replace(mine, batch_size=8, accumulate=4), tmp_path / "small", QUIET)
     ours, theirs = weights(small), weights(big)
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-5)
-    start = fit(replace(mine, batch_size=32, max_steps=1, lr=1e-12), tmp_path / "start", device="cpu", log="none")
+    start = fit(
+        replace(mine, batch_size=32, max_steps=1, lr=1e-12),
+        tmp_path / "start",
+        QUIET,
+    )
     assert max(float((weights(start)[name] - theirs[name]).abs().max()) for name in theirs) > 1e-3
 
 
 def test_the_average_follows_the_weights(config: TrainConfig, tmp_path: Path) -> None:
-    slow = fit(replace(config, ema=0.999, max_steps=8), tmp_path / "slow", device="cpu", log="none")
-    fast = fit(replace(config, ema=1e-9, max_steps=8), tmp_path / "fast", device="cpu", log="none")
-    plain = fit(replace(config, max_steps=8), tmp_path / "plain", device="cpu", log="none")
+    slow = fit(replace(config, ema=0.999, max_steps=8), tmp_path / "slow", QUIET)
+    fast = fit(replace(config, ema=1e-9, max_steps=8), tmp_path / "fast", QUIET)
+    plain = fit(replace(config, max_steps=8), tmp_path / "plain", QUIET)
     ours, theirs = weights(fast), weights(plain)
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-7)
@@ -124,14 +130,17 @@ def test_the_average_follows_the_weights(config: TrainConfig, tmp_path: Path) ->
 def test_a_frozen_backbone_stays_as_it_was(config: TrainConfig, tmp_path: Path) -> None:
     build("tiny", 3, 224).save(tmp_path / "backbone")
     mine = replace(config, backbone=str(tmp_path / "backbone"), freeze="backbone", max_steps=4, lr=1e-2)
-    after, before = weights(fit(mine, tmp_path / "run", device="cpu", log="none")), weights(tmp_path / "backbone")
+    after, before = (
+        weights(fit(mine, tmp_path / "run", QUIET)),
+        weights(tmp_path / "backbone"),
+    )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
 def test_a_few_batches_are_learnt_by_heart(config: TrainConfig, tmp_path: Path) -> None:
     mine = replace(config, overfit_batches=4, batch_size=8, epochs=25, warmup=0.0, schedule="constant")
-    run = fit(mine, tmp_path / "run", device="cpu")
+    run = fit(mine, tmp_path / "run", RunOptions(device="cpu"))
     training = json.loads((run / "metrics.json").read_text())["training"]
     assert training["steps"] == 100
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -144,7 +153,7 @@ def test_a_few_batches_are_learnt_by_heart(config: TrainConfig, tmp_path: Path) 
 @pytest.mark.parametrize("task", ["classify", "redshift,teff"])
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(config: TrainConfig, tmp_path: Path, task: str) -> None:
     mine = replace(config, task=task, epochs=3, ema=0.99, accumulate=2, augment="mask=0.2")
-    whole = fit(mine, tmp_path / "whole", device="cpu")
+    whole = fit(mine, tmp_path / "whole", RunOptions(device="cpu"))
     command = commands.program(
         "train", "fit", "--task", task, "--shards", config.shards[0], "--out", tmp_path / "cut", "--backbone", "tiny",
         "--epochs", 3, "--batch-size", 16, "--ema", 0.99, "--accumulate", 2, "--augment", "mask=0.2",
@@ -273,12 +282,12 @@ def test_what_cannot_be_is_one_line(config: TrainConfig, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="name one task, or several different ones"):
         replace(config, task="teff,teff")
     with pytest.raises(UsageError, match="unknown tracker paper: choose tensorboard, wandb, none"):
-        fit(config, tmp_path / "run", device="cpu", log="paper")
+        fit(config, tmp_path / "run", RunOptions(device="cpu", tracker="paper"))
     with pytest.raises(UsageError, match="augment: no blur; choose noise, scale, mask, tilt"):
-        fit(replace(config, augment="blur=1"), tmp_path / "run", device="cpu")
+        fit(replace(config, augment="blur=1"), tmp_path / "run", RunOptions(device="cpu"))
     with pytest.raises(UsageError, match="noise, scale and tilt change the spectrum"):
-        fit(replace(config, augment="noise=1"), tmp_path / "run", device="cpu")
-    card, _ = open_model(fit(replace(config, task="logg", max_steps=1), tmp_path / "one", device="cpu"))
+        fit(replace(config, augment="noise=1"), tmp_path / "run", RunOptions(device="cpu"))
+    card, _ = open_model(fit(replace(config, task="logg", max_steps=1), tmp_path / "one", RunOptions(device="cpu")))
     assert card.tasks[0].unit == "dex"
 
 
@@ -295,7 +304,7 @@ def test_two_processes_share_an_epoch_and_judge_every_object_once(config: TrainC
 
     run(tmp_path / "two", "--epochs", "2")
     content = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    alone = json.loads((fit(replace(config, task="teff,classify"), tmp_path / "one", device="cpu", log="none")
+    alone = json.loads((fit(replace(config, task="teff,classify"), tmp_path / "one", QUIET)
                         / "metrics.json").read_text())  # fmt: skip
     for task in ("teff", "classify"):
         ours, theirs = (c["splits"]["val"][task] for c in (content, alone))

@@ -10,7 +10,7 @@ from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
-from specshards.train.config import TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.evaluation.other_runs import add_runs
 from specshards.train.evaluation.predictions import Answers
@@ -29,7 +29,7 @@ def runs(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory, one_thr
     build(flux, spectra_folder, folder / "flux", engine=Engine(workers=0))
     config = TrainConfig(task="classify", shards=(str(folder / "flux"),), backbone="sequence-tiny", epochs=2,
                          precision="bf16")  # fmt: skip
-    return mine, fit(config, folder / "theirs", device="cpu", threads=1, log="none")
+    return mine, fit(config, folder / "theirs", RunOptions(device="cpu", threads=1, tracker="none"))
 
 
 def test_a_rival_scores_what_its_own_evaluation_says(runs: tuple[Path, Path]) -> None:

@@ -22,7 +22,7 @@ from specshards.render import ImageConfig
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build as build_shards
 from specshards.train import checkpoint, loop
-from specshards.train.config import TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation import score as scoring
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
@@ -49,13 +49,13 @@ def config(shards: str) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def trained(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fit(replace(config, epochs=6), tmp_path_factory.mktemp("runs") / "classify", device="cpu")
+    return fit(replace(config, epochs=6), tmp_path_factory.mktemp("runs") / "classify", RunOptions(device="cpu"))
 
 
 @pytest.fixture(scope="module")
 def regressed(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "redshift"
-    return fit(replace(config, task="redshift", epochs=6), out, device="cpu")
+    return fit(replace(config, task="redshift", epochs=6), out, RunOptions(device="cpu"))
 
 
 def test_tiny_learns_and_says_so_beside_the_baseline(trained: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_output_opens_with_transformers(trained: Path) -> None:
 def test_an_interrupted_run_goes_on_bit_for_bit(
     config: TrainConfig, tmp_path: Path, stop_at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = fit(config, tmp_path / "whole", device="cpu")
+    whole = fit(config, tmp_path / "whole", RunOptions(device="cpu"))
     per_epoch = json.loads((whole / "run.json").read_text())["steps"] // config.epochs
     at = {"inside an epoch": 4, "at its last batch": per_epoch, "in validation": None}[stop_at]
 
@@ -116,9 +116,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         patch.setattr(loop._Trainer, "step", stopping_step)
         patch.setattr("specshards.train.fit.score", stopping_score)
         with pytest.raises(KeyboardInterrupt):
-            fit(config, tmp_path / "cut", device="cpu")
+            fit(config, tmp_path / "cut", RunOptions(device="cpu"))
     assert json.loads((tmp_path / "cut" / "run.json").read_text())["status"] == "running"
-    cut = fit(config, tmp_path / "cut", device="cpu")
+    cut = fit(config, tmp_path / "cut", RunOptions(device="cpu"))
     ours, theirs = load_file(cut / "model.safetensors"), load_file(whole / "model.safetensors")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and ours.keys() == theirs.keys()
     histories = [json.loads((run / "run.json").read_text())["history"] for run in (cut, whole)]
@@ -127,24 +127,24 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
 def test_a_complete_run_is_left_alone_and_another_one_refused(trained: Path, config: TrainConfig) -> None:
     before = (trained / "model.safetensors").stat().st_mtime_ns
-    fit(replace(config, epochs=6), trained, device="cpu")
+    fit(replace(config, epochs=6), trained, RunOptions(device="cpu"))
     assert (trained / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(UsageError, match=r"holds a run made otherwise \(epochs: 6 -> 2\)"):
-        fit(config, trained, device="cpu")
+        fit(config, trained, RunOptions(device="cpu"))
     with pytest.raises(UsageError, match="task: classify -> redshift"):
-        fit(replace(config, task="redshift", epochs=6), trained, device="cpu")
+        fit(replace(config, task="redshift", epochs=6), trained, RunOptions(device="cpu"))
 
 
 def test_changed_shards_are_refused(trained: Path, config: TrainConfig, spectra_folder: Path, tmp_path: Path) -> None:
     build_shards(ShardConfig(seed=1), spectra_folder, tmp_path / "other", engine=Engine(workers=0))
     with pytest.raises(UsageError, match=r"shards: .* -> .*other"):
-        fit(replace(config, epochs=6, shards=(str(tmp_path / "other"),)), trained, device="cpu")
+        fit(replace(config, epochs=6, shards=(str(tmp_path / "other"),)), trained, RunOptions(device="cpu"))
 
 
 def test_a_folder_of_other_things_is_not_a_run(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear diary")
     with pytest.raises(UsageError, match="not empty and not a run"):
-        fit(config, tmp_path, device="cpu")
+        fit(config, tmp_path, RunOptions(device="cpu"))
 
 
 def test_a_damaged_checkpoint_is_one_line(
@@ -153,10 +153,10 @@ def test_a_damaged_checkpoint_is_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(loop._Trainer, "validate", lambda self: self.save(stop=True))
         with pytest.raises(KeyboardInterrupt):
-            fit(config, tmp_path / "run", device="cpu")
+            fit(config, tmp_path / "run", RunOptions(device="cpu"))
     next((tmp_path / "run" / "checkpoints").glob("*/model.safetensors")).write_bytes(b"not a tensor")
     with pytest.raises(JobError, match="damaged"):
-        fit(config, tmp_path / "run", device="cpu")
+        fit(config, tmp_path / "run", RunOptions(device="cpu"))
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_a_damaged_sample_stops_the_training_or_is_skipped_and_counted(
     tar, key, offset = damage(tmp_path / "shards", "png", "png")
     mine = replace(config, shards=(str(tmp_path / "shards"),), epochs=1)
     with pytest.raises(JobError, match=rf"^{tar}: {key}\.png at byte {offset}: "):
-        fit(mine, tmp_path / "stop", device="cpu")
-    fit(mine, tmp_path / "skip", device="cpu", on_error="skip")
+        fit(mine, tmp_path / "stop", RunOptions(device="cpu"))
+    fit(mine, tmp_path / "skip", RunOptions(device="cpu", on_error="skip"))
     said = capsys.readouterr()
     assert "damaged samples skipped, over all epochs: 1 (1 of train)" in said.out
     assert f"skipped: {tar}: {key}.png at byte {offset}" in said.err
@@ -200,7 +200,7 @@ def test_an_empty_split_is_left_out_and_said(
     assert list(content["splits"]) == ["val"] and "the test split is empty" in capsys.readouterr().out
     with pytest.raises(UsageError, match="nothing in test"):
         evaluate(trained, splits=["test"], shards=[str(tmp_path / "few")], device="cpu")
-    evaluate(trained, device="cpu")  # the next test reads the figures of the run's own data
+    evaluate(trained, RunOptions(device="cpu"))  # the next test reads the figures of the run's own data
 
 
 def test_evaluate_refuses_pictures_of_another_kind(trained: Path, spectra_folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.build import build
-from specshards.train.config import TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.fit import fit
 from specshards.train.models.attention import per_token
 from specshards.train.models.sequence import SequenceConfig, SequenceModel
@@ -49,7 +49,7 @@ def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(
         task="classify,redshift", shards=(str(shards),), backbone="sequence-tiny", epochs=2, batch_size=16
     )
-    return fit(config, tmp_path_factory.mktemp("tools") / "run", device="cpu", threads=1, log="none")
+    return fit(config, tmp_path_factory.mktemp("tools") / "run", RunOptions(device="cpu", threads=1, tracker="none"))
 
 
 @pytest.fixture(scope="module")

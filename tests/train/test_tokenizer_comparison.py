@@ -18,6 +18,7 @@ from specshards.shards import loader
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader.batch import Stack
 from specshards.shards.write.build import build
+from specshards.train.config import PretrainConfig, RunOptions
 from specshards.train.models.tokenizer.classifier import open_tokenizer
 from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
 from specshards.train.models.tokenizer.model import Tokenizer
@@ -25,7 +26,7 @@ from specshards.train.models.tokenizer.pixels import hide, scaled
 from specshards.train.tokenizer import comparison
 from specshards.train.tokenizer.baselines import Constant, Drawer, Principal, RunningMedian, copy
 from specshards.train.tokenizer.comparison import compare, measure, summary, trials
-from specshards.train.tokenizer.pretrain import HIDDEN, PretrainConfig, pretrain
+from specshards.train.tokenizer.pretrain import HIDDEN, pretrain
 from tests.conftest import make_spectrum
 from tests.oracles.curves import curves, some_spectra, stack_of
 from tests.oracles.rounding import assert_equal_but_for_rounding
@@ -178,7 +179,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def run(shards: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = PretrainConfig(shards=tuple(shards), size="tiny", epochs=2, batch_size=16, masked=0.2, floor=0.01)
-    return pretrain(config, tmp_path_factory.mktemp("tokenizer") / "run", device="cpu", threads=1, log="none")
+    return pretrain(
+        config, tmp_path_factory.mktemp("tokenizer") / "run", RunOptions(device="cpu", threads=1, tracker="none")
+    )
 
 
 def test_a_run_is_compared_on_validation(

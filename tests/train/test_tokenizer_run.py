@@ -20,13 +20,13 @@ from specshards.shards import loader
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
 from specshards.train import loop
-from specshards.train.config import TrainConfig
+from specshards.train.config import PretrainConfig, RunOptions, TrainConfig
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.models.tokenizer.classifier import SpectrumClassifier, open_tokenizer
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.run import open_any
-from specshards.train.tokenizer.pretrain import PretrainConfig, pretrain
+from specshards.train.tokenizer.pretrain import pretrain
 from specshards.train.tokenizer.reconstruct import parse_grid, reconstruct
 from specshards.train.use.embed import embed
 from specshards.train.use.explain import explain
@@ -64,7 +64,9 @@ def config(flux_shards: list[str]) -> PretrainConfig:
 @pytest.fixture(scope="module")
 def tokenizer(config: PretrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    return pretrain(config, tmp_path_factory.mktemp("tokenizer") / "run", device="cpu", threads=1, log="none")
+    return pretrain(
+        config, tmp_path_factory.mktemp("tokenizer") / "run", RunOptions(device="cpu", threads=1, tracker="none")
+    )
 
 
 def test_batches_hold_several_surveys_and_lengths(flux_shards: list[str]) -> None:
@@ -96,8 +98,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
         patch.setattr(loop._Trainer, "step", stopping_step)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(config, tmp_path / "cut", device="cpu", threads=1, log="none")
-    pretrain(config, tmp_path / "cut", device="cpu", threads=1, log="none")
+            pretrain(config, tmp_path / "cut", RunOptions(device="cpu", threads=1, tracker="none"))
+    pretrain(config, tmp_path / "cut", RunOptions(device="cpu", threads=1, tracker="none"))
     ours, theirs = (load_file(run / "model.safetensors") for run in (tmp_path / "cut", tokenizer))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     histories = [json.loads((run / "run.json").read_text())["history"] for run in (tmp_path / "cut", tokenizer)]
@@ -110,7 +112,7 @@ def test_tasks_on_it(tokenizer: Path, flux_shards: list[str], tmp_path: Path, mo
     config = TrainConfig(
         task="classify,redshift", shards=shards, backbone=backbone, epochs=1, batch_size=32, lr=1e-3, **more
     )  # type: ignore[arg-type]
-    run = fit(config, tmp_path / "run", device="cpu", threads=1, log="none")
+    run = fit(config, tmp_path / "run", RunOptions(device="cpu", threads=1, tracker="none"))
     card, model = open_any(run)
     assert isinstance(model, SpectrumClassifier) and card.config == config
     before, after = open_tokenizer(tokenizer).encoder.state_dict(), model.encoder.state_dict()
@@ -123,7 +125,7 @@ def test_tools_on_a_task(tokenizer: Path, flux_shards: list[str], sdss_spectra: 
     config = TrainConfig(
         task="classify", shards=(flux_shards[1],), backbone=f"tokenizer:{tokenizer}", pool="attention", epochs=1
     )
-    run = fit(config, tmp_path / "run", device="cpu", threads=1, log="none")
+    run = fit(config, tmp_path / "run", RunOptions(device="cpu", threads=1, tracker="none"))
     table = Predictor.open(run, device="cpu")(sdss_spectra)
     vectors = embed(run, sdss_spectra, device="cpu", threads=1)
     assert len(table) == len(vectors) > 0 and vectors.schema.field("embedding").type.list_size == 128
@@ -183,7 +185,7 @@ def test_slips_are_one_line(tokenizer: Path, flux_shards: list[str], tmp_path: P
     with pytest.raises(UsageError, match="no tokenizer there; name the OUT of a `make pretrain`"):
         fit(
             TrainConfig(task="classify", shards=(flux_shards[0],), backbone=f"tokenizer:{tmp_path}"),
-            tmp_path / "run", device="cpu", log="none",
+            tmp_path / "run", RunOptions(device="cpu", tracker="none"),
         )  # fmt: skip
     with pytest.raises(UsageError, match="a tokenizer without a task; `make train MODEL=tokenizer:"):
         open_any(tokenizer)

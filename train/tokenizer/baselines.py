@@ -94,7 +94,7 @@ class Principal:
     Attributes:
         edges: of the bins, float64 `(bins + 1,)`, Angstrom.
         mean: float64 `(bins,)`. components: float64 `(k, bins)`, orthonormal. variance: of each, float64 `(k,)`.
-        floor: see `train.tokenizer.pretrain.PretrainConfig`.
+        floor: see `train.config.PretrainConfig`.
         objects: spectra learnt from. missing: share of their bins that had to be filled.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import sha256, write_text
 from specshards.train import loop
-from specshards.train.config import LoopConfig
+from specshards.train.config import PretrainConfig, RunOptions
 from specshards.train.evaluation.score import model_input
-from specshards.train.loop import Options, Start, Verdict
+from specshards.train.loop import Start, Verdict
 from specshards.train.models.picture import quiet
 from specshards.train.models.tokenizer.classifier import open_tokenizer
 from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
@@ -30,50 +29,11 @@ CARD = "tokenizer.json"
 HIDDEN = 0.25
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig(LoopConfig):
-    """What decides the weights of a tokenizer. The defaults are the paper's, where it says what it did.
-
-    Attributes:
-        size: a name in `train.models.tokenizer.config.SIZES`.
-        masked: share of the good patches hidden from the encoder while training; 0 is the paper's choice.
-        huber: residuals of more than so many standard deviations count linearly, not squared; None is the paper's.
-        floor: error that no pixel is better than, as a share of the spectrum's scale, added in quadrature: without
-            it, the few brightest spectra rule the loss. 0 is the paper's choice.
-        regrid: draw on pixels that begin elsewhere and are up to three times as wide, so that the decoder learns to
-            draw on any grid; not in the paper.
-    """
-
-    size: str = "base"
-    weight_decay: float = 0.01
-    masked: float = 0.0
-    huber: float | None = None
-    floor: float = 0.0
-    regrid: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the fields; UsageError names the field and what is allowed."""
-        super().__post_init__()
-        if self.size not in SIZES:
-            raise UsageError(f"unknown SIZE={self.size}: choose {' or '.join(SIZES)}")
-        if not 0 <= self.masked < 1 or not 0 <= self.floor < 1:
-            raise UsageError("masked and floor are shares: give 0 to below 1")
-        if self.huber is not None and not self.huber > 0:
-            raise UsageError(f"huber={self.huber}: give a positive number of standard deviations")
-
-    @property
-    def peak_lr(self) -> float:
-        """`lr`, or the default that suits the size."""
-        if self.lr is not None:
-            return self.lr
-        return 1e-3 if self.size == "tiny" else 1e-4
-
-
-def pretrain(config: PretrainConfig, out: Path, **options: Any) -> Path:
+def pretrain(config: PretrainConfig, out: Path, options: RunOptions = RunOptions()) -> Path:
     """Train a tokenizer, keep the best epoch by validation, and write it to `out` as `from_pretrained` opens it.
 
     Args:
-        options: see `train.loop.Options`.
+        options: how it runs, which does not change the weights.
 
     Returns:
         `out`.
@@ -82,7 +42,7 @@ def pretrain(config: PretrainConfig, out: Path, **options: Any) -> Path:
         UsageError: the configuration, the shards or `out` do not fit. JobError: disk or a checkpoint failed.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
-    return loop.train(config, out, lambda start: Drawing.of(config, out, start), Options(**options))
+    return loop.train(config, out, lambda start: Drawing.of(config, out, start), options)
 
 
 def open_run(run: Path) -> tuple[Tokenizer, PretrainConfig, dict[str, Any]]:

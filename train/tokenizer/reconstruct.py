@@ -20,11 +20,12 @@ from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.quarantine import write_quarantine
 from specshards.shards.loader.stack import stack
+from specshards.train.config import PretrainConfig
 from specshards.train.evaluation.score import make_accelerator
 from specshards.train.models.layers import patches
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
-from specshards.train.tokenizer.pretrain import PretrainConfig, open_run
+from specshards.train.tokenizer.pretrain import open_run
 from specshards.train.use.inputs import KNOWN, nothing_read
 from specshards.train.use.pictures import spectra
 

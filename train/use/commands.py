@@ -7,28 +7,29 @@ from typing import Annotated
 
 import typer
 
+from specshards.common.arguments import configured
 from specshards.common.errors import UsageError
-from specshards.train.options import DEVICE, WORKERS
-
-_MODEL = typer.Option(help="Folder of a trained run.")
+from specshards.train.options import Device, Model, Workers, given
 
 
+@configured
 def explain(
-    model: Annotated[Path, _MODEL],
+    model: Model,
     input: Annotated[str, typer.Option(help="FITS file, folder or glob of them, or spectra Parquet.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures [MODEL/explain].")] = None,
     limit: Annotated[int, typer.Option(help="Most objects to draw.")] = 8,
     lines: Annotated[bool, typer.Option(help="Mark strong lines at the known or predicted redshift.")] = True,
-    device: Annotated[str, DEVICE] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Draw where a model looks: attention along the spectrum, and on the picture where it reads one."""
     from specshards.train.use.explain import explain as run
 
-    run(model, _given(input), out=out, limit=limit, lines=lines, device=device)
+    run(model, given(input), out=out, limit=limit, lines=lines, device=device)
 
 
+@configured
 def embed(
-    model: Annotated[Path, _MODEL],
+    model: Model,
     input: Annotated[str, typer.Option(help="FITS files, spectra Parquet, or a folder of shards.")],
     split: Annotated[str, typer.Option(help="Of shards: train, val or test.")] = "val",
     reference: Annotated[
@@ -37,20 +38,20 @@ def embed(
     out: Annotated[Path | None, typer.Option(help="Parquet to write [MODEL/embeddings.parquet].")] = None,
     neighbours: Annotated[int, typer.Option(help="Nearest objects to list for each.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
-    device: Annotated[str, DEVICE] = "auto",
-    workers: Annotated[int | None, WORKERS] = None,
+    device: Device = "auto",
+    workers: Workers = None,
 ) -> None:
     """Write every object's vector, its nearest neighbours, and how far it stands from them."""
     from specshards.train.use.embed import embed as run
 
     run(
-        model, _given(input), split=split, reference=reference, out=out, neighbours=neighbours, batch_size=batch_size,
+        model, given(input), split=split, reference=reference, out=out, neighbours=neighbours, batch_size=batch_size,
         device=device, threads=workers,
     )  # fmt: skip
 
 
 def export(
-    model: Annotated[Path, _MODEL],
+    model: Model,
     to: Annotated[str, typer.Option(help="onnx: one file for other runtimes. hub: a folder for the model hub.")],
     out: Annotated[Path | None, typer.Option(help="[MODEL/model.onnx, MODEL/hub]")] = None,
     check: Annotated[bool, typer.Option(help="Compare the ONNX file with torch.")] = True,
@@ -64,9 +65,3 @@ def export(
         export_onnx(model, out, check=check)
     else:
         export_hub(model, out or model / "hub")
-
-
-def _given(text: str) -> Path:
-    if not text.strip():
-        raise UsageError("no INPUT given: name a FITS file, a folder or glob of them, or spectra Parquet")
-    return Path(text)

@@ -72,7 +72,7 @@ def chi2(drawn: Tensor, pixels: Pixels, floor: float = 0.0, huber: float | None 
 
     Args:
         drawn: flux over its scale `(B, N)`.
-        floor, huber: see `train.tokenizer.pretrain.PretrainConfig`.
+        floor, huber: see `train.config.PretrainConfig`.
     """
     variance = torch.where(pixels.error > 0, pixels.error.square() + floor**2, 1)
     residual = (drawn - pixels.flux) * variance.rsqrt()
