@@ -246,7 +246,7 @@ class RunOptions:
             what a run left there.
         checkpoint_minutes: between checkpoints inside an epoch; there is one after every epoch anyhow.
         on_error: a damaged sample: `stop` and name it, or `skip` it, counted nowhere, and say so at the end.
-        device: auto, cpu, cuda or mps.
+        device: `auto`, cpu, cuda or mps.
         threads: decoding threads of the loader. By default all cores.
         backend: of the loader: dali or plain. By default dali where it is installed.
     """

@@ -1,4 +1,4 @@
-"""The tables of figures in the project's pages, written from the records that are kept: none is copied by hand.
+"""The tables of figures and options in the project's pages, from records and configurations: none is made by hand.
 
 A page holds them between two comments, `<!-- figures NAME -->` and `<!-- end of figures -->`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from specshards.benchmarks.kit import records
@@ -15,12 +15,19 @@ from specshards.benchmarks.kit.process import GROUP
 from specshards.benchmarks.kit.records import Record
 from specshards.benchmarks.kit.tables import figure
 from specshards.benchmarks.plan import plan
+from specshards.common.arguments import options
 from specshards.common.errors import UsageError
 from specshards.common.files import write_text
+from specshards.render.config import ImageConfig
+from specshards.shards.format.manifest import ShardConfig
+from specshards.train.config import LoopConfig, PretrainConfig, RunOptions, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "benchmarks/README.md", "docs/data-sets.md", "docs/images.md")
+PAGES = (
+    "README.md", "benchmarks/README.md", "docs/data-sets.md", "docs/images.md", "docs/tokenizer.md",
+    "docs/training.md",
+)  # fmt: skip
 HERE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
 STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
@@ -164,9 +171,25 @@ def scaled() -> str:
     return "\n".join(f"- {r.name}: {r.note}" for r in kept(SCALE).values())
 
 
+def explained(*kinds: type, but: type | None = None) -> str:
+    """The options that fields of configurations are, but for those of another one that they build on as they are."""
+    known = [] if but is None else [(one.field, one.default) for one in options(but)]
+    found = [one for kind in kinds for one in options(kind) if (one.field, one.default) not in known]
+    return rows(["option", "default", ""], [
+        (f"`{one.flag}`", f"`{one.shown}`" if one.shown else "", one.help.replace("|", "\\|")) for one in found
+    ])  # fmt: skip
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
-    function.__name__: function
-    for function in (summary, drawing, stage, writing, million, reading, startup, planned, scaled)
+    **{
+        function.__name__: function
+        for function in (summary, drawing, stage, writing, million, reading, startup, planned, scaled)
+    },
+    "picture": partial(explained, ImageConfig),
+    "data_set": partial(explained, ShardConfig),
+    "loop": partial(explained, LoopConfig, RunOptions),
+    "labels": partial(explained, TrainConfig, but=LoopConfig),
+    "pretraining": partial(explained, PretrainConfig, but=LoopConfig),
 }
 
 
@@ -186,7 +209,7 @@ def renewed(text: str) -> str:
 
 
 def figures() -> None:
-    """Write the tables of the project's pages anew, from the records below benchmarks/results."""
+    """Write the tables of the project's pages anew: figures from benchmarks/results, options from configurations."""
     for page in PAGES:
         path = ROOT / page
         old = path.read_text(encoding="utf-8")
