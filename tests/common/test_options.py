@@ -16,7 +16,7 @@ from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest import __main__ as ingest
 from specshards.ingest.catalogue import select
-from specshards.ingest.catalogue.select import SelectConfig
+from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.mock import MockConfig
 from specshards.ingest.mock import command as mock
