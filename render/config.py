@@ -43,7 +43,7 @@ class ImageConfig:
     `map2d` is each spectrum's own, because fixed flux limits made for SDSS saturate LAMOST's relative flux.
 
     Attributes:
-        image: a name in `render.registry.RENDERERS`: `simple`, `overlap`, `map2d`, or another package's.
+        image: the image type, `simple`, `overlap`, `map2d`, or another package's.
         size: side of the square picture, pixels.
         window: wavelengths drawn, Angstrom, in `frame`.
         frame: of the wavelengths that a renderer is given: `observed`, or `rest`, for which `shards` divides them by
