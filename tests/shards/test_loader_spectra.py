@@ -26,7 +26,7 @@ from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader.augment import Augment
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.stack import MULTIPLE, Stacker, log_bins, resample
-from specshards.shards.report.head import inspect
+from specshards.shards.report.head import read_head
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
 from tests.conftest import make_spectrum, near_infrared
@@ -325,5 +325,5 @@ def test_a_spectrum_that_no_picture_of_the_data_set_shows_is_kept_and_read(tmp_p
         assert sum(int(batch["valid"].sum()) for batch in pictures) == 5
     remake([tmp_path / "flux"], tmp_path / "again", engine=HERE)
     assert Manifest.load(tmp_path / "again").samples() == 5
-    sheet = inspect(tmp_path / "flux", out=tmp_path / "head.png").sheet
+    sheet = read_head(tmp_path / "flux", out=tmp_path / "head.png").sheet
     assert sheet.stat().st_size > 1000
