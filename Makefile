@@ -139,10 +139,11 @@ bench-compare: $(if $(word 2,$(COMPARED)),$(STAMP))  ## Two records, or folders 
 	@[ $(words $(COMPARED)) -eq 2 ] || { echo "usage: make bench-compare A.json B.json   (files or folders; ARGS='--fail-above 1.2')" >&2; exit 2; }
 	@$(SPECSHARDS) bench compare $(COMPARED) $(ARGS)
 
-test: $(STAMP)  ## Lint, types and tests
+test: $(STAMP)  ## Lint, types, floors and tests
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 format: $(STAMP)  ## Format the code and mend what ruff can

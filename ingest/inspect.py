@@ -104,7 +104,7 @@ def inspect_folder(what: str, png: Path | None, n: int, max_files: int, seed: in
     """
     from tqdm import tqdm
 
-    from specshards.ingest.job.plan import find_files
+    from specshards.ingest.files import find_files
     from specshards.ingest.spectra import plots
 
     root, names = find_files(what, "PATH")

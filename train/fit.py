@@ -17,8 +17,9 @@ from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation import evaluate
 from specshards.train.evaluation.conformal import calibrate
 from specshards.train.evaluation.measure import measure
-from specshards.train.evaluation.score import model_input, score
+from specshards.train.evaluation.score import score
 from specshards.train.loop import Start, Verdict
+from specshards.train.models.layers import model_input
 from specshards.train.models.picture import freeze
 from specshards.train.report import figures
 from specshards.train.run import CARD, Card, build_any, save_model

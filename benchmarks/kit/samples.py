@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Arrays
-from specshards.ingest.job.plan import find_files
+from specshards.ingest.files import find_files
 from specshards.ingest.surveys import read_file
 
 

@@ -30,8 +30,8 @@ from specshards.common.cli import run_app
 from specshards.common.errors import BadObjectError
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
+from specshards.ingest.files import find_files
 from specshards.ingest.job.build import IngestConfig, build
-from specshards.ingest.job.plan import find_files
 from specshards.ingest.spectra.schema import PARQUET_OPTIONS, to_table
 from specshards.ingest.surveys import open_file
 

@@ -43,7 +43,7 @@ from specshards.common.jobs import cores
 from specshards.render import ImageConfig, renderer
 from specshards.shards import loader
 from specshards.shards.format.encoding import ENCODINGS
-from specshards.shards.loader.decode import dali_is_here
+from specshards.shards.loader.dali import dali_is_here
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 #: dB below which a JPEG is not the same picture: 4:2:0 gives 32 to 35, 4:4:4 at quality 95 over 40.

@@ -97,7 +97,7 @@ def _memory() -> dict[str, float]:
 
 def startup_records(folder: Path, rounds: int, samples: int = SAMPLES, on: int = ON) -> list[Record]:
     """Seconds and the loader's own bytes per million samples; the last round alone goes `on`."""
-    from specshards.shards.loader.decode import dali_is_here
+    from specshards.shards.loader.dali import dali_is_here
 
     one, many = make_shard(folder), folder / "many"
     total = link_many(one, many, samples)

@@ -26,8 +26,9 @@ from specshards.common.jobs import Engine
 from specshards.common.quarantine import merge_quarantine
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, cut_for, extra_columns
+from specshards.ingest.files import find_files
 from specshards.ingest.job.part import PartResult, PartTask, ingest_part
-from specshards.ingest.job.plan import Part, find_files, make_plan
+from specshards.ingest.job.plan import Part, make_plan
 from specshards.ingest.job.summary import Summary, add_up
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
 from specshards.ingest.surveys import check_survey

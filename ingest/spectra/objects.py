@@ -9,7 +9,7 @@ from typing import Any
 from specshards.common.errors import BadObjectError
 from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import Arrays
-from specshards.ingest.job.plan import find_files
+from specshards.ingest.files import find_files
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
 from specshards.ingest.surveys import open_file

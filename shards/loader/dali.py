@@ -7,12 +7,13 @@ sample, and keeps its position in a checkpoint that it accepts for other data to
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from specshards.shards.format.encoding import Encoding
-from specshards.shards.loader.decode import Payloads, PlainDecoder, Stored
+from specshards.shards.loader.decode import Decoder, Payloads, PlainDecoder, Stored
 
 
 class DaliDecoder:
@@ -72,3 +73,18 @@ class DaliDecoder:
         """Drop the pipeline, and with it its threads and buffers."""
         self._pipeline = None
         self._plain.close()
+
+
+def make_decoder(encoding: Encoding, backend: str, batch_size: int, threads: int, device: str) -> Decoder:
+    """The decoder of a backend; what DALI cannot decode, or nobody need decode, is the same for both."""
+    if backend == "dali" and encoding.dali and encoding.header is None:
+        return DaliDecoder(encoding, batch_size, threads, device)
+    return PlainDecoder(encoding, threads)
+
+
+def dali_is_here() -> bool:
+    """Whether NVIDIA DALI can be imported."""
+    try:
+        return find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:
+        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,20 +74,3 @@ class PlainDecoder:
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=False)
-
-
-def make_decoder(encoding: Encoding, backend: str, batch_size: int, threads: int, device: str) -> Decoder:
-    """The decoder of a backend; what DALI cannot decode, or nobody need decode, is the same for both."""
-    if backend == "dali" and encoding.dali and encoding.header is None:
-        from specshards.shards.loader.dali import DaliDecoder
-
-        return DaliDecoder(encoding, batch_size, threads, device)
-    return PlainDecoder(encoding, threads)
-
-
-def dali_is_here() -> bool:
-    """Whether NVIDIA DALI can be imported."""
-    try:
-        return find_spec("nvidia.dali") is not None
-    except ModuleNotFoundError:
-        return False

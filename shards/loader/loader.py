@@ -33,7 +33,7 @@ from specshards.shards.loader.augment import Augmentation
 from specshards.shards.loader.batch import Batch as Batch
 from specshards.shards.loader.batch import Decoded
 from specshards.shards.loader.batch import SpectraBatch as SpectraBatch
-from specshards.shards.loader.decode import dali_is_here, make_decoder
+from specshards.shards.loader.dali import dali_is_here, make_decoder
 from specshards.shards.loader.mixing import agreed, make_weights
 from specshards.shards.loader.order import EpochOrder
 from specshards.shards.loader.paint import CannotDrawError, Painter

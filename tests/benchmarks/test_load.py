@@ -15,7 +15,7 @@ from specshards.benchmarks.suite.load_data import Data, make_data
 from specshards.benchmarks.suite.load_startup import link_many, probe
 from specshards.common.errors import JobError
 from specshards.shards import loader
-from specshards.shards.loader.decode import dali_is_here
+from specshards.shards.loader.dali import dali_is_here
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,9 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.common.quarantine import QUARANTINE_SCHEMA
 from specshards.ingest.catalogue.cuts import parse
+from specshards.ingest.files import find_files
 from specshards.ingest.job.build import IngestConfig, build
-from specshards.ingest.job.plan import find_files, make_plan
+from specshards.ingest.job.plan import make_plan
 from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.surveys import SUFFIXES
 from tests.oracles import commands

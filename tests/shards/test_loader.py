@@ -19,7 +19,7 @@ from specshards.shards import loader
 from specshards.shards.format.manifest import Manifest, ShardConfig, label_npy
 from specshards.shards.format.tar import TarWriter, read_index
 from specshards.shards.loader import paint, stream
-from specshards.shards.loader.decode import dali_is_here
+from specshards.shards.loader.dali import dali_is_here
 from specshards.shards.write.build import build
 from specshards.train.use.pictures import pictures
 from tests.conftest import make_spectrum

@@ -17,7 +17,7 @@ from specshards.render import ImageConfig, renderer
 from specshards.shards import loader
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.loader.augment import Augment
-from specshards.shards.loader.decode import dali_is_here
+from specshards.shards.loader.dali import dali_is_here
 from specshards.shards.write.build import build
 from tests.oracles.data_sets import damage
 

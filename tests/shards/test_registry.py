@@ -20,7 +20,8 @@ from specshards.shards import loader
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader import paint
-from specshards.shards.loader.decode import PlainDecoder, dali_is_here, make_decoder
+from specshards.shards.loader.dali import dali_is_here, make_decoder
+from specshards.shards.loader.decode import PlainDecoder
 from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake

@@ -16,7 +16,7 @@ from specshards.ingest.surveys.multimodal_universe import NO_IVAR
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
-from specshards.shards.loader.decode import dali_is_here
+from specshards.shards.loader.dali import dali_is_here
 from specshards.shards.report.page import page
 from specshards.shards.report.snippets import FOLDER, snippets
 from specshards.shards.write.build import build

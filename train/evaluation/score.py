@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
 from specshards.common.errors import UsageError
+from specshards.train.models.layers import model_input
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import masked_loss, split_logits
 from specshards.train.tasks.task import Task
@@ -132,10 +133,3 @@ def score(
         answers = {**task.decode(part), **task.calibration(part, columns[task.target])}
         scored[task.name] = Scored(answers, columns, whose, float(total / count) if count else float("nan"))
     return scored
-
-
-def model_input(batch: Mapping[str, Any]) -> Any:
-    """What a model reads of a batch: the pictures, or the spectra."""
-    if "pixel_values" in batch:
-        return batch["pixel_values"]
-    return {name: batch[name] for name in ("flux", "ivar", "wavelength")}

@@ -78,3 +78,10 @@ class Layer(nn.Module):
         parts = self.query_key_value(self.norm_attention(tokens)).unflatten(2, (3, self.heads, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         return query, key, value
+
+
+def model_input(batch: Mapping[str, Any]) -> Any:
+    """What a model reads of a batch: the pictures, or the spectra."""
+    if "pixel_values" in batch:
+        return batch["pixel_values"]
+    return {name: batch[name] for name in ("flux", "ivar", "wavelength")}

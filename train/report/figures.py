@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from specshards.common.errors import make_folder
 from specshards.common.files import replacing, write_text
 from specshards.common.svg import style, to_svg
-from specshards.train.evaluation.score import Scored
 from specshards.train.tasks import plots
 from specshards.train.tasks.task import Task
 from specshards.train.tasks.text import metric_name
+
+if TYPE_CHECKING:
+    from specshards.train.evaluation.score import Scored
 
 FOLDER = "figures"
 

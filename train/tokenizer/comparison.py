@@ -39,7 +39,8 @@ from specshards.common.json import finite
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import SpectraBatch, Stack
-from specshards.train.evaluation.score import make_accelerator, model_input
+from specshards.train.evaluation.score import make_accelerator
+from specshards.train.models.layers import model_input
 from specshards.train.models.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
 from specshards.train.run import data_record
 from specshards.train.tasks.metrics import FloatArray

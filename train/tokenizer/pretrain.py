@@ -15,8 +15,8 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import sha256, write_text
 from specshards.train import loop
 from specshards.train.config import PretrainConfig, RunOptions
-from specshards.train.evaluation.score import model_input
 from specshards.train.loop import Start, Verdict
+from specshards.train.models.layers import model_input
 from specshards.train.models.picture import quiet
 from specshards.train.models.tokenizer.classifier import open_tokenizer
 from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig

@@ -13,7 +13,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.loader.stack import stack
-from specshards.train.evaluation.score import model_input
+from specshards.train.models.layers import model_input
 from specshards.train.run import Card
 from specshards.train.use.pictures import pictures, spectra
 
@@ -23,7 +23,7 @@ KNOWN = pa.schema(
      ("dec", pa.float64())]
 )  # fmt: skip
 
-#: The columns of `KNOWN`, and what the model reads of the same objects (see `train.evaluation.score.model_input`).
+#: The columns of `KNOWN`, and what the model reads of the same objects (see `train.models.layers.model_input`).
 Source = Iterator[tuple[pa.Table, Any]]
 
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from specshards.train.evaluation.score import model_input
-from specshards.train.models.layers import patches
+from specshards.train.models.layers import model_input, patches
 
 _MAD_TO_STD = 1.4826
 
