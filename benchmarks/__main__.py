@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from specshards.benchmarks.kit import comparison, report
+from specshards.benchmarks.peers import matplotlib_comparison
 from specshards.benchmarks.plan import scale, whole
 from specshards.benchmarks.plan.figures import figures
 from specshards.benchmarks.plan.plan import plan
@@ -80,16 +81,17 @@ def compare(
     ] = None,
 ) -> None:
     """Two records side by side, as Markdown: what differs between the machines, then row by row."""
-    found = comparison.compare(comparison.read(a), comparison.read(b))
-    print(comparison.page(found, str(a), str(b)), end="")
-    worse = found.worse_than(fail_above) if fail_above is not None else []
+    both = comparison.compare(comparison.read(a), comparison.read(b))
+    print(comparison.page(both, str(a), str(b)), end="")
+    worse = both.worse_than(fail_above) if fail_above is not None else []
     if worse:
-        raise JobError(f"{len(worse)} of {len(found.pairs)} more than {fail_above:g} times worse: " + "; ".join(
+        raise JobError(f"{len(worse)} of {len(both.pairs)} more than {fail_above:g} times worse: " + "; ".join(
             f"{pair.a.group}: {pair.a.name} {pair.loss:.2f}" for pair in worse))  # fmt: skip
 
 
 app.command()(plan)
 app.command()(figures)
+app.command("compare-matplotlib")(matplotlib_comparison.main)
 for _measure in (render, encode, ingest, shards, load, train, scale, whole):
     app.command(_measure.__name__.rpartition(".")[2])(_measure.main)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from specshards.benchmarks.kit.machine import Machine
 from specshards.benchmarks.kit.records import Record, Run, load
-from specshards.benchmarks.kit.tables import cell, figure
+from specshards.benchmarks.kit.tables import cell, figure, markdown
 from specshards.common.errors import UsageError
 
 Key = tuple[str, str]
@@ -109,13 +109,13 @@ def _alone(record: Record, other: Record | None) -> str:
 
 def _differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
     left, right = [run.machine for run in a], [run.machine for run in b]
-    found = {name: (_all(_shown(m, name) for m in left), _all(_shown(m, name) for m in right))
-             for name in ("cpu", "cores", "memory", "gpu", "driver", "system", "python")}  # fmt: skip
+    both = {name: (_all(_shown(m, name) for m in left), _all(_shown(m, name) for m in right))
+            for name in ("cpu", "cores", "memory", "gpu", "driver", "system", "python")}  # fmt: skip
     for package in dict.fromkeys(name for machine in (*left, *right) for name in machine.packages):
         one, two = (_all(machine.packages.get(package, "absent") for machine in side) for side in (left, right))
-        found[package] = one, two
-    found["data"] = _all(run.data or "unknown" for run in a), _all(run.data or "unknown" for run in b)
-    lines = [f"{name}: {one} (A), {two} (B)" for name, (one, two) in found.items() if one != two]
+        both[package] = one, two
+    both["data"] = _all(run.data or "unknown" for run in a), _all(run.data or "unknown" for run in b)
+    lines = [f"{name}: {one} (A), {two} (B)" for name, (one, two) in both.items() if one != two]
     for title, side in (("A", left), ("B", right)):
         # The least of a folder's: each run of `make bench` finds the load of the one before it.
         busy = min(machine.load or 0 for machine in side)
@@ -135,27 +135,24 @@ def _all(values: Iterable[str]) -> str:
     return " and ".join(dict.fromkeys(values))
 
 
-def page(found: Comparison, a: str, b: str) -> str:
+def page(comparison: Comparison, a: str, b: str) -> str:
     """A comparison as Markdown: the machines first."""
     lines = [f"# {cell(a)} (A) and {cell(b)} (B)", ""]
-    if found.differences:
+    if comparison.differences:
         lines += ["What differs between the machines and the data:", ""]
-        lines += [*(f"- {cell(line)}" for line in found.differences), ""]
+        lines += [*(f"- {cell(line)}" for line in comparison.differences), ""]
     else:
         lines += ["The same machine, versions and kind of data.", ""]
-    if found.pairs:
-        lines += ["| | unit | median A | median B | B/A | rounds | B is |", "|---|---|---|---|---|---|---|"]
-    for pair in found.pairs:
-        scale, ratio = pair.a.kind.scale, pair.ratio
-        one, two = figure(scale * pair.a.median), figure(scale * pair.b.median)
-        cells = [cell(f"{pair.a.group}: {pair.a.name}"), cell(pair.a.kind.label), one, two]
-        cells += [
-            "-" if ratio is None else figure(ratio),
-            f"{len(pair.a.values)}, {len(pair.b.values)}",
-            pair.verdict,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    for title, names in (("A", found.only_a), ("B", found.only_b)):
+    rows = []
+    for pair in comparison.pairs:
+        scale, ratio = pair.a.kind.scale, "-" if pair.ratio is None else figure(pair.ratio)
+        medians = [figure(scale * record.median) for record in (pair.a, pair.b)]
+        rounds = f"{len(pair.a.values)}, {len(pair.b.values)}"
+        name = cell(f"{pair.a.group}: {pair.a.name}")
+        rows.append([name, cell(pair.a.kind.label), *medians, ratio, rounds, pair.verdict])
+    if rows:
+        lines.append(markdown(["", "unit", "median A", "median B", "B/A", "rounds", "B is"], rows))
+    for title, names in (("A", comparison.only_a), ("B", comparison.only_b)):
         if names:
             lines += ["", f"Only in {title}:", "", *(f"- {cell(name)}" for name in names)]
     return "\n".join(lines) + "\n"

@@ -23,10 +23,10 @@ _MEASURED = (
 GROUP = "job"
 
 
-def build_command(room: str, **options: object) -> list[str]:
-    """The command line of `specshards ROOM build`, as a user types it; `room` is `ingest` or `shards`."""
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "specshards", room, "build", *words]
+def room_command(room: str, verb: str, *arguments: object, **options: object) -> list[str]:
+    """The command line of `specshards ROOM VERB`, as a user types it."""
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return [sys.executable, "-m", "specshards", room, verb, *map(str, [*arguments, *words])]
 
 
 def measured(command: Sequence[str], *, quiet: bool = False) -> tuple[float, float]:
@@ -42,6 +42,12 @@ def measured(command: Sequence[str], *, quiet: bool = False) -> tuple[float, flo
     answer = _run([sys.executable, "-c", _MEASURED, *command], quiet=quiet)
     # The system counts in bytes on macOS, in kB elsewhere.
     return time.perf_counter() - began, int(answer) / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def memory_record(name: str, objects: int, command: Sequence[str]) -> Record:
+    """Peak resident memory (MB) of the largest process of a job with two workers."""
+    _, peak = measured(command, quiet=True)
+    return Record("peak memory", name, (peak,), "MB", about={"objects": float(objects), "workers": 2.0})
 
 
 def _run(command: Sequence[str], *, quiet: bool = True) -> str:

@@ -23,7 +23,8 @@ from specshards.common.files import write_text
 
 #: Where records of this machine go; git ignores it.
 LOCAL = Path("benchmarks/results/local")
-#: An option of every benchmark.
+#: Options of every benchmark.
+Out = Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Seconds, not minutes: does it run? Its numbers mean nothing.")]
 #: What stands in a record that was made with it.
 QUICK_NOTE = "made with --quick: it shows that all runs; the numbers mean nothing"
@@ -39,12 +40,13 @@ class Draft:
 
 
 @contextmanager
-def recording(name: str, out: Path) -> Iterator[Draft]:
+def recording(name: str, out: Path, quick: bool = False) -> Iterator[Draft]:
     """Measure inside; what the draft holds at the end is printed and saved, with the machine as it was before.
 
     Args:
         name: of the benchmark.
         out: the JSON file; the table and the plot go beside it.
+        quick: the record says that its numbers mean nothing.
 
     Raises:
         UsageError: `out` has another ending.
@@ -52,11 +54,11 @@ def recording(name: str, out: Path) -> Iterator[Draft]:
     if out.suffix != ".json":
         raise UsageError(f"--out {out}: give a name that ends in .json; the table and the plot go beside it")
     make_folder(out.parent)
-    machine, draft = Machine.here(), Draft()
+    machine, draft = Machine.here(), Draft(notes=[QUICK_NOTE] if quick else [])
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     yield draft
     seconds = round(time.perf_counter() - clock, 1)
-    command = shlex.join(["specshards", "bench", name, *sys.argv[1:]])
+    command = shlex.join(["specshards", *sys.argv[1:]])
     run = Run(name, command, machine, tuple(draft.records), started, seconds, draft.data, tuple(draft.notes))
     save(run, out)
     print(page(run))

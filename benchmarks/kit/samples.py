@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from specshards.common.errors import BadObjectError
+from specshards.common.errors import BadObjectError, UsageError
 from specshards.common.spectrum import Arrays
 from specshards.ingest.files import find_files
 from specshards.ingest.surveys import read_file
 
 
 def read_spectra(data: Path, count: int, seed: int = 0) -> list[Arrays]:
-    """`count` spectra of a folder, a seeded random choice."""
+    """At most `count` spectra of a folder, a seeded random choice.
+
+    Raises:
+        UsageError: there is none.
+    """
     root, files = find_files(str(data))
     spectra: list[Arrays] = []
     for index in np.random.default_rng(seed).permutation(len(files)):
@@ -25,6 +29,8 @@ def read_spectra(data: Path, count: int, seed: int = 0) -> list[Arrays]:
         spectra.append(spectrum.arrays())
         if len(spectra) == count:
             break
+    if not spectra:
+        raise UsageError(f"{data}: no spectra there")
     return spectra
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from specshards.benchmarks.kit.records import Record, Run
 
@@ -13,6 +13,15 @@ def cell(text: str) -> str:
     for character, written in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|")):
         text = text.replace(character, written)
     return " ".join(text.split())
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; its cells are written as they are."""
+    return "\n".join([_row(heads), "|---" * len(heads) + "|", *map(_row, rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def figure(value: float) -> str:
@@ -26,15 +35,15 @@ def figure(value: float) -> str:
 
 def groups(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """Records by group and unit, in the order in which they come."""
-    found: dict[tuple[str, str], list[Record]] = {}
+    by_unit: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        found.setdefault((record.group, record.unit), []).append(record)
-    return found
+        by_unit.setdefault((record.group, record.unit), []).append(record)
+    return by_unit
 
 
 def table(records: Sequence[Record]) -> str:
     """A Markdown table for every group; ratios are to the first record of it that was run."""
-    return "\n\n".join(_group(name, its) for (name, _), its in groups(records).items())
+    return "\n\n".join(_group(name, members) for (name, _), members in groups(records).items())
 
 
 def _group(name: str, records: Sequence[Record]) -> str:
@@ -44,10 +53,10 @@ def _group(name: str, records: Sequence[Record]) -> str:
     kind, timed = records[0].kind, records[0].unit == "s"
     heads = ["", f"median {cell(kind.label)}", "lowest to highest", "rounds"]
     heads += [*(["objects/s"] if timed else []), "ratio", *(["bytes", "ratio"] if sized else [])]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     for r in records:
         if not r.values:
-            lines.append(f"| {cell(r.name)} | {cell(r.note) or 'not run'} |" + " |" * (len(heads) - 2))
+            rows.append([cell(r.name), cell(r.note) or "not run", *[""] * (len(heads) - 2)])
             continue
         low, high = (figure(kind.scale * edge(r.values)) for edge in (min, max))
         cells = [cell(r.name), figure(kind.scale * r.median), f"{low} to {high}", str(len(r.values))]
@@ -55,8 +64,8 @@ def _group(name: str, records: Sequence[Record]) -> str:
         cells.append(_ratio(r.median, run[0].median))
         if sized:
             cells += [figure(r.bytes), _ratio(r.bytes, sized)] if r.bytes is not None else ["", ""]
-        lines.append(f"| {' | '.join(cells)} |")
-    return f"**{cell(name)}**\n\n" + "\n".join(lines)
+        rows.append(cells)
+    return f"**{cell(name)}**\n\n{markdown(heads, rows)}"
 
 
 def _ratio(value: float, base: float) -> str:

@@ -1,7 +1,7 @@
 """Our pictures beside matplotlib's drawing of the same: one PNG to look at, and how alike they are.
 
-python -m specshards.benchmarks.peers.matplotlib_comparison --data FOLDER --out compare.png
-python -m specshards.benchmarks.peers.matplotlib_comparison --readme docs/images/three-images.png    # a made-up one
+specshards bench compare-matplotlib --data FOLDER --out compare.png
+specshards bench compare-matplotlib --readme docs/images/three-images.png     # from a made-up spectrum
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ import typer
 
 from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.benchmarks.peers.matplotlib_reference import IMAGES, draw
-from specshards.common.cli import run_app
 from specshards.common.errors import UsageError
 from specshards.common.spectrum import Arrays
 from specshards.render import ImageConfig, renderer
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def likeness(spectra: list[Arrays], image: str) -> dict[str, float]:
@@ -87,7 +84,6 @@ def three_images(out: Path) -> None:
     cv2.imwrite(str(out), sheet[..., ::-1])
 
 
-@app.command()
 def main(
     data: Annotated[Path | None, typer.Option(help="Folder of survey files.")] = None,
     out: Annotated[Path, typer.Option(help="The PNG.")] = Path("compare.png"),
@@ -109,7 +105,3 @@ def main(
         print(image, json.dumps(found))
     contact_sheet([spectra[i] for i in dict.fromkeys([*worst, *range(min(count, len(spectra)))])], out)
     print(f"{out}: the least alike of each image first")
-
-
-if __name__ == "__main__":
-    run_app(app)

@@ -101,7 +101,7 @@ def _prepare_webdataset(form: str, source: Path, folder: Path) -> None:
     count = math.ceil(len(np.load(source / "labels.npy")) / 8)
     with ShardWriter(f"{folder}/%06d.tar", maxcount=count, verbose=0) as shards:
         for row, labels, picture in _samples(source, form):
-            shards.write.task({"__key__": f"{row:010d}", EXTENSIONS[form]: picture.read_bytes(), "npy": labels})
+            shards.write({"__key__": f"{row:010d}", EXTENSIONS[form]: picture.read_bytes(), "npy": labels})
 
 
 def _open_webdataset(form: str, folder: Path, workers: int, size: int) -> Any:

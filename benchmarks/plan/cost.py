@@ -30,7 +30,7 @@ RESOURCES = ("cores", "disk", "gpu")
 
 
 @dataclass(frozen=True)
-class Job:
+class JobTime:
     """Seconds of a command: see the module."""
 
     start: float
@@ -42,7 +42,7 @@ class Job:
         return self.start + objects * (self.shared + self.own / workers)
 
     @classmethod
-    def fit(cls, records: Sequence[Record]) -> Job:
+    def fit(cls, records: Sequence[Record]) -> JobTime:
         """Least squares of the relative error over jobs, none of the three below 0.
 
         Args:
@@ -62,7 +62,7 @@ class Job:
         )
         return cls(*(float(value) for value in fitted.coef_))
 
-    def through(self, record: Record) -> Job:
+    def through(self, record: Record) -> JobTime:
         """The same job with other work for its workers, such that it takes what `record` says."""
         objects, workers = record.about["objects"], int(record.about["workers"])
         missing = record.median - self.seconds(objects, workers) / objects
@@ -79,8 +79,8 @@ class Costs:
         file, parquet, sample: bytes an object, as the survey gave it, in Parquet, in a shard with its index.
     """
 
-    ingest: Job
-    shards: Job
+    ingest: JobTime
+    shards: JobTime
     load: float
     file: float
     parquet: float
@@ -101,7 +101,7 @@ class Costs:
         ingest = _jobs(runs["ingest"], survey.lower())
         every = _jobs(runs["shards"], "map2d ")
         base, wanted = (_jobs(every, f"map2d {name},") for name in ("png", encoding))
-        shards = Job.fit(base)
+        shards = JobTime.fit(base)
         if encoding != "png":
             if not wanted:
                 raise UsageError(f"no job was measured that writes {encoding}; run `make bench-shards` again")
@@ -112,7 +112,7 @@ class Costs:
             raise UsageError(f"no record of {survey}, {encoding}; run `make {missing}` again")
         loader = min(load, key=lambda r: r.name)  # dali before plain, as by default
         return cls(
-            ingest=Job.fit(ingest),
+            ingest=JobTime.fit(ingest),
             shards=shards,
             load=loader.median * loader.about["threads"],
             file=ingest[-1].about["input_bytes"],
@@ -122,7 +122,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Hardware:
     """What there is.
 
     Attributes:
@@ -134,7 +134,7 @@ class Machine:
     disk: float
     images: float
 
-    def doubled(self, resource: str) -> Machine:
+    def doubled(self, resource: str) -> Hardware:
         """With twice as much of one of `RESOURCES`."""
         field = {"cores": "cores", "disk": "disk", "gpu": "images"}[resource]
         return replace(self, **{field: 2 * getattr(self, field)})
@@ -165,7 +165,7 @@ class Stage:
         return self.seconds[self.limit]
 
 
-def stages(costs: Costs, machine: Machine, objects: int, epochs: int) -> list[Stage]:
+def stages(costs: Costs, machine: Hardware, objects: int, epochs: int) -> list[Stage]:
     """Ingest, shards, one epoch with its validation, and all epochs, each by itself."""
     seen = objects * (TRAIN + VAL)
     epoch = Stage(
@@ -188,7 +188,7 @@ def whole(parts: Iterable[Stage]) -> float:
     return sum(stage.total for stage in parts if stage.name != "one epoch")
 
 
-def _job(name: str, job: Job, machine: Machine, objects: int, reads: float, writes: float) -> Stage:
+def _job(name: str, job: JobTime, machine: Hardware, objects: int, reads: float, writes: float) -> Stage:
     return Stage(
         name,
         {"cores": job.seconds(objects, machine.cores), "disk": objects * (reads + writes) / machine.disk},

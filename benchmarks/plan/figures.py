@@ -6,14 +6,14 @@ A page holds them between two comments, `<!-- figures NAME -->` and `<!-- end of
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
 from specshards.benchmarks.kit import records
 from specshards.benchmarks.kit.process import GROUP
 from specshards.benchmarks.kit.records import Record
-from specshards.benchmarks.kit.tables import figure
+from specshards.benchmarks.kit.tables import figure, markdown
 from specshards.benchmarks.plan import plan
 from specshards.common.arguments import options
 from specshards.common.errors import UsageError
@@ -28,23 +28,18 @@ PAGES = (
     "README.md", "benchmarks/README.md", "docs/data-sets.md", "docs/images.md", "docs/tokenizer.md",
     "docs/training.md",
 )  # fmt: skip
-HERE = "2-core-cpu/{}.json".format
+SUITE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
 STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
 _BLOCK = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 _IMAGES = ("map2d", "simple", "overlap")
-Found = dict[tuple[str, str], Record]
+Records = dict[tuple[str, str], Record]
 
 
 @cache
-def kept(file: str) -> Found:
+def kept(file: str) -> Records:
     """The records of a file below `benchmarks/results/`, by group and name."""
     return {(r.group, r.name): r for r in records.load(RESULTS / file).records}
-
-
-def rows(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells))
 
 
 def medians(file: str, group: str, names: Iterable[str], scale: float = 1e6) -> str:
@@ -54,45 +49,45 @@ def medians(file: str, group: str, names: Iterable[str], scale: float = 1e6) -> 
 
 def summary() -> str:
     """Of the README: a line for each step, with its record."""
-    found = [
-        ("draw `map2d`, `simple`, `overlap`, us a spectrum on one core", HERE("render"), "render",
+    steps = [
+        ("draw `map2d`, `simple`, `overlap`, us a spectrum on one core", SUITE("render"), "render",
          [f"{image} codes" for image in _IMAGES], 1e6),
-        ("the same as RGB", HERE("render"), "render", [f"{image} RGB" for image in _IMAGES], 1e6),
-        ("matplotlib's figures of them, ms", HERE("render"), "render",
+        ("the same as RGB", SUITE("render"), "render", [f"{image} RGB" for image in _IMAGES], 1e6),
+        ("matplotlib's figures of them, ms", SUITE("render"), "render",
          [f"{image}, matplotlib figure" for image in _IMAGES], 1e3),
-        ("PNG of a `map2d`: ours, OpenCV's, us", HERE("encode"), "encode map2d", ["png", "OpenCV PNG"], 1e6),
-        ("read a LAMOST file (gzipped): ours, plain astropy loop, ms", HERE("ingest"), "read LAMOST gz",
+        ("PNG of a `map2d`: ours, OpenCV's, us", SUITE("encode"), "encode map2d", ["png", "OpenCV PNG"], 1e6),
+        ("read a LAMOST file (gzipped): ours, plain astropy loop, ms", SUITE("ingest"), "read LAMOST gz",
          ["ours", "astropy loop"], 1e3),
-        ("read an SDSS file: ours, plain astropy loop, ms", HERE("ingest"), "read SDSS",
+        ("read an SDSS file: ours, plain astropy loop, ms", SUITE("ingest"), "read SDSS",
          ["ours", "astropy loop"], 1e3),
-        _memory("ingest", HERE("ingest")),
+        _memory("ingest", SUITE("ingest")),
         _memory("shards", SHARDS),
         ("whole jobs on two cores: ingest of LAMOST files, of SDSS files; shards of spectra, ms an object", SCALE,
          "ten times larger", ["LAMOST gz, 40,000 files, 2 workers", "SDSS, 40,000 files, 2 workers",
                               "map2d png, 200,000 objects, 2 workers"], 1e3),
         ("a million spectra, Parquet to shards, and `verify --deep`, s", MILLION, "1,000,000 objects, 2 workers",
          ["build", "verify --deep"], 1e6),
-        ("load a picture (png): dali, plain; webdataset with 2 workers, us", HERE("load"), "load map2d",
+        ("load a picture (png): dali, plain; webdataset with 2 workers, us", SUITE("load"), "load map2d",
          ["specshards dali, png", "specshards plain, png", "webdataset, RGB PNG, 2 workers"], 1e6),
-        ("train `tiny`: from the loader, from cached batches, ms a picture", HERE("train"), "train on cpu, batch 64",
+        ("train `tiny`: from the loader, from cached batches, ms a picture", SUITE("train"), "train on cpu, batch 64",
          ["tiny, loader", "tiny, cached batches"], 1e3),
     ]  # fmt: skip
-    cells = [(title, medians(file, group, names, scale), f"`{file}`") for title, file, group, names, scale in found]
-    return rows(["step", "median", "record"], cells)
+    cells = [(title, medians(file, group, names, scale), f"`{file}`") for title, file, group, names, scale in steps]
+    return markdown(["step", "median", "record"], cells)
 
 
 def _memory(what: str, file: str) -> tuple[str, str, str, list[str], float]:
-    found = [r for r in kept(file).values() if r.group == "peak memory"]
-    sizes = ", ".join(f"{r.about['objects']:,.0f}" for r in found)
+    peaks = [r for r in kept(file).values() if r.group == "peak memory"]
+    sizes = ", ".join(f"{r.about['objects']:,.0f}" for r in peaks)
     title = f"{what}: memory of the largest process at {sizes} objects, MB"
-    return title, file, "peak memory", [r.name for r in found], 1
+    return title, file, "peak memory", [r.name for r in peaks], 1
 
 
 def drawing() -> str:
     """Of docs/images.md: microseconds a picture, and times the two memsets."""
-    file = HERE("render")
+    file = SUITE("render")
     cold, warm = (kept(file)["render", name].median for name in ("memset", "memset, in cache"))
-    found: list[tuple[str, list[tuple[str, str]]]] = [
+    drawings: list[tuple[str, list[tuple[str, str]]]] = [
         ("memset, the next picture of a batch", [("render", "memset")]),
         ("memset, one picture that stays in the cache", [("render", "memset, in cache")]),
         *((f"{image}: codes, RGB", [("render", f"{image} codes"), ("render", f"{image} RGB")]) for image in _IMAGES),
@@ -102,16 +97,16 @@ def drawing() -> str:
          [("render", f"{image}, matplotlib figure") for image in _IMAGES]),
     ]  # fmt: skip
     cells = []
-    for title, names in found:
+    for title, names in drawings:
         values = [kept(file)[name].median for name in names]
         cells.append([title, *(", ".join(figure(v / unit) for v in values) for unit in (1e-6, cold, warm))])
-    return rows(["drawing", "us", "x memset", "x memset, in cache"], cells)
+    return markdown(["drawing", "us", "x memset", "x memset, in cache"], cells)
 
 
 def stage() -> str:
     """Of docs/data-sets.md: microseconds a spectrum of every stage of a job."""
-    found = [r for r in kept(SHARDS).values() if r.group == "stage"]
-    return rows(["stage, on one core", "us a spectrum"], [(r.name, figure(1e6 * r.median)) for r in found])
+    stages = [r for r in kept(SHARDS).values() if r.group == "stage"]
+    return markdown(["stage, on one core", "us a spectrum"], [(r.name, figure(1e6 * r.median)) for r in stages])
 
 
 def writing() -> str:
@@ -126,7 +121,7 @@ def writing() -> str:
         times = kept(SHARDS)["reference", image].median / r.median
         values = (1 / r.median, times, times / r.about["workers"], r.bytes or 0.0)
         cells.append((r.name, *(f"{value:,.0f}" for value in values)))
-    return rows(["job", "objects/s", "times the reference", "times it, a core", "bytes an object"], cells)
+    return markdown(["job", "objects/s", "times the reference", "times it, a core", "bytes an object"], cells)
 
 
 def million() -> str:
@@ -144,10 +139,10 @@ def reading() -> str:
         "MosaicML streaming, RGB JPEG", "MosaicML streaming, raw RGB")]  # fmt: skip
     cells = []
     for title, names in [*ours, *theirs]:
-        found = [kept(HERE("load"))["load map2d", name] for name in names]
-        values = " / ".join(figure(1e6 * r.median) if r.values else r.note for r in found)
-        cells.append((title, values, f"{found[0].bytes:,.0f}" if found[0].bytes else ""))
-    return rows(["loader", "us an image", "bytes a sample"], cells)
+        both = [kept(SUITE("load"))["load map2d", name] for name in names]
+        values = " / ".join(figure(1e6 * r.median) if r.values else r.note for r in both)
+        cells.append((title, values, f"{both[0].bytes:,.0f}" if both[0].bytes else ""))
+    return markdown(["loader", "us an image", "bytes a sample"], cells)
 
 
 def startup() -> str:
@@ -158,7 +153,7 @@ def startup() -> str:
             "open", "open and first batch"))  # fmt: skip
         memory = (first.bytes or 0.0) / 1e6
         cells.append((backend, *(figure(value) for value in (1e3 * opened.median, 1e3 * first.median, memory))))
-    return rows(["a million samples", "open, ms", "up to the first batch, ms", "memory of its own, MB"], cells)
+    return markdown(["a million samples", "open, ms", "up to the first batch, ms", "memory of its own, MB"], cells)
 
 
 def planned() -> str:
@@ -173,10 +168,10 @@ def scaled() -> str:
 
 def explained(*kinds: type, but: type | None = None) -> str:
     """The options that fields of configurations are, but for those of another one that they build on as they are."""
-    known = [] if but is None else [(one.field, one.default) for one in options(but)]
-    found = [one for kind in kinds for one in options(kind) if (one.field, one.default) not in known]
-    return rows(["option", "default", ""], [
-        (f"`{one.flag}`", f"`{one.shown}`" if one.shown else "", one.help.replace("|", "\\|")) for one in found
+    inherited = [] if but is None else [(one.field, one.default) for one in options(but)]
+    own = [one for kind in kinds for one in options(kind) if (one.field, one.default) not in inherited]
+    return markdown(["option", "default", ""], [
+        (f"`{one.flag}`", f"`{one.shown}`" if one.shown else "", one.help.replace("|", "\\|")) for one in own
     ])  # fmt: skip
 
 
@@ -209,9 +204,15 @@ def renewed(text: str) -> str:
 
 
 def figures() -> None:
-    """Write the tables of the project's pages anew: figures from benchmarks/results, options from configurations."""
+    """Write the tables of the project's pages anew: figures from benchmarks/results, options from configurations.
+
+    Raises:
+        UsageError: the program runs without its checkout, where the pages are.
+    """
     for page in PAGES:
         path = ROOT / page
+        if not path.exists():
+            raise UsageError(f"{path}: no such page; run this in a checkout of specshards")
         old = path.read_text(encoding="utf-8")
         new = renewed(old)
         if new != old:

@@ -12,7 +12,8 @@ from specshards.benchmarks.kit import records
 from specshards.benchmarks.kit.process import GROUP
 from specshards.benchmarks.kit.records import Run
 from specshards.benchmarks.kit.report import LOCAL
-from specshards.benchmarks.plan.cost import RESOURCES, TRAIN, VAL, Costs, Job, Machine, Stage, stages, whole
+from specshards.benchmarks.kit.tables import markdown
+from specshards.benchmarks.plan.cost import RESOURCES, TRAIN, VAL, Costs, Hardware, JobTime, Stage, stages, whole
 from specshards.common.errors import UsageError
 from specshards.train.meter import PEAKS
 
@@ -61,7 +62,7 @@ def planned(
     runs = find(source)
     costs = Costs.of({name: run.records for name, run in runs.items()}, survey, encoding)
     images, said = speed(gpu)
-    machine = Machine(cores, rate(disk), images)
+    machine = Hardware(cores, rate(disk), images)
     parts = stages(costs, machine, round(objects), epochs)
     rows = table(parts, costs, machine, round(objects), epochs)
     return rows, [*assumptions(costs, machine, runs, disk), said]
@@ -75,13 +76,13 @@ def find(folder: Path | None) -> dict[str, Run]:
     """
     for place in [folder] if folder else [LOCAL, KEPT]:
         runs = [records.load(path) for path in sorted(place.glob("*.json"))]
-        found = {
+        newest = {
             run.name: run
             for run in sorted(runs, key=lambda run: run.started)
             if any(r.group == GROUPS.get(run.name) for r in run.records)
         }
-        if len(found) == len(GROUPS):
-            return found
+        if len(newest) == len(GROUPS):
+            return newest
     raise UsageError(f"{folder or f'{LOCAL}, {KEPT}'}: no records of {', '.join(GROUPS)}; run `make bench` first")
 
 
@@ -107,35 +108,35 @@ def speed(gpu: str) -> tuple[float, str]:
 def rate(disk: str) -> float:
     """Bytes a second of a disk."""
     try:
-        found = DISKS[disk] if disk in DISKS else 1e6 * float(disk)
+        bytes_per_second = DISKS[disk] if disk in DISKS else 1e6 * float(disk)
     except ValueError:
-        found = 0.0
-    if found <= 0:
+        bytes_per_second = 0.0
+    if bytes_per_second <= 0:
         raise UsageError(f"unknown --disk {disk}: give {', '.join(DISKS)}, or its MB/s")
-    return found
+    return bytes_per_second
 
 
-def table(parts: Sequence[Stage], costs: Costs, machine: Machine, objects: int, epochs: int) -> str:
+def table(parts: Sequence[Stage], costs: Costs, machine: Hardware, objects: int, epochs: int) -> str:
     """Markdown: a row a stage, and in the last columns what it takes with twice as much of a resource."""
     more = {name: stages(costs, machine.doubled(name), objects, epochs) for name in RESOURCES}
     heads = ["", "time", "limited by", *(f"alone: {name}" for name in RESOURCES), "reads", "writes",
              *(f"2x {name}" for name in RESOURCES)]  # fmt: skip
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     for i, stage in enumerate(parts):
         alone = [duration(stage.seconds[name]) if name in stage.seconds else "" for name in RESOURCES]
         then = [duration(more[name][i].total) for name in RESOURCES]
         cells = [stage.name, duration(stage.total), stage.limit, *alone, size(stage.reads), size(stage.writes), *then]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     last = ["files to model", duration(whole(parts)), *[""] * 6, *(duration(whole(more[name])) for name in RESOURCES)]
-    return "\n".join([*lines, f"| {' | '.join(last)} |"])
+    return markdown(heads, [*rows, last])
 
 
-def assumptions(costs: Costs, machine: Machine, runs: Mapping[str, Run], disk: str) -> list[str]:
+def assumptions(costs: Costs, machine: Hardware, runs: Mapping[str, Run], disk: str) -> list[str]:
     """What the figures stand on, a line each."""
-    here = runs["shards"].machine
+    measured = runs["shards"].machine
     lines = [
-        f"each core is as fast as one of the {here.cores} of {here.cpu} that the records are from, and cores add up: "
-        f"nothing beyond {here.cores} was measured",
+        f"each core is as fast as one of the {measured.cores} of {measured.cpu} that the records are from, and cores "
+        f"add up: nothing beyond {measured.cores} was measured",
         "what a job's own process does beside its workers counts as shared by nobody, though on the few cores of the "
         "records a part of it is that they waited for a core",
         f"ingest: {formula(costs.ingest)}",
@@ -150,7 +151,7 @@ def assumptions(costs: Costs, machine: Machine, runs: Mapping[str, Run], disk: s
     return lines
 
 
-def formula(job: Job) -> str:
+def formula(job: JobTime) -> str:
     """A job in words."""
     return (
         f"{job.start:.1f} s, and for each object {1e6 * job.shared:,.0f} us that nobody shares and "

@@ -15,17 +15,14 @@ import typer
 
 from specshards.benchmarks.kit.process import GROUP, Job, measured, worker_counts
 from specshards.benchmarks.kit.records import Record, Run
-from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.benchmarks.plan.cost import Costs
-from specshards.benchmarks.plan.cost import Job as Fit
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
+from specshards.benchmarks.plan.cost import Costs, JobTime
 from specshards.benchmarks.plan.plan import find
 from specshards.benchmarks.suite import ingest, shards
 from specshards.benchmarks.suite.load_data import BATCH
-from specshards.common.cli import run_app
 from specshards.common.errors import JobError
 from specshards.shards import loader
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 TIMES = 10
 
 
@@ -34,7 +31,7 @@ def largest(run: Run, title: str) -> int:
     return int(max(r.about["objects"] for r in run.records if r.group == GROUP and r.name.startswith(title)))
 
 
-def checked(job: Job, fit: Fit, out: Path) -> Record:
+def checked(job: Job, fit: JobTime, out: Path) -> Record:
     """Run a job into `out`; seconds and the peak memory of its largest process, beside what the fit says.
 
     Raises:
@@ -66,9 +63,8 @@ def epoch(folder: Path, costs: Costs) -> Record:
     return compared(f"load map2d png, {count:,} samples", count, seconds, count * costs.load / threads)
 
 
-@app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "scale.json",
+    out: Out = LOCAL / "scale.json",
     source: Annotated[
         Path | None, typer.Option("--records", help="Folder of records. [what `make bench` left, else those kept]")
     ] = None,
@@ -81,9 +77,8 @@ def main(
     """Run jobs ten times larger than those measured, and say how far off the plan is."""
     runs = find(source)
     known = {name: run.records for name, run in runs.items()}
-    with recording("scale", out) as draft, tempfile.TemporaryDirectory() as name:
+    with recording("scale", out, quick) as draft, tempfile.TemporaryDirectory() as name:
         scratch, times = Path(name), 1 if quick else TIMES
-        draft.notes = [QUICK_NOTE] if quick else []
         paths, kinds = ingest.inputs(data, scratch, 4 if quick else files)
         draft.notes += [f"{survey}: {kinds[survey]} files" for survey in paths]
         for survey, its in paths.items():
@@ -96,7 +91,3 @@ def main(
             job for job in reversed(shards.jobs({size: shards.mock(size, scratch)})) if job.title == "map2d png"
         )
         draft.records += [checked(job, costs.shards, scratch / "shards"), epoch(scratch / "shards", costs)]
-
-
-if __name__ == "__main__":
-    run_app(app)

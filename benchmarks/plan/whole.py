@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from specshards.benchmarks.kit.process import build_command, measured
+from specshards.benchmarks.kit.process import measured, room_command
 from specshards.benchmarks.kit.records import Record
-from specshards.benchmarks.kit.report import LOCAL, recording
+from specshards.benchmarks.kit.report import LOCAL, Out, recording
 from specshards.benchmarks.suite.shards import mock
-from specshards.common.cli import run_app
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "whole.json",
+    out: Out = LOCAL / "whole.json",
     scratch: Annotated[Path, typer.Option(help="Folder for the survey and its shards: 30 GB a million.")] = (
         LOCAL / "whole"
     ),
@@ -43,18 +38,8 @@ def measure(objects: int, workers: int, scratch: Path) -> list[Record]:
     shutil.rmtree(shards, ignore_errors=True)
     about = {"objects": float(objects), "workers": float(workers)}
     records = []
-    verify = [
-        sys.executable,
-        "-m",
-        "specshards",
-        "shards",
-        "verify",
-        str(shards),
-        "--deep",
-        "--workers",
-        str(workers),
-    ]
-    build = build_command("shards", spectra=spectra, out=shards, workers=workers)
+    build = room_command("shards", "build", spectra=spectra, out=shards, workers=workers)
+    verify = room_command("shards", "verify", shards, "--deep", workers=workers)
     for name, command in (("build", build), ("verify --deep", verify)):
         seconds, peak = measured(command)
         note = f"{seconds:.0f} s in all, peak memory of the largest process {peak:.0f} MB"
@@ -67,7 +52,3 @@ def measure(objects: int, workers: int, scratch: Path) -> list[Record]:
     both = sum(record.median for record in records)
     whole = Record(group, "Parquet to verified shards", (both,), note=note, bytes=size / objects, about=about)
     return [*records, whole]
-
-
-if __name__ == "__main__":
-    run_app(app)

@@ -18,10 +18,8 @@ import numpy.typing as npt
 import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
 from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
-from specshards.common.cli import run_app
-from specshards.common.errors import UsageError
 from specshards.common.spectrum import Arrays
 from specshards.render import ImageConfig, Renderer, renderer
 from specshards.render.config import CHANNEL_SETS
@@ -35,8 +33,6 @@ IMAGES = {
     "map2d derivatives": ImageConfig(image="map2d", channels=CHANNEL_SETS["derivatives"]),
 }
 QUALITY = 95
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def made_up_spectra(count: int) -> list[Arrays]:
@@ -148,24 +144,17 @@ def _each(work: Callable[[Any], Any], items: Sequence[Any], repeat: int = 5) -> 
     return repeat * len(items)
 
 
-@app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "encode.json",
+    out: Out = LOCAL / "encode.json",
     data: Annotated[Path | None, typer.Option(help="Folder of survey files; without it, a made-up galaxy.")] = None,
     count: Annotated[int, typer.Option(help="Spectra.", min=1)] = 32,
     rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 9,
     quick: Quick = False,
 ) -> None:
     """Time and weigh the encodings, interleaved, beside OpenCV's PNG and JPEG."""
-    with recording("encode", out) as draft:
+    with recording("encode", out, quick) as draft:
         if quick:
-            count, rounds, draft.notes = 2, 1, [QUICK_NOTE]
+            count, rounds = 2, 1
         draft.data = "mock" if data is None else "real"
         spectra = made_up_spectra(count) if data is None else read_spectra(data, count)
-        if not spectra:
-            raise UsageError(f"{data}: no spectra there")
         draft.records = encode_records(rounds, spectra)
-
-
-if __name__ == "__main__":
-    run_app(app)

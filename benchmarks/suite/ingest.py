@@ -23,10 +23,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import typer
 
-from specshards.benchmarks.kit.process import Job, build_command, job_records, measured, worker_counts
+from specshards.benchmarks.kit.process import Job, job_records, memory_record, room_command, worker_counts
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.common.cli import run_app
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
 from specshards.common.errors import BadObjectError
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
@@ -35,7 +34,6 @@ from specshards.ingest.job.build import IngestConfig, build
 from specshards.ingest.spectra.schema import PARQUET_OPTIONS, to_table
 from specshards.ingest.surveys import open_file
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", "../shared/data"))
 #: Files that jobs read, again and again: more than a row group has rows, or its pages would hold a file twice.
 DISTINCT = 200
@@ -148,7 +146,7 @@ def jobs(paths: dict[str, list[Path]], sizes: Sequence[int], scratch: Path) -> l
             for workers in worker_counts():
 
                 def command(out: Path, folder: Path = folder, workers: int = workers) -> list[str]:
-                    return build_command("ingest", data=folder, out=out, workers=workers)
+                    return room_command("ingest", "build", data=folder, out=out, workers=workers)
 
                 found.append(Job(survey, "files", size, workers, command, rows, (("input_bytes", stored),)))
     return found
@@ -164,10 +162,8 @@ def memory_records(paths: list[Path], sizes: Sequence[int], scratch: Path) -> li
     records = []
     for size in sorted(set(sizes)):
         folder = linked(paths, size, scratch / f"links-{size}")
-        job = build_command("ingest", data=folder, out=scratch / f"m-{size}", workers=2)
-        _, peak = measured(job, quiet=True)
-        about = {"objects": float(size), "workers": 2.0}
-        records.append(Record("peak memory", f"{size} files", (peak,), "MB", about=about))
+        job = room_command("ingest", "build", data=folder, out=scratch / f"m-{size}", workers=2)
+        records.append(memory_record(f"{size} files", size, job))
     return records
 
 
@@ -216,9 +212,8 @@ def inputs(data: Path, scratch: Path, count: int) -> tuple[dict[str, list[Path]]
     return found, kinds
 
 
-@app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "ingest.json",
+    out: Out = LOCAL / "ingest.json",
     data: Annotated[Path, typer.Option(help="Folder of real files; without one, a mock survey.")] = REAL,
     files: Annotated[int, typer.Option(help="Files of each survey that are read, again and again.", min=2)] = 100,
     objects: Annotated[int, typer.Option(help="Files of a large job; a small one has a quarter.", min=8)] = 4000,
@@ -228,9 +223,9 @@ def main(
     quick: Quick = False,
 ) -> None:
     """Time ingest, interleaved: reading, writing, whole jobs; and weigh its memory."""
-    with recording("ingest", out) as draft, tempfile.TemporaryDirectory() as name:
+    with recording("ingest", out, quick) as draft, tempfile.TemporaryDirectory() as name:
         if quick:
-            files, objects, largest, rounds, job_rounds, draft.notes = 4, 16, 16, 1, 1, [QUICK_NOTE]
+            files, objects, largest, rounds, job_rounds = 4, 16, 16, 1, 1
         scratch = Path(name)
         paths, kinds = inputs(data, scratch, files if quick else max(files, DISTINCT))
         draft.data = "real" if set(kinds.values()) == {"real"} else "mock"
@@ -246,7 +241,3 @@ def main(
         all_jobs = jobs(paths, (objects // 4, objects), scratch)
         draft.records += job_records(all_jobs[: 1 if quick else None], job_rounds, scratch, warm=not quick)
         draft.records += memory_records(lamost, (largest,) if quick else (1000, largest // 5, largest), scratch)
-
-
-if __name__ == "__main__":
-    run_app(app)

@@ -32,12 +32,11 @@ import torch
 import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Quick, recording
 from specshards.benchmarks.peers import worker
 from specshards.benchmarks.peers.worker import Check
 from specshards.benchmarks.suite.load_data import BATCH, Data, make_data, rows_of
 from specshards.benchmarks.suite.load_startup import startup_records
-from specshards.common.cli import run_app
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import cores
 from specshards.render import ImageConfig, renderer
@@ -45,7 +44,6 @@ from specshards.shards import loader
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.loader.dali import dali_is_here
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 #: dB below which a JPEG is not the same picture: 4:2:0 gives 32 to 35, 4:4:4 at quality 95 over 40.
 LEAST_PSNR = 37.0
 TITLES = {"webdataset": "webdataset", "loose": "loose files", "litdata": "litdata", "streaming": "MosaicML streaming"}
@@ -309,7 +307,6 @@ def measure(
     return records
 
 
-@app.command()
 def main(
     out: Annotated[
         Path | None, typer.Option(help=f"The JSON record; table and plot go beside it. [{LOCAL / 'load.json'}]")
@@ -333,9 +330,9 @@ def main(
     if not all(count.isdigit() for count in counts):
         raise UsageError(f"--workers {workers}: give numbers, such as 2,0")
     out = out or LOCAL / f"load{'-startup' if startup else ''}.json"
-    with recording("load", out) as draft, tempfile.TemporaryDirectory() as temporary:
+    with recording("load", out, quick) as draft, tempfile.TemporaryDirectory() as temporary:
         if quick:
-            objects, rounds, seconds, counts, draft.notes = 60, 1, 0.0, ["0"], [QUICK_NOTE]
+            objects, rounds, seconds, counts = 60, 1, 0.0, ["0"]
         base = scratch or Path(temporary)
         if startup:
             draft.records = startup_records(base / "startup", rounds)
@@ -344,7 +341,3 @@ def main(
         data = make_data((base / f"{image}-{objects}").resolve(), image, objects)
         forms: dict[str, Sequence[str]] = {"webdataset": ("png",)} if quick else FORMS_HERE
         draft.records = measure(data, image, rounds, seconds, list(map(int, counts)), python, threads, forms)
-
-
-if __name__ == "__main__":
-    run_app(app)

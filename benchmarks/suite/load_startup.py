@@ -1,6 +1,6 @@
 """Opening a million samples: seconds until `loader.open` returns and until the first batch, and memory.
 
-    specshards bench load_startup WARM FOLDER BACKEND BATCHES    one measurement in a process, as a JSON line
+    python -m specshards.benchmarks.suite.load_startup WARM FOLDER BACKEND BATCHES    one measurement, as a JSON line
 
 One shard is linked under many numbers, so that its bytes lie in the page cache once.
 """

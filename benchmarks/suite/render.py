@@ -16,15 +16,12 @@ import numpy as np
 import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
 from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.benchmarks.peers.matplotlib_reference import IMAGES, figure
-from specshards.common.cli import run_app
-from specshards.common.errors import UsageError
 from specshards.render import ImageConfig, preset, renderer
 from specshards.render.prepare import as_arrays
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Work = Callable[[], int]
 #: Pictures of the batch that is written to: 154 MB.
 PICTURES = 1024
@@ -151,8 +148,6 @@ def summary(records: Sequence[Record]) -> list[str]:
 def measure(rounds: int, count: int, data: Path | None = None) -> list[Record]:
     """All records: one core first, then two against one. `data`: a folder of survey files; else made-up spectra."""
     spectra = read_spectra(data, count) if data else [made_up_galaxy(seed) for seed in range(count)]
-    if not spectra:
-        raise UsageError(f"{data}: no spectra there")
     pictures = np.ones((PICTURES, SIZE * SIZE * 3), np.uint8)
     most = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -167,22 +162,17 @@ def measure(rounds: int, count: int, data: Path | None = None) -> list[Record]:
     return records
 
 
-@app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "render.json",
+    out: Out = LOCAL / "render.json",
     data: Annotated[Path | None, typer.Option(help="Survey files to draw; without it, made-up spectra.")] = None,
     count: Annotated[int, typer.Option(help="Spectra in the batch.", min=1, max=PICTURES)] = 256,
     rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 9,
     quick: Quick = False,
 ) -> None:
     """Time every renderer on one core, interleaved with a memset of the picture; then with two."""
-    with recording("render", out) as draft:
+    with recording("render", out, quick) as draft:
         if quick:
-            count, rounds, draft.notes = 4, 1, [QUICK_NOTE]
+            count, rounds = 4, 1
         draft.data = "mock" if data is None else "real"
         draft.records = measure(rounds, count, data)
         draft.notes += summary(draft.records)
-
-
-if __name__ == "__main__":
-    run_app(app)

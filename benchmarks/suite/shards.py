@@ -18,11 +18,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import typer
 
-from specshards.benchmarks.kit.process import GROUP, Job, build_command, job_records, measured, worker_counts
+from specshards.benchmarks.kit.process import GROUP, Job, job_records, memory_record, room_command, worker_counts
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
 from specshards.benchmarks.peers.matplotlib_reference import figure
-from specshards.common.cli import run_app
 from specshards.common.spectrum import Arrays
 from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 from specshards.ingest.spectra.blocks import SpectraBlock, iter_blocks
@@ -32,7 +31,6 @@ from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, key, label_npy
 from specshards.shards.format.tar import TarWriter
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 #: What is timed as a job: picture and encoding.
 KINDS = (("map2d", "png"), ("map2d", "pnm"), ("map2d", "jpeg"), ("map2d", "flux"), ("simple", "png"),
          ("overlap", "png"))  # fmt: skip
@@ -134,7 +132,7 @@ def jobs(spectra: dict[int, Path]) -> list[Job]:
 
         def command(out: Path, options: tuple[object, ...] = (spectra[size], count, image, encoding)) -> list[str]:
             names = ("spectra", "workers", "image", "encoding")
-            return build_command("shards", out=out, **dict(zip(names, options, strict=True)))
+            return room_command("shards", "build", out=out, **dict(zip(names, options, strict=True)))
 
         found.append(Job(f"{image} {encoding}", "objects", size, count, command, drawn))
     return found
@@ -152,10 +150,8 @@ def memory_records(sizes: Collection[int], scratch: Path) -> list[Record]:
     for size in sorted(sizes):
         spectra = mock(size, scratch)
         with tempfile.TemporaryDirectory(dir=scratch) as out:
-            command = build_command("shards", spectra=spectra, out=Path(out) / "x", workers=2)
-            _, peak = measured(command, quiet=True)
-        about = {"objects": float(size), "workers": 2.0}
-        records.append(Record("peak memory", f"{size:,} objects", (peak,), "MB", about=about))
+            command = room_command("shards", "build", spectra=spectra, out=Path(out) / "x", workers=2)
+            records.append(memory_record(f"{size:,} objects", size, command))
     return records
 
 
@@ -181,9 +177,8 @@ def summary(records: Sequence[Record], objects: int) -> list[str]:
     return lines
 
 
-@app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "shards.json",
+    out: Out = LOCAL / "shards.json",
     scratch: Annotated[Path | None, typer.Option(help="Folder that keeps the mock survey for the next run.")] = None,
     objects: Annotated[int, typer.Option(help="Objects of a large job; a small one has a quarter.", min=40)] = 20_000,
     largest: Annotated[int, typer.Option(help="Objects of the largest job whose memory is measured.")] = 20_000,
@@ -191,9 +186,9 @@ def main(
     quick: Quick = False,
 ) -> None:
     """Time stages and whole jobs, interleaved, beside the reference road; and weigh the memory."""
-    with recording("shards", out) as draft, tempfile.TemporaryDirectory() as name:
+    with recording("shards", out, quick) as draft, tempfile.TemporaryDirectory() as name:
         if quick:
-            objects, largest, rounds, draft.notes = 80, 80, 1, [QUICK_NOTE]
+            objects, largest, rounds = 80, 80, 1
         folder = scratch or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         spectra = {size: mock(size, folder) for size in (objects // 4, objects)}
@@ -203,7 +198,3 @@ def main(
         draft.notes += summary(draft.records, objects)
         if not quick:
             draft.records += memory_records({largest // 20, largest // 2, largest}, folder)
-
-
-if __name__ == "__main__":
-    run_app(app)

@@ -20,13 +20,11 @@ import torch
 import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, QUICK_NOTE, Quick, recording
-from specshards.common.cli import run_app
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
 from specshards.shards import loader
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.train.meter import forward_flops, peak_of
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 SIZE = 224
 CACHED, LOADER = "cached batches", "loader"
 #: Per device: what the model is called, and the ways to run it.
@@ -204,9 +202,8 @@ def measure(objects: int | None, batch_size: int, rounds: int, steps: int | None
     return [*records, *left_out("cuda", batch_size)]
 
 
-@app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")] = LOCAL / "train.json",
+    out: Out = LOCAL / "train.json",
     objects: Annotated[
         int | None, typer.Option(help="Mock objects in the shards. [1500 on a CPU, 20000 on a GPU]", min=40)
     ] = None,
@@ -216,11 +213,7 @@ def main(
     quick: Quick = False,
 ) -> None:
     """Time optimiser steps with the loader and with cached batches, interleaved."""
-    with recording("train", out) as draft, tempfile.TemporaryDirectory() as scratch:
+    with recording("train", out, quick) as draft, tempfile.TemporaryDirectory() as scratch:
         if quick:
-            objects, batch_size, rounds, steps, draft.notes = 60, 4, 1, 1, [QUICK_NOTE]
+            objects, batch_size, rounds, steps = 60, 4, 1, 1
         draft.records = measure(objects, batch_size, rounds, steps, Path(scratch))
-
-
-if __name__ == "__main__":
-    run_app(app)

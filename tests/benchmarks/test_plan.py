@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from specshards.benchmarks import __main__ as suite
 from specshards.benchmarks.kit import machine
 from specshards.benchmarks.kit.records import Record, Run, load, write
-from specshards.benchmarks.plan import scale
-from specshards.benchmarks.plan.cost import RESOURCES, Costs, Job, Machine, stages, whole
+from specshards.benchmarks.plan.cost import RESOURCES, Costs, Hardware, JobTime, stages, whole
 from specshards.benchmarks.plan.plan import duration
 from specshards.common.errors import UsageError
 from tests.conftest import call
@@ -23,10 +22,10 @@ from tests.conftest import call
 HERE = machine.Machine("a processor", 8, "Linux", "3.11")
 SIZES, WORKERS = (5_000, 20_000), (1, 2)
 seconds = st.floats(1e-6, 1e-2)
-machines = st.builds(Machine, st.integers(1, 128), st.floats(1e7, 1e10), st.floats(10, 1e5))
+machines = st.builds(Hardware, st.integers(1, 128), st.floats(1e7, 1e10), st.floats(10, 1e5))
 
 
-def jobs(job: Job, title: str, **about: float) -> list[Record]:
+def jobs(job: JobTime, title: str, **about: float) -> list[Record]:
     return [
         Record("job", f"{title}, {n} objects, {w} workers", (job.seconds(n, w) / n,), bytes=4000.0,
                about={"objects": n, "workers": w, **about})
@@ -36,7 +35,7 @@ def jobs(job: Job, title: str, **about: float) -> list[Record]:
 
 def measured() -> dict[str, list[Record]]:
     """Records as the suite leaves them."""
-    job = Job(3.0, 1e-5, 2e-4)
+    job = JobTime(3.0, 1e-5, 2e-4)
     load = [Record("load map2d", f"specshards {b}, png", (t,), about={"threads": 2}) for b, t in
             (("dali", 6e-5), ("plain", 5e-5))]  # fmt: skip
     slow = Record("job", "map2d jpeg, 20000 objects, 2 workers", (4e-4,), bytes=29e3,
@@ -44,15 +43,15 @@ def measured() -> dict[str, list[Record]]:
     # What is in another group, or was not run, is no job.
     others = [Record("stage", "map2d png", (9.0,)), Record("job", "map2d png, 1 worker", (), note="not run: why")]
     return {
-        "ingest": jobs(Job(2.0, 1e-5, 8e-4), "LAMOST gz", input_bytes=80e3),
+        "ingest": jobs(JobTime(2.0, 1e-5, 8e-4), "LAMOST gz", input_bytes=80e3),
         "shards": [*others, *jobs(job, "map2d png"), slow], "load": load,
     }  # fmt: skip
 
 
 @given(start=st.floats(0.1, 10), shared=seconds, own=seconds)
 def test_the_fit_finds_the_cost_that_jobs_were_made_with(start: float, shared: float, own: float) -> None:
-    job = Job(start, shared, own)
-    found = Job.fit(jobs(job, "x"))
+    job = JobTime(start, shared, own)
+    found = JobTime.fit(jobs(job, "x"))
     for objects, workers in ((5_000, 1), (20_000, 2), (200_000, 2), (14_000_000, 16)):
         assert found.seconds(objects, workers) == pytest.approx(job.seconds(objects, workers), rel=1e-4)
 
@@ -63,16 +62,16 @@ def test_no_cost_is_below_nothing_where_the_jobs_contradict_each_other() -> None
         Record("job", "x", (s / n,), about={"objects": n, "workers": w})
         for n, w, s in ((1000, 1, 9.0), (1000, 2, 10.0), (4000, 1, 9.5), (4000, 2, 10.5))
     ]
-    found = Job.fit(records)
+    found = JobTime.fit(records)
     assert min(found.start, found.shared, found.own) >= 0
     assert all(found.seconds(n, w) == pytest.approx(10, rel=0.1) for n in (1000, 4000) for w in (1, 2))
 
 
 def test_one_size_or_one_number_of_workers_is_not_enough() -> None:
-    records = jobs(Job(1, 1e-5, 1e-4), "x")
+    records = jobs(JobTime(1, 1e-5, 1e-4), "x")
     for some in (records[:2], records[::2], []):
         with pytest.raises(UsageError, match="two sizes and two numbers"):
-            Job.fit(some)
+            JobTime.fit(some)
 
 
 def test_a_plan_reads_the_records_that_it_stands_on() -> None:
@@ -97,7 +96,7 @@ def test_a_record_that_is_missing_is_named(survey: str, encoding: str, what: str
 
 
 @given(machine=machines, objects=st.integers(1, 10**8), epochs=st.integers(1, 100))
-def test_a_plan_adds_up_and_more_never_costs_more(machine: Machine, objects: int, epochs: int) -> None:
+def test_a_plan_adds_up_and_more_never_costs_more(machine: Hardware, objects: int, epochs: int) -> None:
     costs = Costs.of(measured(), "lamost", "png")
     parts = stages(costs, machine, objects, epochs)
     assert [stage.name for stage in parts] == ["ingest", "shards", "one epoch", f"{epochs} epochs"]
@@ -117,7 +116,7 @@ def test_a_plan_adds_up_and_more_never_costs_more(machine: Machine, objects: int
 
 def test_what_limits_is_what_there_is_least_of() -> None:
     costs = Costs.of(measured(), "lamost", "png")
-    rich = Machine(cores=10**6, disk=1e15, images=1e12)
+    rich = Hardware(cores=10**6, disk=1e15, images=1e12)
     for poor, limit in (
         (replace(rich, cores=1), "cores"),
         (replace(rich, disk=1e3), "disk"),
@@ -186,7 +185,7 @@ def test_the_plan_against_what_jobs_take(folder: Path, tmp_path: Path) -> None:
     small["ingest"]["records"] += sdss
     (tmp_path / "ingest.json").write_text(json.dumps(small["ingest"]))
     words = "--quick", "--records", tmp_path, "--data", tmp_path / "none", "--out", tmp_path / "scale.json"
-    call(scale.app, *words)
+    call(suite.app, "scale", *words)
     run = load(tmp_path / "scale.json")
     assert [r.name.partition(",")[0] for r in run.records] == ["LAMOST gz", "SDSS", "map2d png", "load map2d png"]
     for r in run.records:

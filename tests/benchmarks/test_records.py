@@ -171,7 +171,7 @@ def test_a_comparison_as_typed(tmp_path: Path) -> None:
     write(Run("x", "", HERE, tuple(a)), tmp_path / "a" / "x.json")
     write(Run("x", "", other, tuple(b)), tmp_path / "b.json")
     text = call(suite.app, "compare", tmp_path / "a", tmp_path / "b.json")
-    machine, _, rows = text.partition("| | unit")
+    machine, _, rows = text.partition("|  | unit")
     assert "- cpu: a CPU (A), another \\| CPU (B)\n" in machine and "- numpy: 2.4.6 (A), 2.5 (B)\n" in machine
     assert "- cores: 2 (A), 4 (B)\n" in machine and "memory" not in machine
     assert "- B was busy when it began: load average 3.5\n" in machine

@@ -19,15 +19,13 @@ from specshards.benchmarks.kit.process import Job, job_records, worker_counts
 from specshards.benchmarks.kit.records import Record, Run, interleave
 from specshards.benchmarks.kit.records import load as load_run
 from specshards.benchmarks.kit.report import QUICK_NOTE, gather, save
-from specshards.benchmarks.suite import encode, ingest, load, render, shards, train
+from specshards.benchmarks.suite import ingest, shards, train
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import cores
 from specshards.shards.format.encoding import ENCODINGS
 from tests.conftest import ROOT, call
 from tests.oracles import commands
 
-APPS = {"render": render.app, "encode": encode.app, "ingest": ingest.app, "shards": shards.app, "load": load.app,
-        "train": train.app}  # fmt: skip
 HERE = Machine("a CPU", 2, "Linux", "3.11.7", {"numpy": "2.4.6"}, 8_000_000_000, "", "", 0.1)
 
 
@@ -39,11 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results")
 
 
-@pytest.mark.parametrize("name", APPS)
+@pytest.mark.parametrize("name", suite.GROUPS)
 @pytest.mark.usefixtures("one_thread")
 def test_a_benchmark_leaves_its_three_files(name: str, folder: Path) -> None:
     out = folder / f"{name}.json"
-    printed = call(APPS[name], "--quick", "--out", out, *(["--data", folder / "none"] if name == "ingest" else []))
+    printed = call(
+        suite.app, name, "--quick", "--out", out, *(["--data", folder / "none"] if name == "ingest" else [])
+    )
     run = load_run(out)
     assert run.name == name and QUICK_NOTE in run.notes and run.data == "mock" and "MOCK" in printed
     assert run.machine.cores == cores() and run.machine.memory and run.seconds and run.started
@@ -53,7 +53,7 @@ def test_a_benchmark_leaves_its_three_files(name: str, folder: Path) -> None:
     assert all(tables.cell(text) in written for r in run.records for text in (r.group, r.name))
     assert f"]({name}.png)" in written and out.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     CHECKS.get(name, lambda run: None)(run)
-    assert f"## {name}" in gather(folder, list(APPS)).read_text()
+    assert f"## {name}" in gather(folder, list(suite.GROUPS)).read_text()
 
 
 def check_ingest(run: Run) -> None:
@@ -127,7 +127,7 @@ def test_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(JobError, match="render ended with exit code 2"):
         suite.run("render", tmp_path)
     with pytest.raises(UsageError, match=r"a name that ends in \.json"):
-        call(render.app, "--quick", "--out", tmp_path / "render.md")
+        call(suite.app, "render", "--quick", "--out", tmp_path / "render.md")
     with pytest.raises(UsageError, match="no benchmark nothing; choose render, encode"):
         suite.run("render,nothing", tmp_path)
 
@@ -225,7 +225,7 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_make_targets() -> None:
     assert ".venv/bin/python -m specshards bench run" in make("bench").stdout
-    for name in APPS:
+    for name in suite.GROUPS:
         assert f".venv/bin/python -m specshards bench {name}" in make(f"bench-{name}").stdout
     done = make("bench-compare", "a.json", "benchmarks/results")
     assert done.returncode == 0 and "-m specshards bench compare a.json benchmarks/results" in done.stdout, (
