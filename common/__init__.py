@@ -11,6 +11,7 @@ folder          the folder that a job writes: claim, lock, ledger
 jobs            many pure tasks, on one machine or many
 dask_cluster    the Dask client behind it
 registry        names of what can be added, here or by another package
+messages        what a job tells people, through the logger `specshards`
 quarantine      what gave no sample, and why
 text            tables for a terminal
 json            content that JSON can hold

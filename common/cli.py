@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+from specshards.common import messages
 from specshards.common.errors import JobError, UsageError, one_line
 
 _INTERRUPTED = 130
@@ -23,6 +24,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, name: str 
     Args:
         arguments: default: those of the process. name: the program's, for its help.
     """
+    messages.show()
     if os.environ.get("SPECSHARDS_DEBUG"):
         app(arguments, prog_name=name)
         sys.exit(0)

@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from specshards.common.errors import JobError
+from specshards.common.messages import LOGGER
 
 KEPT = "what is finished is kept"
 
@@ -287,8 +288,7 @@ def _tell_versions(caught: Sequence[warnings.WarningMessage]) -> None:
     tables = [str(warning.message) for warning in caught if issubclass(warning.category, VersionMismatchWarning)]
     packages = {name for table in tables for name in re.findall(r"^\| (\S+)", table, re.MULTILINE)} - {"Package"}
     if packages:
-        print(
-            f"warning: versions of {', '.join(sorted(packages))} differ between this process, the scheduler and its "
-            "workers; start all of them from the same .venv",
-            file=sys.stderr,
+        LOGGER.warning(
+            f"versions of {', '.join(sorted(packages))} differ between this process, the scheduler and its "
+            "workers; start all of them from the same .venv"
         )

@@ -25,6 +25,7 @@ from typing import IO, Any, Generic, Protocol, TypeVar
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import is_remote, write_text
 from specshards.common.jobs import Engine, run_tasks
+from specshards.common.messages import LOGGER
 
 Result = TypeVar("Result", bound="Record")
 Work = TypeVar("Work", bound="Task[Any]")
@@ -251,7 +252,7 @@ class Ledger(Generic[Work, Result]):
         }
         self.todo = [task for task in tasks if task.number not in self.done]
         if self.done:
-            print(f"resuming: {len(self.done)} of {len(tasks)} {what} are done already")
+            LOGGER.info(f"resuming: {len(self.done)} of {len(tasks)} {what} are done already")
 
     def run(
         self,

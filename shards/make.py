@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from specshards.common.jobs import Engine
+from specshards.common.messages import LOGGER
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.survey import ingest_survey
 from specshards.ingest.spectra.folder import holds_spectra
@@ -62,9 +63,9 @@ def make(
         check_survey(survey)
     if spectra is None and parts:
         for part in parts:
-            print(f"--- {part}")
+            LOGGER.info(f"--- {part}")
             make(part, source, out / part, config, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
-        print(f"--- {survey}")
+        LOGGER.info(f"--- {survey}")
         folders = [out / part / "shards" / image for part in parts]
         manifest = remake(folders, shards, engine=engine, force=force)
     else:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from specshards.common import messages
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.spectra.schema import to_table, write_parquet
 
@@ -24,6 +25,12 @@ REAL = Path(os.environ.get("SPECSHARDS_REAL_DATA", ROOT.parent / "shared" / "dat
 # A job in the background of a shell starts with Ctrl-C ignored, and so would every process that a test starts: those
 # that are interrupted to see what they do would go on. What has a handler here is at its default in a new process.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shown_messages() -> None:
+    """Tests see what a command's user sees, also of jobs that they start as a library does."""
+    messages.show()
 
 
 @pytest.fixture(scope="module")

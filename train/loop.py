@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from specshards.common.json import finite
+from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.augment import parse_augment
@@ -152,7 +153,7 @@ def _train(
     accelerator.wait_for_everyone()
     record = claim(out, config.to_dict(), data, "auto")
     if record["status"] == "complete":
-        accelerator.print(f"{out}: this run is complete; nothing to do. --resume never trains it again")
+        _tell(accelerator, f"{out}: this run is complete; nothing to do. --resume never trains it again")
         return out
     if accelerator.device.type == "cpu":
         keep_freed_memory()
@@ -173,16 +174,22 @@ def _train(
             trainer.run()
         finally:
             if total := train.skipped + val.skipped:
-                accelerator.print(f"damaged samples skipped, over all epochs: {total} ({train.skipped} of train)")
+                _tell(accelerator, f"damaged samples skipped, over all epochs: {total} ({train.skipped} of train)")
             for tracker in accelerator.trackers:  # not end_training: the processes have more to say to each other
                 tracker.finish()
     if accelerator.is_main_process:
         summary = trainer.summary()
-        print(objective.finish(summary))
+        LOGGER.info(objective.finish(summary))
         write_record(out, {**record, "status": "complete", **summary})
         checkpoint.remove(out)
     accelerator.wait_for_everyone()
     return out
+
+
+def _tell(accelerator: Accelerator, message: str) -> None:
+    """One line, whatever the number of processes."""
+    if accelerator.is_main_process:
+        LOGGER.info(message)
 
 
 class _Trainer:
@@ -240,7 +247,7 @@ class _Trainer:
         rank = self.accelerator.process_index
         state = checkpoint.restore(found, self.plain, self.optimizer, self.train, rank, self.average)
         self.progress = Progress(**state)
-        self.accelerator.print(f"resuming {self.out} after step {self.progress.step} of {self.steps}")
+        _tell(self.accelerator, f"resuming {self.out} after step {self.progress.step} of {self.steps}")
         if self.progress.best:
             self.objective.restore()
 
@@ -338,10 +345,8 @@ class _Trainer:
             write_record(self.out, {**self.record, "history": self.progress.history})
         if stop:
             self.meter.close()
-            self.accelerator.print(
-                f"stopped after step {self.progress.step} of {self.steps}; the same command goes on from there",
-                flush=True,
-            )
+            steps = f"{self.progress.step} of {self.steps}"
+            _tell(self.accelerator, f"stopped after step {steps}; the same command goes on from there")
             raise KeyboardInterrupt
 
     def wish(self) -> int:
@@ -356,10 +361,11 @@ class _Trainer:
 
     def say_what(self) -> None:
         parameters = sum(p.numel() for p in self.plain.parameters())
-        self.accelerator.print(
+        _tell(
+            self.accelerator,
             f"{self.objective.describe()}, {parameters / 1e6:.1f} M parameters, {self.steps:,} steps of "
             f"{self.config.batch_size} x {self.config.accumulate} x {self.accelerator.num_processes} on "
-            f"{self.accelerator.device}, {self.accelerator.mixed_precision.replace('no', 'fp32')}"
+            f"{self.accelerator.device}, {self.accelerator.mixed_precision.replace('no', 'fp32')}",
         )
 
     def summary(self) -> dict[str, Any]:

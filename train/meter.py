@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from specshards.common.messages import LOGGER
 from specshards.train.models.picture import SpectrumModel
 
 #: Dense bf16 peak of GPUs with float32 accumulation, FLOP/s, from NVIDIA's data sheets.
@@ -144,7 +145,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
-        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+        LOGGER.warning("stopping after this step; Ctrl-C again stops at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield event

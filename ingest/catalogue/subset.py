@@ -27,6 +27,7 @@ from tqdm import tqdm
 from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, shortened
 from specshards.common.files import replacing
 from specshards.common.folder import locked
+from specshards.common.messages import LOGGER
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.rows import BATCH, Rows, key_texts, open_rows
@@ -64,7 +65,7 @@ def _select(source: Path, files: list[Path] | None, out: Path, config: SelectCon
     for first, table in _numbered(rows, list(dict.fromkeys(roles.names.values())), "choose"):
         selection.add(table, first)
     counts = selection.counts()
-    print(counts.table())
+    LOGGER.info(counts.table())
     if counts.listed != counts.selected + counts.not_selected:
         raise JobError(f"{source}: the account does not add up")
     if not counts.selected:

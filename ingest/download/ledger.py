@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from specshards.common.errors import JobError
 from specshards.common.files import publish
+from specshards.common.messages import LOGGER
 from specshards.ingest.download.fetch import Outcome
 
 _FLUSH_ROWS = 10_000
@@ -137,9 +138,11 @@ class Record:
     def print_summary(self, received: int, out: Path) -> None:
         """Counts that add up to the rows of the catalogue, and why rows are missing or failed."""
         for reason, count in self.reasons.most_common(10):
-            print(f"{count:>10,}  {reason}")
+            LOGGER.info(f"{count:>10,}  {reason}")
         parts = " + ".join(f"{self.counts[name]:,} {name}" for name in ("done", "kept", "missing", "failed"))
-        print(f"{self.counts.total():,} rows = {parts}; {received / 1e6:,.1f} MB in {out}, record {self._path.name}")
+        LOGGER.info(
+            f"{self.counts.total():,} rows = {parts}; {received / 1e6:,.1f} MB in {out}, record {self._path.name}"
+        )
 
     def _flush(self) -> None:
         self._writer.write_table(pa.Table.from_pylist(self._buffer, self._schema))

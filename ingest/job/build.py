@@ -23,6 +23,7 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import write_text
 from specshards.common.folder import Folder, Ledger
 from specshards.common.jobs import Engine
+from specshards.common.messages import LOGGER
 from specshards.common.quarantine import merge_quarantine
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, cut_for, extra_columns
@@ -157,7 +158,7 @@ def ingest_files(
     merge_quarantine(quarantine, ledger / "quarantine.parquet")
     content = {**asdict(summary), "files": summary.files, "samples": summary.samples}
     write_text(ledger / "summary.json", json.dumps(content, indent=1) + "\n")
-    print(summary.table())
+    LOGGER.info(summary.table())
     _judge(summary, files, ledger, max_bad_fraction)
     if catalogue is not None:
         examples = [name for result in results for name in result.unmatched]

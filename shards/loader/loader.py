@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ import torch
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, location
 from specshards.common.jobs import cores
+from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig, renderer
 from specshards.shards.format.archive import Archive, check_files, read_sidecars
 from specshards.shards.format.encoding import ENCODINGS
@@ -301,7 +301,7 @@ class Loader:
         self.skipped += 1
         if what not in self._named:
             self._named.add(what)
-            print(f"skipped: {what}", file=sys.stderr)
+            LOGGER.warning(f"skipped: {what}")
 
     def _paint(self, decoding: Future[Decoded], epoch: int, number: int) -> Batch | SpectraBatch:
         decoded = decoding.result()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import is_remote, location, write_text
+from specshards.common.messages import LOGGER
 from specshards.shards.format.manifest import PAGE, Manifest
 
 
@@ -19,10 +19,10 @@ def make_page(out: str | Path) -> None:
     try:
         if not is_remote(folder) and is_current(folder):
             return
-        print(write_page(folder))
+        LOGGER.info(write_page(folder))
     except Exception as error:  # a finished data set must not fail of its page
         why = shortened(error, 300) or type(error).__name__
-        print(f"note: no {folder / PAGE}: {why}", file=sys.stderr)
+        LOGGER.warning(f"no {folder / PAGE}: {why}")
 
 
 def is_current(folder: Path) -> bool:

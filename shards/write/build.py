@@ -13,6 +13,7 @@ import numpy.typing as npt
 from specshards.common.errors import UsageError
 from specshards.common.files import absolute, location
 from specshards.common.jobs import Engine
+from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
 from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
@@ -110,7 +111,7 @@ def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None) -> Cla
         first = min(group.first_row for group in source.groups if group.file in new)
         moved |= keep_together(near_rows(source, config), config, moved, first)
         if generations:
-            print(f"{len(new)} new files of spectra: the shards that are there stay as they are")
+            LOGGER.info(f"{len(new)} new files of spectra: the shards that are there stay as they are")
         generations.append(new)
     return Claim(config, tuple(generations), source.surveys, moved)
 
@@ -160,7 +161,7 @@ def _draw(
 def _placed(source: SpectraFolder) -> None:
     """Say what the input lacks; refuse one that cannot be split by sky before anything is read."""
     for note in source.notes:
-        print(note)
+        LOGGER.info(note)
     if source.unplaced:
         raise UsageError(
             f"{source.folder / source.unplaced[0]}: no columns ra and dec, so repeat visits of an object could fall "

@@ -19,6 +19,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, remove_tree, write_text
 from specshards.common.folder import Folder, Ledger, changes
 from specshards.common.jobs import Engine
+from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
@@ -180,5 +181,5 @@ def publish(
     write_text(out / "_info.json", card.timm_info(manifest))
     write_text(out / "README.md", card.dataset_card(manifest))
     write_text(out / MANIFEST, manifest.dumps())
-    print(card.summary(manifest, out) + (f", {job.rate:,.0f} objects/s" if job.rate else ""))
+    LOGGER.info(card.summary(manifest, out) + (f", {job.rate:,.0f} objects/s" if job.rate else ""))
     return manifest

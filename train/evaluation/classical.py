@@ -11,7 +11,6 @@ predictions are stored, never a model: those of scikit-learn can be kept by pick
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from sklearn.svm import SVC, SVR
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import cores
+from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.stack import log_bins, resample
@@ -360,4 +360,4 @@ def _open(folders: Sequence[str], split: str, threads: int) -> shard_loader.Load
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    LOGGER.warning(line)

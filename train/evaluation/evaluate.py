@@ -14,6 +14,7 @@ from typing import Any
 from specshards.common.errors import UsageError
 from specshards.common.files import write_text
 from specshards.common.json import finite
+from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import SPLITS, Manifest
@@ -59,8 +60,8 @@ def evaluate(
     manifests = [Manifest.load(Path(folder)) for folder in folders]
     filled = [split for split in splits if any(manifest.samples(split) for manifest in manifests)]
     for split in splits:
-        if split not in filled:
-            accelerator.print(f"{', '.join(folders)}: the {split} split is empty and left out; use more objects")
+        if split not in filled and accelerator.is_main_process:
+            LOGGER.info(f"{', '.join(folders)}: the {split} split is empty and left out; use more objects")
     if not filled:
         raise UsageError(f"{', '.join(folders)}: nothing in {', '.join(splits)} to evaluate on")
     scores, data = {}, data_record(folders, manifests)
@@ -88,7 +89,7 @@ def evaluate(
             for task in card.tasks:
                 figures.draw(run, task, scored[task.name], split, mock)
     if accelerator.is_main_process:
-        print(write(run, replace(card, mock=mock), scores, data=data))
+        LOGGER.info(write(run, replace(card, mock=mock), scores, data=data))
     accelerator.wait_for_everyone()
     return json.loads((run / METRICS).read_text())
 

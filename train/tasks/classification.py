@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from specshards.common.errors import UsageError
+from specshards.common.messages import LOGGER
 from specshards.train.config import TrainConfig
 from specshards.train.tasks import metrics, plots
 from specshards.train.tasks.metrics import FloatArray
@@ -95,10 +95,8 @@ class Classification(Task):
             raise UsageError(f"{train}: {cls.lacking}, so TASK={name} cannot be learnt")
         present = [kind for kind, n in counts.items() if n]
         if len(present) == 1:
-            print(
-                f"warning: {train}: every labelled object of the train split is a {present[0]}: there is nothing to "
-                "tell apart",
-                file=sys.stderr,
+            LOGGER.warning(
+                f"{train}: every labelled object of the train split is a {present[0]}: there is nothing to tell apart"
             )
         return cls(tuple(counts), name, tuple(n / total for n in counts.values()), config.balance)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from specshards.common.errors import UsageError
+from specshards.common.messages import LOGGER
 from specshards.shards.format.manifest import LabelStats
 from specshards.train.config import TrainConfig
 from specshards.train.tasks import metrics, plots
@@ -81,10 +81,7 @@ class Regression(Task):
     def scaled_by(cls, stats: LabelStats, name: str, head: str = "auto", bins: int = 128) -> Self:
         """With these statistics of the train split."""
         if stats.max - stats.min <= 0:
-            print(
-                f"warning: every {cls.label} of the train split is {stats.min:g}: there is nothing to learn",
-                file=sys.stderr,
-            )
+            LOGGER.warning(f"every {cls.label} of the train split is {stats.min:g}: there is nothing to learn")
         std = stats.std if stats.std > 0 else 1.0
         high = stats.max if stats.max > stats.min else stats.min + std
         centre, slope = cls.transform.forward(stats.mean), 1 / cls.transform.slope(stats.mean)

@@ -36,6 +36,7 @@ from tqdm import tqdm
 from specshards.common.errors import UsageError
 from specshards.common.files import write_text
 from specshards.common.json import finite
+from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import SpectraBatch, Stack
@@ -134,7 +135,7 @@ def compare(
         },
     })  # fmt: skip
     write_text(run / f"comparison_{split}.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
-    print(table(content))
+    LOGGER.info(table(content))
     return content
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
+from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.shards.loader.stack import stack
 from specshards.train.config import PretrainConfig
@@ -149,7 +150,7 @@ def reconstruct(
     if chosen:
         with replacing(out / SHEET) as temporary:
             draw(chosen, card["mock"]).savefig(temporary, dpi=110, format="png", metadata={"Software": None})
-    print(f"{out}: {count + len(quarantine):,} objects = {count:,} drawn + {len(quarantine):,} in quarantine")
+    LOGGER.info(f"{out}: {count + len(quarantine):,} objects = {count:,} drawn + {len(quarantine):,} in quarantine")
     return out
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
+from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.shards.format.manifest import MANIFEST
 from specshards.train.evaluation.score import make_accelerator
@@ -92,7 +93,7 @@ def embed(
     beside.unlink(missing_ok=True)
     if quarantine:
         write_quarantine(quarantine, beside)
-    print(_summary(card, table, len(quarantine), out))
+    LOGGER.info(_summary(card, table, len(quarantine), out))
     return table
 
 

@@ -20,6 +20,7 @@ import torch
 
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
+from specshards.common.messages import LOGGER
 from specshards.common.spectrum import Arrays
 from specshards.ingest.spectra.plots import flux_limits, strong_lines
 from specshards.render import ImageConfig, renderer
@@ -90,7 +91,7 @@ def explain(
     with replacing(out / TABLE) as temporary:
         pq.write_table(_table(sights, card), temporary, compression="zstd")
     beside = f"; {len(quarantine):,} objects could not be drawn" if quarantine else ""
-    print(f"{out}: {len(sights):,} pictures and {TABLE}{beside}")
+    LOGGER.info(f"{out}: {len(sights):,} pictures and {TABLE}{beside}")
     return out
 
 

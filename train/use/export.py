@@ -18,6 +18,7 @@ import torch
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, write_text
+from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.train.models.picture import SpectrumModel
 from specshards.train.report.modelcard import metrics_of, modelcard, public_name
@@ -60,7 +61,7 @@ def export_onnx(run: Path, out: Path | None = None, *, check: bool = True) -> Pa
         _write_onnx(card, model.cpu().eval(), temporary)
         said = _compare(card, model, temporary) if check else "not checked"
     size, mock = card.image["size"], "model of MOCK data: " if card.mock else ""
-    print(f"{mock}{out}: uint8 (B, 3, {size}, {size}) to {_outputs(card)} logits; {said}")
+    LOGGER.info(f"{mock}{out}: uint8 (B, 3, {size}, {size}) to {_outputs(card)} logits; {said}")
     return out
 
 
@@ -91,7 +92,7 @@ def export_hub(run: Path, out: Path) -> Path:
     content["data"] = [_without_path(record) for record in content["data"]]
     write_text(out / METRICS, json.dumps(content, indent=1) + "\n")
     write_text(out / _README, modelcard(run, out.resolve().name))
-    print(f"{out}: ready for `hf upload NAME {out}`; read its {_README} first")
+    LOGGER.info(f"{out}: ready for `hf upload NAME {out}`; read its {_README} first")
     return out
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing
+from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 from specshards.train.evaluation.conformal import intervals
@@ -158,7 +159,7 @@ def predict(
         for table in chain([first], batches):
             writer.write_table(table)
             bar.update(len(table))
-    print(_summary(model.card, account, out))
+    LOGGER.info(_summary(model.card, account, out))
     return account
 
 

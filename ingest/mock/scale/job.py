@@ -34,6 +34,7 @@ from specshards.common.errors import UsageError, make_folder, naming
 from specshards.common.files import write_text
 from specshards.common.folder import Folder, Ledger
 from specshards.common.jobs import Engine
+from specshards.common.messages import LOGGER
 from specshards.ingest.mock.instrument import LOG_STEP, grid
 from specshards.ingest.mock.lines import Array
 from specshards.ingest.mock.objects import SURVEYS
@@ -240,7 +241,7 @@ def _write_parts(config: ScaleConfig, out: Path, engine: Engine) -> Summary:
     _drop_stale(tasks, out, bank)
     books: Ledger[_Task, PartResult] = Ledger(tasks, "parts")
     if books.todo and engine.workers > 0:
-        print(f"making {2 * config.templates:,} templates")
+        LOGGER.info(f"making {2 * config.templates:,} templates")
         with naming(bank):
             templates.on_disk(bank, config.survey, config.seed, config.templates)
         _truth(config, bank_of(config, str(bank)), 0)  # compiles the kernels once, into every worker's cache
