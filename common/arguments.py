@@ -8,8 +8,8 @@ and gives the command a checked instance:
     def build(out: Path, picture: Annotated[ImageConfig, Fields("Picture")]) -> None: ...
 
 Type and default are the field's; its help is what the `Attributes:` section of the class says of it. The metadata of
-a field may hold `option` (its name on the command line, False for none), `parse` (text to value) and `values` (names,
-with what each stands for in a tuple, or words about it).
+a field may hold `option` (its name on the command line, False for none), `parse` (text to value) and `values` (a
+function that gives names, with what each stands for in a tuple, words about it or None).
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def options(kind: type, how: Fields = Fields()) -> Iterator[Option]:
             continue
         if field.name not in said:
             raise TypeError(f"{kind.__name__}.{field.name}: its class does not say under Attributes what it is")
-        values = field.metadata.get("values")
+        values = field.metadata["values"]() if "values" in field.metadata else None
         one = Option(
             field.name, name, declared, _help(said[field.name], values), _default(field), how.panel, values,
             field.metadata.get("parse"),

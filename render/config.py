@@ -43,7 +43,7 @@ class ImageConfig:
     `map2d` is each spectrum's own, because fixed flux limits made for SDSS saturate LAMOST's relative flux.
 
     Attributes:
-        image: the image type, `simple`, `overlap`, `map2d`, or another package's.
+        image: the image type.
         size: side of the square picture, pixels.
         window: wavelengths drawn, Angstrom, in `frame`.
         frame: of the wavelengths that a renderer is given: `observed`, or `rest`, for which `shards` divides them by
@@ -73,7 +73,7 @@ class ImageConfig:
         line_width_kms: of the box that `significance` sums over, km/s.
     """
 
-    image: str = "map2d"
+    image: str = field(default="map2d", metadata={"values": lambda: dict.fromkeys(RENDERERS)})
     size: int = 224
     window: tuple[float, float] = (3536.7, 10413.6)
     frame: str = "observed"
@@ -88,7 +88,7 @@ class ImageConfig:
     alpha: float = 0.5
     block: int = 3
     order: str = "rows"
-    channels: tuple[str, ...] = field(default=("flux",), metadata={"values": CHANNEL_SETS})
+    channels: tuple[str, ...] = field(default=("flux",), metadata={"values": lambda: CHANNEL_SETS})
     colormap: str = "viridis"
     grid: str = "native"
     resample: str = "flux"

@@ -23,11 +23,8 @@ def _picture(preset: str = "default", image: str = ImageConfig.image, **changes:
     return replace(preset_of(preset, image), **changes)
 
 
-_PRESETS = f"{', '.join(presets()[:-1])} or {presets()[-1]}"
-_Picture = Annotated[
-    ImageConfig,
-    Fields("Picture", make=_picture, preset=f"Named choices of what follows: {_PRESETS} (paper*: as published)."),
-]
+_PRESETS = f"Named choices of what follows: {', '.join(presets())} (paper*: as published)."
+_Picture = Annotated[ImageConfig, Fields("Picture", make=_picture, preset=_PRESETS)]
 _Shards = Annotated[ShardConfig, Fields("Shards")]
 _Engine = Annotated[Engine, Fields("Processes")]
 _Out = Annotated[

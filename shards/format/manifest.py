@@ -76,7 +76,9 @@ class ShardConfig:
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
-    encoding: str = field(default="png", metadata={"values": {name: kind.about for name, kind in ENCODINGS.items()}})
+    encoding: str = field(
+        default="png", metadata={"values": lambda: {name: kind.about for name, kind in ENCODINGS.items()}}
+    )
     jpeg_quality: int = 95
     samples_per_shard: int = 8192
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
