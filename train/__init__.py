@@ -5,7 +5,7 @@ fit             learning from labels
 loop            the training loop, for any objective
 meter           what a run shows while it goes on
 checkpoint      the state of a run under way
-run             the folder of a run: model, card, record
+run             the folder of a run: card and record
 tasks           what a model can learn
 models          networks: of pictures, of spectra
 tokenizer       self-supervised pretraining on spectra

@@ -7,12 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from specshards.common.errors import UsageError
+from specshards.train.models.backbone import Backbone, open_backbone
 
-TINY = "tiny"
-#: What the backbone of a run on a tokenizer begins with; its folder follows.
-TOKENIZER = "tokenizer:"
-#: The one-dimensional transformer, which reads spectra, and its small version; see `train.models.sequence`.
-SEQUENCE_SIZES = {"sequence": "paper", "sequence-tiny": "tiny"}
 #: Sizes of the tokenizer; see `train.models.tokenizer.config`.
 TOKENIZER_SIZES = ("base", "tiny")
 HEADS = ("auto", "histogram", "gaussian", "mse")
@@ -167,32 +163,31 @@ class TrainConfig(LoopConfig):
         return tuple(name for name in (part.strip() for part in self.task.split(",")) if name)
 
     @property
-    def tokenizer(self) -> str | None:
-        """The folder of the tokenizer that this run starts from, if it does."""
-        return self.backbone.removeprefix(TOKENIZER) if self.backbone.startswith(TOKENIZER) else None
+    def architecture(self) -> Backbone:
+        """What `backbone` means."""
+        return open_backbone(self.backbone)
 
     @property
     def view(self) -> str:
         """What the model reads: `picture` or `spectra`."""
-        return "spectra" if self.backbone in SEQUENCE_SIZES or self.tokenizer is not None else "picture"
+        return self.architecture.view
 
     @property
     def peak_lr(self) -> float:
         """`lr`, or the default that suits the backbone."""
-        if self.lr is not None:
-            return self.lr
-        return 1e-3 if self.backbone in (TINY, "sequence-tiny") else 1e-4
+        return self.architecture.peak_lr if self.lr is None else self.lr
 
 
 def configure(preset: str | None = None, **given: Any) -> TrainConfig:
-    """A configuration with the values of a preset where nothing else is given.
+    """A configuration with the values of a preset, or else of the backbone, where nothing else is given.
 
     Raises:
         UsageError: no such preset, or wrong values.
     """
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"unknown PRESET={preset}: choose {' or '.join(PRESETS)}")
-    return TrainConfig(**{**PRESETS.get(preset or "", {}), **given})
+    backbone = open_backbone(given.get("backbone", TrainConfig.backbone))
+    return TrainConfig(**{**backbone.options, **PRESETS.get(preset or "", {}), **given})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,17 +19,17 @@ from specshards.train.evaluation.conformal import calibrate
 from specshards.train.evaluation.measure import measure
 from specshards.train.evaluation.score import score
 from specshards.train.loop import Start, Verdict
+from specshards.train.models.folder import build_model, save_model
 from specshards.train.models.layers import model_input
-from specshards.train.models.picture import freeze
+from specshards.train.models.parameters import freeze
 from specshards.train.report import figures
-from specshards.train.run import CARD, Card, build_any, save_model
+from specshards.train.run import CARD, Card
 from specshards.train.tasks.constant import Baselines
 from specshards.train.tasks.multitask import (
     add_targets,
     check_tasks,
     make_tasks,
     masked_loss,
-    output_names,
     split_logits,
 )
 
@@ -54,10 +54,10 @@ def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> P
 class Labels:
     """The objective: the masked loss of every task, and the skill on validation. See `train.loop.Objective`."""
 
-    def __init__(self, card: Card, out: Path, image_size: int, images: tuple[int, int]) -> None:
+    def __init__(self, card: Card, out: Path, images: tuple[int, int]) -> None:
         """Of a card without a model yet; `images` of the train and the validation split."""
         self.card, self.tasks, self.config = card, card.tasks, card.config
-        self._out, self._size, self._images = out, image_size, images
+        self._out, self._images = out, images
 
     @classmethod
     def of(cls, config: TrainConfig, out: Path, start: Start) -> Labels:
@@ -70,7 +70,7 @@ class Labels:
         baselines = {task.name: Baselines.learn(task, labels) for task in tasks}
         mock = any(manifest.mock for manifest in train.manifests)
         card = Card(tasks, config, train.image.to_dict(), start.data, mock, baselines)
-        return cls(card, out, train.image.size, (train.samples, start.val.samples))
+        return cls(card, out, (train.samples, start.val.samples))
 
     @property
     def title(self) -> str:
@@ -79,7 +79,7 @@ class Labels:
 
     def build(self, device: torch.device) -> nn.Module:
         """The backbone with a fresh head."""
-        model = build_any(self.config, self._size, output_names(self.tasks)).to(device)
+        model = build_model(self.card).to(device)
         if self.config.freeze == "backbone":
             freeze(model)
         return model

@@ -30,7 +30,7 @@ from specshards.train import checkpoint
 from specshards.train.config import LoopConfig, RunOptions
 from specshards.train.evaluation.score import keep_freed_memory, make_accelerator
 from specshards.train.meter import Meter, stop_on_interrupt
-from specshards.train.models.picture import parameter_groups
+from specshards.train.models.parameters import parameter_groups
 from specshards.train.run import claim, data_record, folder_of, write_record
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
@@ -214,7 +214,7 @@ class _Trainer:
         self.model, self.optimizer = accelerator.prepare(runner, optimizer)
         self.interval, self.saved_at = 600.0, time.monotonic()
         self.few: list[Any] | None = None
-        self.meter = Meter(accelerator, self.plain, train.image.size, objective.title)
+        self.meter = Meter(accelerator, self.plain, config.view, train.image.size, objective.title)
 
     def averaged(self) -> AveragedModel | None:
         """The moving average of the weights, where it is asked for."""

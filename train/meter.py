@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import LoggerType
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from specshards.common.messages import LOGGER
-from specshards.train.models.picture import SpectrumModel
 
 #: Dense bf16 peak of GPUs with float32 accumulation, FLOP/s, from NVIDIA's data sheets.
 PEAKS = {
@@ -39,10 +38,10 @@ class Meter:
     is known for the GPUs in `PEAKS` only.
     """
 
-    def __init__(self, accelerator: Accelerator, model: Any, size: int, title: str) -> None:
+    def __init__(self, accelerator: Accelerator, model: nn.Module, view: str, size: int, title: str) -> None:
         self.accelerator, self.title = accelerator, title
-        self.unit = "img" if isinstance(model, SpectrumModel) else "spec"
-        self.flops = 3 * forward_flops(model, size, accelerator.device)
+        self.unit = "img" if view == "picture" else "spec"
+        self.flops = 3 * forward_flops(model, size, accelerator.device, view)
         self.peak = None
         if accelerator.device.type == "cuda":
             self.peak = peak_of(torch.cuda.get_device_name(accelerator.device))
@@ -120,14 +119,14 @@ def peak_of(gpu: str) -> float | None:
     return next((peak for name, peak in PEAKS.items() if name in gpu), None)
 
 
-def forward_flops(model: Any, size: int, device: torch.device) -> float:
+def forward_flops(model: nn.Module, size: int, device: torch.device, view: str = "picture") -> float:
     """Floating-point operations of a forward pass on one picture of `size` pixels a side; a multiply-add is two.
 
     A model that reads spectra is given one of `PIXELS` pixels.
     """
     training = model.training
     example: Any = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)
-    if not isinstance(model, SpectrumModel):
+    if view == "spectra":
         example = {name: torch.ones(1, PIXELS, device=device) for name in ("flux", "ivar", "wavelength")}
     # The counter knows attention as plain matrix products only, not the CPU's fused kernel.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):

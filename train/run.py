@@ -11,31 +11,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from specshards.common.errors import JobError, UsageError
-from specshards.common.files import publish, sha256, write_text
 from specshards.common.folder import Folder, changes
 from specshards.shards.format.manifest import Manifest
 from specshards.train import checkpoint
-from specshards.train.config import SEQUENCE_SIZES, TrainConfig
-from specshards.train.models.picture import SpectrumModel, build, load
-from specshards.train.models.sequence import SEQUENCES, SequenceModel
-from specshards.train.models.tokenizer.classifier import SpectrumClassifier, classifier, load_classifier
+from specshards.train.config import TrainConfig
 from specshards.train.tasks.constant import Baselines
 from specshards.train.tasks.multitask import task_from_dict
 from specshards.train.tasks.task import Task
 
 CARD, RUN, METRICS, REPORT, PAGE = "specshards.json", "run.json", "metrics.json", "report.md", "report.html"
 LOCK = ".lock"
-_MODEL_FILES = (
+MODEL_FILES = (
     "config.json", "preprocessor_config.json", "sequence.json", "tokenizer.json", "model.safetensors",
 )  # fmt: skip
-
-Network = SpectrumModel | SequenceModel | SpectrumClassifier
 
 
 @dataclass(frozen=True)
@@ -96,76 +90,6 @@ def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[
     )
 
 
-def build_any(config: TrainConfig, image_size: int, names: Sequence[str]) -> Network:
-    """A fresh model with an output for each of `names`; see `train.models.picture.build`."""
-    if config.tokenizer is not None:
-        return classifier(Path(config.tokenizer), len(names), config.pool)
-    if config.view == "spectra":
-        return SequenceModel(SEQUENCES[SEQUENCE_SIZES[config.backbone]], len(names))
-    return build(config.backbone, len(names), image_size, names, drop_path=config.drop_path)
-
-
-def save_model(run: Path, model: Network, card: Card) -> Card:
-    """Replace the model of a run folder; the card comes last and carries the weights' checksum."""
-    card = replace(card, model=replace_files(run, model.save))
-    write_text(run / CARD, card.dumps())
-    return card
-
-
-def replace_files(run: Path, save: Callable[[Path], object]) -> str:
-    """Replace the files of a model by what `save` writes to a folder; the sha256 of its weights."""
-    temporary = run / ".model.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    with checkpoint.writing(temporary):
-        temporary.mkdir(parents=True)
-        save(temporary)
-    checksum = sha256(temporary / "model.safetensors")
-    for name in _MODEL_FILES:
-        if (temporary / name).is_file():
-            publish(temporary / name, run / name)
-    shutil.rmtree(temporary)
-    return checksum
-
-
-def open_model(run: Path) -> tuple[Card, SpectrumModel]:
-    """A model that reads pictures, and its card; see `open_any`.
-
-    Raises:
-        UsageError: the model reads spectra.
-    """
-    card, model = open_any(run)
-    if not isinstance(model, SpectrumModel):
-        raise UsageError(f"MODEL={run}: reads spectra, and has no pictures to look at; name a model of pictures")
-    return card, model
-
-
-def open_any(run: Path) -> tuple[Card, Network]:
-    """The model of a run folder, whatever it reads, and its card.
-
-    Raises:
-        UsageError: no such folder, or not one that `train fit` wrote. JobError: damaged.
-    """
-    if not run.is_dir():
-        raise UsageError(f"MODEL={run}: no such folder; name the OUT of a `make train`")
-    if not (run / CARD).is_file():
-        state = "its run has not finished an epoch" if (run / RUN).is_file() else "not the OUT of a `make train`"
-        if (run / "tokenizer.json").is_file():
-            state = f"a tokenizer without a task; `make train MODEL=tokenizer:{run} TASK=...` first"
-        raise UsageError(f"MODEL={run}: no {CARD} there: {state}")
-    try:
-        card = Card.loads((run / CARD).read_text())
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{run / CARD}: not a card of this program ({error}); train the model again") from error
-    weights = run / "model.safetensors"
-    if not weights.is_file():
-        raise JobError(f"{weights}: missing; train the model again")
-    if sha256(weights) != card.model:
-        raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); train the model again")
-    if card.config.tokenizer is not None:
-        return card, load_classifier(run)
-    return card, SequenceModel.load(run) if card.config.view == "spectra" else load(run)
-
-
 def folder_of(run: Path) -> Folder:
     """The folder of a run."""
     return Folder(run, RUN, LOCK, "a run", "--resume never to replace it")
@@ -208,7 +132,7 @@ def write_record(run: Path, record: Mapping[str, Any]) -> None:
 def clear(run: Path) -> None:
     """Remove what a run wrote, and nothing else."""
     checkpoint.remove(run)
-    for name in (RUN, CARD, METRICS, REPORT, PAGE, *_MODEL_FILES):
+    for name in (RUN, CARD, METRICS, REPORT, PAGE, *MODEL_FILES):
         (run / name).unlink(missing_ok=True)
     for name in ("figures", "tensorboard", "explain", "hub", "reconstructions"):
         shutil.rmtree(run / name, ignore_errors=True)

@@ -118,7 +118,8 @@ def _stepper(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None]
     """One optimiser step as the training loop does it, without its book-keeping; and FLOP of a training image."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    from specshards.train.models.picture import SpectrumModel, build, parameter_groups
+    from specshards.train.models.parameters import parameter_groups
+    from specshards.train.models.picture import SpectrumModel, build
     from specshards.train.tasks.classification import Classify
     from specshards.train.tasks.multitask import masked_loss
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from specshards.common.errors import JobError, UsageError
 from specshards.shards import loader as shard_loader
 from specshards.train.evaluation.evaluate import evaluate
+from specshards.train.models.folder import open_model
 from specshards.train.report.modelcard import modelcard
-from specshards.train.run import open_model
 from specshards.train.use import commands
 from specshards.train.use import export as export_module
 from specshards.train.use.export import export_hub, export_onnx

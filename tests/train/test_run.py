@@ -26,7 +26,8 @@ from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation import score as scoring
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
-from specshards.train.models.picture import build, load, parameter_groups
+from specshards.train.models.parameters import parameter_groups
+from specshards.train.models.picture import build, load
 from specshards.train.use.predict import Predictor, predict
 from tests.oracles import commands
 from tests.oracles.data_sets import damage

@@ -14,7 +14,7 @@ from specshards.common.jobs import Engine
 from specshards.shards import loader
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
-from specshards.train.models.picture import parameter_groups
+from specshards.train.models.parameters import parameter_groups
 from specshards.train.models.sequence import CONFIG, SEQUENCES, WEIGHTS, SequenceConfig, SequenceModel, scaled
 from tests.oracles.sequences import batch_of, model, spectrum
 

@@ -21,9 +21,10 @@ from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.train.evaluation import predictions
 from specshards.train.evaluation.measure import measure
 from specshards.train.evaluation.score import make_accelerator, score
+from specshards.train.models.folder import open_any
 from specshards.train.report import figures, tables
 from specshards.train.report import page as html
-from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record, open_any
+from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import add_targets
 

@@ -13,7 +13,8 @@ from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.train.evaluation import predictions
 from specshards.train.evaluation.score import make_accelerator, score
-from specshards.train.run import Card, open_any
+from specshards.train.models.folder import open_any
+from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import add_targets
 from specshards.train.tasks.task import Task

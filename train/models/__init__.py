@@ -1,8 +1,11 @@
 """Networks.
 
+backbone        what a network can be built on, by name
+folder          the network of a run folder: built, saved, opened
 picture         pictures to logits, through any backbone of transformers
 sequence        the one-dimensional transformer: spectra to logits
 tokenizer       encoder and decoder of spectra on their own grids
 layers          what models that read spectra have in common
 attention       attention, put back onto wavelengths
+parameters      which are the head, which learn, and how fast
 """

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from specshards.common.errors import UsageError
-from specshards.train.models.picture import SpectrumModel
 from specshards.train.tasks.metrics import FloatArray
 
 #: A step from token to token is a gap where it is longer than this many of the median one. On a logarithmic grid they
@@ -148,8 +147,8 @@ def _edges(wavelength: FloatArray) -> FloatArray:
     return np.concatenate([ends[:1], middle, ends[1:]])
 
 
-def attend(model: SpectrumModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Answers of a model, and its rolled-out attention on the patches of uint8 pictures `(B, 3, S, S)`.
+def attend(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of a `SpectrumModel`, and its rolled-out attention on the patches of uint8 pictures `(B, 3, S, S)`.
 
     Returns:
         Logits float32 `(B, outputs)`; weights float64 `(B, p, p)` that sum to 1 over the patches of a picture: what

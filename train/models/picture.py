@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError
-from specshards.train.config import TINY
+from specshards.train.models.attention import attend
+from specshards.train.models.backbone import BACKBONES, Backbone, Plan
+from specshards.train.models.parameters import head_parameters
 
+TINY = "tiny"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WAYS_OUT = "give BACKBONE=folder (a copied model) or BACKBONE=tiny (small, from scratch)"
 _HUB_SECONDS = 10
@@ -44,6 +47,32 @@ class SpectrumModel(nn.Module):
         """Logits `(B, head_size)` of pictures uint8 `(B, 3, S, S)`; normalised on the model's device."""
         return self.network(pixel_values=pixels.float() * self._scale + self._shift).logits
 
+    def represent(self, pixels: Tensor) -> Tensor:
+        """What the encoder says of the pictures: `(B, D)`; the CLS token, or what the backbone pools without one."""
+        caught: list[Tensor] = []
+
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            hidden = output.last_hidden_state
+            pooled = getattr(output, "pooler_output", None)
+            if hidden.ndim == 3 and hasattr(getattr(network.base_model, "embeddings", None), "cls_token"):
+                caught.append(hidden[:, 0])
+            elif pooled is not None:
+                caught.append(pooled.flatten(1))
+            else:
+                caught.append(hidden.mean(dim=1) if hidden.ndim == 3 else hidden.flatten(2).mean(dim=2))
+
+        network: Any = self.network
+        hook = network.base_model.register_forward_hook(keep)
+        try:
+            self(pixels.to(self._scale.device))
+        finally:
+            hook.remove()
+        return caught[0]
+
+    def attend(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and attention on the patches; see `train.models.attention.attend`."""
+        return attend(self, pixels.to(self._scale.device))
+
     def save(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and `preprocessor_config.json` that `from_pretrained` opens."""
         quiet()
@@ -58,11 +87,39 @@ class SpectrumModel(nn.Module):
         (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def freeze(model: nn.Module) -> None:
-    """Let only the last layer learn."""
-    head = {id(parameter) for parameter in _head_parameters(model)}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in head)
+class _Transformers(Backbone):
+    """An image classifier of transformers."""
+
+    shows_attention = True  # `attend` says so where this one has none
+    exports = ("onnx", "hub")
+
+    def build(self, plan: Plan) -> SpectrumModel:
+        """See `build`."""
+        name, size = self.argument or self.name, plan.image.size
+        return build(name, len(plan.outputs), size, plan.outputs, drop_path=plan.drop_path)
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        """As `from_pretrained` opens it."""
+        assert isinstance(network, SpectrumModel)
+        network.save(folder)
+
+    def load(self, folder: Path, plan: Plan) -> SpectrumModel:
+        """See `load`."""
+        return load(folder)
+
+
+@BACKBONES.register("tiny")
+class Tiny(_Transformers):
+    """A small vision transformer from scratch."""
+
+    peak_lr = 1e-3
+
+
+@BACKBONES.register("pretrained")
+class Pretrained(_Transformers):
+    """A model of the hub, or of a folder: what every name means that nobody registered."""
+
+    has_argument = True
 
 
 def build(
@@ -114,36 +171,6 @@ def load(folder: Path) -> SpectrumModel:
     return SpectrumModel(network, mean, std)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Optimiser groups: no weight decay on vectors and position embeddings; deeper layers learn slower.
-
-    Each group has `lr_scale`: the share of the learning rate that it gets. The head has 1, the last layer
-    `layer_decay`, the embeddings the least.
-    """
-    depths = {name: _depth(name) for name, _ in model.named_parameters()}
-    layers = max(depths.values())
-    top = layers + 1
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    head = {id(parameter) for parameter in _head_parameters(model)}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        depth = top if id(parameter) in head else layers if depths[name] < 0 else depths[name]
-        decays = parameter.ndim > 1 and not re.search(r"(position|pos)_embed|cls_token|mask_token", name)
-        group = groups.setdefault(
-            (depth, decays),
-            {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr_scale": layer_decay ** (top - depth)},
-        )
-        group["params"].append(parameter)
-    return list(groups.values())
-
-
-def _depth(name: str) -> int:
-    """0 for embeddings, 1 + i for layer i, -1 for what stands outside the layers (the last norm)."""
-    found = re.search(r"\.(?:layers?|blocks?)\.(\d+)\.", name)
-    return 1 + int(found.group(1)) if found else 0 if "embed" in name else -1
-
-
 def _tiny(image_size: int, head_size: int) -> tuple[Any, Sequence[float], Sequence[float]]:
     """A vision transformer that learns on a CPU in minutes."""
     from transformers import ViTConfig, ViTForImageClassification
@@ -184,7 +211,7 @@ def _pretrained(backbone: str, head_size: int, drop_path: float) -> tuple[Any, S
         raise UsageError(
             f"BACKBONE={backbone}: not a usable image model ({_first_line(error)}); {_WAYS_OUT}"
         ) from error
-    head = {name for name, p in network.named_parameters() if any(p is q for q in _head_parameters(network))}
+    head = {name for name, p in network.named_parameters() if any(p is q for q in head_parameters(network))}
     lost = sorted(
         {*info["missing_keys"], *(k[0] if isinstance(k, tuple) else k for k in info["mismatched_keys"])} - head
     )
@@ -271,17 +298,9 @@ def _resample(positions: Tensor, side: int) -> Tensor:
     return torch.cat([positions[:, :extra], square.permute(0, 2, 3, 1).reshape(1, side * side, -1)], dim=1)
 
 
-def _head_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters outside the base model: the classifier, under whatever name."""
-    network: Any = getattr(model, "network", model)
-    for name, child in network.named_children():
-        if name != network.base_model_prefix:
-            yield from child.parameters()
-
-
 def _fresh_head(network: nn.Module) -> None:
     """A small random last layer, even where the folder has one of the same size for another task."""
-    for parameter in _head_parameters(network):
+    for parameter in head_parameters(network):
         if parameter.ndim > 1:
             nn.init.trunc_normal_(parameter, std=0.02)
         else:

@@ -26,6 +26,7 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, write_text
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.train.models.attention import through
+from specshards.train.models.backbone import BACKBONES, Backbone, Plan
 from specshards.train.models.layers import Layer, arrays, ends, patches
 
 CONFIG, WEIGHTS = "sequence.json", "model.safetensors"
@@ -121,6 +122,36 @@ class SequenceModel(nn.Module):
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise JobError(f"{folder}: the model there cannot be read ({reason}); train it again") from error
         return model
+
+
+@BACKBONES.register("sequence")
+class PaperSequence(Backbone):
+    """The published size."""
+
+    view = "spectra"
+    shows_attention = True
+    size = "paper"
+
+    def build(self, plan: Plan) -> SequenceModel:
+        """From scratch."""
+        return SequenceModel(SEQUENCES[self.size], len(plan.outputs))
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        """See `SequenceModel.save`."""
+        assert isinstance(network, SequenceModel)
+        network.save(folder)
+
+    def load(self, folder: Path, plan: Plan) -> SequenceModel:
+        """See `SequenceModel.load`."""
+        return SequenceModel.load(folder)
+
+
+@BACKBONES.register("sequence-tiny")
+class TinySequence(PaperSequence):
+    """Small: it learns on a CPU in minutes."""
+
+    peak_lr = 1e-3
+    size = "tiny"
 
 
 def scaled(flux: Tensor, good: Tensor) -> Tensor:

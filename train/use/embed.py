@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,9 +23,9 @@ from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.shards.format.manifest import MANIFEST
 from specshards.train.evaluation.score import make_accelerator
-from specshards.train.models.layers import SpectraModel
-from specshards.train.models.picture import SpectrumModel
-from specshards.train.run import Card, open_any
+from specshards.train.models.backbone import Backbone
+from specshards.train.models.folder import open_any
+from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray, IntArray
 from specshards.train.use.inputs import Source, from_shards, from_spectra, nothing_read
 
@@ -83,7 +82,7 @@ def embed(
         source = from_shards(card, inputs, split, batch_size, str(accelerator.device), threads)
     else:
         source = from_spectra(card, inputs, batch_size, quarantine)
-    rows, vectors = _embed(model, network, accelerator, source)
+    rows, vectors = _embed(card.config.architecture, network, accelerator, source)
     if not vectors.numel():
         raise nothing_read(inputs, quarantine)
     table = _table(card, rows, vectors, known, neighbours, accelerator.device)
@@ -141,58 +140,20 @@ def nearest(queries: Tensor, others: Tensor, k: int, *, themselves: bool = False
 
 
 def _embed(
-    model: SpectrumModel | SpectraModel, network: nn.Module, accelerator: Any, source: Source
+    backbone: Backbone, network: nn.Module, accelerator: Accelerator, source: Source
 ) -> tuple[pa.Table, Tensor]:
     """Identities, and vectors float32 `(N, D)` on the CPU."""
     tables, vectors = [], []
     bar = tqdm(unit="obj", desc="embed", file=sys.stderr, delay=1)
-    with bar, torch.inference_mode(), _encoder(model, network) as encode:
+    with bar, torch.inference_mode():
         for rows, given in source:
             with accelerator.autocast():
-                vectors.append(encode(given).float().cpu())
+                vectors.append(backbone.represent(network, given).float().cpu())
             tables.append(rows)
             bar.update(len(rows))
     if not tables:
         return pa.table({}), torch.empty(0, 0)
     return pa.concat_tables(tables), torch.cat(vectors)
-
-
-@contextmanager
-def _encoder(model: SpectrumModel | SpectraModel, network: nn.Module) -> Iterator[Callable[[Any], Tensor]]:
-    """From what the model reads to what its head is given, `(B, D)`."""
-    if not isinstance(model, SpectrumModel):
-        yield model.represent
-        return
-    device = next(model.parameters()).device
-    with _before_the_head(model.network) as caught:
-
-        def encode(pixels: Tensor) -> Tensor:
-            network(pixels.to(device))
-            return caught.pop()
-
-        yield encode
-
-
-@contextmanager
-def _before_the_head(network: Any) -> Iterator[list[Tensor]]:
-    """After a forward pass of the network, what its encoder said of the pictures: `(B, D)`."""
-    caught: list[Tensor] = []
-
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        hidden = output.last_hidden_state
-        pooled = getattr(output, "pooler_output", None)
-        if hidden.ndim == 3 and hasattr(getattr(network.base_model, "embeddings", None), "cls_token"):
-            caught.append(hidden[:, 0])
-        elif pooled is not None:
-            caught.append(pooled.flatten(1))
-        else:
-            caught.append(hidden.mean(dim=1) if hidden.ndim == 3 else hidden.flatten(2).mean(dim=2))
-
-    hook = network.base_model.register_forward_hook(keep)
-    try:
-        yield caught
-    finally:
-        hook.remove()
 
 
 def _reference(path: Path, card: Card) -> _Reference:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import nn
 
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
@@ -26,10 +27,9 @@ from specshards.ingest.spectra.plots import flux_limits, strong_lines
 from specshards.render import ImageConfig, renderer
 from specshards.shards.loader.stack import stack
 from specshards.train.evaluation.score import make_accelerator
-from specshards.train.models.attention import Spread, attend, per_angstrom, per_token
-from specshards.train.models.layers import SpectraModel
-from specshards.train.models.picture import SpectrumModel
-from specshards.train.run import Card, open_any
+from specshards.train.models.attention import Spread, per_angstrom, per_token
+from specshards.train.models.folder import open_any
+from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import split_logits
 from specshards.train.tasks.text import quantity
@@ -77,7 +77,7 @@ def explain(
     sights: list[Sight] = []
     quarantine: list[dict[str, Any]] = []
     image = ImageConfig.from_dict(card.image)
-    count, reads_pictures = min(limit, _AT_ONCE), isinstance(model, SpectrumModel)
+    count, reads_pictures = min(limit, _AT_ONCE), card.config.view == "picture"
     for batch in pictures(inputs, image, count) if reads_pictures else spectra(inputs, image.frame, count):
         quarantine += batch.quarantine
         if batch.rows:
@@ -120,20 +120,23 @@ class Sight:
     frame: str
 
 
-def look(card: Card, model: SpectrumModel | SpectraModel, image: ImageConfig, batch: ObjectBatch) -> list[Sight]:
-    """The model's answers and attention for every object of a batch: one of pictures for a model that reads them."""
+def look(card: Card, model: nn.Module, image: ImageConfig, batch: ObjectBatch) -> list[Sight]:
+    """The model's predictions and attention for every object of a batch: one of pictures for a model of those."""
     seen: list[tuple[npt.NDArray[np.uint8] | None, FloatArray | None, Spread]]
-    if isinstance(model, SpectrumModel):
+    backbone = card.config.architecture
+    if backbone.view == "picture":
         assert isinstance(batch, PictureBatch)
         pixels = torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
-        logits, weights = attend(model, pixels.to(next(model.parameters()).device))
+        logits, weights = backbone.attend(model, pixels)
         seen = [
             (picture, mine, per_angstrom(mine, renderer(image).wavelengths(spectrum.wavelength)))
             for picture, mine, spectrum in zip(batch.pixel_values, weights.cpu().numpy(), batch.spectra, strict=True)
         ]
     else:
         arrays = map(torch.from_numpy, stack(batch.spectra))
-        logits, weights, ends = model.attend(dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False)))
+        logits, weights, ends = backbone.attend(
+            model, dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
+        )
         both = zip(weights.cpu().numpy(), ends.cpu().numpy(), strict=True)
         seen = [(None, None, per_token(mine, there)) for mine, there in both]
     parts = split_logits(card.tasks, logits)

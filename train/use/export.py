@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, write_text
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
-from specshards.train.models.picture import SpectrumModel
+from specshards.train.models.folder import open_model
 from specshards.train.report.modelcard import metrics_of, modelcard, public_name
-from specshards.train.run import CARD, METRICS, Card, open_model
+from specshards.train.run import CARD, METRICS, Card
 
 #: Largest difference of an output to torch's, relative to the largest output.
 TOLERANCE = 1e-4
@@ -52,7 +53,7 @@ def export_onnx(run: Path, out: Path | None = None, *, check: bool = True) -> Pa
             f"ONNX needs {', '.join(missing)}: `.venv/bin/pip install -c constraints.txt -e '.[export]'` here"
         )
     out = out or run / "model.onnx"
-    card, model = open_model(run)
+    card, model = open_model(run, "onnx")
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if weights > _LARGEST:
         raise JobError(f"{run}: {weights / 2**30:.1f} GiB of weights do not fit one ONNX file; take a smaller one")
@@ -96,7 +97,7 @@ def export_hub(run: Path, out: Path) -> Path:
     return out
 
 
-def _write_onnx(card: Card, model: SpectrumModel, path: Path) -> None:
+def _write_onnx(card: Card, model: nn.Module, path: Path) -> None:
     size = card.image["size"]
     example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     level = logging.getLogger("torch.onnx").level
@@ -119,7 +120,7 @@ def _write_onnx(card: Card, model: SpectrumModel, path: Path) -> None:
         program.save(str(path), external_data=False)
 
 
-def _compare(card: Card, model: SpectrumModel, path: Path) -> str:
+def _compare(card: Card, model: nn.Module, path: Path) -> str:
     """Whether the file says what the model says, in words."""
     import onnxruntime
 

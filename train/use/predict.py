@@ -31,7 +31,8 @@ from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 from specshards.train.evaluation.conformal import intervals
 from specshards.train.evaluation.evaluate import check_pictures
 from specshards.train.evaluation.score import make_accelerator
-from specshards.train.run import Card, open_any
+from specshards.train.models.folder import open_any
+from specshards.train.run import Card
 from specshards.train.tasks.multitask import split_logits
 from specshards.train.use.inputs import KNOWN, Source, from_shards, from_spectra, nothing_read
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError
 from specshards.train.models.attention import through
+from specshards.train.models.backbone import BACKBONES, Backbone, Plan
 from specshards.train.models.layers import arrays, ends
 from specshards.train.models.picture import quiet
 from specshards.train.models.tokenizer.config import TokenizerConfig
@@ -87,6 +88,28 @@ class AttentionPool(nn.Module):
     def weights(self, tokens: Tensor, used: Tensor) -> Tensor:
         """What each head takes of each token: `(B, T, heads)`, sums to 1 over the used tokens."""
         return self.query(tokens).masked_fill(~used[..., None], -torch.inf).softmax(dim=1)
+
+
+@BACKBONES.register("tokenizer")
+class PretrainedTokenizer(Backbone):
+    """`tokenizer:folder`: the encoder of a tokenizer."""
+
+    view = "spectra"
+    has_argument = True
+    shows_attention = True
+
+    def build(self, plan: Plan) -> SpectrumClassifier:
+        """See `classifier`."""
+        return classifier(Path(self.argument), len(plan.outputs), plan.pool)
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        """See `SpectrumClassifier.save`."""
+        assert isinstance(network, SpectrumClassifier)
+        network.save(folder)
+
+    def load(self, folder: Path, plan: Plan) -> SpectrumClassifier:
+        """See `load_classifier`."""
+        return load_classifier(folder)
 
 
 def classifier(folder: Path, head_size: int, pool: str) -> SpectrumClassifier:

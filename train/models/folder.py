@@ -1,0 +1,95 @@
+"""The network of a run folder: built, saved, opened."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from specshards.common.errors import JobError, UsageError
+from specshards.common.files import publish, sha256, write_text
+from specshards.render import ImageConfig
+from specshards.train import checkpoint
+from specshards.train.models.backbone import WEIGHTS, Plan
+from specshards.train.run import CARD, MODEL_FILES, RUN, Card
+from specshards.train.tasks.multitask import output_names
+
+
+def plan(card: Card) -> Plan:
+    """What the network of a card is built for."""
+    image = ImageConfig.from_dict(card.image)
+    return Plan(tuple(output_names(card.tasks)), image, card.config.pool, card.config.drop_path)
+
+
+def build_model(card: Card) -> nn.Module:
+    """A fresh network; see `train.models.backbone.Backbone.build`."""
+    return card.config.architecture.build(plan(card))
+
+
+def save_model(run: Path, model: nn.Module, card: Card) -> Card:
+    """Replace the model of a run folder; the card comes last and carries the weights' checksum."""
+    card = replace(card, model=replace_files(run, partial(card.config.architecture.save, model)))
+    write_text(run / CARD, card.dumps())
+    return card
+
+
+def replace_files(run: Path, save: Callable[[Path], object]) -> str:
+    """Replace the files of a model by what `save` writes to a folder; the sha256 of its weights."""
+    temporary = run / ".model.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    with checkpoint.writing(temporary):
+        temporary.mkdir(parents=True)
+        save(temporary)
+    checksum = sha256(temporary / WEIGHTS)
+    for name in MODEL_FILES:
+        if (temporary / name).is_file():
+            publish(temporary / name, run / name)
+    shutil.rmtree(temporary)
+    return checksum
+
+
+def open_model(run: Path, export: str = "hub") -> tuple[Card, nn.Module]:
+    """A model of pictures that can be exported, and its card; see `open_any`.
+
+    Args:
+        export: to what: `hub` or `onnx`.
+
+    Raises:
+        UsageError: it reads spectra, or its backbone is of another kind.
+    """
+    card, model = open_any(run)
+    backbone = card.config.architecture
+    if backbone.view != "picture":
+        raise UsageError(f"MODEL={run}: reads spectra, and has no pictures to look at; name a model of pictures")
+    if export not in backbone.exports:
+        raise UsageError(f"MODEL={run}: BACKBONE={backbone.name} cannot be exported to {export}; name another model")
+    return card, model
+
+
+def open_any(run: Path) -> tuple[Card, nn.Module]:
+    """The model of a run folder, whatever it reads, and its card.
+
+    Raises:
+        UsageError: no such folder, or not one that `train fit` wrote. JobError: damaged.
+    """
+    if not run.is_dir():
+        raise UsageError(f"MODEL={run}: no such folder; name the OUT of a `make train`")
+    if not (run / CARD).is_file():
+        state = "its run has not finished an epoch" if (run / RUN).is_file() else "not the OUT of a `make train`"
+        if (run / "tokenizer.json").is_file():
+            state = f"a tokenizer without a task; `make train MODEL=tokenizer:{run} TASK=...` first"
+        raise UsageError(f"MODEL={run}: no {CARD} there: {state}")
+    try:
+        card = Card.loads((run / CARD).read_text())
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{run / CARD}: not a card of this program ({error}); train the model again") from error
+    weights = run / WEIGHTS
+    if not weights.is_file():
+        raise JobError(f"{weights}: missing; train the model again")
+    if sha256(weights) != card.model:
+        raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); train the model again")
+    return card, card.config.architecture.load(run, plan(card))
