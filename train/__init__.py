@@ -1,6 +1,7 @@
 """Shards in; fine-tuned models, predictions and reports out. Stands on `shards`, opens no Parquet of flux.
 
 config          what decides a run
+accelerator     one process's share of the machine
 fit             learning from labels
 loop            the training loop, for any objective
 meter           what a run shows while it goes on

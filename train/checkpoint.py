@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def save(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     loader: Stateful,
-    accelerator: Any,
+    accelerator: Accelerator,
     average: nn.Module | None = None,
 ) -> None:
     """Write `step-<step>-<epochs validated>`, unless it is there, and remove older ones.

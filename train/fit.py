@@ -12,6 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from specshards.shards.loader.batch import Batch, SpectraBatch
+from specshards.shards.loader.loader import Loader
 from specshards.train import loop
 from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation import evaluate
@@ -84,12 +86,12 @@ class Labels:
             freeze(model)
         return model
 
-    def counts(self, batch: Any) -> list[int]:
+    def counts(self, batch: Batch | SpectraBatch) -> list[int]:
         """Labelled samples, for each task."""
         valid = batch["valid"].cpu()
         return [int((torch.isfinite(batch["labels"][task.target]) & valid).sum()) for task in self.tasks]
 
-    def totals(self, model: nn.Module, batch: Any, accelerator: Accelerator) -> list[Tensor]:
+    def totals(self, model: nn.Module, batch: Batch | SpectraBatch, accelerator: Accelerator) -> list[Tensor]:
         """The loss of each task, summed over its labelled samples."""
         with accelerator.autocast():
             logits = model(model_input(batch))
@@ -98,7 +100,9 @@ class Labels:
             for task, part in zip(self.tasks, split_logits(self.tasks, logits), strict=True)
         ]
 
-    def validate(self, model: nn.Module, loader: Any, accelerator: Accelerator, check: Callable[[], None]) -> Verdict:
+    def validate(
+        self, model: nn.Module, loader: Loader, accelerator: Accelerator, check: Callable[[], None]
+    ) -> Verdict:
         """Everything that is measured of every task."""
         scored = score(model, self.tasks, loader, accelerator, check)
         scores = {task.name: measure(task, scored[task.name], self.card.baselines[task.name]) for task in self.tasks}
@@ -114,7 +118,7 @@ class Labels:
         skills = [skill for task in self.tasks if math.isfinite(skill := task.skill(scores[task.name]))]
         return "mean_skill", sum(skills) / len(skills) if skills else math.nan, True
 
-    def keep(self, model: Any, verdict: Verdict, best: dict[str, Any]) -> None:
+    def keep(self, model: nn.Module, verdict: Verdict, best: dict[str, Any]) -> None:
         """The model, its card, and the report of the validation."""
         scored, scores = verdict.found
         card = replace(self.card, best=best, conformal=calibrate(self.tasks, scored))

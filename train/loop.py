@@ -26,9 +26,10 @@ from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.augment import parse_augment
+from specshards.shards.loader.loader import Loader
 from specshards.train import checkpoint
+from specshards.train.accelerator import keep_freed_memory, make_accelerator
 from specshards.train.config import LoopConfig, RunOptions
-from specshards.train.evaluation.score import keep_freed_memory, make_accelerator
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.parameters import parameter_groups
 from specshards.train.run import claim, data_record, folder_of, write_record
@@ -79,7 +80,9 @@ class Objective(Protocol):
         """Each term of the loss summed over the samples that count, float32 scalars."""
         ...
 
-    def validate(self, model: nn.Module, loader: Any, accelerator: Accelerator, check: Callable[[], None]) -> Verdict:
+    def validate(
+        self, model: nn.Module, loader: Loader, accelerator: Accelerator, check: Callable[[], None]
+    ) -> Verdict:
         """Score the validation split on all processes; `check` is called after every batch and may raise."""
         ...
 
@@ -122,8 +125,8 @@ class Progress:
 class Start:
     """What an objective is made from: open loaders of the train and validation split, and records of their data."""
 
-    train: Any
-    val: Any
+    train: Loader
+    val: Loader
     data: tuple[dict[str, Any], ...]
 
 
@@ -194,8 +197,8 @@ def _tell(accelerator: Accelerator, message: str) -> None:
 
 class _Trainer:
     def __init__(
-        self, config: LoopConfig, objective: Objective, out: Path, accelerator: Accelerator, train: Any, val: Any,
-        record: dict[str, Any],
+        self, config: LoopConfig, objective: Objective, out: Path, accelerator: Accelerator, train: Loader,
+        val: Loader, record: dict[str, Any],
     ) -> None:  # fmt: skip
         self.config, self.objective, self.out, self.accelerator = config, objective, out, accelerator
         self.train, self.val, self.record = train, val, record

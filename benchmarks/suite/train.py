@@ -190,7 +190,7 @@ def measure(objects: int | None, batch_size: int, rounds: int, steps: int | None
         batch_size: images a step.
         steps: in a turn; None takes 10 on a CPU and 100 on a GPU.
     """
-    from specshards.train.evaluation.score import make_accelerator
+    from specshards.train.accelerator import make_accelerator
 
     accelerator = make_accelerator()
     if accelerator.device.type == "cuda":

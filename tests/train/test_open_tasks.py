@@ -17,7 +17,7 @@ from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
-from specshards.train.config import TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.tasks.classification import classification
@@ -66,7 +66,7 @@ def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(
         task="ebv,morphology,teff", shards=(str(shards),), backbone="tiny", epochs=1, batch_size=32, precision="fp32"
     )
-    return fit(config, tmp_path_factory.mktemp("run") / "run", device="cpu", log="none")
+    return fit(config, tmp_path_factory.mktemp("run") / "run", RunOptions(device="cpu", tracker="none"))
 
 
 def test_it_learns_what_the_sidecar_says(shards: Path) -> None:
@@ -99,7 +99,11 @@ def test_its_predictions_have_calibrated_intervals(run: Path, survey: Path) -> N
 def test_a_column_that_the_spectra_had_not_is_named(shards: Path, tmp_path: Path) -> None:
     TASKS.register("age")(regression("age"))
     with pytest.raises(UsageError, match=r"train-000000\.parquet: has no column age"):
-        fit(TrainConfig(task="age", shards=(str(shards),), backbone="tiny"), tmp_path / "run", device="cpu")
+        fit(
+            TrainConfig(task="age", shards=(str(shards),), backbone="tiny"),
+            tmp_path / "run",
+            RunOptions(device="cpu"),
+        )
 
 
 def test_a_run_of_a_task_that_is_gone_names_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,7 +197,7 @@ def test_drop_path_reaches_a_backbone_that_has_it(tmp_path: Path) -> None:
 def test_what_a_step_frees_is_kept_for_the_next_one() -> None:
     code = """
 import resource, sys, torch
-from specshards.train.evaluation.score import keep_freed_memory
+from specshards.train.accelerator import keep_freed_memory
 if "keep" in sys.argv:
     keep_freed_memory()
 pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -32,6 +32,7 @@ from specshards.common.jobs import cores
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
+from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.stack import log_bins, resample
 from specshards.train.evaluation import predictions
 from specshards.train.tasks.metrics import FloatArray
@@ -238,7 +239,7 @@ def _grid(
     """
     ends = np.full((len(rows), 2), np.nan)
 
-    def look(batch: Any, inside: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
+    def look(batch: SpectraBatch, inside: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
         good, wavelength = batch["ivar"].numpy()[inside] > 0, batch["wavelength"].numpy()[inside]
         ends[places, 0] = np.where(good, wavelength, np.inf).min(axis=1)
         ends[places, 1] = np.where(good, wavelength, -np.inf).max(axis=1)
@@ -267,7 +268,7 @@ def _read(
     flux = np.empty((len(rows), len(edges) - 1), np.float32)
     empty = 0
 
-    def take(batch: Any, inside: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
+    def take(batch: SpectraBatch, inside: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
         nonlocal empty
         some = {name: batch[name][torch.from_numpy(inside)] for name in ("flux", "ivar", "wavelength", "length")}
         values, good = resample(some, edges)  # type: ignore[arg-type]

@@ -18,9 +18,10 @@ from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import SPLITS, Manifest
+from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation import predictions
 from specshards.train.evaluation.measure import measure
-from specshards.train.evaluation.score import make_accelerator, score
+from specshards.train.evaluation.score import score
 from specshards.train.models.folder import open_any
 from specshards.train.report import figures, tables
 from specshards.train.report import page as html
@@ -128,7 +129,7 @@ def write(
     return tables.short(content, card) + f"\n{path}, {run / PAGE}"
 
 
-def _fitted_baselines(run: Path, split: str, loader: Any) -> dict[str, dict[str, FloatArray]]:
+def _fitted_baselines(run: Path, split: str, loader: shard_loader.Loader) -> dict[str, dict[str, FloatArray]]:
     """What `train baselines` left in the run for this split, in the order of the loader."""
     if not (run / predictions.FILE).is_file():
         return {}

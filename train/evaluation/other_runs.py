@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from specshards.common.errors import UsageError
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
+from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation import predictions
-from specshards.train.evaluation.score import make_accelerator, score
+from specshards.train.evaluation.score import score
 from specshards.train.models.folder import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray
@@ -78,12 +80,12 @@ def _manifest(data: dict[str, Any]) -> Manifest:
     return Manifest.load(Path(data["folder"]))
 
 
-def _loader(card: Card, split: str, threads: int | None, device: str = "cpu") -> Any:
+def _loader(card: Card, split: str, threads: int | None, device: str = "cpu") -> shard_loader.Loader:
     folders = [record["folder"] for record in card.data]
     return shard_loader.open(folders, split, card.config.batch_size, device=device, shuffle=False, threads=threads,
                              view=card.config.view)  # fmt: skip
 
 
-def _sidecar(card: Card, split: str, threads: int | None) -> Any:
+def _sidecar(card: Card, split: str, threads: int | None) -> pa.Table:
     with _loader(card, split, threads) as loader:
         return loader.sidecar(list(predictions.IDENTITY))

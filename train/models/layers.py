@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from specshards.shards.loader.batch import Batch, Stack
 
 
 class SpectraModel(Protocol):
@@ -30,6 +32,13 @@ class SpectraModel(Protocol):
             each token, Angstrom, 0 in padding.
         """
         ...
+
+
+def model_input(batch: Batch | Stack) -> Any:
+    """What a model reads of a batch: the pictures, or the spectra."""
+    if "pixel_values" in batch:
+        return cast(Batch, batch)["pixel_values"]
+    return {"flux": batch["flux"], "ivar": batch["ivar"], "wavelength": batch["wavelength"]}
 
 
 def arrays(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,10 +87,3 @@ class Layer(nn.Module):
         parts = self.query_key_value(self.norm_attention(tokens)).unflatten(2, (3, self.heads, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         return query, key, value
-
-
-def model_input(batch: Mapping[str, Any]) -> Any:
-    """What a model reads of a batch: the pictures, or the spectra."""
-    if "pixel_values" in batch:
-        return batch["pixel_values"]
-    return {name: batch[name] for name in ("flux", "ivar", "wavelength")}

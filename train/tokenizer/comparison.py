@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -40,7 +41,7 @@ from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import SpectraBatch, Stack
-from specshards.train.evaluation.score import make_accelerator
+from specshards.train.accelerator import make_accelerator
 from specshards.train.models.layers import model_input
 from specshards.train.models.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
 from specshards.train.run import data_record
@@ -224,7 +225,7 @@ def table(content: Mapping[str, Any]) -> str:
 class _Network:
     """The tokenizer as a method."""
 
-    def __init__(self, model: nn.Module, accelerator: Any) -> None:
+    def __init__(self, model: nn.Module, accelerator: Accelerator) -> None:
         self._model, self._accelerator = model, accelerator
 
     def __call__(self, batch: Stack) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import sha256, write_text
+from specshards.shards.loader.batch import SpectraBatch
+from specshards.shards.loader.loader import Loader
 from specshards.train import loop
 from specshards.train.config import PretrainConfig, RunOptions
 from specshards.train.loop import Start, Verdict
@@ -112,7 +114,9 @@ class Drawing:
         mean, _ = per_object(chi2(drawn, pixels, self.config.floor, self.config.huber), pixels.good)
         return [torch.where(self._counted(batch), mean, 0).sum() + 0.0 * drawn.sum()]
 
-    def validate(self, model: nn.Module, loader: Any, accelerator: Accelerator, check: Callable[[], None]) -> Verdict:
+    def validate(
+        self, model: nn.Module, loader: Loader, accelerator: Accelerator, check: Callable[[], None]
+    ) -> Verdict:
         """The loss of training on the whole split, and what the same loss is where patches are hidden.
 
         The patches hidden are the same at every epoch. Where training hides none, the epoch is chosen by what is
@@ -123,7 +127,7 @@ class Drawing:
         sums = torch.zeros(2, 2, dtype=torch.float64)
         options = (self.config.floor, self.config.huber)
         with torch.inference_mode():
-            for batch in loader:
+            for batch in loader.spectra():
                 hidden = hide(batch, TokenizerConfig.patch, HIDDEN, generator)
                 trials = ((model_input(batch), batch["ivar"] > 0), (without(batch, hidden), hidden))
                 for i, (given, where) in enumerate(trials):
@@ -169,5 +173,5 @@ class Drawing:
         )
 
     @staticmethod
-    def _counted(batch: Any) -> Tensor:
+    def _counted(batch: SpectraBatch) -> Tensor:
         return (batch["ivar"] > 0).any(dim=1) & batch["valid"].to(batch["ivar"].device)

@@ -21,8 +21,8 @@ from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.shards.loader.stack import stack
+from specshards.train.accelerator import make_accelerator
 from specshards.train.config import PretrainConfig
-from specshards.train.evaluation.score import make_accelerator
 from specshards.train.models.layers import patches
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, per_object, scaled, seen_as, without

@@ -22,7 +22,7 @@ from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.shards.format.manifest import MANIFEST
-from specshards.train.evaluation.score import make_accelerator
+from specshards.train.accelerator import make_accelerator
 from specshards.train.models.backbone import Backbone
 from specshards.train.models.folder import open_any
 from specshards.train.run import Card

@@ -26,7 +26,7 @@ from specshards.common.spectrum import Arrays
 from specshards.ingest.spectra.plots import flux_limits, strong_lines
 from specshards.render import ImageConfig, renderer
 from specshards.shards.loader.stack import stack
-from specshards.train.evaluation.score import make_accelerator
+from specshards.train.accelerator import make_accelerator
 from specshards.train.models.attention import Spread, per_angstrom, per_token
 from specshards.train.models.folder import open_any
 from specshards.train.run import Card

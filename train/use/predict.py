@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import torch
+from accelerate import Accelerator
 from accelerate.utils import send_to_device
+from torch import nn
 from tqdm import tqdm
 
 from specshards.common.errors import JobError, UsageError, make_folder
@@ -28,9 +30,9 @@ from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
+from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation.conformal import intervals
 from specshards.train.evaluation.evaluate import check_pictures
-from specshards.train.evaluation.score import make_accelerator
 from specshards.train.models.folder import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.multitask import split_logits
@@ -54,7 +56,7 @@ class Predictor:
         card: what it learnt, from what; its fingerprint is `card.model`.
     """
 
-    def __init__(self, card: Card, network: Any, accelerator: Any, batch_size: int) -> None:
+    def __init__(self, card: Card, network: nn.Module, accelerator: Accelerator, batch_size: int) -> None:
         """See `open`."""
         self.card, self._network, self._accelerator, self._batch = card, network, accelerator, batch_size
 
