@@ -7,10 +7,9 @@ in `parts.html`. Every text is escaped: only `Markup` is not.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from html import escape
 from importlib.resources import files
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -122,101 +121,3 @@ def _read(package: str, name: str) -> Markup:
 def _palette() -> Markup:
     light, dark = ("".join(f"--{name}:{colour};" for name, colour in values.items()) for values in (_LIGHT, _DARK))
     return Markup(f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}")
-
-
-def document(
-    title: str, lead: str, sections: Sequence[tuple[str, str]], *, mock: str = "", head: str = "", style: str = "",
-    script: str = "",
-) -> str:  # fmt: skip
-    """A whole page.
-
-    Args:
-        lead: HTML under the title. sections: a heading, text, and its HTML, each.
-        mock: what is said behind MOCK data on top; empty where the data are real.
-        head: HTML for the head. style: more CSS. script: JavaScript that may run, and no other.
-    """
-    links = "".join(f'<li><a href="#part{i}">{escape(name)}</a></li>' for i, (name, _) in enumerate(sections))
-    told = " (MOCK data)" if mock else ""
-    body = "".join(
-        f'<section aria-labelledby="part{i}"><h2 id="part{i}">{escape(name)}{told}</h2>{html}</section>'
-        for i, (name, html) in enumerate(sections)
-    )
-    banner = f'<p class="mock" role="note"><strong>MOCK data.</strong> {escape(mock)}</p>' if mock else ""
-    # Nothing may be loaded, and nothing run that was not written here, whatever a name or a drawing holds.
-    runs = f"script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'; " if script else ""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; {runs}'
-        "style-src 'unsafe-inline'; img-src data:\">"
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark">{head}'
-        f"<title>{escape(title)}{told}</title><style>:root{{{_variables(_LIGHT)}}}"
-        f"@media(prefers-color-scheme:dark){{:root{{{_variables(_DARK)}}}}}"
-        f"{_read(_COMMON, 'page.css')}{style}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1>{banner}{lead}</header>"
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav><main>{body}</main>'
-        + (f"<script>{script}</script>" if script else "")
-        + "</body></html>\n"
-    )
-
-
-def _variables(values: Mapping[str, str]) -> str:
-    return "".join(f"--{name}:{value};" for name, value in values.items())
-
-
-def figure(prefix: str, drawing: str, label: str, caption: str, mock: bool) -> str:
-    """A drawing of `common.svg` with words under it; nothing where it is damaged.
-
-    Args:
-        prefix: of the ids, another one for every drawing of a page. label: what a screen reader says.
-    """
-    try:
-        inlined = svg.inline(drawing, prefix, f"{'MOCK data, ' if mock else ''}{label}", _COLOURS)
-    except ValueError:
-        return ""
-    words = f"{'<strong>MOCK data.</strong> ' if mock else ''}{escape(caption)}"
-    wide = ' class="wide"' if svg.width_of(inlined) > 1.2 * 72 * svg.WIDTH else ""
-    return f"<figure{wide}>{inlined}<figcaption>{words}</figcaption></figure>"
-
-
-def table(rows: Rows, label: str, caption: str = "", links: Mapping[str, str] | None = None) -> str:
-    """A table that scrolls by itself where it is wide, also with the keyboard; the first row and column are heads.
-
-    Args:
-        label: what a screen reader says. caption: takes the place of the first cell.
-        links: where a head leads.
-    """
-    first, *others = rows
-    words = ['class="word"' if any(row[i][:1].isalpha() for row in others) else "" for i in range(len(first))]
-    head = "".join(
-        f'<th scope="col" {words[i]}>{_head(cell if i or not caption else "", links)}</th>'
-        for i, cell in enumerate(first)
-    )
-    body = "".join(
-        f'<tr><th scope="row">{_head(name, links)}</th>'
-        + "".join(f"<td {kind}>{_cell(cell)}</td>" for cell, kind in zip(cells, words[1:], strict=True)) + "</tr>"
-        for name, *cells in others
-    )  # fmt: skip
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table>'
-        + (f"<caption>{escape(caption)}</caption>" if caption else "")
-        + f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _head(text: str, links: Mapping[str, str] | None) -> str:
-    if not links or text not in links:
-        return escape(text)
-    return f'<a href="{escape(links[text])}">{escape(text)}</a>'
-
-
-def _cell(text: str) -> str:
-    """A number, whose interval may go to a line of its own."""
-    number, bracket, interval = escape(text).partition(" [")
-    return f"{number} <span>[{interval}</span>" if bracket else number
-
-
-def pairs(rows: Iterable[tuple[str, str]]) -> str:
-    """A table of names and values, whose HTML is given."""
-    body = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{value}</td></tr>' for name, value in rows)
-    return f'<table class="plain"><tbody>{body}</tbody></table>'
