@@ -16,8 +16,10 @@ from specshards.ingest.catalogue import select
 from specshards.ingest.download import job
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.mock import command as mock
+from specshards.ingest.surveys.help import naming_surveys
 
 
+@naming_surveys
 @configured
 def build(
     out: Annotated[Path, typer.Option(help="Folder for spectra/*.parquet and ingest/ (quarantine, summary).")],

@@ -13,6 +13,7 @@ from specshards.common.arguments import Fields, application, configured, option
 from specshards.common.cli import run_app
 from specshards.common.jobs import Engine
 from specshards.ingest.job.build import IngestConfig
+from specshards.ingest.surveys.help import naming_surveys
 from specshards.render.config import ImageConfig, presets
 from specshards.render.config import preset as preset_of
 from specshards.shards.check.commands import inspect, report, verify
@@ -32,6 +33,7 @@ _Out = Annotated[
 ]
 
 
+@naming_surveys
 @configured
 def make_survey(
     survey: options.Survey,

@@ -9,8 +9,10 @@ import typer
 
 from specshards.common.arguments import configured
 from specshards.ingest.catalogue.config import SelectConfig
+from specshards.ingest.surveys.help import naming_surveys
 
 
+@naming_surveys
 @configured
 def command(
     source: Annotated[

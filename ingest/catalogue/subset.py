@@ -24,14 +24,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment, shortened
+from specshards.common.errors import JobError, UsageError, is_environment, shortened
 from specshards.common.files import replacing
 from specshards.common.folder import locked
 from specshards.common.messages import LOGGER
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.rows import BATCH, Rows, key_texts, open_rows
-from specshards.ingest.spectra.schema import SCHEMA, SCHEMA_VERSION, spectra_writer
+from specshards.ingest.spectra.folder import open_table
+from specshards.ingest.spectra.schema import SCHEMA, spectra_writer
 from specshards.ingest.surveys.multimodal_universe import is_own
 from specshards.ingest.tables import TableFile, parquet_files
 
@@ -180,17 +181,11 @@ def _spectra_files(source: Path) -> list[Path] | None:
 
 
 def _open_spectra(path: Path) -> TableFile:
-    try:
-        file = TableFile.open(path)
-    except BadObjectError as error:
-        raise JobError(f"{path}: {error}; ingest it again") from error
+    file = open_table(path)
     if not is_own(file):
         raise UsageError(
             f"{path}: not spectra Parquet of `specshards ingest build`; ingest it first, and give the folder spectra/"
         )
-    version = int(file.metadata[b"specshards.schema_version"])
-    if version != SCHEMA_VERSION:
-        raise JobError(f"{path}: spectra schema {version}, this program copies {SCHEMA_VERSION}; update it")
     return file
 
 
@@ -237,7 +232,10 @@ def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: 
 
 
 def _read_chosen(files: Sequence[Path], chosen: RowNumbers) -> Iterator[pa.Table]:
-    """The chosen spectra; row groups without one are not read."""
+    """The chosen spectra; row groups without one are not read.
+
+    As Arrow from end to end: blocks of `ingest.spectra.blocks` are numbers to draw, and would be packed again.
+    """
     arrays = [field.name for field in SCHEMA.field("spectrum").type]
     first = 0
     for path in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,12 @@ def test_mistakes_are_told_with_its_name(survey: Any, tmp_path: Path) -> None:
             "--out", tmp_path / "o", "--workers", 0)  # fmt: skip
     with pytest.raises(UsageError, match="slomost is sdss and lamost; read one of them at a time"):
         run(ingest, "build", "--survey", "slomost", "--data", tmp_path / "files", "--out", tmp_path / "o")
+
+
+def test_help_names_it(survey: Any) -> None:
+    for app, command in ((ingest, "build"), (ingest, "select"), (shards, "make")):
+        text = re.sub(r"\W+", " ", run(app, command, "--help"))
+        assert "Also mysky" in text and "Also good" in text
 
 
 def test_readers_are_asked_in_order_ours_first_but_for_a_higher_priority(survey: Any, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     )  # fmt: skip
 
 
-def mock(folder: Path, files: int, seed: int) -> None:
+def mock(folder: Path, files: int, seed: int, workers: int | None = None) -> None:
     """Every third of grade C; the catalogue's columns are the survey's own."""
     folder.mkdir(parents=True)
     noise = np.random.default_rng(seed)
