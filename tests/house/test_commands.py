@@ -86,12 +86,23 @@ def test_make_help_lists_every_target_and_each_starts_a_command() -> None:
         assert make("-n", "-o", ".venv/.made", target, *more).strip(), target
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """A job of some shards, and the data set that it makes undisturbed."""
+    folder = tmp_path_factory.mktemp("made")
+    mock = write(MockConfig("lamost", n_files=240), folder / "data")
+    make = ["shards", "make", "--survey", "lamost", "--data", str(mock.folder), "--catalog", str(mock.catalogue),
+            "--samples-per-shard", "40"]  # fmt: skip
+    done = run(*make, "--out", folder / "whole", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    return make, folder / "whole" / "shards" / "map2d"
+
+
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_an_interrupted_job_goes_on_to_the_same_bytes(tmp_path: Path, sign: int, code: int) -> None:
-    mock = write(MockConfig("lamost", n_files=600), tmp_path / "data")
-    make = ["shards", "make", "--survey", "lamost", "--data", str(mock.folder), "--catalog", str(mock.catalogue)]
-    whole = run(*make, "--out", tmp_path / "whole", "--workers", "0")
-    assert whole.returncode == 0, whole.stderr
+def test_an_interrupted_job_goes_on_to_the_same_bytes(
+    made: tuple[list[str], Path], tmp_path: Path, sign: int, code: int
+) -> None:
+    make, whole = made
     command = commands.program(*make, "--out", tmp_path / "again")
     job = commands.start(command, output=subprocess.PIPE, errors=subprocess.STDOUT, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -106,18 +117,17 @@ def test_an_interrupted_job_goes_on_to_the_same_bytes(tmp_path: Path, sign: int,
             assert "interrupted: what is finished is kept" in output
     again = run(*make, "--out", tmp_path / "again", "--workers", "0")
     assert again.returncode == 0, again.stderr
-    folders = [tmp_path / name / "shards" / "map2d" for name in ("whole", "again")]
-    assert tree(folders[0]) == tree(folders[1])
-    manifest = Manifest.load(folders[1])
+    assert tree(tmp_path / "again" / "shards" / "map2d") == tree(whole)
+    manifest = Manifest.load(tmp_path / "again" / "shards" / "map2d")
     assert manifest.mock and manifest.samples() + manifest.quarantined == manifest.objects
 
 
 def test_another_mock_in_the_same_folder_is_refused_before_anything_is_replaced(tmp_path: Path) -> None:
-    first = run("ingest", "build", "--survey", "sdss", "--n", "60", "--out", tmp_path, "--workers", "0")
-    assert first.returncode == 0 and "60 files = " in first.stdout
+    first = run("ingest", "build", "--survey", "sdss", "--n", "20", "--out", tmp_path, "--workers", "0")
+    assert first.returncode == 0 and "20 files = " in first.stdout
     before = tree(tmp_path)
-    other = run("ingest", "build", "--survey", "sdss", "--n", "50", "--out", tmp_path, "--workers", "0")
-    assert other.returncode == 2 and "mock_files: 60 -> 50" in other.stderr and "FORCE=1" in other.stderr
+    other = run("ingest", "build", "--survey", "sdss", "--n", "15", "--out", tmp_path, "--workers", "0")
+    assert other.returncode == 2 and "mock_files: 20 -> 15" in other.stderr and "FORCE=1" in other.stderr
     assert tree(tmp_path) == before
-    forced = run("ingest", "build", "--survey", "sdss", "--n", "50", "--out", tmp_path, "--workers", "0", "--force")
-    assert forced.returncode == 0 and "50 files = " in forced.stdout
+    forced = run("ingest", "build", "--survey", "sdss", "--n", "15", "--out", tmp_path, "--workers", "0", "--force")
+    assert forced.returncode == 0 and "15 files = " in forced.stdout

@@ -52,7 +52,7 @@ def test_a_level_on_the_border_of_two_codes_rounds_as_float32() -> None:
 
 @pytest.mark.parametrize("image", ["simple", "overlap"])
 def test_line_pictures_look_like_those_of_agg(real_spectra, image: str) -> None:
-    result = likeness(real_spectra, image)
+    result = likeness(real_spectra[::8], image)  # docs/images.md has all 200
     assert result["median_correlation"] > 0.99 and result["lowest_correlation"] > 0.95
 
 

@@ -34,6 +34,7 @@ from specshards.train.tasks.classification import Subclass
 from specshards.train.tasks.regression import regression
 from specshards.train.use.predict import Predictor
 from tests.oracles import commands
+from tests.oracles.small_run import IMAGE
 
 QUIET = RunOptions(device="cpu", tracker="none")
 
@@ -51,7 +52,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     out = tmp_path_factory.mktemp("options") / "shards"
-    build_shards(ShardConfig(samples_per_shard=80), survey, out, engine=Engine(workers=0))
+    build_shards(ShardConfig(image=IMAGE, samples_per_shard=80), survey, out, engine=Engine(workers=0))
     return TrainConfig(
         task="classify", shards=(str(out),), backbone="tiny", epochs=1, batch_size=16, precision="fp32"
     )
@@ -128,7 +129,7 @@ def test_the_average_follows_the_weights(config: TrainConfig, tmp_path: Path) ->
 
 
 def test_a_frozen_backbone_stays_as_it_was(config: TrainConfig, tmp_path: Path) -> None:
-    build("tiny", 3, 224).save(tmp_path / "backbone")
+    build("tiny", 3, IMAGE.size).save(tmp_path / "backbone")
     mine = replace(config, backbone=str(tmp_path / "backbone"), freeze="backbone", max_steps=4, lr=1e-2)
     after, before = (
         weights(fit(mine, tmp_path / "run", QUIET)),

@@ -32,6 +32,7 @@ from specshards.train.use.predict import Predictor, predict
 from tests.oracles import commands
 from tests.oracles.data_sets import damage
 from tests.oracles.rounding import assert_equal_but_for_rounding
+from tests.oracles.small_run import IMAGE, small_shards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,8 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def shards(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("train") / "shards"
-    build_shards(ShardConfig(samples_per_shard=60), spectra_folder, out, engine=Engine(workers=0))
-    return str(out)
+    return str(small_shards(spectra_folder, out))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_output_opens_with_transformers(trained: Path) -> None:
     network = AutoModelForImageClassification.from_pretrained(trained)
     assert network.config.id2label == {0: "STAR", 1: "GALAXY", 2: "QSO"}
     model = load(trained).eval()
-    pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (2, 3, 80, 80), dtype=torch.uint8)
     scale = json.loads((trained / "preprocessor_config.json").read_text())
     normal = (pixels / 255 - torch.tensor(scale["image_mean"]).view(3, 1, 1)) / torch.tensor(scale["image_std"]).view(
         3, 1, 1
@@ -137,7 +137,7 @@ def test_a_complete_run_is_left_alone_and_another_one_refused(trained: Path, con
 
 
 def test_changed_shards_are_refused(trained: Path, config: TrainConfig, spectra_folder: Path, tmp_path: Path) -> None:
-    build_shards(ShardConfig(seed=1), spectra_folder, tmp_path / "other", engine=Engine(workers=0))
+    build_shards(ShardConfig(image=IMAGE, seed=1), spectra_folder, tmp_path / "other", engine=Engine(workers=0))
     with pytest.raises(UsageError, match=r"shards: .* -> .*other"):
         fit(replace(config, epochs=6, shards=(str(tmp_path / "other"),)), trained, RunOptions(device="cpu"))
 
@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 def test_a_damaged_sample_stops_the_training_or_is_skipped_and_counted(
     config: TrainConfig, spectra_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build_shards(ShardConfig(samples_per_shard=60), spectra_folder, tmp_path / "shards", engine=Engine(workers=0))
+    small_shards(spectra_folder, tmp_path / "shards")
     tar, key, offset = damage(tmp_path / "shards", "png", "png")
     mine = replace(config, shards=(str(tmp_path / "shards"),), epochs=1)
     with pytest.raises(JobError, match=rf"^{tar}: {key}\.png at byte {offset}: "):
@@ -195,17 +195,17 @@ def test_evaluate_adds_the_test_split(trained: Path) -> None:
 def test_an_empty_split_is_left_out_and_said(
     trained: Path, spectra_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ShardConfig(split=(0.5, 0.5, 0.0))
+    few = ShardConfig(image=IMAGE, split=(0.5, 0.5, 0.0))
     build_shards(few, spectra_folder, tmp_path / "few", engine=Engine(workers=0))
     content = evaluate(trained, shards=[str(tmp_path / "few")], device="cpu")
     assert list(content["splits"]) == ["val"] and "the test split is empty" in capsys.readouterr().out
     with pytest.raises(UsageError, match="nothing in test"):
         evaluate(trained, splits=["test"], shards=[str(tmp_path / "few")], device="cpu")
-    evaluate(trained, RunOptions(device="cpu"))  # the next test reads the figures of the run's own data
+    evaluate(trained, device="cpu")  # the next test reads the figures of the run's own data
 
 
 def test_evaluate_refuses_pictures_of_another_kind(trained: Path, spectra_folder: Path, tmp_path: Path) -> None:
-    line = ShardConfig(image=ImageConfig(image="simple"))
+    line = ShardConfig(image=ImageConfig(image="simple", size=80))
     build_shards(line, spectra_folder, tmp_path / "simple", engine=Engine(workers=0))
     with pytest.raises(UsageError, match="pictures made otherwise"):
         evaluate(trained, splits=["val"], shards=[str(tmp_path / "simple")], device="cpu")
