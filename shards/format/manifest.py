@@ -27,6 +27,7 @@ from specshards.common.files import sha256
 from specshards.common.spectrum import LABELS
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
 from specshards.render import ImageConfig
+from specshards.render.registry import RENDERERS
 from specshards.shards.format.encoding import ENCODINGS
 
 FORMAT_VERSION = 1
@@ -233,6 +234,7 @@ class Manifest:
                     f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it"
                 )
             _refuse_newer(path, content)
+            _refuse_unregistered(path, content["config"])
             stats = {
                 name: LabelStats(
                     values.pop("count"), **{k: float("nan") if v is None else v for k, v in values.items()}
@@ -246,6 +248,12 @@ class Manifest:
             return cls(config=config, shards=shards, label_stats=stats, **content)
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(f"{path}: not a manifest of this program ({error}); make the shards again") from error
+
+
+def _refuse_unregistered(path: Path, config: Mapping[str, Any]) -> None:
+    for registry, name in ((RENDERERS, config["image"]["image"]), (ENCODINGS, config["encoding"])):
+        if isinstance(name, str) and name not in registry:
+            raise JobError(f"{path}: {registry.kind}={name} is of a package that is not installed here; install it")
 
 
 def _refuse_newer(path: Path, content: dict[str, Any]) -> None:
