@@ -14,6 +14,8 @@ WHERE    ?=
 IMAGE    ?= map2d
 ENCODING ?= png
 PRESET   ?=
+SPLIT    ?=
+WINDOW   ?=
 N        ?=
 WORKERS  ?=
 SCHEDULER ?=
@@ -55,7 +57,8 @@ help:  ## Say what the targets do
 	@echo
 	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
 	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
-	@echo "              [PRESET=paper] [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
+	@echo "              [PRESET=paper] [WINDOW=3600,9000] [SPLIT=0.8,0.1,0.1] [N=2000] [OUT=data/SURVEY]"
+	@echo "              [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
 	@echo "  make report SHARDS=folder"
 	@echo "  make train TASK=classify|subclass|redshift|teff|logg|feh[,...] [SHARDS=folder,folder]"
 	@echo "              [BACKBONE=facebook/dino-vitb16|folder|tiny] [PRESET=paper|modern] [EPOCHS=n] [OUT=runs/TASK]"
@@ -68,13 +71,14 @@ help:  ## Say what the targets do
 	@echo "  make predict  MODEL=runs/classify INPUT=file.fits|folder [OUT=predictions.csv|.parquet]"
 	@echo
 	@echo "  Without DATA, 'make shards' makes a mock survey in the real file layouts and runs the same job on it."
-	@echo "  More options: ARGS='--help' on shards, train, evaluate and predict."
+	@echo "  More options: ARGS='--help' on each of them."
 
 shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 	@$(SPECSHARDS) shards make --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
 	    $(call flag,--catalog,$(CATALOG)) $(call flag,--cuts,$(CUTS)) $(if $(strip $(WHERE)),--where "$$WHERE") \
 	    $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
-	    $(call flag,--preset,$(PRESET)) $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) $(call flag,--memory,$(MEMORY)) \
+	    $(call flag,--preset,$(PRESET)) $(call flag,--split,$(SPLIT)) $(call flag,--window,$(WINDOW)) \
+	    $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) $(call flag,--memory,$(MEMORY)) \
 	    $(if $(FORCE),--force) $(ARGS)
 
 report: $(STAMP)  ## The page of a finished data set, SHARDS/report.html, made again

@@ -10,18 +10,9 @@ from typing import Annotated
 import typer
 
 from specshards.benchmarks.kit import comparison, report
-from specshards.benchmarks.peers import matplotlib_comparison
-from specshards.benchmarks.plan import scale, whole
-from specshards.benchmarks.plan.figures import figures
-from specshards.benchmarks.plan.plan import plan
-from specshards.benchmarks.suite import encode, ingest, load, render, shards, train
-from specshards.common.cli import run_app
+from specshards.common.cli import application, run_app
 from specshards.common.errors import JobError, UsageError, make_folder
 
-app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
-    help="Measure each step of the road from spectrum to model, compare records, plan with them.",
-)  # fmt: skip
 #: In the order in which they run: what each measures, and about how many minutes it takes on two cores.
 GROUPS = {
     "render": ("drawing", 0.5), "encode": ("encodings", 0.3), "ingest": ("survey files to Parquet", 2.5),
@@ -29,7 +20,6 @@ GROUPS = {
 }  # fmt: skip
 
 
-@app.command()
 def run(
     only: Annotated[str, typer.Option(help="Some of them, with commas.")] = ",".join(GROUPS),
     out: Annotated[Path, typer.Option(help="Folder for NAME.json, NAME.md, NAME.png and README.md.")] = report.LOCAL,
@@ -72,7 +62,6 @@ def _process(command: list[str]) -> int:
         raise
 
 
-@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="A record (JSON), or a folder of them.")],
     b: Annotated[Path, typer.Argument(help="Another one.")],
@@ -89,12 +78,14 @@ def compare(
             f"{pair.a.group}: {pair.a.name} {pair.loss:.2f}" for pair in worse))  # fmt: skip
 
 
-app.command()(plan)
-app.command()(figures)
-app.command("compare-matplotlib")(matplotlib_comparison.main)
-for _measure in (render, encode, ingest, shards, load, train, scale, whole):
-    app.command(_measure.__name__.rpartition(".")[2])(_measure.main)
-
+_HERE = "specshards.benchmarks"
+app = application(
+    "Measure each step of the road from spectrum to model, compare records, plan with them.",
+    {"run": run, "compare": compare, "plan": f"{_HERE}.plan.plan:plan", "figures": f"{_HERE}.plan.figures:figures",
+     "compare-matplotlib": f"{_HERE}.peers.matplotlib_comparison:main",
+     **{name: f"{_HERE}.suite.{name}:main" for name in GROUPS},
+     **{name: f"{_HERE}.plan.{name}:main" for name in ("scale", "whole")}},
+)  # fmt: skip
 
 if __name__ == "__main__":
     run_app(app)

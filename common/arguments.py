@@ -242,17 +242,3 @@ def _made(kind: type, how: Fields, asked: tuple[Option, ...], given: Mapping[str
         return (how.make or kind)(**values)
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def application(about: str, commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
-    """The commands of a room, in this order; one that needs something shows its help where it is given nothing.
-
-    A command may have an attribute `command_class`, a `TyperCommand` that writes its help.
-    """
-    app = typer.Typer(help=about, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-    for name, command in commands.items():
-        needs = any(each.default is Parameter.empty for each in inspect.signature(command).parameters.values())
-        app.command(name, cls=vars(command).get("command_class"), no_args_is_help=needs)(command)
-    if len(commands) == 1:
-        app.callback()(lambda: None)  # so that it keeps its name
-    return app

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
 from specshards.common import messages
 from specshards.common.errors import JobError, UsageError, one_line
@@ -49,3 +57,69 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, name: str 
 def _say(message: object, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
+
+
+def application(about: str, commands: Mapping[str, Callable[..., None] | str]) -> typer.Typer:
+    """The commands of a room, in this order; one that needs something shows its help where it is given nothing.
+
+    Args:
+        commands: name -> function, or `module:function`, whose module is imported when the command is asked for. A
+            function may have an attribute `command_class`, a `TyperCommand` that writes its help.
+    """
+
+    class Group(TyperGroup):
+        def __init__(self, **attributes: Any) -> None:
+            super().__init__(**attributes)
+            self.commands = {
+                name: _Later(name, place) if isinstance(place, str) else self.commands[name]
+                for name, place in commands.items()
+            }
+
+    app = typer.Typer(
+        cls=Group, help=about, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    for name, command in commands.items():
+        if not isinstance(command, str):
+            _add(app, name, command)
+    app.callback()(lambda: None)  # one command alone keeps its name
+    return app
+
+
+def _add(app: typer.Typer, name: str, command: Callable[..., None]) -> None:
+    needs = any(each.default is inspect.Parameter.empty for each in inspect.signature(command).parameters.values())
+    app.command(name, cls=vars(command).get("command_class"), no_args_is_help=needs)(command)
+
+
+class _Later(TyperCommand):
+    """A command of `module:function`. The list of a room's commands shows its docstring without importing it."""
+
+    def __init__(self, name: str, place: str) -> None:
+        self._module, _, self._function = place.partition(":")
+        super().__init__(name, callback=None, help=self._docstring())
+
+    def _docstring(self) -> str | None:
+        spec = find_spec(self._module)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(self._module)
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == self._function]
+        return ast.get_docstring(functions[0])
+
+    @cached_property
+    def _command(self) -> Any:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        _add(app, str(self.name), getattr(import_module(self._module), self._function))
+        return typer.main.get_command(app)
+
+    @property
+    def params(self) -> Any:
+        """Of the command itself."""
+        return self._command.params
+
+    @params.setter
+    def params(self, value: Any) -> None:
+        pass
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the command itself, which takes over from here."""
+        return self._command.make_context(*args, **kwargs)

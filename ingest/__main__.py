@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from specshards.common import options
-from specshards.common.arguments import Fields, application, configured
-from specshards.common.cli import run_app
+from specshards.common.arguments import Fields, configured
+from specshards.common.cli import application, run_app
 from specshards.common.jobs import Engine
 from specshards.ingest import inspect
 from specshards.ingest.catalogue import select

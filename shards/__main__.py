@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from specshards.common import options
-from specshards.common.arguments import Fields, application, configured, option
-from specshards.common.cli import run_app
+from specshards.common.arguments import Fields, configured, option
+from specshards.common.cli import application, run_app
 from specshards.common.jobs import Engine
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.surveys.help import naming_surveys

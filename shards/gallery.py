@@ -13,24 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
-from specshards.common.cli import run_app
+from specshards.common.cli import application, run_app
 from specshards.common.errors import UsageError
 from specshards.render.registry import RENDERERS
 
-app = typer.Typer(
-    help="Spectra as pictures: see what each image type and option shows.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
-
-@app.callback()
-def _root() -> None:
-    """Keep `gallery` a command of its own."""
-
-
-@app.command()
 def gallery(
     inputs: Annotated[Path, typer.Argument(help="A survey file, a folder of them, a glob, or spectra Parquet.")],
     out: Annotated[Path, typer.Option(help="The PNG.")] = Path("gallery.png"),
@@ -96,6 +83,8 @@ def _caption(meta: dict[str, Any]) -> str:
         parts.append(f"S/N {_sn(meta):.1f}")
     return ", ".join(part for part in parts if part)
 
+
+app = application("Spectra as pictures: see what each image type and option shows.", {"gallery": gallery})
 
 if __name__ == "__main__":
     run_app(app)

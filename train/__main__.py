@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from specshards.common.arguments import Fields, application, configured
-from specshards.common.cli import run_app
+from specshards.common.arguments import Fields, configured
+from specshards.common.cli import application, run_app
 from specshards.common.errors import UsageError
 from specshards.train.config import RunOptions, TrainConfig, configure
 from specshards.train.options import Device, Model, Workers, folders, given

@@ -11,7 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from specshards.common.arguments import application, configured, documented, option, options
+from specshards.common.arguments import configured, documented, option, options
+from specshards.common.cli import application
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest import __main__ as ingest

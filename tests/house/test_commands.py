@@ -74,6 +74,15 @@ def test_every_room_lists_its_commands_and_they_their_options(
             assert re.search(rf"{option}[ ,].*\S", page), f"{room} {name}: {option}"
 
 
+def test_the_list_of_benchmarks_imports_none_of_them() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from specshards.benchmarks.__main__ import app; "
+        "print(CliRunner().invoke(app, ['--help']).stdout); print('torch' in sys.modules)"
+    )
+    done = commands.run(commands.script(code))
+    assert "Time the loaders" in done.stdout and done.stdout.endswith("False\n"), done.stderr
+
+
 def test_make_help_lists_every_target_and_each_starts_a_command() -> None:
     def make(*words: str) -> str:
         return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout

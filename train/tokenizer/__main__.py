@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from specshards.common.arguments import Fields, application, configured
-from specshards.common.cli import run_app
+from specshards.common.arguments import Fields, configured
+from specshards.common.cli import application, run_app
 from specshards.train.config import PretrainConfig, RunOptions
 from specshards.train.options import Device, Workers, folders, given
 
