@@ -22,9 +22,9 @@ from specshards.train.evaluation.score import Scored
 from specshards.train.report import figures, page, tables
 from specshards.train.run import Card
 from specshards.train.tasks import plots
-from specshards.train.tasks.classification import Classification, Classify, Subclass
+from specshards.train.tasks.classification import Classify, Subclass
 from specshards.train.tasks.constant import Baselines
-from specshards.train.tasks.regression import Redshift, Regression, regression
+from specshards.train.tasks.regression import Redshift, regression
 from specshards.train.tasks.task import Task
 
 HOSTILE = ("<script>alert(1)</script>", 'A&B "x" onload=alert(1)', "$\\frac{", "url(http://evil.example/x)")
@@ -36,36 +36,44 @@ TASKS: tuple[Task, ...] = (
 )
 
 
+def logits_for(task: Task, answer: np.ndarray) -> torch.Tensor:
+    """Logits that say `answer`, float64 `(N,)`, by descent of the task's own loss; not too sure of it."""
+    target = torch.from_numpy(np.nan_to_num(answer, nan=task.filler))
+    logits = torch.zeros(len(answer), task.head_size, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        task.sample_loss(logits, target).sum().backward()
+        optimizer.step()
+    return logits.detach()
+
+
 def simulate(n: int, seed: int, tasks: tuple[Task, ...] = TASKS) -> dict[str, Scored]:
     """Answers that are right more often than not, on labels of which some are missing."""
     rng = np.random.default_rng(seed)
-    kind = rng.integers(0, 3, n).astype(float)
+    kind, subclass = rng.integers(0, 3, n).astype(float), rng.integers(0, len(HOSTILE), n).astype(float)
     labels = {
-        "class": kind, "subclass": rng.integers(0, len(HOSTILE), n).astype(float),
+        "class": kind, "subclass": subclass,
         "z": np.where(kind > 0, np.abs(rng.normal(0.7, 0.6, n)), rng.normal(0, 3e-4, n)),
         "teff": np.where(kind == 0, rng.normal(6000, 900, n), np.nan), "sn_median": np.exp(rng.normal(2, 1, n)),
         "ra": rng.uniform(0, 360, n), "dec": rng.uniform(-5, 60, n),
     }  # fmt: skip
+    answers = {
+        "class": np.where(rng.random(n) < 0.2, rng.permutation(kind), kind),
+        "subclass": np.where(rng.random(n) < 0.2, rng.permutation(subclass), subclass),
+        "z": labels["z"] + rng.normal(0, 0.1, n), "teff": labels["teff"] + rng.normal(0, 200, n),
+    }  # fmt: skip
     surveys = np.array(["lamost", "<b>sdss</b>"], dtype=object)[np.arange(n) % 2]
     result = {}
     for task in tasks:
-        label = labels[task.label]
-        if isinstance(task, Classification):
-            logits = rng.normal(size=(n, task.head_size)) + 2 * np.eye(task.head_size)[label.astype(int)]
-        elif isinstance(task, Regression):
-            axis = task.scaled(torch.from_numpy(np.nan_to_num(label, nan=6000.0))).numpy()
-            noisy = axis + 0.2 * rng.normal(size=n)
-            if task.head == "gaussian":
-                logits = np.stack([noisy, np.full(n, 2 * np.log(0.2))], axis=1)
-            else:
-                logits = -0.5 * ((task._head.centres.numpy() - noisy[:, None]) / 0.2) ** 2  # type: ignore[attr-defined]
-        told = torch.from_numpy(logits)
-        result[task.name] = Scored({**task.decode(told), **task.calibration(told, label)}, labels, surveys, 0.25)
+        logits = logits_for(task, answers[task.label])
+        columns = {**task.decode(logits), **task.calibration(logits, labels[task.label])}
+        result[task.name] = Scored(columns, labels, surveys, 0.25)
     return result
 
 
 def baselines_of(task: Task) -> Baselines:
-    return Baselines(0.0 if isinstance(task, Classification) else task.filler, {"lamost": 1.0}, {"all": 12_345})
+    return Baselines(task.filler, {"lamost": 1.0}, {"all": 12_345})
 
 
 @pytest.fixture(scope="module")
