@@ -289,7 +289,7 @@ def test_what_is_not_run_is_in_a_page() -> None:
 
 
 #: Files that only the pages' own commands and readers make.
-MADE = ("data/lamost/shards/map2d/manifest.json",)
+MADE = ("data/lamost/shards/map2d/manifest.json", "ingest/config.json")
 
 
 def test_what_pages_name_exists() -> None:
