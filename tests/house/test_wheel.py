@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def test_the_wheel_holds_one_package_with_its_data_and_no_tests(wheel: Path) -> 
     for room in ROOMS:
         files = [path for path in (ROOT / room).rglob("*") if path.suffix == ".py" or path.parent.name == "templates"]
         expected |= {f"specshards/{path.relative_to(ROOT).as_posix()}" for path in files if path.is_file()}
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package, patterns in tool["package-data"].items():
+        folder = ROOT / "src" / package.replace(".", "/")
+        data = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+        assert data, f"{package} has no {patterns}"
+        expected |= {f"{package.replace('.', '/')}/{name}" for name in data}
     assert names == expected
 
 
