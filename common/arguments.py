@@ -105,10 +105,16 @@ class Option:
             return self.values[text]
         parts = [part for part in map(str.strip, text.split(",")) if part]
         first, *others = get_args(self.kind)
-        if ... not in others and len(parts) != 1 + len(others):
+        if ... in others:
+            return tuple(self._one(first, part, text) for part in parts)
+        try:
+            numbers = tuple(map(first, parts))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != 1 + len(others):
             about = self.help[0].lower() + self.help[1:].removesuffix(".")
             raise UsageError(f"{self.flag} {text}: give {1 + len(others)} numbers, as {self.example}: {about}")
-        return tuple(self._one(first, part, text) for part in parts)
+        return numbers
 
     def _one(self, kind: Any, part: str, text: str) -> Any:
         try:

@@ -171,7 +171,11 @@ def changes(before: Mapping[str, Any] | None, asked: Mapping[str, Any]) -> list[
         return []
     old, new = _fields(before), _fields(json.loads(json.dumps(asked)))
     names = sorted({*old, *new})
-    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+    return [
+        f"{name}: {old.get(name, 'unset')} -> {new.get(name, 'unset')}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _fields(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

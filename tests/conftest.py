@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def shown_messages() -> None:
     """Tests see what a command's user sees, also of jobs that they start as a library does."""
     messages.show()
+
+
+#: What the project itself registers; what a test or a snippet of a page adds is gone after its file of tests.
+REGISTERED = {
+    "specshards.render.registry": ("RENDERERS", {"simple", "overlap", "map2d"}),
+    "specshards.shards.format.encoding": ("ENCODINGS", {"png", "pnm", "jpeg", "flux"}),
+    "specshards.ingest.surveys.survey": ("SURVEYS", {"lamost", "sdss", "desi", "slomost"}),
+    "specshards.train.tasks.task": ("TASKS", {"classify", "subclass", "redshift", "teff", "logg", "feh"}),
+    "specshards.train.models.backbone": (
+        "BACKBONES",
+        {"tiny", "pretrained", "sequence", "sequence-tiny", "tokenizer"},
+    ),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_registries() -> Iterator[None]:
+    """Each file of tests begins with what the project registers."""
+    yield
+    for module, (name, own) in REGISTERED.items():
+        if module in sys.modules:
+            registry = getattr(sys.modules[module], name)
+            for other in set(registry) - own:
+                del registry._things[other]
 
 
 @pytest.fixture(scope="module")

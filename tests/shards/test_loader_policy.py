@@ -105,7 +105,7 @@ def test_a_damaged_sample_is_named_or_skipped_and_counted(
             seen = [key for b in batches for key, ok in zip(b["key"], b["valid"], strict=True) if ok]
             assert len(seen) == len(set(seen)) == batches.samples - 1 and f"0/{key}" not in seen
             assert batches.skipped == epoch
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped")]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: skipped")]
     assert len(said) == 1 and f"{tar}: {key}.{extension} at byte {offset}" in said[0]
 
 

@@ -63,7 +63,7 @@ def test_shards_in_a_bucket_have_the_bytes_of_local_ones(bucket: str, spectra_fo
     build(config, f"{bucket}/spectra", there, engine=HERE)
     assert location(f"{there}/train/train-000003.tar").stat().st_mtime == kept
     assert tree(download(there, tmp_path / "again")) == tree(tmp_path / "here")
-    with pytest.raises(UsageError, match="seed changed"):
+    with pytest.raises(UsageError, match="seed: 0 -> 1"):
         build(ShardConfig(samples_per_shard=60, seed=1), f"{bucket}/spectra", there, engine=HERE)
     # Copies leave a bucket and come back.
     remake([there], tmp_path / "copy", samples_per_shard=100, engine=HERE)
@@ -128,7 +128,7 @@ def test_streamed_samples_are_those_of_the_loader(
 
 
 def test_the_loader_sends_other_addresses_to_the_stream(bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"s3://survey/x: is not on local disk; use `shards\.stream`"):
+    with pytest.raises(UsageError, match=r"s3://survey/x: is not on local disk; use `shards\.loader\.stream`"):
         loader.open(f"{bucket}/x", "train", 8)
     with pytest.raises(UsageError, match="unknown split all"):
         stream.open(tmp_path, "all", 8)

@@ -270,7 +270,9 @@ def test_a_page_that_cannot_be_made_fails_nothing(
     (folder / "report.html").write_text(html.replace(Manifest.load(folder).fingerprint(), "another"))
     make.make_page(folder)
     out, err = capsys.readouterr()
-    assert not out and err.count("\n") == 1 and err.startswith(f"note: no {folder}/report.html: {sidecar}: damaged")
+    assert (
+        not out and err.count("\n") == 1 and err.startswith(f"warning: no {folder}/report.html: {sidecar}: damaged")
+    )
     assert not (folder / "report.html").exists()
     with pytest.raises(JobError, match="damaged Parquet; `specshards shards verify` says more"):
         make.write_page(folder)

@@ -184,7 +184,7 @@ def test_caps_are_kept_and_said(
 ) -> None:
     monkeypatch.setattr(classical, "MOST_FOR_SVM", 20)
     fitted = fit_classical(tasks_of(flux, "teff"), [flux], threads=1, limit=30)
-    assert "on 30 of " in (said := capsys.readouterr().err) and "limit 30; support vectors 20" in said
+    assert "on 30 of " in (said := capsys.readouterr().out) and "limit 30; support vectors 20" in said
     assert said.startswith("MOCK data")
     used = {name: choice["teff"]["train_used"] for name, choice in fitted.record["choices"].items()}
     assert used == {"knn": 30, "forest": 30, "svm": 20} and fitted.record["pca"]["components"] == 29

@@ -16,7 +16,7 @@ from specshards.common.errors import UsageError
 from specshards.common.spectrum import LABELS
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
-from specshards.train.config import HEADS, TrainConfig, preset
+from specshards.train.config import HEADS, TrainConfig, configure
 from specshards.train.tasks.classification import Classification, Classify, Subclass, spectral_type
 from specshards.train.tasks.heads import GaussianHead, HistogramHead, PointHead
 from specshards.train.tasks.multitask import make_tasks, masked_loss, split_logits, task_from_dict
@@ -240,7 +240,7 @@ def test_outputs_are_split_by_task() -> None:
 
 
 def test_a_preset_gives_way_to_what_is_asked_for() -> None:
-    options = preset("paper", {"lr": None, "epochs": 3})
-    assert options["lr"] == 1e-5 and options["weight_decay"] == 0.01 and options["epochs"] == 3
+    config = configure("paper", task="teff", shards=("x",), epochs=3)
+    assert config.lr == 1e-5 and config.weight_decay == 0.01 and config.epochs == 3
     with pytest.raises(UsageError, match="unknown PRESET=old: choose paper or modern"):
-        preset("old", {})
+        configure("old", task="teff", shards=("x",))

@@ -213,8 +213,10 @@ def fit_classical(
         "choices": {},
     }  # fmt: skip
     fitted = Classical(tuple(tasks), folders, record, projection, threads)
-    _say(f"{'MOCK data: ' if record['mock'] else ''}classical baselines on {len(rows):,} of {table.num_rows:,} train "
-         f"spectra (limit {limit:,}; support vectors {MOST_FOR_SVM:,})")  # fmt: skip
+    LOGGER.info(
+        f"{'MOCK data: ' if record['mock'] else ''}classical baselines on {len(rows):,} of {table.num_rows:,} train "
+        f"spectra (limit {limit:,}; support vectors {MOST_FOR_SVM:,})"
+    )
     val = _validation(fitted, manifests, labels)
     for task in tasks:
         for name in GRIDS:
@@ -358,7 +360,3 @@ def _estimator(name: str, task: Task, y: FloatArray, options: Mapping[str, Any],
 def _open(folders: Sequence[str], split: str, threads: int) -> shard_loader.Loader:
     """Every spectrum of a split once, in the order of the sidecar."""
     return shard_loader.open(folders, split, _BATCH, view="spectra", shuffle=False, threads=threads)
-
-
-def _say(line: str) -> None:
-    LOGGER.warning(line)
