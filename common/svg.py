@@ -74,9 +74,9 @@ def inline(svg: str, prefix: str, label: str, colours: Mapping[str, str]) -> str
     if _bare(root.tag) != "svg":
         raise ValueError("not an SVG file")
     _clean(root, prefix, colours)
-    wanted = {target.group(1) for element in root.iter() for target in _targets(element)}
+    targets = {target.group(1) for element in root.iter() for target in _targets(element)}
     for element in root.iter():
-        if element.get("id") not in wanted:
+        if element.get("id") not in targets:
             element.attrib.pop("id", None)
     for name in ("width", "height"):
         root.attrib.pop(name, None)
@@ -86,8 +86,8 @@ def inline(svg: str, prefix: str, label: str, colours: Mapping[str, str]) -> str
 
 def width_of(svg: str) -> float:
     """Width of a drawing in points, from its view box; 0 without one."""
-    found = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ', svg)
-    return float(found[1]) if found else 0.0
+    box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ', svg)
+    return float(box[1]) if box else 0.0
 
 
 def _clean(element: ElementTree.Element, prefix: str, colours: Mapping[str, str]) -> None:
@@ -104,7 +104,7 @@ def _clean(element: ElementTree.Element, prefix: str, colours: Mapping[str, str]
             value = f"#{prefix}-{value[1:]}"
         elif name == "style":
             value = re.sub(r"font-family:[^;]*(;|$)", "", value)
-            value = re.sub(r"#[0-9a-fA-F]{6}\b", lambda found: colours.get(found[0].lower(), found[0]), value)
+            value = re.sub(r"#[0-9a-fA-F]{6}\b", lambda colour: colours.get(colour[0].lower(), colour[0]), value)
         if "url(" in value:
             if not _OWN_URL.fullmatch(value):
                 continue
@@ -119,7 +119,7 @@ def _clean(element: ElementTree.Element, prefix: str, colours: Mapping[str, str]
 
 def _targets(element: ElementTree.Element) -> list[re.Match[str]]:
     values = (element.get("href", ""), element.get("clip-path", ""))
-    return [found for value in values for found in re.finditer(r"(?:^|\()#([\w.-]+)", value)]
+    return [target for value in values for target in re.finditer(r"(?:^|\()#([\w.-]+)", value)]
 
 
 def _bare(name: str) -> str:

@@ -31,9 +31,10 @@ def draw(run: Run, path: Path) -> None:
 
 
 def _figure(run: Run) -> Figure:
-    panels = [its for its in ([r for r in all_ if r.values] for all_ in groups(run.records).values()) if its]
+    measured = ([r for r in members if r.values] for members in groups(run.records).values())
+    panels = [members for members in measured if members]
     left_out = _left_out(run.records)
-    heights = [_ROOM + _ROW * len(its) for its in panels]
+    heights = [_ROOM + _ROW * len(members) for members in panels]
     inches = sum(heights) + _HEAD + _LINE * len(left_out) + _LINE
     whole = Figure(figsize=(_WIDTH, inches), dpi=100)
     FigureCanvasAgg(whole)
@@ -42,8 +43,8 @@ def _figure(run: Run) -> Figure:
     machine = shorten(run.machine.line(), 130, placeholder=" ...")
     whole.text(0.02, 1 - 0.45 / inches, machine, fontsize=_TEXT, color=MUTED, va="center")
     top = inches - _HEAD
-    for its, height in zip(panels, heights, strict=True):
-        _panel(whole.add_axes((0.36, (top - height + 0.5) / inches, 0.54, (height - 0.85) / inches)), its)
+    for members, height in zip(panels, heights, strict=True):
+        _panel(whole.add_axes((0.36, (top - height + 0.5) / inches, 0.54, (height - 0.85) / inches)), members)
         top -= height
     for i, text in enumerate(reversed(left_out)):
         whole.text(0.02, (_LINE * i + 0.1) / inches, text, fontsize=_TEXT, color=MUTED)
@@ -84,4 +85,4 @@ def _left_out(records: Sequence[Record]) -> list[str]:
     for r in records:
         if not r.values:
             names.setdefault(r.note or "not run", []).append(r.name)
-    return [line for why, its in names.items() for line in wrap(f"{why}: {'; '.join(its)}", 140)]
+    return [line for why, titles in names.items() for line in wrap(f"{why}: {'; '.join(titles)}", 140)]

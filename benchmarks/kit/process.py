@@ -54,9 +54,9 @@ def _run(command: Sequence[str], *, quiet: bool = True) -> str:
     """Standard output of a command; JobError with the last line that it said where it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE if quiet else None)
     if done.returncode:
-        said = (done.stderr or "").strip().splitlines() or [f"exit code {done.returncode}"]
+        lines = (done.stderr or "").strip().splitlines() or [f"exit code {done.returncode}"]
         words = command[command.index("-m") :] if "-m" in command else command
-        raise JobError(f"{' '.join(words)} failed: {said[-1].removeprefix('error: ')}")
+        raise JobError(f"{' '.join(words)} failed: {lines[-1].removeprefix('error: ')}")
     return done.stdout
 
 
@@ -112,9 +112,9 @@ def job_records(jobs: Sequence[Job], rounds: int, scratch: Path, *, warm: bool =
 
     def after(name: str) -> None:
         job = named[name]
-        found = job.count(out)
-        if found != job.objects:
-            raise JobError(f"{name}: the job accounts for {found:,} objects; its time would not be that of the name")
+        count = job.count(out)
+        if count != job.objects:
+            raise JobError(f"{name}: the job accounts for {count:,} objects; its time would not be that of the name")
         stored[name] = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / job.objects
         shutil.rmtree(out)
 

@@ -25,6 +25,7 @@ from specshards.common.files import write_text
 LOCAL = Path("benchmarks/results/local")
 #: Options of every benchmark.
 Out = Annotated[Path, typer.Option(help="The JSON record; table and plot go beside it.")]
+Rounds = Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)]
 Quick = Annotated[bool, typer.Option("--quick", help="Seconds, not minutes: does it run? Its numbers mean nothing.")]
 #: What stands in a record that was made with it.
 QUICK_NOTE = "made with --quick: it shows that all runs; the numbers mean nothing"

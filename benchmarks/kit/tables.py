@@ -79,9 +79,9 @@ def page(run: Run, picture: str = "") -> str:
     took = f", {run.seconds:,.0f} s" if run.seconds is not None else ""
     data = {"mock": " The objects are MOCK data.", "real": " The objects are real data."}.get(run.data, "")
     lines += [f"`{cell(run.command)}`{when}{took}.{data}", "", table(run.records)]
-    told = [f"{cell(r.group)}, {cell(r.name)}: {cell(r.note)}" for r in run.records if r.note and r.values]
-    if told or run.notes:
-        lines += ["", *(f"- {line}" for line in (*map(cell, run.notes), *told))]
+    remarks = [f"{cell(r.group)}, {cell(r.name)}: {cell(r.note)}" for r in run.records if r.note and r.values]
+    if remarks or run.notes:
+        lines += ["", *(f"- {line}" for line in (*map(cell, run.notes), *remarks))]
     if picture:
         lines += ["", f"![medians, and from the lowest to the highest]({picture})"]
     return "\n".join(lines) + "\n"

@@ -32,10 +32,10 @@ def likeness(spectra: list[Arrays], image: str) -> dict[str, float]:
     correlations, similarities, differences = [], [], []
     for spectrum in spectra:
         ours = drawer.expand(drawer.codes(*spectrum)).astype(float)
-        theirs = draw(spectrum, drawer.config).astype(float)
-        correlations.append(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1])
-        differences.append(np.abs(ours - theirs).mean())
-        pair = [torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in (ours, theirs)]
+        reference = draw(spectrum, drawer.config).astype(float)
+        correlations.append(np.corrcoef(ours.ravel(), reference.ravel())[0, 1])
+        differences.append(np.abs(ours - reference).mean())
+        pair = [torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in (ours, reference)]
         similarities.append(float(ssim(*pair, data_range=255.0)))
     return {
         "spectra": len(spectra), "median_correlation": float(np.median(correlations)),
@@ -100,8 +100,8 @@ def main(
     spectra = read_spectra(data, compare)
     worst = []
     for image in IMAGES:
-        found = likeness(spectra, image)
-        worst.append(int(found["worst"]))
-        print(image, json.dumps(found))
+        numbers = likeness(spectra, image)
+        worst.append(int(numbers["worst"]))
+        print(image, json.dumps(numbers))
     contact_sheet([spectra[i] for i in dict.fromkeys([*worst, *range(min(count, len(spectra)))])], out)
     print(f"{out}: the least alike of each image first")

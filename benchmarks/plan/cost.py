@@ -100,12 +100,12 @@ class Costs:
         """
         ingest = _jobs(runs["ingest"], survey.lower())
         every = _jobs(runs["shards"], "map2d ")
-        base, wanted = (_jobs(every, f"map2d {name},") for name in ("png", encoding))
-        shards = JobTime.fit(base)
+        png, encoded = (_jobs(every, f"map2d {name},") for name in ("png", encoding))
+        shards = JobTime.fit(png)
         if encoding != "png":
-            if not wanted:
+            if not encoded:
                 raise UsageError(f"no job was measured that writes {encoding}; run `make bench-shards` again")
-            shards = shards.through(wanted[-1])
+            shards = shards.through(encoded[-1])
         load = [r for r in runs["load"] if r.name.endswith(f", {encoding}") and "threads" in r.about and r.values]
         if not load or not ingest:
             missing = "bench-ingest" if not ingest else "bench-load"
@@ -117,7 +117,7 @@ class Costs:
             load=loader.median * loader.about["threads"],
             file=ingest[-1].about["input_bytes"],
             parquet=ingest[-1].bytes or 0.0,
-            sample=wanted[-1].bytes or 0.0,
+            sample=encoded[-1].bytes or 0.0,
         )
 
 
@@ -174,13 +174,13 @@ def stages(costs: Costs, machine: Hardware, objects: int, epochs: int) -> list[S
          "gpu": objects * (TRAIN + VAL * FORWARD) / machine.images},
         reads=seen * costs.sample,
     )  # fmt: skip
-    found = [
+    single = [
         _job("ingest", costs.ingest, machine, objects, costs.file, costs.parquet),
         _job("shards", costs.shards, machine, objects, costs.parquet, costs.sample),
         epoch,
     ]
     many = {name: epochs * seconds for name, seconds in epoch.seconds.items()}
-    return [*found, Stage(f"{epochs} epochs", many, reads=epochs * epoch.reads)]
+    return [*single, Stage(f"{epochs} epochs", many, reads=epochs * epoch.reads)]
 
 
 def whole(parts: Iterable[Stage]) -> float:

@@ -133,12 +133,12 @@ def reading() -> str:
     """Of docs/data-sets.md: every loader in its two ways."""
     ours = [(f"specshards {name}, dali / plain", [f"specshards {backend}, {name}" for backend in ("dali", "plain")])
             for name in ("png", "pnm", "jpeg", "flux")]  # fmt: skip
-    theirs = [(f"{name}, 2 / 0 workers", [f"{name}, {count} workers" for count in (2, 0)]) for name in (
+    others = [(f"{name}, 2 / 0 workers", [f"{name}, {count} workers" for count in (2, 0)]) for name in (
         "webdataset, RGB PNG", "webdataset, RGB JPEG", "loose files, RGB PNG", "loose files, RGB JPEG",
         "litdata, RGB PNG", "litdata, RGB JPEG", "litdata, raw RGB", "MosaicML streaming, RGB PNG",
         "MosaicML streaming, RGB JPEG", "MosaicML streaming, raw RGB")]  # fmt: skip
     cells = []
-    for title, names in [*ours, *theirs]:
+    for title, names in [*ours, *others]:
         both = [kept(SUITE("load"))["load map2d", name] for name in names]
         values = " / ".join(figure(1e6 * r.median) if r.values else r.note for r in both)
         cells.append((title, values, f"{both[0].bytes:,.0f}" if both[0].bytes else ""))

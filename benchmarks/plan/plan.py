@@ -61,11 +61,11 @@ def planned(
         raise UsageError("give at least one object, one core and one epoch")
     runs = find(source)
     costs = Costs.of({name: run.records for name, run in runs.items()}, survey, encoding)
-    images, said = speed(gpu)
+    images, gpu_line = speed(gpu)
     machine = Hardware(cores, rate(disk), images)
     parts = stages(costs, machine, round(objects), epochs)
     rows = table(parts, costs, machine, round(objects), epochs)
-    return rows, [*assumptions(costs, machine, runs, disk), said]
+    return rows, [*assumptions(costs, machine, runs, disk), gpu_line]
 
 
 def find(folder: Path | None) -> dict[str, Run]:

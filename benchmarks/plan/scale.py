@@ -38,9 +38,9 @@ def checked(job: Job, fit: JobTime, out: Path) -> Record:
         JobError: it failed, or accounts for other objects than it was given.
     """
     seconds, peak = measured(job.command(out), quiet=True)
-    found = job.count(out)
-    if found != job.objects:
-        raise JobError(f"{job.name}: the job accounts for {found:,} objects")
+    count = job.count(out)
+    if count != job.objects:
+        raise JobError(f"{job.name}: the job accounts for {count:,} objects")
     return compared(job.name, job.objects, seconds, fit.seconds(job.objects, job.workers), f", peak {peak:.0f} MB")
 
 
@@ -76,15 +76,15 @@ def main(
 ) -> None:
     """Run jobs ten times larger than those measured, and say how far off the plan is."""
     runs = find(source)
-    known = {name: run.records for name, run in runs.items()}
+    measured_records = {name: run.records for name, run in runs.items()}
     with recording("scale", out, quick) as draft, tempfile.TemporaryDirectory() as name:
         scratch, times = Path(name), 1 if quick else TIMES
         paths, kinds = ingest.inputs(data, scratch, 4 if quick else files)
         draft.notes += [f"{survey}: {kinds[survey]} files" for survey in paths]
-        for survey, its in paths.items():
-            costs = Costs.of(known, survey, "png")
+        for survey, links in paths.items():
+            costs = Costs.of(measured_records, survey, "png")
             size = times * largest(runs["ingest"], survey)
-            job = ingest.jobs({survey: its}, [size], scratch)[-1]
+            job = ingest.jobs({survey: links}, [size], scratch)[-1]
             draft.records.append(checked(job, costs.ingest, scratch / "out" / survey))
         size = times * largest(runs["shards"], "map2d png")
         job = next(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, Rounds, recording
 from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.common.spectrum import Arrays
 from specshards.render import ImageConfig, Renderer, renderer
@@ -148,7 +148,7 @@ def main(
     out: Out = LOCAL / "encode.json",
     data: Annotated[Path | None, typer.Option(help="Folder of survey files; without it, a made-up galaxy.")] = None,
     count: Annotated[int, typer.Option(help="Spectra.", min=1)] = 32,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 9,
+    rounds: Rounds = 9,
     quick: Quick = False,
 ) -> None:
     """Time and weigh the encodings, interleaved, beside OpenCV's PNG and JPEG."""

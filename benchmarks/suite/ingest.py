@@ -25,7 +25,7 @@ import typer
 
 from specshards.benchmarks.kit.process import Job, job_records, memory_record, room_command, worker_counts
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, Rounds, recording
 from specshards.common.errors import BadObjectError
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
@@ -70,17 +70,17 @@ def read_records(files: dict[str, list[Path]], rounds: int) -> list[Record]:
     records = []
     for survey, paths in files.items():
 
-        def ours(paths: Sequence[Path] = paths) -> int:
+        def read(paths: Sequence[Path] = paths) -> int:
             for path in paths:
                 list(open_file(path).objects())
             return len(paths)
 
-        def theirs(paths: Sequence[Path] = paths, loop: Callable[[Path], Any] = loops[survey]) -> int:
+        def read_plainly(paths: Sequence[Path] = paths, loop: Callable[[Path], Any] = loops[survey]) -> int:
             for path in paths:
                 loop(path)
             return len(paths)
 
-        records += interleave(f"read {survey}", {"ours": ours, "astropy loop": theirs}, rounds)
+        records += interleave(f"read {survey}", {"ours": read, "astropy loop": read_plainly}, rounds)
     return records
 
 
@@ -105,7 +105,7 @@ def whole_records(files: dict[str, list[Path]], rounds: int, scratch: Path) -> l
 
 def encoding_records(group: str, spectra: list[Spectrum], rounds: int, scratch: Path) -> list[Record]:
     """Parquet options for these spectra: time to write, bytes, and time to read in the note."""
-    whole = to_table(spectra)
+    table = to_table(spectra)
     chosen = {**PARQUET_OPTIONS}
     plain = {name: value for name, value in chosen.items() if name != "column_encoding"}
     options: dict[str, dict[str, Any]] = {
@@ -122,34 +122,34 @@ def encoding_records(group: str, spectra: list[Spectrum], rounds: int, scratch: 
         path = scratch / f"{number}.parquet"
 
         def write(path: Path = path, chosen_options: dict[str, Any] = chosen_options) -> int:
-            pq.write_table(whole, path, row_group_size=128, **chosen_options)
-            return whole.num_rows
+            pq.write_table(table, path, row_group_size=128, **chosen_options)
+            return table.num_rows
 
         write()
         started = time.perf_counter()
         for _ in range(3):
             pq.ParquetFile(path).read(columns=["spectrum.flux", "spectrum.ivar", "spectrum.mask"], use_threads=False)
-        micros = (time.perf_counter() - started) / 3 / whole.num_rows * 1e6
-        notes[name], sizes[name] = f"read {micros:.0f} us", path.stat().st_size / whole.num_rows
+        micros = (time.perf_counter() - started) / 3 / table.num_rows * 1e6
+        notes[name], sizes[name] = f"read {micros:.0f} us", path.stat().st_size / table.num_rows
         contenders[name] = write
-    found = interleave(group, contenders, rounds)
-    return [replace(r, note=notes[r.name], bytes=sizes[r.name]) for r in found]
+    records = interleave(group, contenders, rounds)
+    return [replace(r, note=notes[r.name], bytes=sizes[r.name]) for r in records]
 
 
 def jobs(paths: dict[str, list[Path]], sizes: Sequence[int], scratch: Path) -> list[Job]:
     """Every survey, size and number of workers."""
-    found = []
-    for survey, its in paths.items():
+    all_jobs = []
+    for survey, files in paths.items():
         for size in sizes:
-            folder = linked(its, size, scratch / f"{survey.replace(' ', '_')}-{size}")
-            stored = sum(its[i % len(its)].stat().st_size for i in range(size)) / size
+            folder = linked(files, size, scratch / f"{survey.replace(' ', '_')}-{size}")
+            stored = sum(files[i % len(files)].stat().st_size for i in range(size)) / size
             for workers in worker_counts():
 
                 def command(out: Path, folder: Path = folder, workers: int = workers) -> list[str]:
                     return room_command("ingest", "build", data=folder, out=out, workers=workers)
 
-                found.append(Job(survey, "files", size, workers, command, rows, (("input_bytes", stored),)))
-    return found
+                all_jobs.append(Job(survey, "files", size, workers, command, rows, (("input_bytes", stored),)))
+    return all_jobs
 
 
 def rows(out: Path) -> int:
@@ -179,7 +179,7 @@ def linked(paths: Sequence[Path], count: int, folder: Path) -> Path:
 
 def usable(folder: Path, layout: str, suffix: str, count: int) -> list[Path]:
     """At most `count` files of a folder that hold one good spectrum in this layout; a seeded random choice."""
-    found: list[Path] = []
+    paths: list[Path] = []
     if folder.is_dir():
         root, names = find_files(str(folder))
         names = [name for name in names if str(name).endswith(suffix)]
@@ -190,17 +190,17 @@ def usable(folder: Path, layout: str, suffix: str, count: int) -> list[Path]:
             except BadObjectError:
                 continue
             if good and opened.layout == layout:
-                found.append(root / names[index])
-            if len(found) == count:
+                paths.append(root / names[index])
+            if len(paths) == count:
                 break
-    return found
+    return paths
 
 
 def inputs(data: Path, scratch: Path, count: int) -> tuple[dict[str, list[Path]], dict[str, str]]:
     """Real files of each survey where there are some, else a mock survey's; and which of the two they are."""
     from specshards.ingest.mock import MockConfig, write
 
-    found, kinds = {}, {}
+    files, kinds = {}, {}
     for name, survey, layout, suffix in (("LAMOST gz", "lamost", "lamost-table", ".gz"),
                                          ("SDSS", "sdss", "sdss-spec-lite", ".fits")):  # fmt: skip
         paths = usable(data / survey, layout, suffix, count)
@@ -208,8 +208,8 @@ def inputs(data: Path, scratch: Path, count: int) -> tuple[dict[str, list[Path]]
         if not paths:
             config = MockConfig(survey, n_files=3 * count, damaged_fraction=0.0)
             paths = usable(write(config, scratch / f"mock-{survey}").folder, layout, suffix, count)
-        found[name] = paths
-    return found, kinds
+        files[name] = paths
+    return files, kinds
 
 
 def main(
@@ -218,7 +218,7 @@ def main(
     files: Annotated[int, typer.Option(help="Files of each survey that are read, again and again.", min=2)] = 100,
     objects: Annotated[int, typer.Option(help="Files of a large job; a small one has a quarter.", min=8)] = 4000,
     largest: Annotated[int, typer.Option(help="Files of the largest job whose memory is measured.", min=1)] = 10_000,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 5,
+    rounds: Rounds = 5,
     job_rounds: Annotated[int, typer.Option(help="Counted rounds of whole jobs.", min=1)] = 3,
     quick: Quick = False,
 ) -> None:
@@ -229,13 +229,13 @@ def main(
         scratch = Path(name)
         paths, kinds = inputs(data, scratch, files if quick else max(files, DISTINCT))
         draft.data = "real" if set(kinds.values()) == {"real"} else "mock"
-        draft.notes += [f"{survey}: {len(its)} {kinds[survey]} files" for survey, its in paths.items()]
+        draft.notes += [f"{survey}: {len(chosen)} {kinds[survey]} files" for survey, chosen in paths.items()]
         draft.notes += [f"{survey}: bytes of large jobs are too few, fewer than {DISTINCT} files are repeated"
-                        for survey, its in paths.items() if len(its) < min(objects, DISTINCT)]  # fmt: skip
-        few = {survey: its[:files] for survey, its in paths.items()}
+                        for survey, chosen in paths.items() if len(chosen) < min(objects, DISTINCT)]  # fmt: skip
+        few = {survey: chosen[:files] for survey, chosen in paths.items()}
         draft.records = read_records(few, rounds) + whole_records(few, rounds, scratch)
-        for survey, its in few.items():
-            spectra = [item for path in its for item in open_file(path).objects() if isinstance(item, Spectrum)]
+        for survey, chosen in few.items():
+            spectra = [item for path in chosen for item in open_file(path).objects() if isinstance(item, Spectrum)]
             draft.records += encoding_records(f"Parquet {survey}", spectra, rounds, scratch)
         lamost = paths["LAMOST gz"]
         all_jobs = jobs(paths, (objects // 4, objects), scratch)

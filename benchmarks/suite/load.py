@@ -32,7 +32,7 @@ import torch
 import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Quick, Rounds, recording
 from specshards.benchmarks.peers import worker
 from specshards.benchmarks.peers.worker import Check
 from specshards.benchmarks.suite.load_data import BATCH, Data, make_data, rows_of
@@ -76,11 +76,11 @@ class Contender:
         """
         if self.check is None:
             return self
-        found = self.check()
-        if found["missing"] or (found["unequal"] if self.lossless else found["psnr"] < LEAST_PSNR):
-            raise JobError(f"{self.name}: other pictures than ours ({found}); its times would not compare")
-        pixels = "pixels equal" if not found["unequal"] else f"PSNR {found['psnr']:.1f} dB"
-        repeats = f", {found['repeated']:.0f} samples repeated" if found["repeated"] else ""
+        result = self.check()
+        if result["missing"] or (result["unequal"] if self.lossless else result["psnr"] < LEAST_PSNR):
+            raise JobError(f"{self.name}: other pictures than ours ({result}); its times would not compare")
+        pixels = "pixels equal" if not result["unequal"] else f"PSNR {result['psnr']:.1f} dB"
+        repeats = f", {result['repeated']:.0f} samples repeated" if result["repeated"] else ""
         return replace(self, note="; ".join(filter(None, [self.note, pixels + repeats])))
 
 
@@ -98,10 +98,10 @@ def ours(data: Data, stack: ExitStack, threads: int) -> Iterator[Contender]:
                 return batches.samples
 
             def check(batches: loader.Loader = batches) -> dict[str, float]:
-                found = Check(data.source)
+                comparison = Check(data.source)
                 for batch in batches:
-                    found.add(batch["pixel_values"][batch["valid"]], rows_of(batch))
-                return found.result()
+                    comparison.add(batch["pixel_values"][batch["valid"]], rows_of(batch))
+                return comparison.result()
 
             stored = _size(data.tars(encoding)) / batches.samples
             name = f"specshards {backend}, {encoding}"
@@ -131,8 +131,8 @@ class Peer:
         line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
-            said = self._errors.read().strip().splitlines() or ["nothing"]
-            raise JobError(f"{' '.join(map(str, self._process.args[2:]))} ended: {said[-1]}")  # type: ignore[index]
+            lines = self._errors.read().strip().splitlines() or ["nothing"]
+            raise JobError(f"{' '.join(map(str, self._process.args[2:]))} ended: {lines[-1]}")  # type: ignore[index]
         return json.loads(line)
 
     def close(self) -> None:
@@ -159,8 +159,8 @@ def others(data: Data, stack: ExitStack, workers: Sequence[int], forms: dict[str
           ) -> Iterator[Contender]:  # fmt: skip
     """Other people's loaders: `forms` of each kind, all of them in the environment of `python`."""
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    for kind, its in forms.items():
-        for form in its:
+    for kind, stored_as in forms.items():
+        for form in stored_as:
             folder = data.source if kind == "loose" else data.folder / f"{kind}-{form}"
             if not folder.exists():
                 _prepare(_command(python, "prepare", kind, form, data.source), folder, scratch)
@@ -195,8 +195,8 @@ def _prepare(command: list[str], folder: Path, scratch: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     done = subprocess.run([*command, str(unfinished)], capture_output=True, text=True, env=_environment(scratch))
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no reason"]
-        raise JobError(f"writing {folder.name} failed: {said[-1]}")
+        lines = done.stderr.strip().splitlines() or ["no reason"]
+        raise JobError(f"writing {folder.name} failed: {lines[-1]}")
     unfinished.rename(folder)
 
 
@@ -282,27 +282,30 @@ def lasting(work: Callable[[], int], seconds: float) -> Callable[[], int]:
     return turn
 
 
-FORMS_HERE: dict[str, Sequence[str]] = {"webdataset": ("png", "jpeg"), "loose": ("png", "jpeg")}
-FORMS_THERE: dict[str, Sequence[str]] = {"litdata": ("png", "jpeg", "raw"), "streaming": ("png", "jpeg", "raw")}
+OWN_FORMS: dict[str, Sequence[str]] = {"webdataset": ("png", "jpeg"), "loose": ("png", "jpeg")}
+PEER_FORMS: dict[str, Sequence[str]] = {"litdata": ("png", "jpeg", "raw"), "streaming": ("png", "jpeg", "raw")}
 
 
 def measure(
     data: Data, image: str, rounds: int, seconds: float, workers: Sequence[int], peers_in: Path | None,
-    threads: int | None = None, forms: dict[str, Sequence[str]] = FORMS_HERE,
+    threads: int | None = None, forms: dict[str, Sequence[str]] = OWN_FORMS,
 ) -> list[Record]:  # fmt: skip
     """Every contender, compared once and then timed in turn; those that were not run have no seconds, and say so."""
     group = f"load {image}"
     with ExitStack() as stack:
-        found = list(ours(data, stack, threads or cores()))
-        found += others(data, stack, workers, forms, Path(sys.executable))
+        contenders = list(ours(data, stack, threads or cores()))
+        contenders += others(data, stack, workers, forms, Path(sys.executable))
         if peers_in is not None:
-            found += others(data, stack, workers, FORMS_THERE, peers_in)
-        found = [contender.compared() for contender in [*found, *ceilings(data, image)]]
-        turns = {contender.name: lasting(contender.work, seconds) for contender in found}
+            contenders += others(data, stack, workers, PEER_FORMS, peers_in)
+        contenders = [contender.compared() for contender in [*contenders, *ceilings(data, image)]]
+        turns = {contender.name: lasting(contender.work, seconds) for contender in contenders}
         records = interleave(group, turns, rounds)
-    records = [replace(r, note=c.note, bytes=c.bytes, about=c.about) for r, c in zip(records, found, strict=True)]
+    records = [
+        replace(r, note=c.note, bytes=c.bytes, about=c.about) for r, c in zip(records, contenders, strict=True)
+    ]
     if peers_in is None:
-        names = [_peer_name(kind, form, n) for kind, its in FORMS_THERE.items() for form in its for n in workers]
+        peers = [(kind, form) for kind, stored_as in PEER_FORMS.items() for form in stored_as]
+        names = [_peer_name(*peer, count) for peer in peers for count in workers]
         records += [Record(group, name, (), note="not run: without --peers") for name in names]
     return records
 
@@ -314,7 +317,7 @@ def main(
     scratch: Annotated[Path | None, typer.Option(help="Keep the data here, for the next run.")] = None,
     image: Annotated[str, typer.Option(help="The picture.")] = "map2d",
     objects: Annotated[int, typer.Option(help="Mock objects; four fifths of them are loaded.", min=40)] = 4000,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 3,
+    rounds: Rounds = 3,
     seconds: Annotated[float, typer.Option(help="Least length of a turn; short epochs are repeated.")] = 1.0,
     threads: Annotated[int | None, typer.Option(help="Of our loader. [all cores]", min=1)] = None,
     workers: Annotated[str, typer.Option(help="Worker processes of the other loaders, with commas.")] = "2,0",
@@ -339,5 +342,5 @@ def main(
             return
         python = peers_python(peers_venv) if peers else None
         data = make_data((base / f"{image}-{objects}").resolve(), image, objects)
-        forms: dict[str, Sequence[str]] = {"webdataset": ("png",)} if quick else FORMS_HERE
+        forms: dict[str, Sequence[str]] = {"webdataset": ("png",)} if quick else OWN_FORMS
         draft.records = measure(data, image, rounds, seconds, list(map(int, counts)), python, threads, forms)

@@ -47,15 +47,15 @@ class Data:
 
     def payloads(self, encoding: str) -> dict[int, bytes]:
         """Row -> the stored bytes of its picture."""
-        found = {}
+        payloads = {}
         for path in self.tars(encoding):
             with tarfile.open(path) as tar:
                 for member in tar:
                     stem, _, extension = member.name.partition(".")
                     if extension != "npy":
                         content = tar.extractfile(member)
-                        found[int(stem)] = content.read() if content else b""
-        return found
+                        payloads[int(stem)] = content.read() if content else b""
+        return payloads
 
 
 def make_data(folder: Path, image: str, objects: int) -> Data:

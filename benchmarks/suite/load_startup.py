@@ -70,17 +70,17 @@ def probe(warm: Path, folder: Path, backend: str, batches: int) -> dict[str, flo
     before = _memory()
     start = time.perf_counter()
     opened = loader.open(folder, "train", BATCH, backend=backend)
-    there = time.perf_counter()
+    opened_at = time.perf_counter()
     next(iter(opened))
-    found = {"open": there - start, "first": time.perf_counter() - start, **_grown(before, "")}
+    numbers = {"open": opened_at - start, "first": time.perf_counter() - start, **_grown(before, "")}
     while batches > 0:
         for _ in opened:
             batches -= 1
             if batches <= 0:
                 break
-    found |= _grown(before, " later")
+    numbers |= _grown(before, " later")
     opened.close()
-    return found
+    return numbers
 
 
 def _grown(before: dict[str, float], suffix: str) -> dict[str, float]:
@@ -92,7 +92,7 @@ def _memory() -> dict[str, float]:
     path = Path("/proc/self/status")
     status = path.read_text() if path.exists() else ""
     sizes = {name: re.search(rf"^{name}:\s+(\d+) kB", status, re.M) for name in ("VmRSS", "RssAnon")}
-    return {name: 1024.0 * int(found[1]) if found else float("nan") for name, found in sizes.items()}
+    return {name: 1024.0 * int(match[1]) if match else float("nan") for name, match in sizes.items()}
 
 
 def startup_records(folder: Path, rounds: int, samples: int = SAMPLES, on: int = ON) -> list[Record]:
@@ -103,27 +103,28 @@ def startup_records(folder: Path, rounds: int, samples: int = SAMPLES, on: int =
     total = link_many(one, many, samples)
     small = link_many(one, folder / "few", 1)
     backends = ("dali", "plain") if dali_is_here() else ("plain",)
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    measured: dict[tuple[str, str], list[dict[str, float]]] = {}
     for number in range(rounds):
         for backend in backends:
             for size in ("few", "many"):
                 run = _fresh(one, folder / size, backend, on if number == rounds - 1 else 0)
-                found.setdefault((backend, size), []).append(run)
+                measured.setdefault((backend, size), []).append(run)
     records = []
     for what, title in (("open", "open"), ("first", "open and first batch")):
         for backend in backends:
-            few, lots = found[backend, "few"], found[backend, "many"]
+            few_runs, many_runs = measured[backend, "few"], measured[backend, "many"]
             own, small_own, later, pages = (
                 _median(runs, name) / 1e6
-                for runs, name in ((lots, "RssAnon"), (few, "RssAnon"), (lots[-1:], "RssAnon later"),
-                                   (lots[-1:], "VmRSS later"))
+                for runs, name in ((many_runs, "RssAnon"), (few_runs, "RssAnon"), (many_runs[-1:], "RssAnon later"),
+                                   (many_runs[-1:], "VmRSS later"))
             )  # fmt: skip
             note = (
-                f"{title}: {_median(lots, what):.3f} s for {total:,} samples, {_median(few, what):.3f} s for one "
-                f"shard of {small:,}; memory of its own after the first batch {own:.0f} MB, {small_own:.0f} MB; "
-                f"{on * BATCH:,} samples later {later:.0f} MB, and {pages - later:.0f} MB of pages of mapped archives"
+                f"{title}: {_median(many_runs, what):.3f} s for {total:,} samples, {_median(few_runs, what):.3f} s "
+                f"for one shard of {small:,}; memory of its own after the first batch {own:.0f} MB, "
+                f"{small_own:.0f} MB; {on * BATCH:,} samples later {later:.0f} MB, and {pages - later:.0f} MB of "
+                "pages of mapped archives"
             )
-            seconds = tuple(run[what] / total * 1e6 for run in lots)
+            seconds = tuple(run[what] / total * 1e6 for run in many_runs)
             group = f"start-up of a million samples, {title}"
             records.append(Record(group, backend, seconds, note=note, bytes=own * 1e6 / total * 1e6))
     return records

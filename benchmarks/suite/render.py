@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, Rounds, recording
 from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
 from specshards.benchmarks.peers.matplotlib_reference import IMAGES, figure
 from specshards.render import ImageConfig, preset, renderer
@@ -166,7 +166,7 @@ def main(
     out: Out = LOCAL / "render.json",
     data: Annotated[Path | None, typer.Option(help="Survey files to draw; without it, made-up spectra.")] = None,
     count: Annotated[int, typer.Option(help="Spectra in the batch.", min=1, max=PICTURES)] = 256,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 9,
+    rounds: Rounds = 9,
     quick: Quick = False,
 ) -> None:
     """Time every renderer on one core, interleaved with a memset of the picture; then with two."""

@@ -125,17 +125,17 @@ def jobs(spectra: dict[int, Path]) -> list[Job]:
         spectra: by how many there are.
     """
     large, workers = max(spectra), worker_counts()
-    wanted = [(*KINDS[0], size, count) for size in sorted(spectra) for count in workers]
-    wanted += [(*kind, large, workers[-1]) for kind in KINDS[1:]]
-    found = []
-    for image, encoding, size, count in wanted:
+    kinds = [(*KINDS[0], size, count) for size in sorted(spectra) for count in workers]
+    kinds += [(*kind, large, workers[-1]) for kind in KINDS[1:]]
+    all_jobs = []
+    for image, encoding, size, count in kinds:
 
         def command(out: Path, options: tuple[object, ...] = (spectra[size], count, image, encoding)) -> list[str]:
             names = ("spectra", "workers", "image", "encoding")
             return room_command("shards", "build", out=out, **dict(zip(names, options, strict=True)))
 
-        found.append(Job(f"{image} {encoding}", "objects", size, count, command, drawn))
-    return found
+        all_jobs.append(Job(f"{image} {encoding}", "objects", size, count, command, drawn))
+    return all_jobs
 
 
 def drawn(out: Path) -> int:
@@ -165,14 +165,14 @@ def mock(objects: int, scratch: Path) -> Path:
 def summary(records: Sequence[Record], objects: int) -> list[str]:
     """The ratios that matter, a line each."""
     reference = {r.name: r.median for r in records if r.group == "reference"}
-    found = {(r.name.partition(",")[0], int(r.about["workers"])): r.median
+    times = {(r.name.partition(",")[0], int(r.about["workers"])): r.median
              for r in records if r.group == GROUP and r.about["objects"] == objects}  # fmt: skip
     lines = []
-    for (title, workers), mine in sorted(found.items()):
-        theirs = reference[title.partition(" ")[0]]
+    for (title, workers), seconds in sorted(times.items()):
+        slow = reference[title.partition(" ")[0]]
         lines.append(
-            f"{title}: {1 / mine:,.0f} objects/s on {workers} worker{'s' * (workers != 1)}, the reference "
-            f"{1 / theirs:,.1f} on one core: {theirs / mine:,.0f} times, {theirs / mine / workers:,.0f} times a core"
+            f"{title}: {1 / seconds:,.0f} objects/s on {workers} worker{'s' * (workers != 1)}, the reference "
+            f"{1 / slow:,.1f} on one core: {slow / seconds:,.0f} times, {slow / seconds / workers:,.0f} times a core"
         )
     return lines
 

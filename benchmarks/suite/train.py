@@ -20,7 +20,7 @@ import torch
 import typer
 
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Out, Quick, Rounds, recording
 from specshards.shards import loader
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.train.meter import forward_flops, peak_of
@@ -98,20 +98,20 @@ def derived(records: Sequence[Record], gpu: str) -> list[Record]:
         records: pairs, cached batches and then the loader, with `about["flop"]` on a GPU.
         gpu: its name; empty on a CPU.
     """
-    found = []
+    results = []
     for ready, real in zip(records[::2], records[1::2], strict=True):
         # A loader can come out faster than memory by chance: then nothing waited.
         waited = tuple(max(0.0, 1 - c / m) for c, m in zip(ready.values, real.values, strict=True))
         name = real.name.removesuffix(f", {LOADER}")
-        found.append(Record(f"data wait, {real.group}", name, waited, "share", about=real.about))
+        results.append(Record(f"data wait, {real.group}", name, waited, "share", about=real.about))
     peak = peak_of(gpu)
     note = f"of {peak / 1e12:.1f} TFLOP/s" if peak else f"not run: the bf16 peak of {gpu} is not known"
     for r in records if gpu else []:
         rates = tuple(r.about["flop"] / value for value in r.values)
         speeds, used = tuple(rate / 1e12 for rate in rates), tuple(rate / peak for rate in rates) if peak else ()
-        found.append(Record(f"TFLOP/s, {r.group}", r.name, speeds, "TFLOP/s", about=r.about))
-        found.append(Record(f"MFU, {r.group}", r.name, used, "share", note, about=r.about))
-    return found
+        results.append(Record(f"TFLOP/s, {r.group}", r.name, speeds, "TFLOP/s", about=r.about))
+        results.append(Record(f"MFU, {r.group}", r.name, used, "share", note, about=r.about))
+    return results
 
 
 def _stepper(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None], float]:
@@ -209,7 +209,7 @@ def main(
         int | None, typer.Option(help="Mock objects in the shards. [1500 on a CPU, 20000 on a GPU]", min=40)
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 64,
-    rounds: Annotated[int, typer.Option(help="Counted rounds; one more warms up.", min=1)] = 3,
+    rounds: Rounds = 3,
     steps: Annotated[int | None, typer.Option(help="Of a turn. [10 on a CPU, 100 on a GPU]", min=1)] = None,
     quick: Quick = False,
 ) -> None:

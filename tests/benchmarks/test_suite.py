@@ -146,7 +146,7 @@ def test_jobs_are_every_size_and_number_of_workers(tmp_path: Path) -> None:
             (job,) = [j for j in made if (j.title, j.objects, j.workers) == ("map2d png", size, count)]
             assert job.name == f"map2d png, {size:,} objects, {count} worker{'s' * (count > 1)}"
             words = job.command(tmp_path / "out")
-            options = dict(zip(words[4::2], words[5::2], strict=True))
+            options = dict(zip(words[5::2], words[6::2], strict=True))
             assert options == {"--spectra": str(tmp_path / where), "--out": str(tmp_path / "out"), "--image": "map2d",
                                "--workers": str(count), "--encoding": "png"}  # fmt: skip
     for encoding in ENCODINGS:

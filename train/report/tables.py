@@ -88,10 +88,10 @@ def calibration(card: Card) -> Rows:
 
 def at_a_glance(content: Mapping[str, Any], card: Card) -> Rows:
     """One row a split and task: the metric that chose the epoch, of the model and of every baseline."""
-    found = list(parts(content, card))
-    names = list(dict.fromkeys(name for _, _, scores in found for name in scores["baselines"]))
+    every = list(parts(content, card))
+    names = list(dict.fromkeys(name for _, _, scores in every for name in scores["baselines"]))
     rows = [["split", "task", "objects", "metric", "model", *(baseline(name) for name in names)]]
-    for split, task, scores in found:
+    for split, task, scores in every:
         metric = task.best[0]
         others = (scores["baselines"].get(name, {}).get(metric) for name in names)
         rows.append([split, task.name, number(scores["labelled"]), metric_name(metric),
@@ -113,8 +113,8 @@ def tables(scores: Mapping[str, Any], task: Task) -> list[Rows]:
 
 def baseline(name: str) -> str:
     """A baseline in words: the constant ones are of the majority class or the mean label."""
-    known = {"constant": "constant", "survey_only": "constant of the survey"}
-    return known.get(name, name.replace("_", " "))
+    words = {"constant": "constant", "survey_only": "constant of the survey"}
+    return words.get(name, name.replace("_", " "))
 
 
 def _versus(scores: Mapping[str, Any], task: Task, columns: Mapping[str, str], *, beside: bool) -> Rows:
