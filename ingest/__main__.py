@@ -13,10 +13,10 @@ from specshards.common.cli import application, run_app
 from specshards.common.jobs import Engine
 from specshards.ingest import inspect
 from specshards.ingest.catalogue import select
+from specshards.ingest.catalogue.help import naming_surveys
 from specshards.ingest.download import job
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.mock import command as mock
-from specshards.ingest.surveys.help import naming_surveys
 
 
 @naming_surveys

@@ -12,8 +12,8 @@ from specshards.common import options
 from specshards.common.arguments import Fields, configured, option
 from specshards.common.cli import application, run_app
 from specshards.common.jobs import Engine
+from specshards.ingest.catalogue.help import naming_surveys
 from specshards.ingest.job.build import IngestConfig
-from specshards.ingest.surveys.help import naming_surveys
 from specshards.render.config import ImageConfig, presets
 from specshards.render.config import preset as preset_of
 from specshards.shards.check.commands import inspect, report, verify

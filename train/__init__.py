@@ -7,6 +7,7 @@ loop            the training loop, for any objective
 meter           what a run shows while it goes on
 checkpoint      the state of a run under way
 run             the folder of a run: card and record
+network         the network of a run folder: built, saved, opened
 tasks           what a model can learn
 models          networks: of pictures, of spectra
 tokenizer       self-supervised pretraining on spectra

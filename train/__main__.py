@@ -92,7 +92,7 @@ def baselines(
     """
     from specshards.train.evaluation.classical import fit_classical
     from specshards.train.evaluation.other_runs import add_runs
-    from specshards.train.models.folder import open_any
+    from specshards.train.network import open_any
 
     if not shards.strip() and not runs.strip():
         raise UsageError("nothing to put beside the model: give --shards (made with ENCODING=flux), --runs, or both")

@@ -21,9 +21,9 @@ from specshards.train.evaluation.conformal import calibrate
 from specshards.train.evaluation.measure import measure
 from specshards.train.evaluation.score import score
 from specshards.train.loop import Start, Verdict
-from specshards.train.models.folder import build_model, save_model
 from specshards.train.models.layers import model_input
 from specshards.train.models.parameters import freeze
+from specshards.train.network import build_model, save_model
 from specshards.train.report import figures
 from specshards.train.run import CARD, Card
 from specshards.train.tasks.constant import Baselines

@@ -9,7 +9,7 @@ import typer
 
 from specshards.common.arguments import configured
 from specshards.ingest.catalogue.config import SelectConfig
-from specshards.ingest.surveys.help import naming_surveys
+from specshards.ingest.catalogue.help import naming_surveys
 
 
 @naming_surveys

@@ -10,7 +10,6 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     desi                    DESI coadds and the redrock files beside them
     slomost                 SDSS and LAMOST, merged
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
-    help                    help texts that name the surveys of other packages
     common                  what every reader needs: missing values, grids, the last checks
     addresses               what a survey says of where it publishes a spectrum
     lamost_addresses        where LAMOST does

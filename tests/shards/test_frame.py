@@ -27,7 +27,7 @@ from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
 from specshards.train.config import PretrainConfig, RunOptions
 from specshards.train.evaluation.evaluate import evaluate
-from specshards.train.models.folder import open_any
+from specshards.train.network import open_any
 from specshards.train.tokenizer.pretrain import pretrain
 from specshards.train.use.explain import draw, look
 from specshards.train.use.pictures import pictures

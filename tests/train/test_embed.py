@@ -18,7 +18,7 @@ from specshards.common.quarantine import QUARANTINE_SCHEMA
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import Manifest
-from specshards.train.models.folder import open_model
+from specshards.train.network import open_model
 from specshards.train.use import embed as embed_module
 from specshards.train.use.embed import embed, nearest
 from specshards.train.use.pictures import pictures

@@ -18,8 +18,8 @@ from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig, renderer
 from specshards.train.models.attention import attend, per_angstrom, rollout
-from specshards.train.models.folder import open_model
 from specshards.train.models.picture import SpectrumModel
+from specshards.train.network import open_model
 from specshards.train.tasks.text import quantity
 from specshards.train.use.explain import TABLE, draw, explain, look
 from specshards.train.use.pictures import pictures

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from specshards.common.errors import JobError, UsageError
 from specshards.shards import loader as shard_loader
 from specshards.train.evaluation.evaluate import evaluate
-from specshards.train.models.folder import open_model
+from specshards.train.network import open_model
 from specshards.train.report.modelcard import modelcard
 from specshards.train.use import commands
 from specshards.train.use import export as export_module

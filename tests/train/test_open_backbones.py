@@ -20,8 +20,8 @@ from specshards.train.config import RunOptions, TrainConfig, configure
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.models.backbone import BACKBONES, Backbone, Plan, open_backbone
-from specshards.train.models.folder import open_any
 from specshards.train.models.parameters import head_parameters
+from specshards.train.network import open_any
 from specshards.train.use.embed import embed
 from specshards.train.use.explain import explain
 from specshards.train.use.export import export_hub, export_onnx

@@ -28,8 +28,8 @@ from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.evaluation.score import Scored
 from specshards.train.fit import fit
 from specshards.train.meter import forward_flops
-from specshards.train.models.folder import open_model
 from specshards.train.models.picture import SpectrumModel, build
+from specshards.train.network import open_model
 from specshards.train.tasks.classification import Subclass
 from specshards.train.tasks.regression import regression
 from specshards.train.use.predict import Predictor

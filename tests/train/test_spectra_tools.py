@@ -22,8 +22,8 @@ from specshards.shards.write.build import build
 from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.fit import fit
 from specshards.train.models.attention import per_token
-from specshards.train.models.folder import open_any
 from specshards.train.models.sequence import SequenceConfig, SequenceModel
+from specshards.train.network import open_any
 from specshards.train.use.embed import embed
 from specshards.train.use.explain import TABLE, Sight, draw, explain, look
 from specshards.train.use.pictures import pictures, spectra

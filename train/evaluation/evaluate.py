@@ -22,7 +22,7 @@ from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation import predictions
 from specshards.train.evaluation.measure import measure
 from specshards.train.evaluation.score import score
-from specshards.train.models.folder import open_any
+from specshards.train.network import open_any
 from specshards.train.report import figures, tables
 from specshards.train.report import page as html
 from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record

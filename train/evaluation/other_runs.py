@@ -15,7 +15,7 @@ from specshards.shards.format.manifest import Manifest
 from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation import predictions
 from specshards.train.evaluation.score import score
-from specshards.train.models.folder import open_any
+from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import add_targets

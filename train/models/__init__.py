@@ -1,7 +1,6 @@
 """Networks.
 
 backbone        what a network can be built on, by name
-folder          the network of a run folder: built, saved, opened
 picture         pictures to logits, through any backbone of transformers
 sequence        the one-dimensional transformer: spectra to logits
 tokenizer       encoder and decoder of spectra on their own grids

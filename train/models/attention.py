@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from specshards.common.errors import UsageError
-from specshards.train.tasks.metrics import FloatArray
+
+FloatArray = npt.NDArray[np.float64]
 
 #: A step from token to token is a gap where it is longer than this many of the median one. On a logarithmic grid they
 #: grow by a factor of 3 from 3500 to 10,500 Angstrom.

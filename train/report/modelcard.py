@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig
-from specshards.train.models.folder import open_model
+from specshards.train.network import open_model
 from specshards.train.report.tables import counted, labelled, tables
 from specshards.train.run import METRICS, Card
 from specshards.train.tasks.text import Rows, metric_name, number

@@ -18,13 +18,13 @@ from specshards.shards.loader.loader import Loader
 from specshards.train import loop
 from specshards.train.config import PretrainConfig, RunOptions
 from specshards.train.loop import Start, Verdict
-from specshards.train.models.folder import replace_files
 from specshards.train.models.layers import model_input
 from specshards.train.models.picture import quiet
 from specshards.train.models.tokenizer.classifier import open_tokenizer
 from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, hide, per_object, regridded, seen_as, without
+from specshards.train.network import replace_files
 
 CARD = "tokenizer.json"
 #: Share of the good patches that validation hides, whatever training does: what is drawn there was not seen.

@@ -24,7 +24,7 @@ from specshards.common.quarantine import write_quarantine
 from specshards.shards.format.manifest import MANIFEST
 from specshards.train.accelerator import make_accelerator
 from specshards.train.models.backbone import Backbone
-from specshards.train.models.folder import open_any
+from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray, IntArray
 from specshards.train.use.inputs import Source, from_shards, from_spectra, nothing_read

@@ -28,7 +28,7 @@ from specshards.render import ImageConfig, renderer
 from specshards.shards.loader.stack import stack
 from specshards.train.accelerator import make_accelerator
 from specshards.train.models.attention import Spread, per_angstrom, per_token
-from specshards.train.models.folder import open_any
+from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import split_logits

@@ -21,7 +21,7 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, write_text
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
-from specshards.train.models.folder import open_model
+from specshards.train.network import open_model
 from specshards.train.report.modelcard import metrics_of, modelcard, public_name
 from specshards.train.run import CARD, METRICS, Card
 

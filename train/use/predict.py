@@ -33,7 +33,7 @@ from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation.conformal import intervals
 from specshards.train.evaluation.evaluate import check_pictures
-from specshards.train.models.folder import open_any
+from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.multitask import split_logits
 from specshards.train.use.inputs import KNOWN, Source, from_shards, from_spectra, nothing_read
