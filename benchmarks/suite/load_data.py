@@ -60,7 +60,8 @@ class Data:
 
 def make_data(folder: Path, image: str, objects: int) -> Data:
     """Mock spectra as shards of every encoding, and their pictures as plain files; what is there already stays."""
-    from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
+    from specshards.ingest.mock.scale.config import ScaleConfig
+    from specshards.ingest.mock.scale.job import write_parquet_survey
     from specshards.shards.format.manifest import ShardConfig
     from specshards.shards.write.build import build
 

@@ -29,7 +29,8 @@ ON = 2500
 
 def make_shard(folder: Path) -> Path:
     """A shard folder with shards of `SHARD` train samples of the mock survey at scale."""
-    from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
+    from specshards.ingest.mock.scale.config import ScaleConfig
+    from specshards.ingest.mock.scale.job import write_parquet_survey
     from specshards.shards.format.manifest import ShardConfig
     from specshards.shards.write.build import build
 

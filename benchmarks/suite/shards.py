@@ -23,7 +23,8 @@ from specshards.benchmarks.kit.records import Record, interleave
 from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
 from specshards.benchmarks.peers.matplotlib_reference import figure
 from specshards.common.spectrum import Arrays
-from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
+from specshards.ingest.mock.scale.config import ScaleConfig
+from specshards.ingest.mock.scale.job import write_parquet_survey
 from specshards.ingest.spectra.blocks import SpectraBlock, iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.render import ImageConfig, renderer

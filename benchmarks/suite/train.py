@@ -172,7 +172,8 @@ def _copy(batch: Any) -> dict[str, Any]:
 
 
 def _shards(scratch: Path, objects: int, encodings: Iterable[str]) -> dict[str, Path]:
-    from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
+    from specshards.ingest.mock.scale.config import ScaleConfig
+    from specshards.ingest.mock.scale.job import write_parquet_survey
     from specshards.shards.format.manifest import ShardConfig
     from specshards.shards.write.build import build
 

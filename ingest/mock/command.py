@@ -16,7 +16,7 @@ from specshards.common.arguments import Fields, configured
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.mock import MockConfig, plan, write_with_progress
-from specshards.ingest.mock.scale.job import ScaleConfig, class_table, write_parquet_survey
+from specshards.ingest.mock.scale.config import ScaleConfig
 
 
 @configured
@@ -62,6 +62,8 @@ def _only(form: str, config: ScaleConfig | MockConfig, names: Sequence[str]) -> 
 
 
 def _parquet(config: ScaleConfig, out: Path, engine: Engine, force: bool) -> None:
+    from specshards.ingest.mock.scale.job import write_parquet_survey  # which compiles: not for every command's help
+
     began = perf_counter()
     summary = write_parquet_survey(config, out, engine=engine, force=force)
     print(summary.table())
@@ -69,6 +71,8 @@ def _parquet(config: ScaleConfig, out: Path, engine: Engine, force: bool) -> Non
 
 
 def _fits(config: MockConfig, out: Path, workers: int) -> None:
+    from specshards.ingest.mock.scale.job import class_table
+
     began = perf_counter()
     result = write_with_progress(config, out, workers)
     entries = plan(config)

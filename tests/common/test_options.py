@@ -21,7 +21,7 @@ from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.mock import MockConfig
 from specshards.ingest.mock import command as mock
-from specshards.ingest.mock.scale.job import ScaleConfig
+from specshards.ingest.mock.scale.config import ScaleConfig
 from specshards.render.config import ImageConfig
 from specshards.shards import __main__ as shards
 from specshards.shards.format.manifest import ShardConfig

@@ -23,9 +23,10 @@ from specshards.ingest.mock.command import command
 from specshards.ingest.mock.instrument import LSF_KMS, SITE_FIRST
 from specshards.ingest.mock.lines import H_ALPHA
 from specshards.ingest.mock.objects import observe, source
+from specshards.ingest.mock.scale.config import ScaleConfig
 from specshards.ingest.mock.scale.counter_random import normals, stream_key
 from specshards.ingest.mock.scale.draws import ROW, shares
-from specshards.ingest.mock.scale.job import ScaleConfig, bank_of, plan_rows, row_groups, truth, write_parquet_survey
+from specshards.ingest.mock.scale.job import bank_of, plan_rows, row_groups, truth, write_parquet_survey
 from specshards.ingest.mock.scale.kernels import MAX_SIZE, Buffers, expose, median, site_arrays
 from specshards.ingest.mock.scale.templates import KINDS, PIXELS, REDSHIFTS
 from specshards.ingest.spectra import schema

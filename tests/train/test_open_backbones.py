@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
+from specshards.ingest.mock.scale.config import ScaleConfig
+from specshards.ingest.mock.scale.job import write_parquet_survey
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
 from specshards.train.config import RunOptions, TrainConfig, configure

@@ -13,7 +13,8 @@ import pytest
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
+from specshards.ingest.mock.scale.config import ScaleConfig
+from specshards.ingest.mock.scale.job import write_parquet_survey
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.mock.scale.job import ScaleConfig, write_parquet_survey
+from specshards.ingest.mock.scale.config import ScaleConfig
+from specshards.ingest.mock.scale.job import write_parquet_survey
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build as build_shards
 from specshards.train.config import RunOptions, TrainConfig

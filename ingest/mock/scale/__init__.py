@@ -1,5 +1,6 @@
 """The mock survey as spectra Parquet, thousands of objects a second.
 
+config          what decides the spectra
 job             the job
 draws           what each row shows
 templates       a bank of noiseless spectra
