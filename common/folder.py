@@ -165,11 +165,11 @@ def changes(before: Mapping[str, Any] | None, asked: Mapping[str, Any]) -> list[
     """The fields that differ, as `name: before -> asked`, in alphabetical order; of a mapping within, its fields.
 
     Args:
-        before: a claim as it was read, None for none. asked: JSON-able.
+        before: a claim, None for none. asked: JSON-able, as `before` is.
     """
     if before is None:
         return []
-    old, new = _fields(before), _fields(json.loads(json.dumps(asked)))
+    old, new = (_fields(json.loads(json.dumps(content))) for content in (before, asked))
     names = sorted({*old, *new})
     return [
         f"{name}: {old.get(name, 'unset')} -> {new.get(name, 'unset')}"

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def earlier(
         if (foreign or (out / LEDGER / "plan.json").exists()) and not force:
             raise UsageError(f"{out}: is not empty and not a shard folder of this version; choose another OUT")
         return None
-    changed = changes(claim.config.to_dict(), config.to_dict())
+    changed = changes(asdict(claim.config), asdict(config))  # with the defaults that `to_dict` leaves out
     before = {name: digest for generation in claim.inputs for name, digest in generation.items()}
     same = {name: inputs.get(name) for name in before} == before if grows else inputs == before
     if not changed and not same:

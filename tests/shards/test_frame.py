@@ -146,7 +146,7 @@ def test_what_is_written_down(lines: Path, tmp_path: Path) -> None:
     assert all(ImageConfig.from_dict(replace(REST, frame=f).to_dict()).frame == f for f in FRAMES)
     make(lines, tmp_path / "x", REST)
     assert Manifest.load(tmp_path / "x").config.image == REST
-    with pytest.raises(UsageError, match=r"image\.frame: rest -> unset"):
+    with pytest.raises(UsageError, match=r"image\.frame: rest -> observed"):
         make(lines, tmp_path / "x", replace(REST, frame="observed"))
     page = write_page(tmp_path / "x").read_text()
     assert "<svg" in page and "rest" in page
