@@ -27,8 +27,8 @@ from specshards.common.files import is_remote, write_text
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.messages import LOGGER
 
-Result = TypeVar("Result", bound="Record")
-Work = TypeVar("Work", bound="Task[Any]")
+Result = TypeVar("Result", bound="LedgerRecord")
+Work = TypeVar("Work", bound="LedgerTask[Any]")
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _fields(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-class Record(Protocol):
+class LedgerRecord(Protocol):
     """What a finished task came to. Its file is in the ledger."""
 
     @property
@@ -199,7 +199,7 @@ class Record(Protocol):
         ...
 
 
-class Task(Protocol[Result]):
+class LedgerTask(Protocol[Result]):
     """A frozen argument of a pure function that writes files, and its record after them."""
 
     @property
@@ -231,7 +231,7 @@ class Task(Protocol[Result]):
         ...
 
 
-def finished(task: Task[Result]) -> Result | None:
+def finished(task: LedgerTask[Result]) -> Result | None:
     """The record of a task that is done, and whose files are whole, else None."""
     try:
         record = task.loads(task.record.read_text(encoding="utf-8"))

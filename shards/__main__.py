@@ -52,9 +52,9 @@ def make_survey(
     Spectra that are Parquet already, ours or MultimodalUniverse's, are drawn as they are, unless labels of a
     catalogue are to be joined to them, or some of them chosen by --cuts, --where or N.
     """
-    from specshards.shards.make import Source, make
+    from specshards.shards.make import SurveyInput, make
 
-    make(survey, Source(data, catalog, chosen), out, replace(config, image=picture), engine=engine,
+    make(survey, SurveyInput(data, catalog, chosen), out, replace(config, image=picture), engine=engine,
          max_bad_fraction=max_bad_fraction, force=force)  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from specshards.shards.write.reshard import remake
 
 
 @dataclass(frozen=True)
-class Source:
+class SurveyInput:
     """What a data set is made from.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source:
 
 
 def make(
-    survey: str, source: Source, out: Path, config: ShardConfig, *, engine: Engine | None = None,
+    survey: str, source: SurveyInput, out: Path, config: ShardConfig, *, engine: Engine | None = None,
     max_bad_fraction: float = 0.05, force: bool = False,
 ) -> Manifest:  # fmt: skip
     """Make the data set of a survey, and its page, in `out/shards/IMAGE`.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from specshards.ingest.catalogue.checksums import Checksums
     from specshards.ingest.catalogue.rows import Rows
     from specshards.ingest.download.fetch import Fetcher, Outcome, Policy
-    from specshards.ingest.download.ledger import Record
+    from specshards.ingest.download.ledger import DownloadLedger
     from specshards.ingest.surveys.addresses import Scheme
 
 TOKEN_VARIABLE = "SPECSHARDS_LAMOST_TOKEN"
@@ -91,7 +91,7 @@ def command(
 
 
 @dataclass
-class Job:
+class DownloadJob:
     """One file on its way.
 
     Attributes:
@@ -134,7 +134,7 @@ def download(
     from specshards.ingest.catalogue.rows import open_rows
     from specshards.ingest.download.addresses import choose
     from specshards.ingest.download.fetch import Fetcher
-    from specshards.ingest.download.ledger import Record
+    from specshards.ingest.download.ledger import DownloadLedger
     from specshards.ingest.spectra.schema import PROGRAM_VERSION
 
     rows = open_rows(catalogue)
@@ -146,7 +146,10 @@ def download(
         "program_version": PROGRAM_VERSION,
     }  # fmt: skip
     fetcher = Fetcher(policy, token if scheme.takes_token else None)
-    with locked(out / ".download.lock", out), Record(out / RECORD, survey, rows.total, limit, config) as record:
+    with (
+        locked(out / ".download.lock", out),
+        DownloadLedger(out / RECORD, survey, rows.total, limit, config) as record,
+    ):
         jobs = _jobs(rows, scheme, digests, listed, out, limit, verify, record)
         _run(jobs, fetcher, record, patient=max_bad_fraction >= 1)
     record.print_summary(fetcher.received, out)
@@ -163,8 +166,8 @@ def download(
 
 def _jobs(
     rows: Rows, scheme: Scheme, digests: list[str], listed: Checksums, out: Path, limit: int | None, verify: bool,
-    record: Record,
-) -> Iterator[Job]:  # fmt: skip
+    record: DownloadLedger,
+) -> Iterator[DownloadJob]:  # fmt: skip
     """The rows that need the network; the others go to the books at once."""
     from specshards.ingest.catalogue.checksums import digest
     from specshards.ingest.download.fetch import existing
@@ -184,7 +187,7 @@ def _jobs(
         if there is not None and not verify:
             record.enter(number, address.key, "kept", there, there.stat().st_size)
         else:
-            yield Job([(number, address.key)], address.url, path, wanted, there)
+            yield DownloadJob([(number, address.key)], address.url, path, wanted, there)
 
 
 def _each(rows: Rows, scheme: Scheme, digests: list[str]) -> Iterator[dict[str, Any]]:
@@ -195,14 +198,14 @@ def _each(rows: Rows, scheme: Scheme, digests: list[str]) -> Iterator[dict[str, 
             yield {"digest": None, **dict(zip(names, values, strict=True))}
 
 
-def _run(jobs: Iterator[Job], fetcher: Fetcher, record: Record, *, patient: bool) -> None:
+def _run(jobs: Iterator[DownloadJob], fetcher: Fetcher, record: DownloadLedger, *, patient: bool) -> None:
     """Let threads work off the jobs; return when the books have every row.
 
     Args:
         patient: go on however many files are missing or failed.
     """
     crew = _Crew(fetcher)
-    under_way: dict[Path, Job] = {}
+    under_way: dict[Path, DownloadJob] = {}
 
     def collect() -> None:
         job, outcome = crew.next()
@@ -231,17 +234,17 @@ class _Crew:
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
-        self._todo: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._finished: queue.SimpleQueue[tuple[Job, Outcome | BaseException]] = queue.SimpleQueue()
+        self._todo: queue.SimpleQueue[DownloadJob | None] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[tuple[DownloadJob, Outcome | BaseException]] = queue.SimpleQueue()
         count = fetcher.policy.parallel
         self._threads = [threading.Thread(target=self._work, daemon=True, name=f"fetch-{i}") for i in range(count)]
         for thread in self._threads:
             thread.start()
 
-    def give(self, job: Job) -> None:
+    def give(self, job: DownloadJob) -> None:
         self._todo.put(job)
 
-    def next(self) -> tuple[Job, Outcome]:
+    def next(self) -> tuple[DownloadJob, Outcome]:
         job, outcome = self._finished.get()
         if isinstance(outcome, BaseException):
             raise outcome
@@ -270,7 +273,7 @@ class _Crew:
                 self._finished.put((job, error))
                 return
 
-    def _one(self, job: Job) -> Outcome:
+    def _one(self, job: DownloadJob) -> Outcome:
         from specshards.ingest.download.fetch import BadBodyError, Outcome, check_file
 
         if job.there is not None:

@@ -26,7 +26,7 @@ _STREAK = 50
 _NONE_THERE = 1000
 
 
-class Record:
+class DownloadLedger:
     """The record, the counts and the progress line of one job.
 
     Used in a `with`: at its end the record appears whole, or not at all when an exception ends it.
@@ -53,7 +53,7 @@ class Record:
         self._streak, self._asked, self._good, self._last = 0, 0, False, ""
         self._started = time.monotonic()
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> DownloadLedger:
         """Open the record under a temporary name, and show the progress line."""
         self._schema = pa.schema(
             [

@@ -100,7 +100,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Source:
+class MockSource:
     """An object of the mock sky with its true labels: RA, Dec in degrees (ICRS), K, dex, dex; NaN = not a
     star.
 
@@ -129,7 +129,7 @@ class Visit:
     """
 
     entry: Entry
-    source: Source
+    source: MockSource
     ra: float
     dec: float
     sn: float
@@ -264,7 +264,7 @@ def draw_quasar(rng: np.random.Generator) -> tuple[Quasar, str]:
     return Quasar(slope, strength, width, iron, forest_seed), "BROADLINE"
 
 
-def source(config: MockConfig, entry: Entry) -> Source:
+def source(config: MockConfig, entry: Entry) -> MockSource:
     """The object that a file shows: the same for both of its visits."""
     rng = _rng(config, 1, entry.object_index)
     ra = float(rng.uniform(0.0, 360.0))
@@ -277,21 +277,21 @@ def source(config: MockConfig, entry: Entry) -> Source:
         star = draw_star(rng)
         z = float(rng.normal(0.0, 2e-4))
         subclass = spectral_type(star, config.survey)
-        return Source("STAR", subclass, z, star.teff, star.logg, star.feh, ra, dec, sn, ebv, star)
+        return MockSource("STAR", subclass, z, star.teff, star.logg, star.feh, ra, dec, sn, ebv, star)
     if entry.kind == "GALAXY":
         galaxy, subclass = draw_galaxy(rng)
         far = config.survey == "sdss" and rng.random() < 0.4
         z = float(rng.normal(0.45, 0.09) if far else 0.01 + rng.gamma(2.2, 0.055))
         z = float(np.clip(z, 0.01, 0.6))
-        return Source("GALAXY", subclass, z, nan, nan, nan, ra, dec, sn, ebv, galaxy)
+        return MockSource("GALAXY", subclass, z, nan, nan, nan, ra, dec, sn, ebv, galaxy)
     if entry.kind == "QSO":
         quasar, subclass = draw_quasar(rng)
         z = float(0.2 + 3.8 * rng.beta(1.7, 2.3))
-        return Source("QSO", subclass, z, nan, nan, nan, ra, dec, sn, ebv, quasar)
-    return Source("SKY", "", nan, nan, nan, nan, ra, dec, sn, ebv, None)
+        return MockSource("QSO", subclass, z, nan, nan, nan, ra, dec, sn, ebv, quasar)
+    return MockSource("SKY", "", nan, nan, nan, nan, ra, dec, sn, ebv, None)
 
 
-def _noiseless(survey: str, target: Source, wave: Array) -> Array:
+def _noiseless(survey: str, target: MockSource, wave: Array) -> Array:
     """Flux (N,) with median one; zero for a sky fibre."""
     lsf, model = LSF_KMS[survey], target.model
     if isinstance(model, Star):

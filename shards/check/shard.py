@@ -28,7 +28,7 @@ STRETCH = 256
 
 
 @dataclass(frozen=True)
-class Task:
+class CheckTask:
     """Which shard to read, and what its data set's manifest says about all of them."""
 
     folder: str
@@ -118,7 +118,7 @@ class _Sample(NamedTuple):
     label_size: int
 
 
-def examine(task: Task) -> Findings:
+def examine(task: CheckTask) -> Findings:
     """Read a shard's tar, index and sidecar, and compare them with each other and with the manifest.
 
     Every check is made that what was found before allows: a wrong checksum says that bytes have changed, the others
@@ -150,12 +150,12 @@ def examine(task: Task) -> Findings:
     return Findings(task.record, faults, rows, ra, dec, _moments(labels), spread)
 
 
-def _checksums(task: Task) -> None:
+def _checksums(task: CheckTask) -> None:
     if (path := task.record.damaged(Path(task.folder))) is not None:
         raise _FaultError(f"{_name(task, path)}: its sha256 is not that of the manifest")
 
 
-def _samples(task: Task, extension: str) -> list[_Sample]:
+def _samples(task: CheckTask, extension: str) -> list[_Sample]:
     """The samples as Python's own tarfile finds them: safe names, in pairs, one member right after another."""
     path = task.record.path(Path(task.folder))
     try:
@@ -186,7 +186,7 @@ def _samples(task: Task, extension: str) -> list[_Sample]:
     return samples
 
 
-def _same_index(task: Task, samples: list[_Sample], extension: str) -> None:
+def _same_index(task: CheckTask, samples: list[_Sample], extension: str) -> None:
     path = task.record.index(Path(task.folder))
     name = _name(task, path)
     try:
@@ -209,7 +209,7 @@ def _same_index(task: Task, samples: list[_Sample], extension: str) -> None:
                 )
 
 
-def _pictures(task: Task, samples: list[_Sample], encoding: Encoding) -> None:
+def _pictures(task: CheckTask, samples: list[_Sample], encoding: Encoding) -> None:
     """Decode until one fails: a damaged shard is made again as a whole, and decoders are loud about bad input."""
     with task.record.path(Path(task.folder)).open("rb") as file:
         for sample in samples:
@@ -222,7 +222,7 @@ def _pictures(task: Task, samples: list[_Sample], encoding: Encoding) -> None:
                 ) from error
 
 
-def _label_vectors(task: Task, samples: list[_Sample]) -> Floats:
+def _label_vectors(task: CheckTask, samples: list[_Sample]) -> Floats:
     """The label vectors, float64 `(samples, labels)`."""
     header = label_npy(np.zeros(len(task.labels)))[:NPY_HEADER_BYTES]
     size = NPY_HEADER_BYTES + 8 * len(task.labels)
@@ -240,7 +240,7 @@ def _label_vectors(task: Task, samples: list[_Sample]) -> Floats:
     return labels
 
 
-def _same_labels(task: Task, samples: list[_Sample], rows: npt.NDArray[np.int64], labels: Floats) -> None:
+def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.int64], labels: Floats) -> None:
     """Compare keys and labels with the sidecar's rows: bit for bit, NaN in the vector being null in the table."""
     path = task.record.sidecar(Path(task.folder))
     name = _name(task, path)
@@ -272,7 +272,7 @@ def _same_labels(task: Task, samples: list[_Sample], rows: npt.NDArray[np.int64]
         )
 
 
-def _column(table: pa.Table, label: str, task: Task) -> Floats:
+def _column(table: pa.Table, label: str, task: CheckTask) -> Floats:
     if label in ("class", "survey"):
         names = {name: float(code) for code, name in enumerate(task.classes if label == "class" else task.surveys)}
         return np.array([names.get(name, np.nan) for name in table[label].to_pylist()], np.float64)
@@ -289,5 +289,5 @@ def _moments(labels: Floats) -> Floats:
         return np.stack([known.sum(axis=0), zero.sum(axis=0), np.square(zero).sum(axis=0), least, greatest])
 
 
-def _name(task: Task, path: Path) -> str:
+def _name(task: CheckTask, path: Path) -> str:
     return path.relative_to(task.folder).as_posix()

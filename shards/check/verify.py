@@ -18,7 +18,7 @@ from specshards.common.errors import JobError, UsageError, is_environment
 from specshards.common.jobs import Engine, run_tasks
 from specshards.shards.check.dataset import Overall
 from specshards.shards.check.result import RERUN, Check, first
-from specshards.shards.check.shard import Task, examine
+from specshards.shards.check.shard import CheckTask, examine
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord
 
 __all__ = ["Check", "verify"]
@@ -186,7 +186,7 @@ def _names(manifest: Manifest) -> list[str]:
 def _deep(folder: Path, manifest: Manifest, whole: Sequence[ShardRecord], engine: Engine) -> list[Check]:
     """Read every whole shard, and judge each of them, and all together."""
     shared = (manifest.config, manifest.objects, manifest.classes, manifest.surveys, manifest.labels)
-    tasks = [Task(str(folder), record, *shared) for record in whole]
+    tasks = [CheckTask(str(folder), record, *shared) for record in whole]
     overall = Overall(manifest, whole)
     sizes = [record.samples for record in whole]
     for found in run_tasks(examine, tasks, engine, describe="verify", unit="img", sizes=sizes):

@@ -99,7 +99,7 @@ def _account(manifest: Manifest) -> str:
     return f"{manifest.objects:,} spectra = {samples}{left_out}"
 
 
-def _facts(manifest: Manifest, runs: Sequence[job_log.Run]) -> Iterator[tuple[str, str]]:
+def _facts(manifest: Manifest, runs: Sequence[job_log.JobRun]) -> Iterator[tuple[str, str]]:
     image, encoding = manifest.config.image, manifest.config.encoding
     total, last = sum(shard.bytes for shard in manifest.shards), job_log.last_timed(runs)
     yield "account", _account(manifest)
@@ -235,7 +235,7 @@ def _reasons(reasons: Sequence[tuple[str, int, str]], label: str) -> Table:
     return Table([head, *([reason, f"{n:,}", first][: len(head)] for reason, n, first in rows)], f"reasons: {label}")
 
 
-def _runs(runs: Sequence[job_log.Run]) -> Table | None:
+def _runs(runs: Sequence[job_log.JobRun]) -> Table | None:
     rows = [["read", "shard numbers made", "objects", "seconds", "objects/s", "worker processes"]]
     for run in runs:
         source = run.spectra or ", ".join(run.sources)

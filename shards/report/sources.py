@@ -100,7 +100,7 @@ def find_sources(folder: Path, manifest: Manifest, spectra: Path | None = None) 
     return [], faults[:1] or ["the ledger does not say where the spectra were, and they are not beside the data set"]
 
 
-def _places(folder: Path, jobs: list[job_log.Run]) -> list[Path]:
+def _places(folder: Path, jobs: list[job_log.JobRun]) -> list[Path]:
     """Where the last job read, and where `make shards` keeps spectra: the whole may have been moved."""
     recorded = [location(jobs[-1].spectra)] if jobs and jobs[-1].spectra else []
     beside = [parent / "spectra" for parent in folder.absolute().parents[:2]]

@@ -24,12 +24,12 @@ from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import cut_tasks, fingerprint
-from specshards.shards.write.task import Account, Portion, Task
+from specshards.shards.write.task import Portion, SetAside, ShardTask
 from specshards.shards.write.visits import keep_together, near_rows
 
 
 @dataclass(frozen=True)
-class DrawTask(Task):
+class DrawTask(ShardTask):
     """Draw the spectra of some row groups."""
 
     spectra: str
@@ -46,7 +46,7 @@ class DrawTask(Task):
         """The numbers of the groups' rows."""
         return np.concatenate([group.first_row + np.arange(group.rows) for group in self.groups])
 
-    def read(self, account: Account) -> Iterator[Portion]:
+    def read(self, account: SetAside) -> Iterator[Portion]:
         """Blocks of the row groups, drawn and encoded."""
         for group in self.groups:
             for block in read_blocks(location(self.spectra), group, self.surveys):
@@ -116,8 +116,8 @@ def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None) -> Cla
     return Claim(config, tuple(generations), source.surveys, moved)
 
 
-def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[Task]:
-    tasks: list[Task] = []
+def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
+    tasks: list[ShardTask] = []
     for number, generation in enumerate(claim.inputs):
         groups = [group for group in source.groups if group.file in generation]
         if not groups:

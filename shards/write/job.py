@@ -24,7 +24,7 @@ from specshards.common.quarantine import write_quarantine
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import card, job_log
-from specshards.shards.write.task import LEDGER, Task, TaskResult, write_shard
+from specshards.shards.write.task import LEDGER, ShardTask, TaskResult, write_shard
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ def start(out: Path, claim: Claim, anew: bool) -> None:
     folder_of(out).write_claim(claim.to_dict())
 
 
-def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[TaskResult], job_log.Run]:
+def run(tasks: Sequence[ShardTask], engine: Engine, describe: str) -> tuple[list[TaskResult], job_log.JobRun]:
     """The results of all tasks, in order; those of an earlier run are kept where their files are whole.
 
     Returns:
         And how long those took that were run.
     """
-    ledger: Ledger[Task, TaskResult] = Ledger(tasks, "shards")
+    ledger: Ledger[ShardTask, TaskResult] = Ledger(tasks, "shards")
     written = sum(shard.bytes for record in ledger.done.values() for shard in record.shards)
 
     def note(result: TaskResult) -> str:
@@ -133,12 +133,12 @@ def run(tasks: Sequence[Task], engine: Engine, describe: str) -> tuple[list[Task
     seconds = time.perf_counter() - started
     workers = engine.workers if engine.scheduler is None else None
     objects = sum(task.size for task in ledger.todo)
-    return results, job_log.Run(objects, seconds, len(ledger.todo), len(tasks), workers)
+    return results, job_log.JobRun(objects, seconds, len(ledger.todo), len(tasks), workers)
 
 
 def publish(
     results: Sequence[TaskResult], claim: Claim, out: Path, *, objects: int, input_fingerprint: str, mock: bool,
-    max_bad_fraction: float, job: job_log.Run, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0,
+    max_bad_fraction: float, job: job_log.JobRun, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0,
     made_from: Sequence[dict[str, Any]] = (),
 ) -> Manifest:  # fmt: skip
     """Check the account, write quarantine, card and `_info.json`, and the manifest after them.

@@ -18,7 +18,7 @@ _KEPT = 20
 
 
 @dataclass(frozen=True)
-class Run:
+class JobRun:
     """A job that came to its end.
 
     Attributes:
@@ -48,7 +48,7 @@ class Run:
         return self.objects / self.seconds if self.objects and self.seconds > 0 else 0.0
 
 
-def note(out: Path, run: Run) -> None:
+def note(out: Path, run: JobRun) -> None:
     """Add a job to the ledger's list, unless it made nothing and read where the last one did."""
     path = out / LEDGER / RUNS
     before = load(out)
@@ -58,13 +58,13 @@ def note(out: Path, run: Run) -> None:
     write_text(path, "".join(f"{line}\n" for line in [*lines, json.dumps(asdict(run))]))
 
 
-def load(folder: Path) -> list[Run]:
+def load(folder: Path) -> list[JobRun]:
     """The jobs that are known, the last one last; none where there is no list, or one that cannot be read."""
     found = []
     for line in _lines(folder / LEDGER / RUNS):
         try:
             content = json.loads(line)
-            run = Run(**{**content, "sources": tuple(content["sources"])})
+            run = JobRun(**{**content, "sources": tuple(content["sources"])})
             if isinstance(run.objects, int) and isinstance(run.seconds, int | float):
                 found.append(run)
         except (ValueError, TypeError, KeyError):
@@ -72,7 +72,7 @@ def load(folder: Path) -> list[Run]:
     return found
 
 
-def last_timed(runs: Sequence[Run]) -> Run | None:
+def last_timed(runs: Sequence[JobRun]) -> JobRun | None:
     """The last job that made something."""
     return next((run for run in reversed(runs) if run.rate), None)
 

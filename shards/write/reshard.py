@@ -31,7 +31,7 @@ from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import fingerprint, pack, task_size
-from specshards.shards.write.task import Account, Portion, Task
+from specshards.shards.write.task import Portion, SetAside, ShardTask
 from specshards.shards.write.visits import Rows, keep_together, near_border
 
 #: A task takes its samples from about this many places, so that the data sets and their shards mix.
@@ -41,7 +41,7 @@ _NO_CODES = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSet:
     """One of the data sets.
 
     Attributes:
@@ -66,10 +66,10 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class CopyTask(Task):
+class CopyTask(ShardTask):
     """Copy, or encode anew, pieces of tars."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[DataSet, ...]
     pieces: tuple[Piece, ...]
     where: str | None
 
@@ -88,12 +88,12 @@ class CopyTask(Task):
             found.append(column[piece.start : piece.stop] + source.base)
         return np.concatenate(found).astype(np.int64)
 
-    def read(self, account: Account) -> Iterator[Portion]:
+    def read(self, account: SetAside) -> Iterator[Portion]:
         """One portion a piece."""
         for piece in self.pieces:
             yield self._portion(piece, account)
 
-    def _portion(self, piece: Piece, account: Account) -> Portion:
+    def _portion(self, piece: Piece, account: SetAside) -> Portion:
         source = self.sources[piece.source]
         meta = _sidecar(source.folder, piece.record).slice(piece.start, piece.stop - piece.start)
         rows = meta["source_row"].to_numpy() + source.base
@@ -181,7 +181,7 @@ def remake(
     surveys = tuple(sorted({name for manifest in manifests for name in manifest.surveys}))
     bases = np.cumsum([0, *(manifest.objects for manifest in manifests)])
     sources = tuple(
-        Source(str(folder), manifest.config, int(base), tuple(surveys.index(name) for name in manifest.surveys))
+        DataSet(str(folder), manifest.config, int(base), tuple(surveys.index(name) for name in manifest.surveys))
         for folder, manifest, base in zip(folders, manifests, bases, strict=False)
     )
     inputs = {str(i): manifest.fingerprint() for i, manifest in enumerate(manifests)}
@@ -237,7 +237,7 @@ def _config(
 
 
 def _tasks(
-    sources: tuple[Source, ...], manifests: Sequence[Manifest], claim: Claim, where: str | None, out: Path
+    sources: tuple[DataSet, ...], manifests: Sequence[Manifest], claim: Claim, where: str | None, out: Path
 ) -> list[CopyTask]:
     target = task_size(sum(manifest.samples() for manifest in manifests), claim.config)
     size = max(_SMALLEST_PIECE, -(-target // _PLACES))
@@ -255,7 +255,7 @@ def _tasks(
     ]
 
 
-def _near_rows(sources: Sequence[Source], manifests: Sequence[Manifest], config: ShardConfig) -> Rows:
+def _near_rows(sources: Sequence[DataSet], manifests: Sequence[Manifest], config: ShardConfig) -> Rows:
     """The samples near a border of their cell, from the sidecars."""
     found = []
     for source, manifest in zip(sources, manifests, strict=True):
@@ -287,7 +287,7 @@ def _damage(shard: tuple[str, ShardRecord]) -> str:
     return f"{path}: {what}; run the command that made {folder} again: it mends damaged shards"
 
 
-def _quarantine(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def _quarantine(sources: Sequence[DataSet]) -> list[dict[str, Any]]:
     """What gave no sample in the sources, under its number in the new set; a row of a table keeps its place there."""
     rows = []
     for source in sources:

@@ -53,7 +53,7 @@ class Portion:
 
 
 @dataclass(frozen=True)
-class Account:
+class SetAside:
     """What a task's rows came to, beside its samples.
 
     Attributes:
@@ -66,7 +66,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Task(ABC):
+class ShardTask(ABC):
     """A pure function of its fields: the rows of one shard number.
 
     Attributes:
@@ -110,7 +110,7 @@ class Task(ABC):
         """The global numbers of the task's rows, in reading order."""
 
     @abstractmethod
-    def read(self, account: Account) -> Iterator[Portion]:
+    def read(self, account: SetAside) -> Iterator[Portion]:
         """The samples, some at a time; what gives none goes to the account."""
 
 
@@ -152,9 +152,9 @@ class _Sample:
     place: int  # in the meta tables, one after another
 
 
-def write_shard(task: Task) -> TaskResult:
+def write_shard(task: ShardTask) -> TaskResult:
     """Read, sort into splits, write; the task's ledger record last."""
-    account = Account([], [])
+    account = SetAside([], [])
     samples: list[list[_Sample]] = [[] for _ in SPLITS]
     meta: list[pa.Table] = []
     place = 0
@@ -183,7 +183,7 @@ def write_shard(task: Task) -> TaskResult:
     return result
 
 
-def _write_split(task: Task, split: str, samples: Sequence[_Sample], meta: Sequence[pa.Table]) -> ShardRecord:
+def _write_split(task: ShardTask, split: str, samples: Sequence[_Sample], meta: Sequence[pa.Table]) -> ShardRecord:
     name = f"{split}/{split}-{task.shard:06d}.tar"
     path = location(task.out) / name
     if not is_remote(path):

@@ -21,7 +21,7 @@ def folder_of(out: Path) -> Folder:
 def test_changes_name_the_fields() -> None:
     before = {"seed": 0, "image": {"size": 224, "grid": "own"}, "split": [0.8, 0.2], "gone": 1, "same": None}
     asked = {"seed": 1, "image": {"size": 80, "grid": "own"}, "split": (0.8, 0.2), "new": "a", "same": None}
-    assert changes(before, asked) == ["gone: 1 -> None", "image.size: 224 -> 80", "new: None -> a", "seed: 0 -> 1"]
+    assert changes(before, asked) == ["gone: 1 -> unset", "image.size: 224 -> 80", "new: unset -> a", "seed: 0 -> 1"]
     assert changes(None, asked) == [] == changes(before, before)
 
 

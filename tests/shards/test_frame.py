@@ -31,7 +31,7 @@ from specshards.train.network import open_any
 from specshards.train.tokenizer.pretrain import pretrain
 from specshards.train.use.explain import draw, look
 from specshards.train.use.pictures import pictures
-from specshards.train.use.predict import Account, Predictor
+from specshards.train.use.predict import PredictionCounts, Predictor
 from tests.conftest import call, make_spectrum
 from tests.oracles.small_run import IMAGE, small_run, small_shards
 
@@ -214,7 +214,7 @@ def test_no_answer_without_a_redshift(run: Path, tmp_path: Path) -> None:
     made = [make_spectrum(i, rng) for i in range(4)]
     made[2].labels["z"] = None
     write_parquet(to_table(made), tmp_path / "part.parquet", {})
-    account = Account()
+    account = PredictionCounts()
     table = pa.concat_tables(Predictor.open(run, device="cpu").batches(tmp_path, account))
     assert table["object_id"].to_pylist() == ["1000", "1001", "1003"]
     assert [row["reason"] for row in account.quarantine] == [

@@ -68,7 +68,7 @@ def through(
 
 
 @dataclass(frozen=True)
-class Spread:
+class AttentionSpread:
     """Attention along a spectrum.
 
     Attributes:
@@ -88,7 +88,7 @@ class Spread:
     blank: float
 
 
-def per_angstrom(weights: FloatArray, there: FloatArray) -> Spread:
+def per_angstrom(weights: FloatArray, there: FloatArray) -> AttentionSpread:
     """The attention on patches as attention on wavelengths.
 
     A patch's weight is shared out evenly among its pixels, and where a pixel shows several wavelengths at once,
@@ -110,10 +110,10 @@ def per_angstrom(weights: FloatArray, there: FloatArray) -> Spread:
     mean = np.bincount(which, np.broadcast_to(on_pixels, there.shape)[shown]) / count
     edges = _edges(wavelength)
     blank = float(on_pixels[several == 0].sum())
-    return Spread(wavelength, edges, total / np.diff(edges), mean * size**2, blank)
+    return AttentionSpread(wavelength, edges, total / np.diff(edges), mean * size**2, blank)
 
 
-def per_token(weights: FloatArray, ends: FloatArray) -> Spread:
+def per_token(weights: FloatArray, ends: FloatArray) -> AttentionSpread:
     """The attention on tokens of a spectrum as attention on wavelengths.
 
     A token ends halfway to the next one. Between two that stand further apart lies a gap, which has no attention; a
@@ -137,7 +137,7 @@ def per_token(weights: FloatArray, ends: FloatArray) -> Spread:
     share[::2], kept[1::2] = weights, gap
     edges, share = edges[np.append(kept, True)], share[kept]
     middle = (edges[1:] + edges[:-1]) / 2
-    return Spread(middle, edges, share / np.diff(edges), share * np.count_nonzero(weights), 0.0)
+    return AttentionSpread(middle, edges, share / np.diff(edges), share * np.count_nonzero(weights), 0.0)
 
 
 def _edges(wavelength: FloatArray) -> FloatArray:

@@ -27,7 +27,7 @@ _TEMPLATES = Templates("specshards.train.report")
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportPart:
     """What the page has of a split and task; a figure is None where its drawing is damaged."""
 
     title: str
@@ -74,12 +74,12 @@ def page(content: Mapping[str, Any], card: Card, drawings: Mapping[tuple[str, st
 
 def _part(
     prefix: str, split: str, task: Task, scores: Mapping[str, Any], predictions: str | None, mock: bool
-) -> Part:
+) -> ReportPart:
     name, caption = task.overview
     drawings = ({} if predictions is None else {name: (predictions, caption)}) | figures.svgs(task, scores)
     head, *rest = tables.tables(scores, task)
     about = f"{split}, {task.name}"
-    return Part(
+    return ReportPart(
         title=f"{split}: {task.name}", counts=tables.counted(scores, task),
         scores=Table(head, f"{about}: model and baselines"),
         figures=[

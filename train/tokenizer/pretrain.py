@@ -44,7 +44,7 @@ def pretrain(config: PretrainConfig, out: Path, options: RunOptions = RunOptions
         UsageError: the configuration, the shards or `out` do not fit. JobError: disk or a checkpoint failed.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
-    return loop.train(config, out, lambda start: Drawing.of(config, out, start), options)
+    return loop.train(config, out, lambda start: Pretraining.of(config, out, start), options)
 
 
 def open_run(run: Path) -> tuple[Tokenizer, PretrainConfig, dict[str, Any]]:
@@ -67,7 +67,7 @@ def open_run(run: Path) -> tuple[Tokenizer, PretrainConfig, dict[str, Any]]:
     return open_tokenizer(run), config, card
 
 
-class Drawing:
+class Pretraining:
     """The objective: the weighted squared error of what is drawn. See `train.loop.Objective`."""
 
     def __init__(self, config: PretrainConfig, out: Path, card: dict[str, Any], samples: tuple[int, int]) -> None:
@@ -76,7 +76,7 @@ class Drawing:
         self._out, self._samples = out, samples
 
     @classmethod
-    def of(cls, config: PretrainConfig, out: Path, start: Start) -> Drawing:
+    def of(cls, config: PretrainConfig, out: Path, start: Start) -> Pretraining:
         """For the data of a run; UsageError for spectra in the rest frame."""
         for folder, manifest in zip(config.shards, start.train.manifests, strict=True):
             if manifest.config.image.frame != "observed":

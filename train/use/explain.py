@@ -27,7 +27,7 @@ from specshards.ingest.spectra.plots import flux_limits, strong_lines
 from specshards.render import ImageConfig, renderer
 from specshards.shards.loader.stack import stack
 from specshards.train.accelerator import make_accelerator
-from specshards.train.models.attention import Spread, per_angstrom, per_token
+from specshards.train.models.attention import AttentionSpread, per_angstrom, per_token
 from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray
@@ -113,7 +113,7 @@ class Sight:
     spectrum: Arrays
     picture: npt.NDArray[np.uint8] | None
     weights: FloatArray | None
-    spread: Spread
+    spread: AttentionSpread
     said: dict[str, str]
     kind: str | None
     z: float | None
@@ -122,7 +122,7 @@ class Sight:
 
 def look(card: Card, model: nn.Module, image: ImageConfig, batch: ObjectBatch) -> list[Sight]:
     """The model's predictions and attention for every object of a batch: one of pictures for a model of those."""
-    seen: list[tuple[npt.NDArray[np.uint8] | None, FloatArray | None, Spread]]
+    seen: list[tuple[npt.NDArray[np.uint8] | None, FloatArray | None, AttentionSpread]]
     backbone = card.config.architecture
     if backbone.view == "picture":
         assert isinstance(batch, PictureBatch)

@@ -40,7 +40,7 @@ from specshards.train.use.inputs import KNOWN, Source, from_shards, from_spectra
 
 
 @dataclass
-class Account:
+class PredictionCounts:
     """What became of the objects: how many were predicted, the quarantine rows, and the classes predicted."""
 
     predicted: int = 0
@@ -77,13 +77,13 @@ class Predictor:
         Raises:
             JobError: no object of them could be read.
         """
-        account = Account()
+        account = PredictionCounts()
         parts = list(self.batches(inputs, account))
         if not parts:
             raise nothing_read(inputs, account.quarantine)
         return pa.concat_tables(parts)
 
-    def batches(self, inputs: str | Path, account: Account) -> Iterator[pa.Table]:
+    def batches(self, inputs: str | Path, account: PredictionCounts) -> Iterator[pa.Table]:
         """Predictions, a batch at a time, in the order of the input; what cannot be drawn goes to `account`.
 
         Args:
@@ -111,7 +111,7 @@ class Predictor:
                     account.classes.setdefault(task.name, Counter()).update(column.to_pylist())
             yield table
 
-    def _source(self, inputs: Path, account: Account) -> Source:
+    def _source(self, inputs: Path, account: PredictionCounts) -> Source:
         if not (inputs / MANIFEST).is_file():
             yield from from_spectra(self.card, inputs, self._batch, account.quarantine)
             return
@@ -136,7 +136,7 @@ class Predictor:
 
 def predict(
     run: Path, inputs: Path, *, out: Path | None = None, batch_size: int = 64, device: str = "auto"
-) -> Account:
+) -> PredictionCounts:
     """Predict every object of `inputs` and write `out`; what cannot be drawn goes to `<out>_quarantine.parquet`.
 
     Args:
@@ -153,7 +153,7 @@ def predict(
     model = Predictor.open(run, batch_size=batch_size, device=device)
     make_folder(out.parent)
     _check_writable(out)
-    account = Account()
+    account = PredictionCounts()
     batches = model.batches(inputs, account)
     first = next(batches, None)
     if first is None:
@@ -184,7 +184,7 @@ def _check_writable(path: Path) -> None:
         raise JobError(f"--out {path}: cannot be written ({error.strerror}); choose another place") from error
 
 
-def _summary(card: Card, account: Account, out: Path) -> str:
+def _summary(card: Card, account: PredictionCounts, out: Path) -> str:
     beside = out.with_name(f"{out.stem}_quarantine.parquet")
     beside.unlink(missing_ok=True)
     bad = account.quarantine

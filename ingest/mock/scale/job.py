@@ -80,7 +80,7 @@ class RowTruth:
 
 
 @dataclass(frozen=True)
-class PartResult:
+class ScalePartResult:
     """What one part came to; also its ledger record. `counts`: class -> (spectra, objects first seen in the part)."""
 
     part: int
@@ -96,7 +96,7 @@ class PartResult:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ScaleSummary:
     """The whole survey's account. `counts`: class -> (spectra, objects)."""
 
     what: str
@@ -143,16 +143,16 @@ class _Task:
     def record(self) -> Path:
         return Path(self.out) / "ingest" / f"part-{self.number:05d}.json"
 
-    def loads(self, text: str) -> PartResult:
-        return PartResult(**json.loads(text))
+    def loads(self, text: str) -> ScalePartResult:
+        return ScalePartResult(**json.loads(text))
 
-    def is_whole(self, record: PartResult) -> bool:
+    def is_whole(self, record: ScalePartResult) -> bool:
         return self.spectra.is_file() and self.spectra.stat().st_size == record.file_bytes
 
 
 def write_parquet_survey(
     config: ScaleConfig, out: Path, *, engine: Engine | None = None, force: bool = False
-) -> Summary:
+) -> ScaleSummary:
     """Write the mock survey's spectra to `out/spectra/part-*.parquet`.
 
     Beside them go `out/ingest/config.json`, `summary.json` and one ledger record a part; a rerun keeps each part
@@ -190,11 +190,11 @@ def _claim(folder: Folder, config: ScaleConfig, force: bool) -> None:
     folder.write_claim(asked)
 
 
-def _write_parts(config: ScaleConfig, out: Path, engine: Engine) -> Summary:
+def _write_parts(config: ScaleConfig, out: Path, engine: Engine) -> ScaleSummary:
     bank = out / "ingest" / f"templates-{_fingerprint(config, 0)[:16]}.npy"
     tasks = _tasks(config, out, bank if engine.workers > 0 else None)
     _drop_stale(tasks, out, bank)
-    books: Ledger[_Task, PartResult] = Ledger(tasks, "parts")
+    books: Ledger[_Task, ScalePartResult] = Ledger(tasks, "parts")
     if books.todo and engine.workers > 0:
         LOGGER.info(f"making {2 * config.templates:,} templates")
         with naming(bank):
@@ -259,7 +259,7 @@ def _observe(config: ScaleConfig, bank: templates.Bank, rows: Rows) -> tuple[Buf
     return out, scratch
 
 
-def write_part(task: _Task) -> PartResult:
+def write_part(task: _Task) -> ScalePartResult:
     """Make the rows of one part, write its Parquet file, then its ledger record."""
     config, path = task.config, task.spectra
     bank = bank_of(config, task.bank)
@@ -272,7 +272,7 @@ def write_part(task: _Task) -> PartResult:
         name: (int(np.sum(rows["kind"] == kind)), int(np.sum((rows["kind"] == kind) & new)))
         for kind, name in enumerate(templates.KINDS)
     }
-    result = PartResult(task.number, task.fingerprint, task.size, path.stat().st_size, counts)
+    result = ScalePartResult(task.number, task.fingerprint, task.size, path.stat().st_size, counts)
     write_text(task.record, json.dumps(asdict(result), indent=1) + "\n")
     return result
 
@@ -297,12 +297,12 @@ def _drop_stale(tasks: Sequence[_Task], out: Path, bank: Path) -> None:
                 path.unlink()
 
 
-def _summarise(config: ScaleConfig, results: list[PartResult]) -> Summary:
+def _summarise(config: ScaleConfig, results: list[ScalePartResult]) -> ScaleSummary:
     counts = {
         name: (sum(r.counts[name][0] for r in results), sum(r.counts[name][1] for r in results))
         for name in templates.KINDS
     }
-    return Summary(
+    return ScaleSummary(
         _WHAT, f"mock-{config.survey}", sum(r.rows for r in results), sum(n for _, n in counts.values()),
         len(results), sum(r.file_bytes for r in results), counts,
     )  # fmt: skip
