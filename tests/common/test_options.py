@@ -132,7 +132,7 @@ def test_every_field_is_explained_and_shows_its_default(kind: type) -> None:
     [
         (["--size", "big"], "--size big: give a whole number, as 224"),
         (["--window", "3000"], "--window 3000: give 2 numbers, as 3536.7,10413.6: wavelengths drawn"),
-        (["--window", "3000,b"], "--window 3000,b: give a number"),
+        (["--window", "3000,b"], "--window 3000,b: give 2 numbers"),
         (["--split", "0.5,0.5"], "--split 0.5,0.5: give 3 numbers, as 0.8,0.1,0.1: shares of train, val and test"),
         (["--size", "8"], "size=8: give 16 to 1024 pixels"),
         (["--channels", "flux,teff,snr"], "unknown channel teff"),
