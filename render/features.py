@@ -7,7 +7,11 @@ floats float64 `(3, n + 1)`, ints int32 `(3, n + 1)`, keys uint32 `(3, n)`, with
 
 from __future__ import annotations
 
+from fractions import Fraction
+from operator import mul
+
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from specshards.render.percentile import LARGEST, MAD_SIGMA, percentiles, scatter
@@ -23,9 +27,38 @@ FULL_SIGMA = 50.0
 CODE_SCALE = 127 / float(np.arcsinh(FULL_SIGMA / 2))
 #: Regions of interest: samples of the smoothing filter and of the rolling median, regions kept (the paper's code).
 SMOOTH, MEDIAN, KEPT = 25, 50, 50
-_POWERS = np.vander(np.arange(SMOOTH) - SMOOTH // 2, 4).astype(np.float64)
-#: Row i: the weights that give the value at sample i of the cubic fitted to `SMOOTH` samples.
-SAVGOL = np.ascontiguousarray(_POWERS @ np.linalg.pinv(_POWERS))
+
+
+def _savitzky_golay(samples: int, degree: int) -> npt.NDArray[np.float64]:
+    """Row i: the weights that give the value at sample i of the polynomial fitted to `samples` evenly spaced ones.
+
+    The hat matrix P (P'P)^-1 P' in whole numbers, rounded once: a BLAS would round it as its kernel for this machine
+    does, and pictures would differ between machines. P has the polynomials of Gram (1883), whose P'P is diagonal.
+
+    Args:
+        samples: odd.
+
+    Returns:
+        float64 `(samples, samples)`.
+    """
+    places = range(-(samples // 2), samples // 2 + 1)
+    polynomials: list[list[Fraction]] = []
+    for power in range(degree + 1):
+        new = [Fraction(x**power) for x in places]
+        for old in polynomials:
+            share = sum(map(mul, new, old), Fraction()) / sum(map(mul, old, old), Fraction())
+            new = [a - share * b for a, b in zip(new, old, strict=True)]
+        polynomials.append(new)
+    norms = [sum(map(mul, row, row), Fraction()) for row in polynomials]
+    hat = [
+        [float(sum((row[i] * row[k] / n for row, n in zip(polynomials, norms, strict=True)), Fraction()))
+         for k in range(samples)]
+        for i in range(samples)
+    ]  # fmt: skip
+    return np.array(hat)
+
+
+SAVGOL = _savitzky_golay(SMOOTH, 3)
 
 
 @njit(nogil=True, cache=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from specshards.render.features import (
+    SAVGOL,
     gradient,
     regions,
     residual,
@@ -278,6 +279,14 @@ def test_smoothing_equals_a_cubic_fitted_to_each_window(real) -> None:
         out = np.full(len(flux), np.nan)
         smooth(flux, out)
         np.testing.assert_allclose(out, smooth_by_fits(flux), rtol=1e-9, atol=1e-9 * np.abs(flux).max())
+
+
+def test_the_weights_of_the_filter_are_the_published_whole_numbers() -> None:
+    """Savitzky & Golay (1964), table I, 25 points, cubic: the same bits on every machine, whatever its BLAS."""
+    half = [467, 462, 447, 422, 387, 342, 287, 222, 147, 62, -33, -138, -253]
+    assert SAVGOL[12].tolist() == [value / 5175 for value in (*half[:0:-1], *half)]
+    assert np.allclose(SAVGOL @ SAVGOL, SAVGOL, atol=1e-15)  # a projection
+    assert np.allclose(SAVGOL @ np.arange(25.0) ** 3, np.arange(25.0) ** 3)
 
 
 @PROPERTY
