@@ -19,13 +19,16 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum, good_pixels
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
-from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
+from specshards.ingest.surveys.common import GridLimits, checked, class_label, number, position, positive, text
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "desi"
 COADD = "desi-coadd"
 SPECTRA = "desi-spectra"  # one row an exposure, not yet co-added
 REDROCK = "desi-redrock"  # labels only
+
+#: 3600 to 9824 Angstrom in linear pixels of 0.8 Angstrom; of 1 Angstrom in early reductions.
+GRID = GridLimits(3500.0, 9900.0, 4e-5, 4e-4)
 
 _ARMS = ("B", "R", "Z")
 _PARTS = ("WAVELENGTH", "FLUX", "IVAR")
@@ -83,7 +86,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
                     ivar=ivar, wavelength=arms.wavelength.copy(), mask=ivar == 0, layout=layout,
                     source_file=source_file, label_source="redrock" if targetid in labels else None,
                     labels=dict(labels.get(targetid, {})), row=row,
-                )
+                ),
+                GRID,
             )  # fmt: skip
         except BadObjectError as error:
             error.row = row

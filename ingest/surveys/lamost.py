@@ -19,6 +19,7 @@ from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
+    GridLimits,
     bits,
     checked,
     class_label,
@@ -37,6 +38,9 @@ SURVEY = "lamost"
 IMAGE = "lamost-image"  # PRIMARY (5, N): flux, ivar, wavelength, and_mask, or_mask
 IMAGE_DR1 = "lamost-image-dr1"  # the same shape, but row 2 is a continuum-divided flux, not wavelength
 TABLE = "lamost-table"  # HDU 1 COADD, one row of vector columns
+
+#: 3700 to 9100 Angstrom in all releases, in pixels of 1e-4 dex.
+GRID = GridLimits(3600.0, 9200.0, 2.2e-4, 2.4e-4)
 
 # Fibre types of the data model without a target; releases hold 'Obj' and 'F-Std' almost only.
 _NO_OBJECT = {"sky", "unused", "dead"}
@@ -110,7 +114,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             label_source="header",
             labels=_labels(header),
             survey_sn={name: number(first_of(header, *keys)) for name, keys in _SN_KEYS.items()},
-        )
+        ),
+        GRID,
     )
 
 

@@ -72,7 +72,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         wave = 10.0 ** native(pixels.column("loglam"), np.float64)
     wavelength = wave.astype(np.float32)
     and_mask = bits(pixels.column("and_mask"))
-    grid = grid_coefficients(header, wave)
+    grid = grid_coefficients(header, wave, sdss_legacy.TRIMMED)
     # RA and DEC of the primary header are the plate's centre, not the object's place.
     ra, dec = position(
         row.first("plug_ra", "racat", "fiber_ra", default=header.get("PLUG_RA")),
@@ -99,7 +99,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             labels=_labels(row, zwarning),
             extra=_extra(row, run2d),
             survey_sn={"sn_median_all": number(row.get("sn_median_all", row.get("sn_median")))},
-        )
+        ),
+        sdss_legacy.GRID,
     )
 
 

@@ -14,10 +14,15 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
-from specshards.ingest.surveys.common import bits, checked, native, number, position, positive, text
+from specshards.ingest.surveys.common import GridLimits, bits, checked, native, number, position, positive, text
 
 SURVEY = "sdss"
 SPSPEC = "sdss-spspec"
+
+#: Of both spectrographs, in pixels of 1e-4 dex: SDSS 3800 to 9200 Angstrom, BOSS 3560 to 10,400.
+GRID = GridLimits(3500.0, 10_500.0, 2.2e-4, 2.4e-4)
+#: The header's grid may begin so many pixels before the spectrum, whose ends without data are cut off (41 seen).
+TRIMMED = 500
 
 # Bits of the SDSS SPPIXMASK that condemn a pixel in every exposure: FULLREJECT, NOSKY, BRIGHTSKY, NODATA,
 # COMBINEREJ, BADFLUXFACTOR, BADSKYCHI, REDMONSTER. Bits 0 to 15 describe the whole fibre (MANYBADCOLUMNS, BADFLAT
@@ -76,7 +81,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
                 "zwarning": None if flags is None else int(flags),
             },
             survey_sn={f"snr{band}": number(header.get(f"SN_{band.upper()}")) for band in "gri"},
-        )
+        ),
+        GRID,
     )  # fmt: skip
 
 

@@ -49,8 +49,8 @@ def test_lamost_table_with_a_shorter_normalization(tmp_path: Path) -> None:
     assert (spectrum.wave_coeff0, spectrum.wave_coeff1) == (3.5682, 1e-4)
 
 
-def test_a_grid_that_the_header_does_not_describe_keeps_its_wavelengths(tmp_path: Path) -> None:
-    spectrum = read_file(lamost_table(tmp_path / "c.fits", COEFF0=3.6))
+def test_a_grid_without_coefficients_keeps_its_wavelengths(tmp_path: Path) -> None:
+    spectrum = read_file(lamost_table(tmp_path / "c.fits", COEFF0=None))
     assert spectrum.wave_coeff0 is None and spectrum.wave_coeff1 is None
     np.testing.assert_array_equal(spectrum.wavelength, WAVE.astype("f4"))
 
@@ -79,7 +79,7 @@ def test_nan_flux_and_masked_pixels_are_known(tmp_path: Path) -> None:
         ({"FLUX": np.zeros(N)}, {}, "flux is zero"),
         ({"WAVELENGTH": WAVE[:-1]}, {}, "inconsistent lengths: flux 400, ivar 400, wavelength 399"),
         ({"WAVELENGTH": np.zeros(N)}, {}, "impossible grid"),
-        ({"WAVELENGTH": WAVE / 1e4}, {}, "is not Angstrom"),
+        ({"WAVELENGTH": WAVE / 1e4}, {"COEFF0": None}, "impossible grid: 0.369999 to"),
         ({}, {"RA": None}, "no usable position"),
         ({}, {"OBSID": None, "PLANID": None}, "no OBSID"),
     ],
