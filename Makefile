@@ -48,7 +48,7 @@ export WHERE
 # `$(call flag,--name,value)` passes an option only where it has a value.
 flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
 
-.PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load bench-train bench-compare test format clean distclean
+.PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load bench-train bench-compare test kills format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
@@ -149,6 +149,9 @@ test: $(STAMP)  ## Lint, types, floors and tests
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+kills: $(STAMP)  ## Stop every job in the middle, in three ways, and compare its rerun: minutes; ARGS='--kills 40 --only shards'
+	@$(PYTHON) -m tests.kills $(ARGS)
 
 format: $(STAMP)  ## Format the code and mend what ruff can
 	@$(VENV)/bin/ruff check --fix .

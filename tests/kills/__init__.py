@@ -1,0 +1,1 @@
+"""Jobs that are stopped in the middle: killed, on a full disk, without permission. `python -m tests.kills --help`."""
