@@ -25,7 +25,8 @@ from specshards.common.text import aligned
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.cuts import Cut
 from specshards.ingest.catalogue.labels import ALIASES
-from specshards.ingest.catalogue.rows import key_texts, mapped, numbers
+from specshards.ingest.catalogue.rows import mapped, numbers
+from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, text
 from specshards.ingest.surveys.survey import SURVEYS, with_files
 
@@ -38,12 +39,14 @@ class Roles:
     """Which column is what.
 
     Attributes:
+        source: the table, for messages.
         names: role -> the table's own spelling: `id`, `class`, `survey`, and `cut.NAME` for what the cut asks for.
         survey: of every row; None where a column says it.
         only: rows of this survey; None for any.
         cut: what passes; None for everything.
     """
 
+    source: Path
     names: Mapping[str, str]
     survey: str | None
     only: str | None
@@ -85,7 +88,7 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
     for name in () if cut is None else cut.columns:
         need(f"cut.{name}", f"{name}, which the cut asks for", name)
     survey, only = (config.survey, None) if is_catalogue else (None, config.survey)
-    return Roles(names, survey, only, cut)
+    return Roles(source, names, survey, only, cut)
 
 
 def priorities(seed: int, ids: Sequence[str]) -> _Priorities:
@@ -188,7 +191,7 @@ class Selection:
         """Consider the rows of `table`, whose first has the number `first`."""
         roles, why = self._roles, np.zeros(len(table), np.int64)
         kinds, (surveys, is_other) = self._kinds(table), self._surveys_of(table)
-        ids = key_texts(table[roles.names["id"]])
+        ids = id_texts(table[roles.names["id"]], roles.names["id"], roles.source)
         why[is_other] = _OTHER
         why[(why == 0) & ids.is_null().to_numpy(False)] = _NO_ID
         if roles.cut is not None:

@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, sha256, write_text
 from specshards.common.spectrum import NUMERIC_LABELS, Spectrum
-from specshards.ingest.catalogue.rows import Rows, key_texts, mapped, numbers, open_rows
+from specshards.ingest.catalogue.rows import Rows, mapped, numbers, open_rows
+from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, number, text
 from specshards.ingest.surveys.survey import SURVEYS, check_survey, with_files
 
@@ -51,8 +52,8 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
             not have are left to the files.
 
     Raises:
-        UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats; or a
-            survey without a key.
+        UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats or may
+            have been rounded (see `ingest.ids`); or a survey without a key.
     """
     if survey is None:
         names_of_surveys = ", ".join(survey.name for survey in with_files())
@@ -77,7 +78,7 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
     make_folder(folder)
     final = folder / "catalogue.arrow"
     status = path.stat()
-    origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, sorted(wanted), 1])
+    origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, sorted(wanted), 2])
     if _record(final).get("origin") != origin or not final.exists():
         _write(rows, {"key": key, **{name: names[name] for name in wanted}}, wanted, path, final)
         content = {"origin": origin, "sha256": sha256(final)}
@@ -114,7 +115,7 @@ def _write(rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], 
     buckets = min(_MAX_BUCKETS, 1 + path.stat().st_size // _BUCKET_BYTES)
     with TemporaryDirectory(dir=final.parent, prefix=".catalogue-") as scratch:
         parts = [Path(scratch) / f"{i}.arrow" for i in range(buckets)]
-        _scatter(_tables(rows, names, wanted, schema), parts, schema)
+        _scatter(_tables(rows, names, wanted, schema, path), parts, schema)
         with (
             replacing(final) as temporary,
             pa.OSFile(str(temporary), "wb") as sink,
@@ -129,10 +130,10 @@ def _write(rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], 
 
 
 def _tables(
-    rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], schema: pa.Schema
+    rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], schema: pa.Schema, path: Path
 ) -> Iterator[pa.Table]:
     for batch in rows.tables(list(dict.fromkeys(names.values()))):
-        columns = {"key": key_texts(batch[names["key"]])}
+        columns = {"key": id_texts(batch[names["key"]], names["key"], path)}
         for name, (kind, convert) in wanted.items():
             column = batch[names[name]]
             is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)

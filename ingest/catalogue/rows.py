@@ -1,12 +1,11 @@
 """The rows of a catalogue in batches, without holding them as Python objects.
 
-Every program that wrote them had its own idea of types; `key_texts`, `numbers` and `mapped` make of a column what was
-meant, a batch at a time.
+Every program that wrote them had its own idea of types; `numbers` and `mapped` make of a column what was meant,
+a batch at a time; of ids, `ingest.ids` does.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -177,17 +176,6 @@ def _arrow(column: Any) -> pa.Array:
     for length in values.shape[:0:-1]:
         flat = pa.FixedSizeListArray.from_arrays(flat, length)
     return flat
-
-
-def key_texts(column: pa.ChunkedArray) -> pa.StringArray:
-    """Ids as decimal text, whether a table has them as text, padded or not, or as numbers; null where missing."""
-    values = _plain(column)
-    if pa.types.is_integer(values.type):
-        return values.cast(pa.string())
-    if pa.types.is_floating(values.type):
-        whole = (None if v is None or not math.isfinite(v) else str(int(v)) for v in values.to_pylist())
-        return pa.array(whole, pa.string())
-    return _stripped(values)
 
 
 def numbers(column: pa.ChunkedArray) -> pa.DoubleArray:

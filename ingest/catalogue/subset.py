@@ -30,7 +30,8 @@ from specshards.common.folder import locked
 from specshards.common.messages import LOGGER
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
-from specshards.ingest.catalogue.rows import BATCH, Rows, key_texts, open_rows
+from specshards.ingest.catalogue.rows import BATCH, Rows, open_rows
+from specshards.ingest.ids import id_texts
 from specshards.ingest.spectra.folder import open_table
 from specshards.ingest.spectra.schema import SCHEMA, spectra_writer
 from specshards.ingest.surveys.multimodal_universe import is_own
@@ -113,7 +114,7 @@ def _refuse_repeats(source: Path, rows: Rows, key: str, suspects: RowNumbers) ->
     ids: dict[int, str] = {}
     for first, table in _numbered(rows, [key], "look at repeats"):
         for at in few[(few >= first) & (few < first + len(table))].tolist():
-            ids[at] = key_texts(table[key].slice(at - first, 1))[0].as_py()
+            ids[at] = id_texts(table[key].slice(at - first, 1), key, source)[0].as_py()
     again = [name for name, count in Counter(ids[at] for at in few.tolist()).items() if count > 1]
     if again:  # otherwise different ids have one hash, and are different objects
         raise UsageError(

@@ -127,7 +127,7 @@ def download(
     Statuses: `done` now, `kept` from before, `missing` on the server (HTTP 401, 403, 404, 410), `failed`.
 
     Raises:
-        UsageError: wrong arguments or a catalogue without the columns.
+        UsageError: wrong arguments, or a catalogue without the columns or with ids that may have been rounded.
         JobError: the server cannot be reached or is in trouble, or too many rows are missing or failed.
     """
     from specshards.ingest.catalogue.checksums import DIGEST_COLUMNS, Checksums
@@ -141,6 +141,7 @@ def download(
     scheme = choose(survey, rows.columns, base=base, release=release, token=token is not None)
     digests = [c for name in DIGEST_COLUMNS for c in rows.columns if c.strip().lower() == name][:1]
     listed = Checksums(list(checksums))
+    _check_ids(rows, scheme, catalogue, limit)
     config = {
         "survey": survey, "catalogue": str(catalogue), "layout": scheme.layout, "base": base, "release": release,
         "program_version": PROGRAM_VERSION,
@@ -162,6 +163,24 @@ def download(
             f"(mostly: {record.reasons.most_common(1)[0][0]}); see {out / RECORD}"
         )
     return record.counts
+
+
+#: Columns of a catalogue whose numbers are too long for a float.
+_LONG = ("specobjid", "catalogid", "obsid")
+
+
+def _check_ids(rows: Rows, scheme: Scheme, catalogue: Path, limit: int | None) -> None:
+    """Before anything is fetched: a rounded id is the address of another object."""
+    from specshards.ingest.ids import id_texts
+
+    columns = [spelling for name, spelling in scheme.columns.items() if name in _LONG]
+    seen = 0
+    for table in rows.tables(columns) if columns else ():
+        for name in columns:
+            id_texts(table[name][: None if limit is None else limit - seen], name, catalogue)
+        seen += len(table)
+        if limit is not None and seen >= limit:
+            return
 
 
 def _jobs(

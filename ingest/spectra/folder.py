@@ -98,7 +98,7 @@ class SpectraFolder:
             survey: refuse the spectra of others; it names those that do not say whose they are.
 
         Raises:
-            UsageError: no such folder, no Parquet in it, or another survey's.
+            UsageError: no such folder, no Parquet in it, another survey's, or ids that may have been rounded.
             JobError: a file that is not spectra Parquet.
         """
         folder, paths = parquet_files(where)
@@ -118,6 +118,7 @@ class SpectraFolder:
             file.survey = survey
             digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + file.footer)
             columns = None if mmu.is_own(file) else columns_of(file)
+            mmu.refuse_rounded_ids(file, "object_id" if columns is None else columns.labels["object_id"])
             found, whose = _surveys(file, columns), None
             _agree(path, found, survey)
             if columns is not None:

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specshards.common.errors import BadObjectError, is_environment
+from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
+from specshards.ingest.ids import id_text
 from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
 from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, register, with_files
 from specshards.ingest.tables import TableFile
@@ -66,14 +67,30 @@ class Opened:
 
         Raises:
             BadObjectError: the whole file is unusable. OSError: the environment (permission), not the file.
+            UsageError: a table whose ids may have been rounded.
         """
         try:
             for item in self.reader.read(self.file, self.layout, self.source_file):
                 if isinstance(item, BadObjectError):
                     item.layout = item.layout or self.layout
-                yield item
+                    yield item
+                else:
+                    yield _named(item)
         except Exception as error:
             raise _blamed(error, self.layout) from (error.__cause__ or error)
+
+
+def _named(spectrum: Spectrum) -> Spectrum | BadObjectError:
+    """`spectrum` when its id is one, exact text, whatever reader it is from."""
+    try:
+        name = id_text(spectrum.object_id, "object_id")
+        if name is None:
+            raise BadObjectError("no object_id")
+    except BadObjectError as error:
+        error.layout, error.row = spectrum.layout, spectrum.row
+        return error
+    spectrum.object_id = name
+    return spectrum
 
 
 def companions(name: str) -> tuple[str, ...]:
@@ -158,11 +175,11 @@ def describe(file: FitsFile | TableFile) -> str:
 
 
 def _blamed(error: Exception, layout: str | None) -> BadObjectError:
-    """What a damaged file makes the parser raise, as that one file's fault; the environment's fault is raised."""
+    """What a damaged file makes the parser raise, as that one file's fault; others' faults are raised."""
     if isinstance(error, BadObjectError):
         error.layout = error.layout or layout
         return error
-    if is_environment(error):
+    if is_environment(error) or isinstance(error, UsageError | JobError):
         raise error
     detail = " ".join(str(error).split()) or "no detail"
     return BadObjectError(f"unreadable file: {type(error).__name__}: {detail[:200]}", layout=layout)

@@ -19,6 +19,7 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum, good_pixels
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
+from specshards.ingest.ids import id_text
 from specshards.ingest.surveys.common import GridLimits, checked, class_label, number, position, positive, text
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
@@ -79,7 +80,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
             _refuse(fibermap, row, targetid)
             flux, ivar = arms.combined(row)
             ra, dec = position(*(_value(fibermap, name, row) for name in ("target_ra", "target_dec")))
-            exposure = f"-{int(_value(fibermap, 'expid', row))}" if layout == SPECTRA else ""
+            exposure = f"-{id_text(_value(fibermap, 'expid', row), 'EXPID')}" if layout == SPECTRA else ""
             yield checked(
                 Spectrum(
                     object_id=f"{targetid}{exposure}", survey=SURVEY, release=release, ra=ra, dec=dec, flux=flux,
@@ -211,6 +212,8 @@ def _redrock(path: Path | None) -> dict[int, dict[str, Any]]:
         columns = [table.column(name) for name in names]
     except (BadObjectError, KeyError, IndexError) as error:
         raise BadObjectError(f"its labels in {found.name} are unreadable: {error}") from error
+    if columns[0].dtype.kind not in "iu":
+        raise BadObjectError(f"its labels in {found.name} have a TARGETID that is not a column of integers")
     labels = {}
     for targetid, z, z_err, zwarn, kind, subtype in zip(*columns, strict=True):
         redshift = number(z)

@@ -17,6 +17,7 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import FloatArray, Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
+from specshards.ingest.ids import id_text
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     GridLimits,
@@ -128,10 +129,10 @@ def _check_rows(flux: FloatArray, divided: FloatArray) -> None:
 
 def object_id(header: HeaderLike) -> str:
     """OBSID as text; where a file has none, or an overflowed negative one, the pointing that it stands for."""
-    obsid = number(header.get("OBSID"))
-    if obsid is not None and obsid > 0:
-        return str(int(header.get("OBSID")))
-    parts = [text(header.get(key)) for key in ("LMJD", "PLANID", "SPID", "FIBERID")]
+    obsid = id_text(header.get("OBSID"), "OBSID")
+    if obsid is not None and obsid.isdecimal() and int(obsid) > 0:
+        return str(int(obsid))
+    parts = [id_text(header.get(key), key) for key in ("LMJD", "PLANID", "SPID", "FIBERID")]
     if None in parts:
         raise BadObjectError("no OBSID, and no LMJD, PLANID, SPID and FIBERID to stand in for it")
     lmjd, planid, spid, fiberid = parts

@@ -18,7 +18,6 @@ UniverseTBD/mmu_desi_edr_sv3 and mmu_sdss_sdss, and the HATS 1.x directory layou
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
+from specshards.ingest.ids import check_ids, id_text, id_texts, is_text
 from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
 from specshards.ingest.surveys.survey import Reader, with_files
 from specshards.ingest.tables import TableFile
@@ -58,7 +58,6 @@ _NAMES = {
     **{name + end: (name + end,) for name in ("teff", "logg", "feh") for end in ("", "_err")},
 }
 _SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
-_BYTES_LITERAL = re.compile(r"b(['\"])(.*)\1")
 
 
 @dataclass(frozen=True)
@@ -138,10 +137,26 @@ def surveys(file: TableFile, columns: Columns) -> tuple[str, ...]:
     return tuple(sorted({_survey(value, inferred) for value in found})) or (inferred,)
 
 
+def refuse_rounded_ids(file: TableFile, name: str) -> None:
+    """Look at the ids in column `name` of a table where they are numbers with a point.
+
+    Raises:
+        UsageError: they may have been rounded; the whole table is refused, because nobody can tell which of them.
+    """
+    kind = file.schema.field(name).type
+    if not is_text(kind) and not pa.types.is_integer(kind):
+        check_ids((table[name] for table in file.slices([name])), name, file.path)
+
+
 def read(file: TableFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
-    """Every row of a table, in order: a spectrum, or why it is none."""
+    """Every row of a table, in order: a spectrum, or why it is none.
+
+    Raises:
+        UsageError: ids that may have been rounded.
+    """
     columns = Columns.of(file)
     assert columns is not None and columns.layout == layout  # `recognise` has seen it
+    refuse_rounded_ids(file, columns.labels["object_id"])
     first = 0
     for table in file.slices(columns.read, columns.inside):
         yield from spectra(table, columns, source_file, first, file.survey)
@@ -159,10 +174,14 @@ def spectra(
     """
     arrays = {part: _Lists.of(table, columns, part) for part in columns.parts}
     rows = table.select(list(dict.fromkeys(columns.labels.values()))).to_pylist()
+    ids = _ids(table[columns.labels["object_id"]], columns.labels["object_id"], source_file)
     inferred = columns.survey if columns.survey != UNKNOWN else survey or UNKNOWN
     for index, row in enumerate(rows):
         values = {our: row[name] for our, name in columns.labels.items()}
         try:
+            if (name := id_text(ids[index], columns.labels["object_id"])) is None:
+                raise BadObjectError("no object_id")
+            values["object_id"] = name
             yield _spectrum(arrays, index, values, columns, inferred, source_file, first_row + index)
         except BadObjectError as error:
             error.row, error.layout = first_row + index, columns.layout
@@ -177,7 +196,7 @@ def _spectrum(
     ra, dec = position(values.get("ra"), values.get("dec"))
     spectrum = checked(
         Spectrum(
-            object_id=_object_id(values["object_id"]), survey=_survey(values.get("survey"), inferred), release=None,
+            object_id=values["object_id"], survey=_survey(values.get("survey"), inferred), release=None,
             ra=ra, dec=dec, flux=flux, ivar=np.ones_like(flux) if ivar is None else ivar, wavelength=wavelength,
             mask=~np.isfinite(flux) if mask is None else mask, layout=columns.layout, source_file=source,
             label_source="table", labels=_labels(values, columns.true_is_good), row=row,
@@ -232,15 +251,9 @@ def _zwarning(value: Any, true_is_good: bool) -> int | None:
     return None if bits is None else int(bits)
 
 
-def _object_id(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    result = text(value) or ""
-    literal = _BYTES_LITERAL.fullmatch(result)
-    result = literal.group(2).strip() if literal else result
-    if not result:
-        raise BadObjectError("no object_id")
-    return result
+def _ids(column: pa.ChunkedArray, name: str, table: str) -> list[Any]:
+    """Ids, text as it is: one that is none is that row's fault."""
+    return (column if is_text(column.type) else id_texts(column, name, table)).to_pylist()
 
 
 def _survey(value: Any, inferred: str) -> str:

@@ -16,6 +16,7 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
+from specshards.ingest.ids import id_text
 from specshards.ingest.surveys import sdss_legacy
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
@@ -141,11 +142,12 @@ def _extra(row: _Row, run2d: str | None) -> dict[str, Any]:
 
 def _object_id(row: _Row) -> str:
     # specObjID passes int64 and is kept as text or as a scaled unsigned column, never as a float.
-    identifier = text(row.get("specobjid")) or text(row.get("specobj_id"))
-    if identifier is not None and identifier.isdigit() and int(identifier) > 0:
-        return identifier
-    for names in (("plate", "mjd", "fiberid"), ("field", "mjd", "catalogid")):
-        parts = [text(row.get(name)) for name in names]
+    names = [name for name in ("specobjid", "specobj_id") if row.get(name) is not None]
+    for identifier in [id_text(row.get(name), name.upper()) for name in names]:
+        if identifier is not None and identifier.isdecimal() and int(identifier) > 0:
+            return identifier
+    for place in (("plate", "mjd", "fiberid"), ("field", "mjd", "catalogid")):
+        parts = [id_text(row.get(name), name.upper()) for name in place]
         if None not in parts:
             return "-".join(map(str, parts))
     raise BadObjectError("no SPECOBJID, and neither PLATE, MJD, FIBERID nor FIELD, MJD, CATALOGID to stand in for it")

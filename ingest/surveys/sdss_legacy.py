@@ -14,6 +14,7 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
+from specshards.ingest.ids import id_text
 from specshards.ingest.surveys.common import GridLimits, bits, checked, native, number, position, positive, text
 
 SURVEY = "sdss"
@@ -87,7 +88,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
 
 
 def _object_id(header: HeaderLike) -> str:
-    parts = [number(header.get(key)) for key in ("PLATEID", "MJD", "FIBERID")]
-    if None in parts:
+    parts = [id_text(header.get(key), key) for key in ("PLATEID", "MJD", "FIBERID")]
+    if not all(part is not None and part.isdecimal() for part in parts):
         raise BadObjectError("no PLATEID, MJD and FIBERID: nothing names this spectrum")
     return "-".join(str(int(part)) for part in parts if part is not None)

@@ -21,9 +21,9 @@ import specshards.ingest.catalogue.subset
 from specshards.common.errors import UsageError
 from specshards.ingest.catalogue.choose import SelectionCounts, Smallest, priorities
 from specshards.ingest.catalogue.config import SelectConfig, number_of
-from specshards.ingest.catalogue.rows import key_texts
 from specshards.ingest.catalogue.select import command
 from specshards.ingest.catalogue.subset import select
+from specshards.ingest.ids import id_texts
 from tests.oracles.catalogues import KINDS, ids, lamost, write
 
 BIG = 11537156405737052160  # a real specObjID beyond int64
@@ -62,7 +62,7 @@ def test_rows_are_copied_whole_in_their_order(tmp_path: Path) -> None:
     source = write(lamost({"STAR": 50, "GALAXY": 50}), tmp_path / "c.parquet")
     kept = chosen(source, 10)
     whole = pq.read_table(source)
-    expected = whole.filter(pa.compute.is_in(key_texts(whole["obsid"]), pa.array(kept)))
+    expected = whole.filter(pa.compute.is_in(id_texts(whole["obsid"], "obsid", "c"), pa.array(kept)))
     assert len(kept) == 20 and pq.read_table(tmp_path / "chosen.parquet").equals(expected)
 
 
