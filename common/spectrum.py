@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,17 +19,57 @@ Grid = tuple[float, float]
 CLASSES = ("STAR", "GALAXY", "QSO")
 
 
-class Label(NamedTuple):
-    """A number that may be known of an object: its column, and how people are told it.
+#: What surveys write for a missing number: -9999 and its relatives (-999, -9999.9), and nothing else so far below 0.
+MISSING_UP_TO = -999.0
+
+
+class Range(NamedTuple):
+    """The values that a number may have.
 
     Attributes:
-        name: of the column. title: for people. form: how the value is formatted. unit: or empty.
-        has_error: whether `<name>_err` is a column, too.
+        low, high: both may be reached. never: between them, and yet what catalogues write for a missing value.
+        is_whole: whether it is an integer.
+    """
+
+    low: float
+    high: float
+    never: tuple[float, ...] = ()
+    is_whole: bool = False
+
+    def has(self, value: float) -> bool:
+        """Whether a number is possible; NaN is not."""
+        return self.low <= value <= self.high and value not in self.never and not (self.is_whole and value % 1)
+
+    def holds(self, values: npt.NDArray[np.float64]) -> BoolArray:
+        """`has` of each value: bool, shape of `values`."""
+        possible = (values >= self.low) & (values <= self.high)
+        for value in self.never:
+            possible &= values != value
+        if self.is_whole:
+            possible &= values == np.floor(values)
+        return np.asarray(possible, np.bool_)
+
+    def __str__(self) -> str:
+        """For people."""
+        kind = "whole numbers " if self.is_whole else ""
+        low = "above 0" if 0 < self.low < 1e-300 else f"{self.low:.10g}"
+        odd = f" but {', '.join(f'{value:.10g}' for value in self.never)}" if self.never else ""
+        return f"{kind}{low} to {self.high:.10g}{odd}"
+
+
+class Label(NamedTuple):
+    """A number that may be known of an object: its column, what it can be, and how people are told it.
+
+    Attributes:
+        name: of the column. title: for people. form: how the value is formatted.
+        range: of any real object; what lies outside is missing.
+        unit: or empty. has_error: whether `<name>_err` is a column, too.
     """
 
     name: str
     title: str
     form: str
+    range: Range
     unit: str = ""
     has_error: bool = True
 
@@ -37,23 +78,55 @@ class Label(NamedTuple):
         """The column of the value, and that of its error where there is one."""
         return (self.name, f"{self.name}_err") if self.has_error else (self.name,)
 
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """Of `columns`. An error is above 0; one as large as the whole range says nothing."""
+        return (self.range, Range(5e-324, self.range.high - self.range.low))[: len(self.columns)]
 
-#: Every number that a survey or a catalogue may give of an object.
+
+#: Every number that a survey or a catalogue may give of an object. The ranges leave room around the records:
+#: z: the fastest star known to come nearer has -2,285 km/s (J0927-6335; El-Badry et al. 2023), the galaxies with the
+#:   largest blueshifts about -700 km/s, near M86; -0.02 is -6,000 km/s. The farthest galaxy with a spectrum has 14.44
+#:   (MoM-z14; Naidu et al. 2025).
+#: zwarning: bits of an int32; SDSS and DESI define fewer.
+#: teff: the coldest brown dwarf has 250 to 285 K (WISE 0855-0714; Luhman 2014), the hottest white dwarf 250,000 K
+#:   (RX J0439.8-6809; Werner and Rauch 2015). 99999 is a catalogue's way to say nothing; no fit gives it.
+#: logg: the largest supergiants are near -1, the heaviest white dwarf has 9.3 (ZTF J1901+1458; Caiazzo et al. 2021).
+#: feh: the iron-poorest star is below -7.1 (SMSS J0313-6708; Keller et al. 2014); the surfaces of chemically peculiar
+#:   A stars reach +1 to +2.
 NUMBERS = (
-    Label("z", "z", ".5f"),
-    Label("zwarning", "zwarning", "d", has_error=False),
-    Label("teff", "Teff", ".0f", "K"),
-    Label("logg", "log g", ".2f"),
-    Label("feh", "[Fe/H]", ".2f"),
+    Label("z", "z", ".5f", Range(-0.02, 20.0)),
+    Label("zwarning", "zwarning", "d", Range(0, 2**31 - 1, is_whole=True), has_error=False),
+    Label("teff", "Teff", ".0f", Range(200.0, 300_000.0, never=(99_999.0,)), "K"),
+    Label("logg", "log g", ".2f", Range(-2.0, 10.0)),
+    Label("feh", "[Fe/H]", ".2f", Range(-10.0, 2.0)),
 )
-SIGNAL_TO_NOISE = Label("sn_median", "S/N", ".1f", has_error=False)
+#: Of a pixel. A million takes 1e12 photons in it, which no detector holds and no survey adds up.
+SIGNAL_TO_NOISE = Label("sn_median", "S/N", ".1f", Range(-1e6, 1e6), has_error=False)
+POSITION = (
+    Label("ra", "RA", ".5f", Range(0.0, 360.0), "deg", has_error=False),
+    Label("dec", "Dec", ".5f", Range(-90.0, 90.0), "deg", has_error=False),
+)
+#: Columns of surveys' own signal-to-noise values.
+SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
+#: Column -> what is possible in it.
+RANGES = {
+    **{
+        name: limits
+        for label in (*NUMBERS, SIGNAL_TO_NOISE, *POSITION)
+        for name, limits in zip(label.columns, label.ranges, strict=True)
+    },
+    **dict.fromkeys(SURVEY_SN, SIGNAL_TO_NOISE.range),
+}
+_WORDS = ("class", "subclass")
 #: Measured values and their errors: float32 in Parquet.
 MEASURED_LABELS = tuple(name for label in NUMBERS if label.has_error for name in label.columns)
 #: Numbers that a catalogue may give, beside `class` and `subclass`.
 NUMERIC_LABELS = (*MEASURED_LABELS, "zwarning")
 #: The label vector of a sample, float64, NaN = missing. `class` and `survey` are places in lists of names.
 LABELS = (
-    "class", "survey", *(name for label in NUMBERS for name in label.columns), SIGNAL_TO_NOISE.name, "ra", "dec",
+    "class", "survey", *(name for label in NUMBERS for name in label.columns), SIGNAL_TO_NOISE.name,
+    *(label.name for label in POSITION),
 )  # fmt: skip
 
 #: Grids kept: at 31 KB each, 8 MB. A survey has one or a few hundred of them.
@@ -108,6 +181,38 @@ class Arrays(NamedTuple):
         return np.ones(len(self.flux), np.float32) if self.ivar is None else self.ivar
 
 
+def sift(values: dict[str, Any]) -> dict[str, Any]:
+    """Set to None what no object can have: numbers outside `RANGES` and what is no number, another class.
+
+    Args:
+        values: labels by name, as a file gives them; those without a rule stay. Whole numbers become int.
+
+    Returns:
+        What was taken away, but for the usual ways to write a missing number.
+    """
+    gone = {}
+    for name, said in values.items():
+        if said is None:
+            continue
+        if (limits := RANGES.get(name)) is not None:
+            try:
+                number = float(said)
+            except (TypeError, ValueError, OverflowError):
+                number = math.inf
+            if limits.has(number):
+                values[name] = int(number) if limits.is_whole else number
+                continue
+            is_missing = not number > MISSING_UP_TO  # NaN, too
+        elif name in _WORDS and not (said in CLASSES if name == "class" else isinstance(said, str)):
+            is_missing = False
+        else:
+            continue
+        values[name] = None
+        if not is_missing:
+            gone[name] = said
+    return gone
+
+
 @dataclass(slots=True)
 class Spectrum:
     """One spectrum between a survey file and a Parquet row.
@@ -124,6 +229,7 @@ class Spectrum:
         extra: what selection cuts may ask for and the schema does not keep (`instrument`, `targettype`).
         label_source: where the labels came from: `header`, `table` (HDU 2) or `catalogue`.
         has_ivar: False where the survey gives none: `ivar` says nothing then, and there is no S/N.
+        impossible: label -> what was given and no object can have; see `sift`.
     """
 
     object_id: str
@@ -146,6 +252,15 @@ class Spectrum:
     is_listed: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
     has_ivar: bool = True
+    impossible: dict[str, Any] = field(default_factory=dict)
+
+    def sift(self) -> None:
+        """Make missing what no object can have (see the function `sift`), and an error without its value."""
+        self.impossible |= sift(self.labels) | sift(self.survey_sn)
+        for label in NUMBERS:
+            error = label.columns[-1]
+            if label.has_error and self.labels.get(label.name) is None and error in self.labels:
+                self.labels[error] = None
 
     def arrays(self) -> Arrays:
         """Its pixels; views."""

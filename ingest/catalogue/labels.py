@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,10 +23,11 @@ import pyarrow.compute as pc
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, sha256, write_text
-from specshards.common.spectrum import NUMERIC_LABELS, Spectrum
-from specshards.ingest.catalogue.rows import Rows, mapped, numbers, open_rows
+from specshards.common.impossible import Impossible
+from specshards.common.spectrum import NUMERIC_LABELS, Spectrum, sift
+from specshards.ingest.catalogue.rows import Rows, label_numbers, mapped, open_rows
 from specshards.ingest.ids import id_texts
-from specshards.ingest.surveys.common import class_label, number, text
+from specshards.ingest.surveys.common import class_label, label, text
 from specshards.ingest.surveys.survey import SURVEYS, check_survey, with_files
 
 #: Usual column names of catalogues, in lower case, and ours; those of one survey are its `aliases`.
@@ -36,6 +39,8 @@ _POSITION = ("ra", "dec")
 _LABELS = ("class", "subclass", *NUMERIC_LABELS)
 
 # Sorting wants a bucket in memory; one in this many rows of the file's bytes keeps that to tens of MB.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.I)
+
 _BUCKET_BYTES = 64 << 20
 _MAX_BUCKETS = 256
 
@@ -69,7 +74,7 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
         raise UsageError(
             f"{path}: no key column for {survey}: expected {' or '.join(keys)}, found {', '.join(rows.columns[:12])}"
         )
-    wanted = {label: _reader_of(label) for label in (*_LABELS, *_POSITION) if label in names}
+    wanted = {name: _reader_of(name) for name in (*_LABELS, *_POSITION) if name in names}
     if not wanted.keys() & set(_LABELS):
         raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
     for name, kind in (kinds or {}).items():
@@ -80,8 +85,8 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
     status = path.stat()
     origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, sorted(wanted), 2])
     if _record(final).get("origin") != origin or not final.exists():
-        _write(rows, {"key": key, **{name: names[name] for name in wanted}}, wanted, path, final)
-        content = {"origin": origin, "sha256": sha256(final)}
+        unread = _write(rows, {"key": key, **{name: names[name] for name in wanted}}, wanted, path, final)
+        content = {"origin": origin, "sha256": sha256(final), "unread": asdict(unread)}
         write_text(final.with_suffix(".json"), json.dumps(content) + "\n")
     return final
 
@@ -91,15 +96,20 @@ def digest(prepared: Path) -> str:
     return str(_record(prepared)["sha256"])
 
 
+def unread(prepared: Path) -> Impossible:
+    """Values of a prepared catalogue that are no numbers where a number belongs: they are missing."""
+    return Impossible.from_dict(_record(prepared).get("unread", {}))
+
+
 _Column = tuple[pa.DataType, Callable[[Any], Any]]
 _TEXT: _Column = (pa.string(), text)
-_NUMBER: _Column = (pa.float64(), number)
+_NUMBER: _Column = (pa.float64(), label)
 
 
-def _reader_of(label: str) -> _Column:
-    if label == "class":
+def _reader_of(name: str) -> _Column:
+    if name == "class":
         return pa.string(), class_label
-    return _TEXT if label == "subclass" else _NUMBER
+    return _TEXT if name == "subclass" else _NUMBER
 
 
 def _record(prepared: Path) -> dict[str, Any]:
@@ -110,12 +120,17 @@ def _record(prepared: Path) -> dict[str, Any]:
     return record
 
 
-def _write(rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], path: Path, final: Path) -> None:
+def _write(
+    rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], path: Path, final: Path
+) -> Impossible:
+    """Write the prepared catalogue; what is no number in a column of numbers is null and comes back."""
+    unread = Impossible()
     schema = pa.schema([("key", pa.string()), *((name, kind) for name, (kind, _) in wanted.items())])
     buckets = min(_MAX_BUCKETS, 1 + path.stat().st_size // _BUCKET_BYTES)
     with TemporaryDirectory(dir=final.parent, prefix=".catalogue-") as scratch:
         parts = [Path(scratch) / f"{i}.arrow" for i in range(buckets)]
-        _scatter(_tables(rows, names, wanted, schema, path), parts, schema)
+        _scatter(_tables(rows, names, wanted, schema, path, unread), parts, schema)
+        _refuse_decimal_commas(path, unread)
         with (
             replacing(final) as temporary,
             pa.OSFile(str(temporary), "wb") as sink,
@@ -127,20 +142,36 @@ def _write(rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], 
                 _refuse_repeats(path, names["key"], table["key"].combine_chunks())
                 batches = table.to_batches()
                 writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema))
+    return unread
 
 
 def _tables(
-    rows: Rows, names: Mapping[str, str], wanted: Mapping[str, _Column], schema: pa.Schema, path: Path
+    rows: Rows,
+    names: Mapping[str, str],
+    wanted: Mapping[str, _Column],
+    schema: pa.Schema,
+    path: Path,
+    unread: Impossible,
 ) -> Iterator[pa.Table]:
     for batch in rows.tables(list(dict.fromkeys(names.values()))):
         columns = {"key": id_texts(batch[names["key"]], names["key"], path)}
         for name, (kind, convert) in wanted.items():
             column = batch[names[name]]
-            is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-            quick = convert is number and is_number
-            columns[name] = numbers(column) if quick else mapped(column, convert, kind)
+            if convert is not label:
+                columns[name] = mapped(column, convert, kind)
+                continue
+            columns[name], words = label_numbers(column)
+            for word in words:
+                unread.add(name, word, f"in {names[name]}")
         table = pa.table(columns, schema=schema)
         yield table.filter(pc.is_valid(table["key"]))
+
+
+def _refuse_decimal_commas(path: Path, unread: Impossible) -> None:
+    for name, examples in unread.examples.items():
+        for value, _ in examples:
+            if _DECIMAL_COMMA.fullmatch(value):
+                raise UsageError(f"{path}: {name} is written with decimal commas ({value}); write decimal points")
 
 
 def _scatter(tables: Iterator[pa.Table], parts: Sequence[Path], schema: pa.Schema) -> None:
@@ -196,18 +227,22 @@ class Catalogue:
     def apply(self, spectrum: Spectrum) -> bool:
         """Overwrite the labels of `spectrum` where the catalogue has a value; False where it lists no such object.
 
+        What no object can have is no value; it is told in `Spectrum.impossible`.
+
         A position fills in where the file has none; the other columns, kept for selection cuts, become `extra`. What
         the file itself says of the class stays there too, as `file_class` and `file_subclass`.
         """
         row = self.lookup(spectrum.object_id)
         if row is None:
             return False
+        impossible = sift(row)
         known = {name: value for name, value in row.items() if value is not None}
         if math.isnan(spectrum.ra) and known.keys() >= set(_POSITION):
             spectrum.ra, spectrum.dec = known["ra"] % 360.0, known["dec"]
         labels = {name: value for name, value in known.items() if name in _LABELS}
-        if "zwarning" in labels:
-            labels["zwarning"] = int(labels["zwarning"])
+        for name in labels:  # the file's may have been impossible; it is not needed any more
+            spectrum.impossible.pop(name, None)
+        spectrum.impossible |= impossible
         for name in ("class", "subclass"):
             if (said := spectrum.labels.get(name)) is not None:
                 spectrum.extra[f"file_{name}"] = said

@@ -19,7 +19,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from specshards.common.errors import UsageError, is_environment, shortened
-from specshards.ingest.surveys.common import number, text
+from specshards.common.spectrum import MISSING_UP_TO
+from specshards.ingest.surveys.common import label, number, text
 
 BATCH = 8192
 # Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.
@@ -193,6 +194,22 @@ def numbers(column: pa.ChunkedArray) -> pa.DoubleArray:
     if not pc.any(suspicious).as_py():
         return floats
     return pc.replace_with_mask(floats, suspicious, mapped(floats.filter(suspicious), number, pa.float64()))
+
+
+def label_numbers(column: pa.ChunkedArray) -> tuple[pa.DoubleArray, list[str]]:
+    """A column of labels as float64, null where a value is missing, infinite where it is: `sift` judges it.
+
+    Returns:
+        And every text that is neither a number nor a word for a missing one; it is null.
+    """
+    values = _plain(column)
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        meant = {said: label(said) for said in values.unique().to_pylist()}
+        words = [said for said in values.to_pylist() if isinstance(meant[said], str)]
+        return mapped(column, lambda said: None if isinstance(meant[said], str) else meant[said], pa.float64()), words
+    floats = values.cast(pa.float64(), safe=False)
+    is_missing = pc.or_(pc.is_nan(floats), pc.less_equal(floats, MISSING_UP_TO))
+    return pc.if_else(is_missing, pa.scalar(None, pa.float64()), floats), []
 
 
 def _number_or_one(value: Any) -> float | None:

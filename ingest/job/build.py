@@ -22,9 +22,11 @@ import numpy as np
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import write_text
 from specshards.common.folder import Folder, Ledger
+from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import merge_quarantine
+from specshards.common.spectrum import RANGES
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, cut_for, extra_columns
 from specshards.ingest.files import find_files
@@ -153,6 +155,8 @@ def ingest_files(
         matched=None if catalogue is None else sum(result.matched for result in results),
         reasons=dict(sum((Counter(result.reasons) for result in results), Counter())),
         conflicts=dict(sum((Counter(result.conflicts) for result in results), Counter())),
+        impossible=Impossible.sum(result.impossible for result in results),
+        unread=Impossible() if prepared is None else labels.unread(prepared),
     )  # fmt: skip
     quarantine = [task.quarantine for task, result in zip(tasks, results, strict=True) if result.quarantined]
     merge_quarantine(quarantine, ledger / "quarantine.parquet")
@@ -213,7 +217,10 @@ def _tasks(
     config: IngestConfig, root: Path, parts: Sequence[Part], prepared: Path | None, out: Path
 ) -> list[PartTask]:
     cut = config.cut()
-    base = [asdict(config), SCHEMA_VERSION, PROGRAM_VERSION, None if prepared is None else labels.digest(prepared)]
+    base = [
+        asdict(config), SCHEMA_VERSION, PROGRAM_VERSION, RANGES,
+        None if prepared is None else labels.digest(prepared),
+    ]  # fmt: skip
     tasks = []
     for part in parts:
         identity = json.dumps([*base, part.stamp], sort_keys=True)

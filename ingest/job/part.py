@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, naming
 from specshards.common.files import write_text
+from specshards.common.impossible import Impossible
 from specshards.common.quarantine import quarantine_row, write_quarantine
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.catalogue import labels
@@ -77,6 +78,7 @@ class PartResult:
         spectra_bytes, quarantine_bytes: sizes of its files, 0 where there is none.
         matched: samples that the catalogue lists; `unmatched` has examples of those that it does not.
         conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
+        impossible: labels that were taken away.
     """
 
     number: int
@@ -89,6 +91,7 @@ class PartResult:
     matched: int = 0
     unmatched: tuple[str, ...] = ()
     conflicts: dict[str, int] = field(default_factory=dict)
+    impossible: Impossible = field(default_factory=Impossible)
 
     @property
     def objects(self) -> int:
@@ -110,6 +113,7 @@ class PartResult:
         content = json.loads(text)
         content["layouts"] = {name: LayoutCount(**count) for name, count in content["layouts"].items()}
         content["unmatched"] = tuple(content["unmatched"])
+        content["impossible"] = Impossible.from_dict(content["impossible"])
         return cls(**content)
 
 
@@ -126,6 +130,7 @@ def ingest_part(task: PartTask) -> PartResult:
         number=task.number, fingerprint=task.fingerprint, bytes=task.bytes, spectra_bytes=_size(task.spectra),
         quarantine_bytes=_size(task.quarantine), layouts=work.layouts, reasons=dict(sorted(work.reasons.items())),
         matched=work.matched, unmatched=tuple(work.unmatched), conflicts=dict(sorted(work.conflicts.items())),
+        impossible=work.impossible,
     )  # fmt: skip
     write_text(task.record, result.dumps())
     return result
@@ -155,6 +160,7 @@ class _Part:
         self.matched = 0
         self.unmatched: list[str] = []
         self.conflicts: Counter[str] = Counter()
+        self.impossible = Impossible()
 
     def run(self) -> None:
         with self._stack:
@@ -192,6 +198,8 @@ class _Part:
         except BadObjectError as error:
             self._reject_spectrum(spectrum, error)
             return
+        for name, value in spectrum.impossible.items():
+            self.impossible.add(name, value, spectrum.object_id)
         spectrum.is_listed = is_listed
         self._uncut.append(spectrum)
         if len(self._uncut) == self._task.row_group_rows:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from specshards.common.impossible import Impossible
 from specshards.common.text import aligned
 
 #: Where a file could not be recognised.
@@ -59,6 +60,8 @@ class Summary:
         matched: samples that the catalogue lists; None without a catalogue.
         reasons: of what gave no sample, `stage: reason`.
         conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
+        impossible: labels that no object can have and that are missing therefore, of all objects that were read.
+        unread: values of the catalogue that are no numbers where a number belongs, and are missing therefore.
     """
 
     survey: str | None
@@ -66,6 +69,8 @@ class Summary:
     matched: int | None
     reasons: dict[str, int]
     conflicts: dict[str, int] = field(default_factory=dict)
+    impossible: Impossible = field(default_factory=Impossible)
+    unread: Impossible = field(default_factory=Impossible)
 
     @property
     def files(self) -> int:
@@ -116,6 +121,12 @@ class Summary:
         lines += [f"conflict {n:>9,}  {what}" for what, n in Counter(self.conflicts).most_common(_SHOWN_CONFLICTS)]
         if (more := len(self.conflicts) - _SHOWN_CONFLICTS) > 0:
             lines.append(f"... and {more} more kinds of conflict in summary.json")
+        lines += self.impossible.lines()
+        lines += [
+            f"no number  {n:>7,}  {name} of the catalogue, missing therefore: "
+            f"{', '.join(value for value, _ in self.unread.examples[name])}{', ...' if n > 3 else ''}"
+            for name, n in sorted(self.unread.counts.items())
+        ]
         what = f"{self.files:,} files" + ("" if self.objects == self.files else f", {self.objects:,} objects")
         lines.append(f"{what} = {self.samples:,} samples + {self.quarantined:,} quarantined")
         return "\n".join(lines)

@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError, shortened
 from specshards.common.files import readable
+from specshards.common.impossible import Impossible
+from specshards.common.label_columns import sifted
 from specshards.common.spectrum import CLASSES, LABELS, Arrays, BoolArray, Grid, Spectrum, log_grid
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
 from specshards.ingest.spectra.schema import to_table
@@ -39,12 +41,14 @@ class SpectraBlock:
         labels: float64 `(n, len(LABELS))`, NaN = missing.
         rows: int64 `(n,)`, their numbers among all rows of the folder.
         bad: the rows that cannot be used: file, row in it, and why.
+        impossible: labels that no object can have; they are missing from `meta` and `labels`.
     """
 
     meta: pa.Table
     labels: npt.NDArray[np.float64]
     rows: npt.NDArray[np.int64]
     bad: tuple[tuple[str, int, BadObjectError], ...]
+    impossible: Impossible
     _arrays: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]]
     _grid: npt.NDArray[np.float64] | None
     _has_ivar: BoolArray | None  # None: every row has
@@ -156,6 +160,7 @@ def _foreign_block(
             if isinstance(item, BadObjectError):
                 raise item
             good.append(placed(item) if must_be_placed else item)
+            item.sift()
         except BadObjectError as error:
             row = item.row if item.row is not None else piece.file_row
             bad.append((piece.file, row, error))
@@ -164,7 +169,11 @@ def _foreign_block(
     rows = np.array([spectrum.row for spectrum in good], np.int64)
     shift = piece.file_row - piece.first_row
     meta = packed.drop_columns(["spectrum"])
-    return _block(meta, _whole(packed["spectrum"]), _ARRAYS, surveys, rows - shift, tuple(bad), shift)
+    block = _block(meta, _whole(packed["spectrum"]), _ARRAYS, surveys, rows - shift, tuple(bad), shift)
+    for spectrum in good:
+        for name, value in spectrum.impossible.items():
+            block.impossible.add(name, value, spectrum.object_id)
+    return block
 
 
 def _wanted(meta: pa.Table) -> tuple[str, ...]:
@@ -183,7 +192,9 @@ def _block(
 ) -> SpectraBlock:  # fmt: skip
     arrays = {name: _ragged(spectrum.field(name)) for name in parts}
     grid = None if "lambda" in parts else _grid(meta)
-    return SpectraBlock(meta, _label_matrix(meta, surveys), rows, bad, arrays, grid, _has_ivar(meta), shift)
+    meta, impossible = sifted(meta)
+    labels = _label_matrix(meta, surveys)
+    return SpectraBlock(meta, labels, rows, bad, impossible, arrays, grid, _has_ivar(meta), shift)
 
 
 def _has_ivar(meta: pa.Table) -> BoolArray | None:

@@ -18,13 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.files import replacing
-from specshards.common.spectrum import MEASURED_LABELS, Spectrum
+from specshards.common.spectrum import MEASURED_LABELS, SURVEY_SN, Spectrum
 
 SCHEMA_VERSION = 1
 PROGRAM_VERSION = "0.1.0"
 HEALPIX_ORDER = 29
-
-_SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
 
 
 def _required_list(value_type: pa.DataType) -> pa.DataType:
@@ -57,7 +55,7 @@ SCHEMA = pa.schema(
         pa.field("zwarning", pa.int32()),
         *(pa.field(name, pa.float32()) for name in MEASURED_LABELS),
         pa.field("sn_median", pa.float32()),
-        *(pa.field(name, pa.float32()) for name in _SURVEY_SN),
+        *(pa.field(name, pa.float32()) for name in SURVEY_SN),
         pa.field("layout", _DICTIONARY),
         pa.field("label_source", _DICTIONARY),
         pa.field("source_file", pa.string(), nullable=False),
@@ -95,7 +93,7 @@ def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
     columns["zwarning"] = pa.array([s.labels.get("zwarning") for s in spectra], pa.int32())
     for name in MEASURED_LABELS:
         columns[name] = pa.array([s.labels.get(name) for s in spectra], pa.float32())
-    for name in _SURVEY_SN:
+    for name in SURVEY_SN:
         columns[name] = pa.array([s.survey_sn.get(name) for s in spectra], pa.float32())
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 

@@ -63,7 +63,7 @@ class Opened:
         return str(self.file.parser)
 
     def objects(self) -> Iterator[Spectrum | BadObjectError]:
-        """Every object: a spectrum, or why it is none.
+        """Every object: a spectrum without the labels that no object can have, or why it is none.
 
         Raises:
             BadObjectError: the whole file is unusable. OSError: the environment (permission), not the file.
@@ -75,6 +75,7 @@ class Opened:
                     item.layout = item.layout or self.layout
                     yield item
                 else:
+                    item.sift()
                     yield _named(item)
         except Exception as error:
             raise _blamed(error, self.layout) from (error.__cause__ or error)

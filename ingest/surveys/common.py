@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import CLASSES, Spectrum, WavelengthArray, log_grid
+from specshards.common.spectrum import CLASSES, MISSING_UP_TO, Spectrum, WavelengthArray, log_grid
 from specshards.ingest.fits.hdu import HeaderLike
 
 #: ORIGIN of the files that `ingest.mock` writes.
@@ -59,9 +59,31 @@ def number(value: Any, missing: tuple[float, ...] = ()) -> float | None:
         result = float(value)
     except (TypeError, ValueError):
         return None
-    if not math.isfinite(result) or result <= -999.0 or result in missing:
+    if not math.isfinite(result) or result <= MISSING_UP_TO or result in missing:
         return None
     return result
+
+
+def label(value: Any) -> Any:
+    """A label as a file gives it, None where it has none; `common.spectrum.sift` judges the rest.
+
+    A number comes as float, infinity too; what is none comes as it is, so that it can be counted.
+    """
+    if value is None or value is np.ma.masked:
+        return None
+    if isinstance(value, (str, bytes)):
+        value = text(value)
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        return value
+    return None if math.isnan(result) or result <= MISSING_UP_TO else result
+
+
+def error(value: Any) -> Any:
+    """The error of a label: `label`, None where it is not above 0. Pipelines say so that the fit failed."""
+    result = label(value)
+    return None if isinstance(result, float) and result <= 0 else result
 
 
 def first_of(header: HeaderLike, *keys: str) -> Any:
@@ -78,14 +100,24 @@ def positive(value: float | None) -> float | None:
     return value if value is not None and value > 0 else None
 
 
-def text(value: Any, missing: tuple[str, ...] = ("", "Non", "NULL", "null", "N/A", "nan")) -> str | None:
-    """Stripped text, or None where it says nothing."""
-    if value is None:
+#: Words for a missing value, in lower case.
+NOTHING = frozenset(
+    {"", "non", "null", "none", "n/a", "na", "nan", "<na>", "#n/a", "nil", "indef", "--", "-", "...", "\\n", "masked"}
+)
+
+
+def text(value: Any, missing: Collection[str] = NOTHING) -> str | None:
+    """Stripped text, or None where it says nothing.
+
+    Args:
+        missing: words that say nothing, in lower case.
+    """
+    if value is None or value is np.ma.masked:
         return None
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace")
     result = str(value).strip()
-    return None if result in missing else result
+    return None if result.lower() in missing else result
 
 
 def class_label(value: Any) -> str | None:

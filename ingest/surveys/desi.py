@@ -20,7 +20,16 @@ from specshards.common.spectrum import Spectrum, good_pixels
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
 from specshards.ingest.ids import id_text
-from specshards.ingest.surveys.common import GridLimits, checked, class_label, number, position, positive, text
+from specshards.ingest.surveys.common import (
+    GridLimits,
+    checked,
+    class_label,
+    error,
+    label,
+    number,
+    position,
+    text,
+)
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "desi"
@@ -210,16 +219,15 @@ def _redrock(path: Path | None) -> dict[int, dict[str, Any]]:
         table = FitsFile.open(found)[1]
         names = ("TARGETID", "Z", "ZERR", "ZWARN", "SPECTYPE", "SUBTYPE")
         columns = [table.column(name) for name in names]
-    except (BadObjectError, KeyError, IndexError) as error:
-        raise BadObjectError(f"its labels in {found.name} are unreadable: {error}") from error
+    except (BadObjectError, KeyError, IndexError) as fault:
+        raise BadObjectError(f"its labels in {found.name} are unreadable: {fault}") from fault
     if columns[0].dtype.kind not in "iu":
         raise BadObjectError(f"its labels in {found.name} have a TARGETID that is not a column of integers")
     labels = {}
     for targetid, z, z_err, zwarn, kind, subtype in zip(*columns, strict=True):
-        redshift = number(z)
         labels[int(targetid)] = {
-            "class": class_label(kind), "subclass": text(subtype), "z": redshift,
-            "z_err": None if redshift is None else positive(number(z_err)), "zwarning": int(zwarn),
+            "class": class_label(kind), "subclass": text(subtype), "z": label(z), "z_err": error(z_err),
+            "zwarning": label(zwarn),
         }  # fmt: skip
     return labels
 

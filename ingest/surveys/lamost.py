@@ -24,8 +24,10 @@ from specshards.ingest.surveys.common import (
     bits,
     checked,
     class_label,
+    error,
     first_of,
     grid_coefficients,
+    label,
     native,
     number,
     position,
@@ -147,12 +149,11 @@ def _release(header: HeaderLike, layout: str) -> str | None:
 
 
 def _labels(header: HeaderLike) -> dict[str, Any]:
-    z = number(header.get("Z"))
     return {
         "class": class_label(header.get("CLASS")),
         "subclass": text(header.get("SUBCLASS")) if class_label(header.get("CLASS")) else None,
-        "z": z,
-        "z_err": None if z is None else number(header.get("Z_ERR")),
+        "z": label(header.get("Z")),
+        "z_err": error(header.get("Z_ERR")),
     }
 
 

@@ -27,9 +27,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import Spectrum
+from specshards.common.spectrum import SURVEY_SN, Spectrum
 from specshards.ingest.ids import check_ids, id_text, id_texts, is_text
-from specshards.ingest.surveys.common import checked, class_label, number, position, positive, text
+from specshards.ingest.surveys.common import checked, class_label, error, label, number, position, text
 from specshards.ingest.surveys.survey import Reader, with_files
 from specshards.ingest.tables import TableFile
 
@@ -57,7 +57,6 @@ _NAMES = {
     "zwarning": ("zwarning", "zwarn"),
     **{name + end: (name + end,) for name in ("teff", "logg", "feh") for end in ("", "_err")},
 }
-_SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Columns:
         names = _by_lower_case(file.schema.names)
         nested, layout, parts = _parts(file, names)
         labels = {our: names[their] for our, many in _NAMES.items() if (their := _first(many, names))}
-        labels |= {name: names[name] for name in _SURVEY_SN if name in names}
+        labels |= {name: names[name] for name in SURVEY_SN if name in names}
         if not {"flux", "lambda"} <= parts.keys() or "object_id" not in labels:
             return None
         missing = (NO_IVAR if "ivar" not in parts else "") + (NO_MASK if "mask" not in parts else "")
@@ -183,9 +182,9 @@ def spectra(
                 raise BadObjectError("no object_id")
             values["object_id"] = name
             yield _spectrum(arrays, index, values, columns, inferred, source_file, first_row + index)
-        except BadObjectError as error:
-            error.row, error.layout = first_row + index, columns.layout
-            yield error
+        except BadObjectError as fault:
+            fault.row, fault.layout = first_row + index, columns.layout
+            yield fault
 
 
 def _spectrum(
@@ -200,7 +199,7 @@ def _spectrum(
             ra=ra, dec=dec, flux=flux, ivar=np.ones_like(flux) if ivar is None else ivar, wavelength=wavelength,
             mask=~np.isfinite(flux) if mask is None else mask, layout=columns.layout, source_file=source,
             label_source="table", labels=_labels(values, columns.true_is_good), row=row,
-            survey_sn={name: number(values.get(name)) for name in _SURVEY_SN}, has_ivar=ivar is not None,
+            survey_sn={name: number(values.get(name)) for name in SURVEY_SN}, has_ivar=ivar is not None,
         )
     )  # fmt: skip
     if ivar is None:
@@ -226,29 +225,19 @@ def _pixels(arrays: dict[str, _Lists], index: int) -> tuple[Any, Any, Any, Any]:
 
 
 def _labels(values: dict[str, Any], true_is_good: bool) -> dict[str, Any]:
-    z = number(values.get("z"))
     labels = {
         "class": class_label(values.get("class")),
         "subclass": text(values.get("subclass")),
-        "z": z,
-        "z_err": None if z is None else positive(number(values.get("z_err"))),
         "zwarning": _zwarning(values.get("zwarning"), true_is_good),
-        "teff": positive(number(values.get("teff"))),
-        "logg": number(values.get("logg")),
-        "feh": number(values.get("feh")),
     }
-    for name in ("teff", "logg", "feh"):
-        value = positive(number(values.get(f"{name}_err")))
-        labels[f"{name}_err"] = None if labels[name] is None else value
+    for name in ("z", "teff", "logg", "feh"):
+        labels |= {name: label(values.get(name)), f"{name}_err": error(values.get(f"{name}_err"))}
     return labels
 
 
-def _zwarning(value: Any, true_is_good: bool) -> int | None:
+def _zwarning(value: Any, true_is_good: bool) -> Any:
     """The survey's bits, or 0 and 1 (good and bad) where only a flag is left of them."""
-    if isinstance(value, bool):
-        return int(value != true_is_good)
-    bits = number(value)
-    return None if bits is None else int(bits)
+    return int(value != true_is_good) if isinstance(value, bool) else label(value)
 
 
 def _ids(column: pa.ChunkedArray, name: str, table: str) -> list[Any]:

@@ -23,11 +23,12 @@ from specshards.ingest.surveys.common import (
     bits,
     checked,
     class_label,
+    error,
     grid_coefficients,
+    label,
     native,
     number,
     position,
-    positive,
     text,
     write_mock,
 )
@@ -97,7 +98,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             wave_coeff0=grid[0],
             wave_coeff1=grid[1],
             label_source="table",
-            labels=_labels(row, zwarning),
+            labels=_labels(row),
             extra=_extra(row, run2d),
             survey_sn={"sn_median_all": number(row.get("sn_median_all", row.get("sn_median")))},
         ),
@@ -153,16 +154,14 @@ def _object_id(row: _Row) -> str:
     raise BadObjectError("no SPECOBJID, and neither PLATE, MJD, FIBERID nor FIELD, MJD, CATALOGID to stand in for it")
 
 
-def _labels(row: _Row, zwarning: int | None) -> dict[str, Any]:
-    z = number(row.get("z"))
-    label = class_label(row.get("class"))
+def _labels(row: _Row) -> dict[str, Any]:
+    kind = class_label(row.get("class"))
     return {
-        "class": label,
-        "subclass": text(row.get("subclass")) if label else None,
-        "z": z,
-        # A negative error is the pipeline's way to say that the fit failed.
-        "z_err": None if z is None else positive(number(row.get("z_err"))),
-        "zwarning": zwarning,
+        "class": kind,
+        "subclass": text(row.get("subclass")) if kind else None,
+        "z": label(row.get("z")),
+        "z_err": error(row.get("z_err")),
+        "zwarning": label(row.get("zwarning")),
     }
 
 

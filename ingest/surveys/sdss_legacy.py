@@ -15,7 +15,7 @@ from specshards.common.spectrum import Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.ids import id_text
-from specshards.ingest.surveys.common import GridLimits, bits, checked, native, number, position, positive, text
+from specshards.ingest.surveys.common import GridLimits, bits, checked, error, label, native, number, position, text
 
 SURVEY = "sdss"
 SPSPEC = "sdss-spspec"
@@ -68,8 +68,6 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     if coeff0 is None or coeff1 is None or coeff1 <= 0:
         raise BadObjectError("no COEFF0 and COEFF1: this layout has no other wavelengths")
     ra, dec = position(header.get("RAOBJ"), header.get("DECOBJ"))
-    z = number(header.get("Z"))
-    flags = number(header.get("Z_WARNIN"))
     yield checked(
         Spectrum(
             object_id=_object_id(header), survey=SURVEY, release=text(header.get("VERS_1D")), ra=ra, dec=dec,
@@ -77,9 +75,9 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             layout=layout, source_file=source_file, wave_coeff0=coeff0, wave_coeff1=coeff1, label_source="header",
             labels={
                 "class": _CLASSES.get(int(kind)) if kind is not None else None,
-                "z": z,
-                "z_err": None if z is None else positive(number(header.get("Z_ERR"))),
-                "zwarning": None if flags is None else int(flags),
+                "z": label(header.get("Z")),
+                "z_err": error(header.get("Z_ERR")),
+                "zwarning": label(header.get("Z_WARNIN")),
             },
             survey_sn={f"snr{band}": number(header.get(f"SN_{band.upper()}")) for band in "gri"},
         ),

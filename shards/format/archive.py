@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import is_remote
+from specshards.common.label_columns import possible_numbers, sifted
 from specshards.shards.format.manifest import NPY_HEADER_BYTES, Manifest, key, label_npy
 
 _INTS = npt.NDArray[np.int64]
@@ -100,6 +101,7 @@ class Archive:
     ) -> None:
         """`labels` are the manifest's; `keep` is how many tars may be open at a time."""
         self.tars, self._samples, self._extension, self._keep = tuple(tars), tuple(samples), extension, keep
+        self._names = tuple(labels)
         member = label_npy(np.zeros(len(labels)))
         self._label_bytes, self._label_header = len(member), np.frombuffer(member[:NPY_HEADER_BYTES], np.uint8)
         self.starts = np.concatenate([[0], np.cumsum(samples)]).astype(np.int64)
@@ -131,7 +133,10 @@ class Archive:
         return found
 
     def labels(self, places: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
-        """The label vectors, float64 `(B, labels)`, and why not for each that is damaged."""
+        """The label vectors, float64 `(B, labels)`, and why not for each that is damaged.
+
+        What no object can have is NaN.
+        """
         total = self._label_bytes
         members = np.zeros((len(places), total), np.uint8)
         for row, (number, i) in enumerate(places):
@@ -141,6 +146,9 @@ class Archive:
             members[row, : len(member)] = member
         wrong = (members[:, :NPY_HEADER_BYTES] != self._label_header).any(axis=1)
         vectors = members[:, NPY_HEADER_BYTES:].copy().view("<f8")
+        for column, name in enumerate(self._names):  # of a data set made before they were looked at
+            values = vectors[:, column]
+            values[~possible_numbers(name, values)] = np.nan
         return vectors, {int(row): "not a label vector" for row in np.flatnonzero(wrong)}
 
     def key(self, place: tuple[int, int]) -> str:
@@ -175,7 +183,8 @@ def read_sidecars(
 ) -> pa.Table:
     """The table of a split of several data sets, one row a sample in the order of the tars.
 
-    `key` is `<data set>/<sample key>`, the others are columns of the spectra Parquet.
+    `key` is `<data set>/<sample key>`, the others are columns of the spectra Parquet. Labels that no object can have
+    are null.
 
     Raises:
         UsageError: the spectra of a shard had no such column.
@@ -190,5 +199,5 @@ def read_sidecars(
                 raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}; the spectra had none")
             table = pq.read_table(path, columns=wanted)
             keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
-            tables.append(table.set_column(table.column_names.index("key"), "key", keys))
+            tables.append(sifted(table.set_column(table.column_names.index("key"), "key", keys))[0])
     return pa.concat_tables(tables, promote_options="default")

@@ -50,6 +50,7 @@ class DrawTask(ShardTask):
         """Blocks of the row groups, drawn and encoded."""
         for group in self.groups:
             for block in read_blocks(location(self.spectra), group, self.surveys):
+                account.impossible.update(block.impossible)
                 account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
                 drawn, payloads = _draw(block, self.config, account.quarantine)
                 yield Portion(block.rows[drawn], payloads, block.labels[drawn], block.meta.take(drawn))

@@ -18,6 +18,7 @@ from typing import Any
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, remove_tree, write_text
 from specshards.common.folder import Folder, Ledger, changes
+from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
@@ -177,6 +178,8 @@ def publish(
             f"{out}: {new} of {objects} spectra could not be drawn, more than --max-bad-fraction "
             f"{max_bad_fraction:g}; {count} times: {reason}; all in {out}/quarantine.parquet"
         )
+    for line in Impossible.sum(result.impossible for result in results).lines():
+        LOGGER.info(line)
     job_log.note(out, job)
     write_text(out / "_info.json", card.timm_info(manifest))
     write_text(out / "README.md", card.dataset_card(manifest))

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from specshards.common.spectrum import RANGES
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup
 from specshards.ingest.spectra.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
 from specshards.shards.format.manifest import FORMAT_VERSION, ShardConfig
@@ -60,8 +61,8 @@ def pack(
 
 
 def fingerprint(*identity: Any) -> str:
-    """sha256 of what decides the bytes of some shards, and of the versions of this program."""
-    content = [*identity, FORMAT_VERSION, SCHEMA_VERSION, PROGRAM_VERSION]
+    """sha256 of what decides the bytes of some shards, and of this program's versions and ranges of labels."""
+    content = [*identity, FORMAT_VERSION, SCHEMA_VERSION, PROGRAM_VERSION, RANGES]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import absolute, location, readable
 from specshards.common.jobs import Engine, run_tasks
+from specshards.common.label_columns import sifted
 from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import LABELS, Arrays
 from specshards.ingest.catalogue import cuts
@@ -95,7 +96,8 @@ class CopyTask(ShardTask):
 
     def _portion(self, piece: Piece, account: SetAside) -> Portion:
         source = self.sources[piece.source]
-        meta = _sidecar(source.folder, piece.record).slice(piece.start, piece.stop - piece.start)
+        meta, impossible = sifted(_sidecar(source.folder, piece.record).slice(piece.start, piece.stop - piece.start))
+        account.impossible.update(impossible)
         rows = meta["source_row"].to_numpy() + source.base
         chosen = np.arange(len(rows))
         if self.where is not None:

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import make_folder, naming
 from specshards.common.files import is_remote, location, replacing, sha256, write_text
+from specshards.common.impossible import Impossible
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
@@ -59,10 +60,12 @@ class SetAside:
     Attributes:
         quarantine: rows of the quarantine table.
         left_out: rows that a filter did not choose.
+        impossible: labels that no object can have, and that are missing therefore.
     """
 
     quarantine: list[dict[str, Any]]
     left_out: list[int]
+    impossible: Impossible = field(default_factory=Impossible)
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class TaskResult:
     train_stats: dict[str, LabelStats]
     quarantine: list[dict[str, Any]]
     left_out: int = 0
+    impossible: Impossible = field(default_factory=Impossible)
 
     @property
     def number(self) -> int:
@@ -140,6 +144,7 @@ class TaskResult:
         """The inverse of `dumps`."""
         content = json.loads(text)
         content["shards"] = tuple(ShardRecord(**record) for record in content["shards"])
+        content["impossible"] = Impossible.from_dict(content.get("impossible", {}))
         content["train_stats"] = {k: LabelStats(**v) for k, v in content["train_stats"].items()}
         return cls(**content)
 
@@ -177,7 +182,7 @@ def write_shard(task: ShardTask) -> TaskResult:
     train = np.array([sample.labels for sample in samples[0]]).reshape(-1, len(LABELS))
     result = TaskResult(
         task.shard, task.fingerprint, len(rows), tuple(records), _statistics(train), account.quarantine,
-        len(account.left_out),
+        len(account.left_out), account.impossible,
     )  # fmt: skip
     write_text(task.record, result.dumps())
     return result

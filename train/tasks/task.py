@@ -19,6 +19,8 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from specshards.common.errors import JobError
+from specshards.common.label_columns import possible_numbers
 from specshards.common.registry import Registry
 from specshards.common.spectrum import LABELS
 from specshards.shards.format.manifest import LabelStats, Manifest, combine_stats
@@ -63,12 +65,23 @@ class TrainSplit:
     def statistics(self, label: str) -> LabelStats:
         """Of a column that holds numbers: those of the manifests, or from the sidecar where these have none."""
         if label in LABELS:
-            return combine_stats([manifest.label_stats[label] for manifest in self.manifests])
+            return combine_stats([self._checked(label, manifest) for manifest in self.manifests])
         values = numbers(self.sidecar([label]), label)
         values = values[np.isfinite(values)]
         if not len(values):
             return combine_stats([])
         return LabelStats(len(values), *(float(f(values)) for f in (np.mean, np.std, np.min, np.max)))
+
+    def _checked(self, label: str, manifest: Manifest) -> LabelStats:
+        """The statistics of a manifest, which an earlier version made of all that it was given."""
+        stats = manifest.label_stats[label]
+        ends = np.array([stats.min, stats.max])
+        if stats.count and not possible_numbers(label, ends).all():
+            raise JobError(
+                f"{self}: {label} goes from {stats.min:.6g} to {stats.max:.6g}, which no object has: made before "
+                "labels were checked; run the command that made it again, with FORCE=1"
+            )
+        return stats
 
 
 class Task(ABC):

@@ -1,0 +1,63 @@
+"""Columns of labels without what no object can have; `common.spectrum.sift` does the same for one object."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from specshards.common.impossible import Impossible
+from specshards.common.spectrum import CLASSES, MISSING_UP_TO, NUMBERS, POSITION, RANGES, BoolArray
+
+
+def sifted(table: pa.Table) -> tuple[pa.Table, Impossible]:
+    """A table of spectra or samples without the labels that no object can have: null is in their place.
+
+    An error whose value is missing is null, too, and is not counted. Positions stay: the rows are split by them.
+    """
+    found = Impossible()
+    for place, name in enumerate(table.column_names):
+        lost, counted = _outside(name, table[name])
+        if not lost.any():
+            continue
+        for row in np.flatnonzero(counted).tolist():
+            who = table["object_id"][row].as_py() if "object_id" in table.column_names else f"row {row}"
+            found.add(name, table[name][row].as_py(), str(who))
+        table = table.set_column(place, table.schema.field(name), _without(table[name], lost))
+    for label in NUMBERS:
+        value, error = label.columns[0], label.columns[-1]
+        if label.has_error and {value, error} <= set(table.column_names):
+            alone = table[value].is_null().to_numpy() & table[error].is_valid().to_numpy()
+            if alone.any():
+                place = table.column_names.index(error)
+                table = table.set_column(place, table.schema.field(error), _without(table[error], alone))
+    return table, found
+
+
+def possible_numbers(name: str, values: npt.NDArray[np.float64]) -> BoolArray:
+    """Which values of a label, or of any other column, an object can have: bool, shape of `values`."""
+    limits = _LIMITS.get(name)
+    return np.ones(values.shape, np.bool_) if limits is None else limits.holds(values)
+
+
+_LIMITS = {name: limits for name, limits in RANGES.items() if name not in {label.name for label in POSITION}}
+
+
+def _outside(name: str, column: pa.ChunkedArray) -> tuple[BoolArray, BoolArray]:
+    """What is to be null in a column, and what of that is to be counted: bool `(rows,)`."""
+    none = np.zeros(len(column), np.bool_)
+    if name == "class":
+        if set(column.unique().to_pylist()) <= {*CLASSES, None}:
+            return none, none
+        lost = np.array([value not in (*CLASSES, None) for value in column.to_pylist()], np.bool_)
+        return lost, lost
+    if name not in _LIMITS or not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        return none, none
+    values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    lost = ~possible_numbers(name, values) & column.is_valid().to_numpy()
+    return lost, lost & (values > MISSING_UP_TO)
+
+
+def _without(column: pa.ChunkedArray, lost: BoolArray) -> pa.ChunkedArray:
+    return pc.if_else(pa.array(lost), pa.scalar(None, column.type), column)
