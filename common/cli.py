@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +34,9 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, name: str 
         arguments: default: those of the process. name: the program's, for its help.
     """
     messages.show()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a file's name need not be text of this terminal
+            stream.reconfigure(errors="backslashreplace")
     if os.environ.get("SPECSHARDS_DEBUG"):
         app(arguments, prog_name=name)
         sys.exit(0)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from specshards.common.text import printable
+
 
 class UsageError(Exception):
     """The command or its arguments are wrong: one line that names the thing and the mend. Exit code 2."""
@@ -33,7 +35,8 @@ class BadObjectError(Exception):
     def __init__(
         self, reason: str, *, layout: str | None = None, selected_out: bool = False, row: int | None = None
     ) -> None:
-        self.reason = " ".join(reason.split())  # some values print themselves on several lines
+        # Some values print themselves on several lines, or hold what cannot be printed.
+        self.reason = printable(" ".join(reason.split()))
         super().__init__(self.reason)
         self.layout = layout
         self.selected_out = selected_out

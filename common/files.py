@@ -36,8 +36,16 @@ def absolute(path: Path) -> Path:
 
 
 def readable(path: Path) -> Path | IO[bytes]:
-    """What pyarrow opens: the path, or for an object store an open file."""
-    return path.open("rb") if is_remote(path) else path
+    """What pyarrow opens: the path; for an object store, or a name that is no UTF-8, an open file."""
+    return path.open("rb") if is_remote(path) or not _is_utf8(path) else path
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Text for a terminal."""
+"""Text for a terminal, a table or a page."""
 
 from __future__ import annotations
 
@@ -19,3 +19,29 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list
         ).rstrip()
         for row in rows
     ]
+
+
+def escaped(name: str) -> str:
+    """A file's name as it can be shown and stored: what cannot be printed becomes a backslash escape, one to one.
+
+    A name is bytes. Those that are no UTF-8 (which Python keeps as lone surrogates) become `\\xff`, control and
+    invisible characters `\\n` or `\\u202e`, a backslash two.
+    """
+    if name.isprintable() and "\\" not in name:
+        return name
+    return "".join(map(_escaped, name))
+
+
+def printable(text: str) -> str:
+    """`escaped` without the doubled backslash: of words that may hold names, or values of a damaged header."""
+    return text if text.isprintable() else "".join(c if c == "\\" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return "\\\\" if character == "\\" else character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    # Beyond ASCII `\\xff` stands for a byte alone.
+    return character.encode("unicode_escape").decode() if code < 0x80 or code > 0xFF else f"\\u{code:04x}"

@@ -22,7 +22,7 @@ import typer
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import replacing
-from specshards.common.text import aligned
+from specshards.common.text import aligned, escaped
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def inspect_folder(what: str, png: Path | None, n: int, max_files: int, seed: in
     if not total.samples:
         raise JobError(f"{what}: nothing in its {len(names):,} files can be used")
     if contents.drawn:
-        where = root.resolve().name or "spectra"
+        where = escaped(root.resolve().name) or "spectra"
         title = f"{len(contents.drawn)} random spectra of {total.samples:,} in {where}"
         _save(plots.many(contents.drawn, title), png or _default_png(where), title)
 

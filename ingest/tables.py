@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, shortened
 from specshards.common.files import is_remote, readable
+from specshards.ingest.listing import matching, open_input, walk
 
 PARQUET_MAGIC = b"PAR1"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -32,6 +33,7 @@ _READ_BUFFER = 1 << 20
 # What a HATS catalogue keeps beside its data: copies of rows, and statistics.
 _SIDE_FILES = {"data_thumbnail.parquet", "per_partition_statistics.parquet"}
 _COPIES = ("margin", "index", "association", "map")
+HATS_CARD = "hats.properties"
 
 
 class TableFile:
@@ -63,8 +65,8 @@ class TableFile:
 
     @staticmethod
     def is_parquet(path: Path) -> bool:
-        """Whether the file starts as Parquet does. OSError: the environment."""
-        with path.open("rb", buffering=0) as file:
+        """Whether the file starts as Parquet does. BadObjectError: it is no file, or may not be read."""
+        with _opened(path) as file:
             return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
 
     @classmethod
@@ -74,7 +76,7 @@ class TableFile:
         Raises:
             BadObjectError: neither Parquet nor HDF5, or damaged. OSError: the environment.
         """
-        with path.open("rb") as file:
+        with _opened(path) as file:
             magic = file.read(8)
             footer = _footer(file) if magic.startswith(PARQUET_MAGIC) else b""
         if magic.startswith(PARQUET_MAGIC):
@@ -186,6 +188,10 @@ class TableFile:
             yield pa.table({name: _arrow(self._source[name][first : first + step]) for name in names})
 
 
+def _opened(path: Path) -> IO[bytes]:
+    return path.open("rb") if is_remote(path) else open_input(path)
+
+
 def _footer(file: IO[bytes]) -> bytes:
     """The footer of an open Parquet file: small however large the file; empty where there cannot be one."""
     size = file.seek(0, os.SEEK_END)
@@ -205,28 +211,50 @@ def parquet_files(where: Path) -> tuple[Path, list[Path]]:
     """
     if is_remote(where):
         files = [where] if where.suffix == ".parquet" else list(where.rglob("*.parquet"))
-        root, found = (where.parent, files) if where.suffix == ".parquet" else (where, files)
+        root = where.parent if where.suffix == ".parquet" else where
+        names = [path.relative_to(root).as_posix() for path in files if path.is_file()]
+        cards = [card.relative_to(root).as_posix() for card in root.rglob(HATS_CARD)]
     elif where.is_file():
         return where.parent, [where]
     elif where.is_dir():
-        root, found = where, list(where.rglob("*.parquet"))
+        root, names, cards = where, *_listed(where)
     elif glob.has_magic(str(where)):
-        found = [Path(name) for name in glob.glob(str(where), recursive=True)]  # noqa: PTH207
+        found = matching(where)
         root = Path(os.path.commonpath([path.parent for path in found])) if found else where
+        names = [path.relative_to(root).as_posix() for path in found if not path.is_dir()]
+        cards = _listed(root)[1] if found else []
     else:
         return where, []
-    copies = [card.parent for card in root.rglob("hats.properties") if _is_copy(card)]
-    kept = []
-    for path in found:
-        parts = path.relative_to(root).parts
-        is_data = path.name not in _SIDE_FILES and not any(part.startswith(("_", ".")) for part in parts)
-        if is_data and path.is_file() and not any(path.is_relative_to(folder) for folder in copies):
-            kept.append(path)
-    return root, sorted(kept, key=lambda path: path.relative_to(root).as_posix())
+    return root, [root / name for name in sorted(data_files(root, names, cards))]
+
+
+def _listed(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of Parquet files and of HATS cards in or below a folder."""
+    names = [entry.name for entry in walk(folder) if not entry.is_folder]
+    return (
+        [name for name in names if name.endswith(".parquet")],
+        [name for name in names if name.rpartition("/")[2] == HATS_CARD],
+    )
+
+
+def data_files(root: Path, names: Iterable[str], cards: Iterable[str]) -> list[str]:
+    """Of the names below `root` of Parquet files those that hold data, given those of the HATS cards there."""
+    copies = tuple(f"{name.rpartition('/')[0]}/".lstrip("/") for name in cards if _is_copy(root / name))
+    return [
+        name
+        for name in names
+        if not name.startswith(copies)
+        and name.rpartition("/")[2] not in _SIDE_FILES
+        and not any(part.startswith(("_", ".")) for part in name.split("/"))
+    ]
 
 
 def _is_copy(card: Path) -> bool:
-    lines = dict(line.split("=", 1) for line in card.read_text().splitlines() if "=" in line)
+    try:
+        text = card.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     kinds = {name.strip(): value.strip() for name, value in lines.items()}
     return kinds.get("dataproduct_type", kinds.get("catalog_type", "object")) in _COPIES
 

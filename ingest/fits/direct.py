@@ -29,6 +29,7 @@ from isal.igzip_lib import IsalError
 from specshards.common.errors import BadObjectError
 from specshards.ingest.fits.astropy import open_with_astropy
 from specshards.ingest.fits.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
+from specshards.ingest.listing import open_input
 
 _END = b"END" + b" " * 77
 # Larger files are mapped, so that a DESI coadd's resolution matrices are never read.
@@ -226,7 +227,7 @@ class FitsFile:
         Raises:
             BadObjectError: empty, no FITS, damaged gzip or cut short. OSError: the environment.
         """
-        with path.open("rb", buffering=0) as file:
+        with open_input(path) as file:
             return cls.read(file, file.read(2), path)
 
     @classmethod

@@ -16,6 +16,7 @@ from specshards.common.files import write_text
 from specshards.common.impossible import Impossible
 from specshards.common.quarantine import quarantine_row, write_quarantine
 from specshards.common.spectrum import Spectrum
+from specshards.common.text import escaped
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, parse
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
@@ -169,9 +170,10 @@ class _Part:
             self._select()
             self._write(self._ready)
 
-    def _read(self, name: str) -> None:
+    def _read(self, file: str) -> None:
+        name = escaped(file)
         try:
-            opened = open_file(Path(self._task.root) / name, self._task.survey, source_file=name)
+            opened = open_file(Path(self._task.root) / file, self._task.survey, source_file=name)
         except BadObjectError as error:
             self._count(error.layout).files += 1
             self._reject(name, error, "read")

@@ -1,13 +1,15 @@
 """Which file goes to which part, decided once and kept: what is new is appended, what changed is done again.
 
-`ingest/plan.parquet` lists every input file with a stamp of its content and its part. A rerun compares it with what
-is there now: an unchanged file stays in its part, a part with a changed or lost file is redone, and new files make
-new parts at the end, in a seeded random order, so that row groups are mixed from the start.
+`ingest/plan.parquet` lists every input file, its name `escaped`, with a stamp of its content and its part. A rerun
+compares it with what is there now: an unchanged file stays in its part, a part with a changed or lost file is redone,
+and new files make new parts at the end, in a seeded random order, so that row groups are mixed from the start.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from specshards.common.files import replacing
+from specshards.common.text import escaped
 from specshards.ingest.surveys import companions
 
 _SCHEMA = pa.schema([("file", pa.string()), ("bytes", pa.int64()), ("stamp", pa.binary(8)), ("part", pa.int32())])
@@ -59,26 +62,34 @@ def make_plan(root: Path, files: Sequence[str], path: Path, *, files_per_part: i
     if len(known):
         place[known] = at.take(pa.array(known)).to_numpy()
     place[order] = old.num_rows + np.arange(len(order))
-    table = table.take(pa.array(np.lexsort((place, table["part"].to_numpy()))))
+    reading = np.lexsort((place, table["part"].to_numpy()))
+    table = table.take(pa.array(reading))
     with replacing(path) as temporary:
         pq.write_table(table.cast(_SCHEMA), temporary, compression="zstd")
-    return list(_parts(table))
+    return list(_parts(table, [files[i] for i in reading.tolist()]))
 
 
 def _stamped(root: Path, files: Sequence[str]) -> pa.Table:
     sizes, stamps = np.empty(len(files), np.int64), []
     for i, name in enumerate(files):
-        status = (root / name).stat()
-        sizes[i] = status.st_size
-        identity = f"{status.st_size} {status.st_mtime_ns}"
+        sizes[i], identity = _stamp(root / name)
         for other in companions(name):  # a coadd is read with its labels, and again when these change
-            try:
-                status = (root / other).stat()
-            except FileNotFoundError:
-                continue
-            identity += f" {other} {status.st_size} {status.st_mtime_ns}"
-        stamps.append(hashlib.blake2b(identity.encode(), digest_size=8).digest())
-    return pa.table({"file": pa.array(files, pa.string()), "bytes": sizes, "stamp": pa.array(stamps, pa.binary(8))})
+            if os.path.isfile(root / other):  # noqa: PTH113 - which has no errors
+                identity += f" {other} {_stamp(root / other)[1]}"
+        stamps.append(hashlib.blake2b(os.fsencode(identity), digest_size=8).digest())
+    names = pa.array(map(escaped, files), pa.string())
+    return pa.table({"file": names, "bytes": sizes, "stamp": pa.array(stamps, pa.binary(8))})
+
+
+def _stamp(path: Path) -> tuple[int, str]:
+    """Bytes of a file, and what changes with its content or with whether it can be read."""
+    try:
+        status = path.stat()
+    except OSError as error:  # whoever opens it says why that cannot be
+        return 0, f"error {error.errno}"
+    if not stat.S_ISREG(status.st_mode):
+        return 0, f"mode {status.st_mode}"
+    return status.st_size, f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _cut(sizes: npt.NDArray[np.int64], files_per_part: int) -> npt.NDArray[np.int64]:
@@ -92,11 +103,11 @@ def _cut(sizes: npt.NDArray[np.int64], files_per_part: int) -> npt.NDArray[np.in
     return numbers
 
 
-def _parts(table: pa.Table) -> Iterator[Part]:
+def _parts(table: pa.Table, names: Sequence[str]) -> Iterator[Part]:
     numbers = table["part"].to_numpy()
     edges = np.flatnonzero(np.diff(numbers, prepend=-1, append=np.iinfo(np.int32).max))
-    for start, stop in pairwise(edges):
+    for start, stop in pairwise(edges.tolist()):
         rows = table.slice(start, stop - start)
-        files = rows["file"].to_pylist()
-        digest = hashlib.sha256("\0".join(files).encode() + b"".join(rows["stamp"].to_pylist())).hexdigest()
-        yield Part(int(numbers[start]), tuple(files), pc.sum(rows["bytes"]).as_py(), digest)
+        stamp = "\0".join(rows["file"].to_pylist()).encode() + b"".join(rows["stamp"].to_pylist())
+        files = tuple(names[start:stop])
+        yield Part(int(numbers[start]), files, pc.sum(rows["bytes"]).as_py(), hashlib.sha256(stamp).hexdigest())

@@ -23,6 +23,7 @@ from specshards.common.files import readable
 from specshards.common.impossible import Impossible
 from specshards.common.label_columns import sifted
 from specshards.common.spectrum import CLASSES, LABELS, Arrays, BoolArray, Grid, Spectrum, log_grid
+from specshards.common.text import escaped
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
 from specshards.ingest.spectra.schema import to_table
 from specshards.ingest.surveys import multimodal_universe as mmu
@@ -155,7 +156,7 @@ def _foreign_block(
     """The usable rows of a slice, as if they had been ingested."""
     good: list[Spectrum] = []
     bad = []
-    for item in mmu.spectra(table, columns, piece.file, piece.file_row, piece.survey):
+    for item in mmu.spectra(table, columns, escaped(piece.file), piece.file_row, piece.survey):
         try:
             if isinstance(item, BadObjectError):
                 raise item
@@ -163,7 +164,7 @@ def _foreign_block(
             item.sift()
         except BadObjectError as error:
             row = item.row if item.row is not None else piece.file_row
-            bad.append((piece.file, row, error))
+            bad.append((escaped(piece.file), row, error))
     with np.errstate(invalid="ignore"):  # a position that is NaN has no HEALPix cell
         packed = to_table(good)
     rows = np.array([spectrum.row for spectrum in good], np.int64)

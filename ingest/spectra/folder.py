@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
 from specshards.common.files import is_remote, readable
+from specshards.ingest.listing import walk
 from specshards.ingest.spectra.schema import SCHEMA_VERSION, healpix_29
 from specshards.ingest.surveys import SUFFIXES
 from specshards.ingest.surveys import multimodal_universe as mmu
@@ -180,13 +180,16 @@ def read_positions(folder: Path, file: str) -> Positions:
 def holds_spectra(where: Path) -> bool:
     """Whether `where` can be drawn as it is: a Parquet file, or a folder or glob of them without survey files."""
     if not is_remote(where) and where.is_dir():
-        for _, _, names in os.walk(where):
-            for name in map(str.lower, names):
-                # A map of the sky beside a HATS catalogue is FITS, but no spectrum.
-                if name.endswith(_SURVEY_FILES) and not name.startswith(("skymap", "point_map")):
-                    return False
+        for entry in walk(where):
+            name = entry.name.lower().rpartition("/")[2]
+            # A map of the sky beside a HATS catalogue is FITS, but no spectrum.
+            if name.endswith(_SURVEY_FILES) and not name.startswith(("skymap", "point_map")):
+                return False
     files = parquet_files(where)[1]
-    return bool(files) and all(TableFile.is_parquet(path) for path in files[:1])
+    try:
+        return bool(files) and TableFile.is_parquet(files[0])
+    except BadObjectError:
+        return False
 
 
 def open_table(path: Path) -> TableFile:

@@ -9,6 +9,7 @@ from typing import Any
 from specshards.common.errors import BadObjectError
 from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import Arrays
+from specshards.common.text import escaped
 from specshards.ingest.files import find_files
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
@@ -35,9 +36,10 @@ def objects(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
 
 def _from_files(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
     root, files = find_files(str(inputs), "INPUT")
-    for name in files:
+    for file in files:
+        name = escaped(file)
         try:
-            for item in open_file(root / name, source_file=name).objects():
+            for item in open_file(root / file, source_file=name).objects():
                 if isinstance(item, BadObjectError):
                     quarantine.append(quarantine_row(name, item.row, "read", item))
                     continue

@@ -27,8 +27,10 @@ from typing import Any
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment
 from specshards.common.spectrum import Spectrum
+from specshards.common.text import escaped
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.ids import id_text
+from specshards.ingest.listing import open_input
 from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
 from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, register, with_files
 from specshards.ingest.tables import TableFile
@@ -106,13 +108,13 @@ def open_file(path: Path, survey: str | None = None, source_file: str | None = N
 
     Args:
         survey: refuse files of any other survey; None takes whatever is known.
-        source_file: what to record as provenance (the path by default).
+        source_file: what to record as provenance (the path by default, `escaped`).
 
     Raises:
         BadObjectError: damaged, empty or foreign; the reason is one line. OSError: the environment (permission).
     """
     try:
-        opened = _open(path, survey, source_file or str(path))
+        opened = _open(path, survey, source_file or escaped(str(path)))
     except Exception as error:
         raise _blamed(error, None) from (error.__cause__ or error)
     if survey is not None and survey != opened.survey.removeprefix("mock-"):
@@ -123,7 +125,7 @@ def open_file(path: Path, survey: str | None = None, source_file: str | None = N
 
 def _open(path: Path, survey: str | None, source_file: str) -> Opened:
     file: FitsFile | TableFile
-    with path.open("rb", buffering=0) as raw:
+    with open_input(path) as raw:
         head = raw.read(8)
         is_table = TableFile.starts_as_table(head)
         file = TableFile.open(path) if is_table else FitsFile.read(raw, head, path)

@@ -7,6 +7,7 @@ Source: the DESI data model of `coadd-*.fits`, `spectra-*.fits` and `redrock-*.f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,9 +211,8 @@ def _common_grid(waves: list[npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.f
 
 def _redrock(path: Path | None) -> dict[int, dict[str, Any]]:
     """Labels by TARGETID from the redrock (or older zbest) file beside a coadd; empty without one."""
-    found = (
-        None if path is None else next((p for n in companions(path.name) if (p := path.with_name(n)).is_file()), None)
-    )
+    beside = () if path is None else map(path.with_name, companions(path.name))
+    found = next((other for other in beside if os.path.isfile(other)), None)  # noqa: PTH113 - which has no errors
     if found is None:
         return {}
     try:
