@@ -23,9 +23,9 @@ from specshards.common.errors import UsageError
 from specshards.common.spectrum import CLASSES
 from specshards.common.text import aligned
 from specshards.ingest.catalogue.config import SelectConfig
-from specshards.ingest.catalogue.cuts import Cut
+from specshards.ingest.catalogue.cuts import Cut, near
 from specshards.ingest.catalogue.labels import ALIASES
-from specshards.ingest.catalogue.rows import mapped, numbers
+from specshards.ingest.catalogue.rows import mapped
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, text
 from specshards.ingest.surveys.survey import SURVEYS, with_files
@@ -74,7 +74,8 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
 
     def need(role: str, what: str, *candidates: str) -> None:
         if (column := find(*candidates)) is None:
-            raise UsageError(f"{source}: no column {what}; there are {', '.join(columns[:60])}")
+            like = near(candidates, [*exact])
+            raise UsageError(f"{source}: no column {what}{like}; there are {', '.join(columns[:60])}")
         names[role] = column
 
     names: dict[str, str] = {}
@@ -230,14 +231,7 @@ class Selection:
         return codes, ~np.array(is_taken, np.bool_)[codes]
 
     def _is_within(self, table: pa.Table, cut: Cut) -> npt.NDArray[np.bool_]:
-        columns = {}
-        for name, kind in cut.kinds.items():
-            column = table[self._roles.names[f"cut.{name}"]]
-            columns[name] = mapped(column, text, pa.string()) if kind == "text" else numbers(column)
-        numbered = pa.table({**columns, "row number": np.arange(len(table))})
-        is_within = np.zeros(len(table), np.bool_)
-        is_within[numbered.filter(cut.expression)["row number"].to_numpy()] = True
-        return is_within
+        return cut.keeps({name: table[self._roles.names[f"cut.{name}"]] for name in cut.columns}, len(table))
 
     def rows(self) -> RowNumbers:
         """The chosen rows, in order."""

@@ -2,36 +2,36 @@
 
     snrg > 10 and class in ('STAR', 'QSO') and teff is not null
 
-is parsed, never evaluated as code, into a pyarrow expression over the columns of the spectra (`docs/
-spectra-parquet.md`), those of the catalogue, and those that a survey keeps for cuts (`Survey.columns`).
+is a filter over the columns of the spectra (`docs/spectra-parquet.md`), those of the catalogue, and those that a
+survey keeps for cuts (`Survey.columns`). `expression` reads it; nothing in it is ever run as code. As in SQL, what is
+missing is neither true nor false: a comparison with it does not pass, nor does its `not`.
 """
 
 from __future__ import annotations
 
-import ast
-import operator
-import re
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError
+from specshards.common.spectrum import RANGES
+from specshards.ingest.catalogue import expression as ex
+from specshards.ingest.catalogue.rows import check_type, label_numbers, mapped
+from specshards.ingest.spectra.schema import SCHEMA
+from specshards.ingest.surveys.common import text as word
 from specshards.ingest.surveys.survey import with_files
 
-_COMPARE: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-}  # fmt: skip
-_ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-}  # fmt: skip
-
-
-_TYPES = {"text": pa.string(), "number": pa.float64()}
-_TEXT = {"class", "subclass", "object_id", "survey", "release", "layout", "label_source", "source_file"}
+#: What a filter may do with a column: compare it as text or as numbers; `any` is only asked whether it is missing.
+TEXT, NUMBER, ANY = "text", "number", "any"
+_EXAMPLE = "write for example: snrg > 10 and class in ('STAR', 'QSO') and teff is not null"
+_NEAR = 3
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Cut:
 
     Attributes:
         text: as the user wrote it.
-        kinds: lower-case column name -> `text` or `number`, by what it is, or is compared with.
+        kinds: lower-case column name -> `text`, `number` or `any`, by what it is, or is compared with.
     """
 
     text: str
-    expression: pc.Expression
+    condition: ex.Node = field(compare=False)
     kinds: Mapping[str, str] = field(compare=False)
 
     @property
@@ -52,49 +52,86 @@ class Cut:
         """The columns that it asks for, sorted."""
         return tuple(sorted(self.kinds))
 
-    def keeps(self, columns: Mapping[str, Sequence[Any]], rows: int) -> list[bool]:
-        """Which of `rows` objects pass; a comparison with a missing value does not pass."""
-        table = {
-            name: pa.array(map(_text if kind == "text" else _number, columns[name]), _TYPES[kind])
-            for name, kind in self.kinds.items()
-        }
-        numbered = pa.table({**table, "row number": pa.array(range(rows), pa.int64())})
-        kept = set(numbered.filter(self.expression)["row number"].to_pylist())
-        return [row in kept for row in range(rows)]
+    def keeps(self, columns: Mapping[str, Sequence[Any] | pa.ChunkedArray], rows: int) -> npt.NDArray[np.bool_]:
+        """Which of `rows` objects pass; a comparison with a missing value does not pass.
+
+        Labels that no object can have are missing (`common.spectrum.RANGES`).
+
+        Args:
+            columns: by lower-case name, values of any kind, as a file gives them.
+
+        Returns:
+            bool `(rows,)`.
+
+        Raises:
+            UsageError: a column that is compared with numbers holds a word.
+        """
+        values = {name: self._column(name, kind, columns[name]) for name, kind in self.kinds.items()}
+        passed = _evaluate(self.condition, values)
+        return np.asarray(pc.fill_null(passed, False).to_numpy(zero_copy_only=False), np.bool_)
+
+    def check_columns(self, known: Collection[str], where: str) -> None:
+        """Refuse a filter that asks for columns that are not there.
+
+        Args:
+            known: lower-case names. where: words for the place.
+
+        Raises:
+            UsageError: names those that are near.
+        """
+        unknown = [name for name in self.columns if name not in known]
+        if unknown:
+            raise UsageError(
+                f"--where {self.text!r}: no column {', '.join(unknown)}{where}{near(unknown, known)}; "
+                f"there are {', '.join(sorted(known)[:80])}; text stands in quotes"
+            )
+
+    def _column(self, name: str, kind: str, values: Sequence[Any] | pa.ChunkedArray) -> pa.Array:
+        column = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else _array(values)
+        check_type(column.type, f"--where {self.text!r}: {name}")
+        if kind != NUMBER:
+            return mapped(column, word, pa.string())
+        numbers, words = label_numbers(column)
+        limits = RANGES.get(name)
+        if words and limits is None:
+            raise UsageError(
+                f"--where {self.text!r}: {name} is compared with numbers and holds {words[0][:40]!r}; "
+                "compare it with text in quotes"
+            )
+        if limits is not None:
+            possible = limits.holds(numbers.to_numpy(zero_copy_only=False))
+            numbers = pc.if_else(pa.array(possible), numbers, pa.scalar(None, pa.float64()))
+        # As spectra Parquet keeps it, so that a filter chooses the same wherever it is asked.
+        return numbers.cast(pa.float32(), safe=False).cast(pa.float64()) if name in _SINGLE else numbers
 
 
-def _name(node: ast.Name) -> str:
-    name = node.id.lower()
-    return "class" if name == "class_" else name
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _number(value: Any) -> float | None:
-    # A catalogue's text column that is only asked whether it is null counts as 1.
+def _array(values: Sequence[Any]) -> pa.Array:
     try:
-        return None if value is None else float(value)
-    except ValueError:
-        return 1.0
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # of several kinds
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
+def near(unknown: Iterable[str], known: Collection[str]) -> str:
+    """`; near: ...` where there are names like the unknown ones, else nothing."""
+    found = [name for one in unknown for name in difflib.get_close_matches(one.lower(), sorted(known), _NEAR, 0.7)]
+    return f"; near: {', '.join(dict.fromkeys(found))}" if found else ""
+
+
+@lru_cache(maxsize=64)
 def parse(text: str) -> Cut:
-    """Parse a filter: comparisons, `in`, `is null`, arithmetic, `and`, `or`, `not`.
+    """Parse a filter: comparisons, `in`, `is null`, arithmetic, `and`, `or`, `not`; see `expression`.
 
     Raises:
         UsageError: it is something else; the message shows where.
     """
-    # `is null` as SQL and people say it, and a column that is a word of Python's grammar.
-    source = re.sub(r"\bclass\b", "class_", re.sub(r"\bnull\b", "None", text, flags=re.I), flags=re.I)
     try:
-        tree = ast.parse(source.strip(), mode="eval")
-    except SyntaxError as error:
-        raise UsageError(f"--where {text!r}: not an expression ({error.msg}); {_EXAMPLE}") from None
-    parser = _Parser(text)
-    expression = parser.condition(tree.body)
-    return Cut(text, expression, parser.kinds)
+        condition = ex.parse(text)
+        kinds = ex.kinds(condition, _known())
+    except ex.ExpressionError as error:
+        shown = text if len(text) <= 200 else f"{text[:200]}..."
+        raise UsageError(f"--where {' '.join(shown.split())!r}: {error}; {_EXAMPLE}") from None
+    return Cut(text, _rounded(condition), kinds)
 
 
 def cut_for(cuts: str | None, where: str | None, survey: str | None) -> Cut | None:
@@ -126,87 +163,70 @@ def extra_columns() -> dict[str, str]:
     return {name: kind for survey in with_files() for name, kind in survey.columns.items()}
 
 
-_EXAMPLE = "write for example: snrg > 10 and class in ('STAR', 'QSO') and teff is not null"
+def _known() -> dict[str, str]:
+    """Columns whose kind is known wherever they are."""
+    schema = {
+        each.name: TEXT if pa.types.is_string(each.type) or pa.types.is_dictionary(each.type) else NUMBER
+        for each in SCHEMA
+        if each.name != "spectrum"
+    }
+    return {**extra_columns(), **schema}
 
 
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self.kinds: dict[str, str] = {}
-        self._known = {**extra_columns(), **dict.fromkeys(_TEXT, "text")}
+_SINGLE = frozenset(each.name for each in SCHEMA if pa.types.is_float32(each.type))
 
-    def node(self, node: ast.expr) -> Any:
-        if isinstance(node, ast.Name):
-            name = _name(node)
-            self.kinds.setdefault(name, self._known.get(name, "number"))
-            return pc.field(name)
-        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str)):
-            return node.value
-        if isinstance(node, ast.UnaryOp):
-            if isinstance(node.op, ast.Not):
-                return ~self.condition(node.operand)
-            if isinstance(node.op, ast.USub):
-                value = self.node(node.operand)
-                return 0 - value if isinstance(value, pc.Expression) else -value
-        if isinstance(node, ast.BoolOp):
-            combine = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-            result = self.condition(node.values[0])
-            for value in node.values[1:]:
-                result = combine(result, self.condition(value))
-            return result
-        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-            return _ARITHMETIC[type(node.op)](self.node(node.left), self.node(node.right))
-        if isinstance(node, ast.Compare):
-            return self._compare(node)
-        raise self._error(node)
 
-    def condition(self, node: ast.expr) -> pc.Expression:
-        """A node that is true or false of an object, and asks for a column of it."""
-        is_not = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
-        result = self.node(node) if is_not or isinstance(node, (ast.Compare, ast.BoolOp)) else None
-        if not isinstance(result, pc.Expression):
-            raise self._error(node)
-        return result
+def _rounded(node: ex.Node) -> ex.Node:
+    """Numbers that are compared with a column of float32, as float32 has them: 0.1 is then what the column holds."""
+    if isinstance(node, ex.Group):
+        return ex.Group(node.operators, tuple(map(_rounded, node.terms)))
+    if isinstance(node, ex.Not):
+        return ex.Not(_rounded(node.term))
+    if isinstance(node, ex.Compare):
+        single = any(isinstance(side, ex.Column) and side.name in _SINGLE for side in (node.left, node.right))
+        return ex.Compare(node.operator, *(_single(side) if single else side for side in (node.left, node.right)))
+    if isinstance(node, ex.Among) and isinstance(node.term, ex.Column) and node.term.name in _SINGLE:
+        return ex.Among(node.term, tuple(float(np.float32(value)) for value in node.values), node.negated)
+    return node
 
-    def _compare(self, node: ast.Compare) -> pc.Expression:
-        terms = [node.left, *node.comparators]
-        result = None
-        for left, op, right in zip(terms, node.ops, terms[1:], strict=False):
-            one = self._one(left, op, right, node)
-            result = one if result is None else result & one
-        return result
 
-    def _one(self, left: ast.expr, op: ast.cmpop, right: ast.expr, whole: ast.expr) -> pc.Expression:
-        if isinstance(op, (ast.Is, ast.IsNot)):
-            if not (isinstance(right, ast.Constant) and right.value is None):
-                raise self._error(whole)
-            null = self.node(left).is_null()
-            return null if isinstance(op, ast.Is) else ~null
-        if isinstance(op, (ast.In, ast.NotIn)):
-            if not isinstance(right, (ast.Tuple, ast.List, ast.Set)):
-                raise self._error(whole)
-            column, values = self.node(left), [self.node(item) for item in right.elts]
-            self._note(left, values[0] if values else None)
-            among = column.isin([float(v) if isinstance(v, int) else v for v in values])
-            return among if isinstance(op, ast.In) else ~among & ~column.is_null()
-        if type(op) not in _COMPARE:
-            raise self._error(whole)
-        a, b = self.node(left), self.node(right)
-        self._note(left, b)
-        self._note(right, a)
-        if not isinstance(a, pc.Expression) and not isinstance(b, pc.Expression):
-            raise self._error(whole)
-        return _COMPARE[type(op)](a, b)
+def _single(node: ex.Node) -> ex.Node:
+    if isinstance(node, ex.Value) and not isinstance(node.value, str):
+        with np.errstate(over="ignore"):
+            return ex.Value(float(np.float32(node.value)))
+    return node
 
-    def _note(self, node: ast.expr, other: Any) -> None:
-        """Learn from what a column is compared with whether it holds text or numbers."""
-        if not isinstance(node, ast.Name) or isinstance(other, pc.Expression):
-            return
-        name, is_text = _name(node), isinstance(other, str)
-        if is_text:
-            self.kinds[name] = "text"
-        elif other is not None and self.kinds[name] == "text":
-            raise UsageError(f"--where {self._text!r}: {name} is text and {other!r} is not; {_EXAMPLE}")
 
-    def _error(self, node: ast.AST) -> UsageError:
-        return UsageError(f"--where {self._text!r}: cannot use {ast.unparse(node)!r}; {_EXAMPLE}")
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
+}  # fmt: skip
+_COMBINE: dict[str, Callable[[Any, Any], Any]] = {
+    "and": pc.and_kleene, "or": pc.or_kleene, "+": pc.add, "-": pc.subtract, "*": pc.multiply, "/": pc.divide,
+}  # fmt: skip
+
+
+def _evaluate(node: ex.Node, columns: Mapping[str, pa.Array]) -> Any:
+    """A node of every row: an Arrow array of bool, float64 or text, or one number or text."""
+    if isinstance(node, ex.Column):
+        return columns[node.name]
+    if isinstance(node, ex.Value):
+        return pa.scalar(node.value, pa.string() if isinstance(node.value, str) else pa.float64())
+    if isinstance(node, ex.Not):
+        return pc.invert(_evaluate(node.term, columns))
+    if isinstance(node, ex.IsNull):
+        value = _evaluate(node.term, columns)
+        return value.is_valid() if node.negated else value.is_null()
+    if isinstance(node, ex.Among):
+        value = _evaluate(node.term, columns)
+        found = pc.is_in(value, pa.array(node.values, value.type))
+        found = pc.if_else(value.is_valid(), found, pa.scalar(None, pa.bool_()))
+        return pc.invert(found) if node.negated else found
+    if isinstance(node, ex.Compare):
+        return _COMPARE[node.operator](_evaluate(node.left, columns), _evaluate(node.right, columns))
+    assert isinstance(node, ex.Group)
+    result = _evaluate(node.terms[0], columns)
+    for operator, term in zip(node.operators, node.terms[1:], strict=True):
+        result = _COMBINE[operator](result, _evaluate(term, columns))
+        if not node.is_condition:  # a division by zero has no value
+            result = pc.if_else(pc.is_finite(result), result, pa.scalar(None, pa.float64()))
+    return result

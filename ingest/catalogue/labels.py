@@ -25,7 +25,7 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, sha256, write_text
 from specshards.common.impossible import Impossible
 from specshards.common.spectrum import NUMERIC_LABELS, Spectrum, sift
-from specshards.ingest.catalogue.rows import Rows, label_numbers, mapped, open_rows
+from specshards.ingest.catalogue.rows import Rows, check_type, label_numbers, mapped, open_rows
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, label, text
 from specshards.ingest.surveys.survey import SURVEYS, check_survey, with_files
@@ -79,7 +79,7 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
         raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
     for name, kind in (kinds or {}).items():
         if name in names and name not in wanted:
-            wanted[name] = _TEXT if kind == "text" else _NUMBER
+            wanted[name] = _NUMBER if kind == "number" else _TEXT
     make_folder(folder)
     final = folder / "catalogue.arrow"
     status = path.stat()
@@ -157,10 +157,16 @@ def _tables(
         columns = {"key": id_texts(batch[names["key"]], names["key"], path)}
         for name, (kind, convert) in wanted.items():
             column = batch[names[name]]
+            check_type(column.type, f"{path}: {names[name]}")
             if convert is not label:
                 columns[name] = mapped(column, convert, kind)
                 continue
             columns[name], words = label_numbers(column)
+            if words and name not in (*_LABELS, *_POSITION):
+                raise UsageError(
+                    f"{path}: {names[name]} is compared with numbers and holds {words[0][:40]!r}; "
+                    "compare it with text in quotes"
+                )
             for word in words:
                 unread.add(name, word, f"in {names[name]}")
         table = pa.table(columns, schema=schema)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import UsageError, is_environment, shortened
 from specshards.common.spectrum import MISSING_UP_TO
-from specshards.ingest.surveys.common import label, number, text
+from specshards.ingest.surveys.common import label
 
 BATCH = 8192
 # Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.
@@ -179,21 +179,14 @@ def _arrow(column: Any) -> pa.Array:
     return flat
 
 
-def numbers(column: pa.ChunkedArray) -> pa.DoubleArray:
-    """A column of any type as float64, null for what surveys write instead of a value.
+def check_type(kind: pa.DataType, what: str) -> None:
+    """Refuse a column without one value a row: lists, structs, maps; `what` names it for the message.
 
-    A text that is no number counts as 1, as in a filter: one may ask of a text whether it is missing.
+    Raises:
+        UsageError: it is one.
     """
-    values = _plain(column)
-    try:
-        floats = (_stripped(values) if pa.types.is_string(values.type) else values).cast(pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return mapped(column, _number_or_one, pa.float64())
-    # Only these can stand for a missing value, and a good column has few: ask `number` about each.
-    suspicious = pc.fill_null(pc.or_(pc.invert(pc.is_finite(floats)), pc.less(floats, -99.0)), False)
-    if not pc.any(suspicious).as_py():
-        return floats
-    return pc.replace_with_mask(floats, suspicious, mapped(floats.filter(suspicious), number, pa.float64()))
+    if pa.types.is_nested(kind):
+        raise UsageError(f"{what} holds {kind}, where one number or text a row belongs")
 
 
 def label_numbers(column: pa.ChunkedArray) -> tuple[pa.DoubleArray, list[str]]:
@@ -205,20 +198,12 @@ def label_numbers(column: pa.ChunkedArray) -> tuple[pa.DoubleArray, list[str]]:
     values = _plain(column)
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         meant = {said: label(said) for said in values.unique().to_pylist()}
-        words = [said for said in values.to_pylist() if isinstance(meant[said], str)]
-        return mapped(column, lambda said: None if isinstance(meant[said], str) else meant[said], pa.float64()), words
+        strange = {said: str(what) for said, what in meant.items() if not isinstance(what, float | None)}
+        words = [strange[said] for said in values.to_pylist() if said in strange] if strange else []
+        return mapped(column, lambda said: None if said in strange else meant[said], pa.float64()), words
     floats = values.cast(pa.float64(), safe=False)
     is_missing = pc.or_(pc.is_nan(floats), pc.less_equal(floats, MISSING_UP_TO))
     return pc.if_else(is_missing, pa.scalar(None, pa.float64()), floats), []
-
-
-def _number_or_one(value: Any) -> float | None:
-    said = text(value)
-    try:
-        float(said or "")
-    except ValueError:
-        return None if said is None else 1.0
-    return number(said)
 
 
 def mapped(column: pa.ChunkedArray, convert: Callable[[Any], Any], kind: pa.DataType) -> pa.Array:

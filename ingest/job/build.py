@@ -204,12 +204,7 @@ def _prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path
     if cut is not None:
         known = {*SCHEMA.names, *extra_columns()} - {"spectrum"}
         known |= set() if prepared is None else set(labels.open_catalogue(prepared).columns)
-        unknown = [name for name in cut.columns if name not in known]
-        if unknown:
-            raise UsageError(
-                f"--where {cut.text!r}: no column {', '.join(unknown)} in the spectra"
-                f"{'' if catalogue is None else ' or the catalogue'}; there are {', '.join(sorted(known))}"
-            )
+        cut.check_columns(known, f" in the spectra{'' if catalogue is None else ' or the catalogue'}")
     return prepared
 
 

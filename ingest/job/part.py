@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, naming
@@ -210,7 +211,7 @@ class _Part:
     def _select(self) -> None:
         """Apply the cut to what is queued; write full row groups of what passes it."""
         waiting, self._uncut = self._uncut, []
-        keeps = [True] * len(waiting)
+        keeps = np.ones(len(waiting), np.bool_)
         if self._cut is not None:
             columns = {name: [_column_value(s, name) for s in waiting] for name in self._cut.columns}
             keeps = self._cut.keeps(columns, len(waiting))

@@ -139,11 +139,8 @@ def _encoded(payload: npt.NDArray[np.uint8], old: Encoding, new: Encoding) -> by
 def _chosen(where: str, meta: pa.Table) -> npt.NDArray[np.bool_]:
     cut = cuts.parse(where)
     names = {name.lower(): name for name in meta.column_names}
-    missing = [name for name in cut.columns if name not in names]
-    if missing:
-        raise UsageError(f"--where {where!r}: no column {', '.join(missing)}; there are {', '.join(sorted(names))}")
-    columns = {name: meta[names[name]].to_pylist() for name in cut.columns}
-    return np.array(cut.keeps(columns, len(meta)), np.bool_)
+    cut.check_columns(names, "")
+    return cut.keeps({name: meta[names[name]] for name in cut.columns}, len(meta))
 
 
 def remake(

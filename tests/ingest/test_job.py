@@ -229,18 +229,18 @@ VALUES = st.one_of(st.none(), st.floats(-5, 5, width=32))
 def test_a_filter_keeps_what_python_would(table: list[tuple[float | None, str | None]], data: st.DataObject) -> None:
     number = data.draw(st.floats(-5, 5, width=32))
     cases = {
-        f"z > {number}": lambda z, c: z is not None and z > number,
-        f"not z > {number}": lambda z, c: z is not None and not z > number,
-        f"z*2 + 1 <= {number} or class == 'QSO'": lambda z, c: (z is not None and z * 2 + 1 <= number) or c == "QSO",
+        f"a > {number}": lambda z, c: z is not None and z > number,
+        f"not a > {number}": lambda z, c: z is not None and not z > number,
+        f"a*2 + 1 <= {number} or class == 'QSO'": lambda z, c: (z is not None and z * 2 + 1 <= number) or c == "QSO",
         "class in ('STAR', 'QSO')": lambda z, c: c is not None,
         "class not in ['STAR']": lambda z, c: c == "QSO",
-        "z is null": lambda z, c: z is None,
-        "class is not null and not (z is null)": lambda z, c: z is not None and c is not None,
-        f"-1 < z < {number}": lambda z, c: z is not None and -1 < z < number,
+        "a is null": lambda z, c: z is None,
+        "class is not null and not (a is null)": lambda z, c: z is not None and c is not None,
+        f"-1 < a < {number}": lambda z, c: z is not None and -1 < z < number,
     }
     text = data.draw(st.sampled_from(sorted(cases)))
-    columns = {"z": [row[0] for row in table], "class": [row[1] for row in table]}
-    assert parse(text).keeps(columns, len(table)) == [cases[text](*row) for row in table]
+    columns = {"a": [row[0] for row in table], "class": [row[1] for row in table]}
+    assert parse(text).keeps(columns, len(table)).tolist() == [cases[text](*row) for row in table]
 
 
 @pytest.mark.parametrize(
