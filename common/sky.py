@@ -47,11 +47,14 @@ def iter_close_pairs(ra: Floats, dec: Floats, radius_arcsec: float) -> Iterator[
         yield np.sort(members[pairs[pairs.min(axis=1) < end - start]], axis=1)
 
 
-def groups(ra: Floats, dec: Floats, radius_arcsec: float = LINK_ARCSEC) -> Indices:
+def groups(
+    ra: Floats, dec: Floats, radius_arcsec: float = LINK_ARCSEC, links: tuple[Indices, Indices] | None = None
+) -> Indices:
     """For every object the lowest place in its group: objects each within the radius of another, in a chain.
 
     Args:
         ra, dec: `(n,)`, degrees. An object whose position is not finite is a group of its own.
+        links: further pairs of places that belong together.
 
     Returns:
         int64 `(n,)`.
@@ -60,8 +63,10 @@ def groups(ra: Floats, dec: Floats, radius_arcsec: float = LINK_ARCSEC) -> Indic
     from scipy.sparse.csgraph import connected_components
 
     i, j = close_pairs(ra, dec, radius_arcsec)
-    links = coo_array((np.ones(len(i), np.bool_), (i, j)), shape=(len(ra), len(ra)))
-    _, group = connected_components(links, directed=False)
+    if links is not None:
+        i, j = np.concatenate([i, links[0]]), np.concatenate([j, links[1]])
+    graph = coo_array((np.ones(len(i), np.bool_), (i, j)), shape=(len(ra), len(ra)))
+    _, group = connected_components(graph, directed=False)
     return np.unique(group, return_index=True)[1][group]
 
 

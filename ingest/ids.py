@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +64,27 @@ def id_texts(column: pa.ChunkedArray | pa.Array, name: str, table: Path | str) -
     Raises:
         UsageError: a float that may have been rounded, the text of one, or a type that holds no ids.
     """
-    values = _decoded(column)
-    kind = values.type
     try:
-        if pa.types.is_integer(kind) or pa.types.is_null(kind):
-            return values.cast(pa.string())
-        if pa.types.is_floating(kind):
-            return _of_floats(values, name)
-        if pa.types.is_decimal(kind):
-            return _of_decimals(values, name)
-        if pa.types.is_string(kind):
-            return _of_texts(values, name)
-        if pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
-            return pa.array([id_text(value, name) for value in values.to_pylist()], pa.string())
+        return exact_ids(column, name)
     except BadObjectError as error:
         raise UsageError(f"{table}: {error.reason}") from error
-    raise UsageError(f"{table}: column {name} is of type {kind}, which holds no ids; {_MEND}")
+
+
+def exact_ids(column: pa.ChunkedArray | pa.Array, name: str) -> pa.StringArray:
+    """As `id_texts`, of a table that is one input of many: `BadObjectError` says what is wrong with all of it."""
+    values = _decoded(column)
+    kind = values.type
+    if pa.types.is_integer(kind) or pa.types.is_null(kind):
+        return values.cast(pa.string())
+    if pa.types.is_floating(kind):
+        return _of_floats(values, name)
+    if pa.types.is_decimal(kind):
+        return _of_decimals(values, name)
+    if pa.types.is_string(kind):
+        return _of_texts(values, name)
+    if pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.array([id_text(value, name) for value in values.to_pylist()], pa.string())
+    raise BadObjectError(f"column {name} is of type {kind}, which holds no ids; {_MEND}")
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -91,12 +95,6 @@ def is_text(kind: pa.DataType) -> bool:
         pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary,
     )  # fmt: skip
     return any(test(kind) for test in tests)
-
-
-def check_ids(columns: Iterable[pa.ChunkedArray], name: str, table: Path | str) -> None:
-    """Refuse a table for its ids before any of its rows is used; the same errors as of `id_texts`."""
-    for column in columns:
-        id_texts(column, name, table)
 
 
 def _decoded(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.ingest.job.build import IngestConfig
@@ -62,6 +63,11 @@ def make(
     if not parts:
         check_survey(survey)
     if spectra is None and parts:
+        if config.best_of is not None:
+            raise UsageError(
+                f"--best-of {config.best_of}: SURVEY={survey} is merged from {' and '.join(parts)}, each of which "
+                "has its own best visits; draw the spectra of all of them at once with `shards build --spectra`"
+            )
         for part in parts:
             LOGGER.info(f"--- {part}")
             make(part, source, out / part, config, engine=engine, max_bad_fraction=max_bad_fraction, force=force)

@@ -22,6 +22,7 @@ import numpy as np
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import write_text
 from specshards.common.folder import Folder, Ledger
+from specshards.common.identity import Repeats
 from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
@@ -33,6 +34,8 @@ from specshards.ingest.files import find_files
 from specshards.ingest.job.part import PartResult, PartTask, ingest_part
 from specshards.ingest.job.plan import Part, make_plan
 from specshards.ingest.job.summary import Summary, add_up
+from specshards.ingest.spectra.folder import SpectraFolder
+from specshards.ingest.spectra.repeats import find_repeats
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
 from specshards.ingest.surveys import check_survey
 
@@ -157,10 +160,12 @@ def ingest_files(
         conflicts=dict(sum((Counter(result.conflicts) for result in results), Counter())),
         impossible=Impossible.sum(result.impossible for result in results),
         unread=Impossible() if prepared is None else labels.unread(prepared),
+        repeats=_repeats(results, out),
     )  # fmt: skip
     quarantine = [task.quarantine for task, result in zip(tasks, results, strict=True) if result.quarantined]
     merge_quarantine(quarantine, ledger / "quarantine.parquet")
     content = {**asdict(summary), "files": summary.files, "samples": summary.samples}
+    content["repeats"] = summary.repeats.to_dict()
     write_text(ledger / "summary.json", json.dumps(content, indent=1) + "\n")
     LOGGER.info(summary.table())
     _judge(summary, files, ledger, max_bad_fraction)
@@ -168,6 +173,13 @@ def ingest_files(
         examples = [name for result in results for name in result.unmatched]
         labels.check_matches(summary.matched or 0, summary.samples, catalogue, examples)
     return summary
+
+
+def _repeats(results: Sequence[PartResult], out: Path) -> Repeats:
+    """Which of all samples have one id: no part knows of the others."""
+    if not any(result.spectra_bytes for result in results):
+        return Repeats()
+    return find_repeats(SpectraFolder.scan(out / "spectra"))
 
 
 def claim(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, force: bool) -> None:
@@ -263,9 +275,18 @@ def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float
         )
     where = f"reasons in {ledger}/quarantine.parquet"
     if summary.samples == 0:
-        raise JobError(f"DATA={data}: no usable {summary.survey or ''} spectrum; {where}".replace("  ", " "))
+        often = Counter(summary.reasons).most_common(1)
+        why = f" (mostly: {often[0][0]})" if often else ""
+        raise JobError(f"DATA={data}: no usable {summary.survey or ''} spectrum{why}; {where}".replace("  ", " "))
     if summary.bad > max_bad_fraction * summary.objects:
         raise JobError(
             f"DATA={data}: {summary.bad} of {summary.objects} objects are bad, more than --max-bad-fraction "
             f"{max_bad_fraction:g}; {where}"
+        )
+    repeats = summary.repeats
+    if summary.bad + len(repeats.apart) > max_bad_fraction * summary.objects:
+        raise JobError(
+            f"DATA={data}: {repeats.ambiguous:,} ids name objects at different places, {repeats.shown()}: with "
+            f"{summary.bad} bad objects more than --max-bad-fraction {max_bad_fraction:g} of {summary.objects:,}; "
+            "give each object an id of its own"
         )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from specshards.common.identity import Repeats
 from specshards.common.impossible import Impossible
 from specshards.common.text import aligned
 
@@ -62,6 +63,7 @@ class Summary:
         conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
         impossible: labels that no object can have and that are missing therefore, of all objects that were read.
         unread: values of the catalogue that are no numbers where a number belongs, and are missing therefore.
+        repeats: samples that have one id.
     """
 
     survey: str | None
@@ -71,6 +73,7 @@ class Summary:
     conflicts: dict[str, int] = field(default_factory=dict)
     impossible: Impossible = field(default_factory=Impossible)
     unread: Impossible = field(default_factory=Impossible)
+    repeats: Repeats = field(default_factory=Repeats)
 
     @property
     def files(self) -> int:
@@ -127,6 +130,9 @@ class Summary:
             f"{', '.join(value for value, _ in self.unread.examples[name])}{', ...' if n > 3 else ''}"
             for name, n in sorted(self.unread.counts.items())
         ]
+        lines += self.repeats.lines()
+        if self.repeats.ambiguous:
+            lines[-1] += "; `shards build` sets them aside"
         what = f"{self.files:,} files" + ("" if self.objects == self.files else f", {self.objects:,} objects")
         lines.append(f"{what} = {self.samples:,} samples + {self.quarantined:,} quarantined")
         return "\n".join(lines)

@@ -118,7 +118,10 @@ class SpectraFolder:
             file.survey = survey
             digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + file.footer)
             columns = None if mmu.is_own(file) else columns_of(file)
-            mmu.refuse_rounded_ids(file, "object_id" if columns is None else columns.labels["object_id"])
+            try:
+                mmu.refuse_rounded_ids(file, "object_id" if columns is None else columns.labels["object_id"])
+            except BadObjectError as error:
+                raise UsageError(f"{path}: {error}") from error
             found, whose = _surveys(file, columns), None
             _agree(path, found, survey)
             if columns is not None:

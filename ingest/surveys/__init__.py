@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specshards.common.errors import BadObjectError, JobError, UsageError, is_environment
+from specshards.common.errors import BadObjectError, is_environment
 from specshards.common.spectrum import Spectrum
 from specshards.common.text import escaped
 from specshards.ingest.fits.direct import FitsFile
@@ -69,7 +69,6 @@ class Opened:
 
         Raises:
             BadObjectError: the whole file is unusable. OSError: the environment (permission), not the file.
-            UsageError: a table whose ids may have been rounded.
         """
         try:
             for item in self.reader.read(self.file, self.layout, self.source_file):
@@ -178,11 +177,11 @@ def describe(file: FitsFile | TableFile) -> str:
 
 
 def _blamed(error: Exception, layout: str | None) -> BadObjectError:
-    """What a damaged file makes the parser raise, as that one file's fault; others' faults are raised."""
+    """What a damaged file makes the parser raise, as that one file's fault; the environment's fault is raised."""
     if isinstance(error, BadObjectError):
         error.layout = error.layout or layout
         return error
-    if is_environment(error) or isinstance(error, UsageError | JobError):
+    if is_environment(error):
         raise error
     detail = " ".join(str(error).split()) or "no detail"
     return BadObjectError(f"unreadable file: {type(error).__name__}: {detail[:200]}", layout=layout)

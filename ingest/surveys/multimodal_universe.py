@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import SURVEY_SN, Spectrum
-from specshards.ingest.ids import check_ids, id_text, id_texts, is_text
+from specshards.ingest.ids import exact_ids, id_text, is_text
 from specshards.ingest.surveys.common import checked, class_label, error, label, number, position, text
 from specshards.ingest.surveys.survey import Reader, with_files
 from specshards.ingest.tables import TableFile
@@ -140,18 +140,19 @@ def refuse_rounded_ids(file: TableFile, name: str) -> None:
     """Look at the ids in column `name` of a table where they are numbers with a point.
 
     Raises:
-        UsageError: they may have been rounded; the whole table is refused, because nobody can tell which of them.
+        BadObjectError: they may have been rounded; the whole table is bad, because nobody can tell which of them.
     """
     kind = file.schema.field(name).type
     if not is_text(kind) and not pa.types.is_integer(kind):
-        check_ids((table[name] for table in file.slices([name])), name, file.path)
+        for table in file.slices([name]):
+            exact_ids(table[name], name)
 
 
 def read(file: TableFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
     """Every row of a table, in order: a spectrum, or why it is none.
 
     Raises:
-        UsageError: ids that may have been rounded.
+        BadObjectError: ids that may have been rounded.
     """
     columns = Columns.of(file)
     assert columns is not None and columns.layout == layout  # `recognise` has seen it
@@ -173,7 +174,9 @@ def spectra(
     """
     arrays = {part: _Lists.of(table, columns, part) for part in columns.parts}
     rows = table.select(list(dict.fromkeys(columns.labels.values()))).to_pylist()
-    ids = _ids(table[columns.labels["object_id"]], columns.labels["object_id"], source_file)
+    named = table[columns.labels["object_id"]]
+    # A text that is no id is that row's fault.
+    ids = (named if is_text(named.type) else exact_ids(named, columns.labels["object_id"])).to_pylist()
     inferred = columns.survey if columns.survey != UNKNOWN else survey or UNKNOWN
     for index, row in enumerate(rows):
         values = {our: row[name] for our, name in columns.labels.items()}
@@ -240,14 +243,17 @@ def _zwarning(value: Any, true_is_good: bool) -> Any:
     return int(value != true_is_good) if isinstance(value, bool) else label(value)
 
 
-def _ids(column: pa.ChunkedArray, name: str, table: str) -> list[Any]:
-    """Ids, text as it is: one that is none is that row's fault."""
-    return (column if is_text(column.type) else id_texts(column, name, table)).to_pylist()
-
-
 def _survey(value: Any, inferred: str) -> str:
     name = (text(value) or "").lower()
     return next((survey.name for survey in with_files() if name in survey.programmes), name) or inferred
+
+
+def survey_names(column: pa.ChunkedArray, inferred: str) -> pa.ChunkedArray:
+    """The survey of each row, from a column of programmes; `inferred` where it does not say."""
+    said = column.combine_chunks().dictionary_encode()
+    said = said.combine_chunks() if isinstance(said, pa.ChunkedArray) else said
+    names = pa.array([_survey(value, inferred) for value in said.dictionary.to_pylist()], pa.string())
+    return pa.chunked_array([names.take(said.indices).fill_null(inferred)])
 
 
 def _survey_by_columns(names: dict[str, str]) -> str:

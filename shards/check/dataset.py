@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from specshards.common.identity import among, judge, repeated
 from specshards.common.sky import iter_close_pairs
 from specshards.shards.check.result import ANEW, REMAKE, RERUN, Check, first
 from specshards.shards.check.shard import Findings, Spread
@@ -28,11 +33,11 @@ _PASSED = {
 
 
 class Overall:
-    """Takes the findings of shards, in whatever order they come, and judges: 26 bytes a sample."""
+    """Takes the findings of shards, in whatever order they come, and judges: 34 bytes a sample."""
 
-    def __init__(self, manifest: Manifest, records: Sequence[ShardRecord]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, records: Sequence[ShardRecord]) -> None:
         """For the `records` that are read; those of the manifest that are not among them are damaged."""
-        self._manifest, self._records = manifest, records
+        self._folder, self._manifest, self._records = folder, manifest, records
         self._number = {record.name: number for number, record in enumerate(records)}
         self._starts = np.cumsum([0, *(record.samples for record in records)])
         samples = int(self._starts[-1])
@@ -40,6 +45,7 @@ class Overall:
         self._split = np.repeat(splits, np.diff(self._starts))
         self._rows = np.full(samples, -1, np.int64)
         self._ra, self._dec = np.full(samples, np.nan), np.full(samples, np.nan)
+        self._ids = np.arange(samples, dtype=np.uint64)  # like no hash, where none could be read
         self._seen = np.zeros(manifest.objects, bool)
         self._twice: list[int] = []
         self._faults: dict[str, list[tuple[int, str, str]]] = {}
@@ -58,7 +64,10 @@ class Overall:
         twice[1:] |= rows[1:] == rows[:-1]
         self._twice += rows[twice][:1].tolist()
         self._seen[rows] = True
-        for whole, part in ((self._rows, found.rows), (self._ra, found.ra), (self._dec, found.dec)):
+        columns: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [
+            (self._rows, found.rows), (self._ra, found.ra), (self._dec, found.dec), (self._ids, found.ids),
+        ]  # fmt: skip
+        for whole, part in columns:
             whole[self._starts[number] :][: len(part)] = part
         if found.record.split == "train":
             self._spread[number] = found.spread
@@ -67,7 +76,8 @@ class Overall:
 
     def checks(self) -> list[Check]:
         """Every check, those of single shards first."""
-        return [*map(self._each, _PASSED), self._keys(), self._sky(), self._statistics(), self._mixing()]
+        together = [self._keys(), self._identity(), self._sky(), self._statistics(), self._mixing()]
+        return [*map(self._each, _PASSED), *together]
 
     def _each(self, name: str) -> Check:
         faults = sorted(self._faults.get(name, []))
@@ -83,6 +93,28 @@ class Overall:
         row = min(self._twice)
         places = dict.fromkeys(self._record(place).name for place in np.flatnonzero(self._rows == row).tolist())
         return Check("keys", False, f"{' and '.join(places)}: key {key(row)} is there twice; {ANEW}")
+
+    def _identity(self) -> Check:
+        """No id names objects at different places; visits of one object have one id, or not."""
+        places = np.flatnonzero(among(self._ids, repeated(self._ids)))
+        found = judge(self._ids[places], places, self._ra[places], self._dec[places], self._names)
+        visits = f"{found.objects:,} objects have {found.visits:,} samples under one id, each at one place"
+        if not found.ambiguous:
+            return Check("identity", True, visits if found.visits else "no id is there twice")
+        where = " and ".join(f"{self._record(p).name} {key(self._rows[p])}" for p in found.apart[:2].tolist())
+        what = f"{found.ambiguous:,} ids name objects at different places, {found.shown()}"
+        return Check("identity", False, f"{where}: {what}; {ANEW}: it sets them aside")
+
+    def _names(self, places: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
+        """Survey and object id of samples, from the sidecars."""
+        found: list[tuple[str, str]] = []
+        numbers = np.searchsorted(self._starts, places, "right") - 1
+        for number in np.unique(numbers).tolist():
+            table = pq.read_table(self._records[number].sidecar(self._folder), columns=["survey", "object_id"])
+            some = table.take(pa.array(places[numbers == number] - self._starts[number])).to_pydict()
+            found += zip(some["survey"], some["object_id"], strict=True)
+        order = np.argsort(numbers, kind="stable")
+        return [found[i] for i in np.argsort(order, kind="stable").tolist()]
 
     def _record(self, place: int) -> ShardRecord:
         return self._records[int(np.searchsorted(self._starts, place, "right")) - 1]

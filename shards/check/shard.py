@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.errors import is_environment, shortened
+from specshards.common.identity import Hashes, id_hashes
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
@@ -93,7 +94,7 @@ class Findings:
         faults: check -> the first fault found, one line that names the file.
         rows: int64 `(n,)`, the samples' global row numbers in the tar's order; empty where the tar cannot be read.
         labels: whether the labels below could be read.
-        ra, dec: float64 `(n,)`, degrees.
+        ra, dec: float64 `(n,)`, degrees. ids: hashes of survey and object id, uint64 `(n,)`.
         moments: float64 `(5, labels)`: count, sum, sum of squares, least and greatest value of each label.
     """
 
@@ -104,6 +105,7 @@ class Findings:
     dec: Floats = field(default_factory=lambda: np.empty(0))
     moments: Floats | None = None
     spread: Spread = field(default_factory=Spread)
+    ids: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 class _FaultError(Exception):
@@ -145,9 +147,10 @@ def examine(task: CheckTask) -> Findings:
     labels = attempt("labels", _label_vectors, samples)
     if labels is None:
         return Findings(task.record, faults, rows, spread=spread)
-    attempt("labels", _same_labels, samples, rows, labels)
+    ids = attempt("labels", _same_labels, samples, rows, labels)
     ra, dec = (labels[:, task.labels.index(name)].copy() for name in ("ra", "dec"))
-    return Findings(task.record, faults, rows, ra, dec, _moments(labels), spread)
+    none = np.empty(0, np.uint64)
+    return Findings(task.record, faults, rows, ra, dec, _moments(labels), spread, none if ids is None else ids)
 
 
 def _checksums(task: CheckTask) -> None:
@@ -240,8 +243,12 @@ def _label_vectors(task: CheckTask, samples: list[_Sample]) -> Floats:
     return labels
 
 
-def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.int64], labels: Floats) -> None:
-    """Compare keys and labels with the sidecar's rows: bit for bit, NaN in the vector being null in the table."""
+def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.int64], labels: Floats) -> Hashes:
+    """Compare keys and labels with the sidecar's rows: bit for bit, NaN in the vector being null in the table.
+
+    Returns:
+        A hash of each row's survey and object id.
+    """
     path = task.record.sidecar(Path(task.folder))
     name = _name(task, path)
     try:
@@ -249,6 +256,7 @@ def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.i
         keys = table["key"].to_pylist()
         source = table["source_row"].cast(pa.float64()).to_numpy()
         stored = np.column_stack([_column(table, label, task) for label in task.labels])
+        ids = id_hashes(table["survey"], table["object_id"].cast(pa.string()))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         if is_environment(error):
             raise
@@ -270,6 +278,7 @@ def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.i
             f"{task.record.name}: {samples[row].key}.npy: {task.labels[column]} at byte {offset} is "
             f"{float(labels[row, column])!r}, in {path.name} {float(stored[row, column])!r}"
         )
+    return ids
 
 
 def _column(table: pa.Table, label: str, task: CheckTask) -> Floats:

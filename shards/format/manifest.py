@@ -74,6 +74,8 @@ class ShardConfig:
         split: shares of train, val and test over cells of the sky.
         split_nside: HEALPix nside of those cells (64: 0.92 degrees).
         seed: of the split, of the order of row groups and of rows.
+        best_of: `object` keeps one visit of each, that of the highest S/N, and leaves out the others; an object is
+            one id of a survey, or what lies within two arcseconds.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -85,9 +87,12 @@ class ShardConfig:
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_nside: int = 64
     seed: int = 0
+    best_of: str | None = None
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
+        if self.best_of not in (None, "object"):
+            raise UsageError(f"best_of={self.best_of}: give `object`, or nothing for every visit")
         ENCODINGS.choose(self.encoding)
         if not 90 <= self.jpeg_quality <= 100:
             raise UsageError(f"jpeg_quality={self.jpeg_quality}: give 90 to 100; less blurs the lines of a spectrum")
@@ -99,8 +104,9 @@ class ShardConfig:
             raise UsageError(f"split_nside={self.split_nside}: give a power of two")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content."""
-        return {**asdict(self), "image": self.image.to_dict(), "split": list(self.split)}
+        """JSON-able content; without `best_of` where it is not asked for, as before there was one."""
+        content = {**asdict(self), "image": self.image.to_dict(), "split": list(self.split)}
+        return content if self.best_of is not None else {k: v for k, v in content.items() if k != "best_of"}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ShardConfig:
@@ -166,7 +172,7 @@ class Manifest:
     Attributes:
         input_fingerprint: sha256 over the spectra files' names, sizes and footers.
         objects: rows of the input; samples over all splits + quarantined + left_out = objects.
-        left_out: objects that a filter did not choose.
+        left_out: objects that a filter did not choose, or of which another visit is the best.
         label_stats: of the train split only.
         mock: True when any object is of a mock survey.
         made_from: for a data set made from others: their fingerprints, objects and filter.

@@ -36,6 +36,7 @@ from specshards.shards.report.statistics import (
     read_statistics,
 )  # fmt: skip
 from specshards.shards.write import job_log
+from specshards.shards.write.card import left_out
 
 #: Samples in the gallery, and spectra at random for the coverage where the shards hold them.
 _GALLERY, _RANDOM = 60, 300
@@ -94,9 +95,8 @@ def _figure(prefix: str, draw: Callable[[], Plot], label: str, caption: str, moc
 
 
 def _account(manifest: Manifest) -> str:
-    left_out = f" + {manifest.left_out:,} left out by a filter" if manifest.left_out else ""
     samples = f"{manifest.samples():,} samples + {manifest.quarantined:,} in quarantine"
-    return f"{manifest.objects:,} spectra = {samples}{left_out}"
+    return f"{manifest.objects:,} spectra = {samples}{left_out(manifest)}"
 
 
 def _facts(manifest: Manifest, runs: Sequence[job_log.JobRun]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import cut_tasks, fingerprint
+from specshards.shards.write.repeats import decide, refuse_too_many, within
 from specshards.shards.write.task import Portion, SetAside, ShardTask
 from specshards.shards.write.visits import keep_together, near_rows
 
@@ -52,7 +53,13 @@ class DrawTask(ShardTask):
             for block in read_blocks(location(self.spectra), group, self.surveys):
                 account.impossible.update(block.impossible)
                 account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
-                drawn, payloads = _draw(block, self.config, account.quarantine)
+                wanted = []
+                for i, row in enumerate(block.rows.tolist()):
+                    if (why := self.aside.get(row)) is None:
+                        wanted.append(i)
+                    else:
+                        account.take(row, why, block.meta["object_id"][i].as_py(), block.place(i))
+                drawn, payloads = _draw(block, wanted, self.config, account.quarantine)
                 yield Portion(block.rows[drawn], payloads, block.labels[drawn], block.meta.take(drawn))
 
 
@@ -80,7 +87,7 @@ def build(
     Raises:
         UsageError: nothing to draw, no positions to split it by, another survey's spectra, or `out` holds shards of
             another input or configuration (unless `force`).
-        JobError: too many objects could not be drawn, another process writes to `out`, or the environment failed.
+        JobError: too many objects could not be used, another process writes to `out`, or the environment failed.
     """
     where, out = (absolute(location(path)) for path in (spectra, out))
     source = SpectraFolder.scan(where, survey)
@@ -91,7 +98,9 @@ def build(
             # The rows that have shards keep their numbers, and the surveys theirs.
             known = [name for generation in old.inputs for name in generation]
             source = source.after(known, old.surveys)
-        claim = _claim(source, config, old)
+        claim = _claim(source, config, old, max_bad_fraction)
+        for note in claim.notes:
+            LOGGER.info(note)
         start(out, claim, anew=old is None)
         tasks = _tasks(source, claim, out)
         results, job = run(tasks, engine or Engine(), f"draw {config.image.image}")
@@ -102,19 +111,24 @@ def build(
         )  # fmt: skip
 
 
-def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None) -> Claim:
+def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None, max_bad_fraction: float) -> Claim:
     """What the folder is to be made from: what it was, and what is new as one more generation."""
     generations = list(old.inputs) if old is not None else []
     known = {name for generation in generations for name in generation}
     new = {name: digest for name, digest in source.digests.items() if name not in known}
     moved = dict(old.moved) if old is not None else {}
+    aside, notes = (old.aside, old.notes) if old is not None else ({}, ())
     if new:
         first = min(group.first_row for group in source.groups if group.file in new)
-        moved |= keep_together(near_rows(source, config), config, moved, first)
+        found = decide(source, config, first)
+        refuse_too_many(found, source.rows, max_bad_fraction, source.folder)
+        aside = {why: [*aside.get(why, []), *rows] for why, rows in found.aside.items()}
+        notes = found.notes
+        moved |= keep_together(near_rows(source, config), config, moved, first, found.repeats)
         if generations:
             LOGGER.info(f"{len(new)} new files of spectra: the shards that are there stay as they are")
         generations.append(new)
-    return Claim(config, tuple(generations), source.surveys, moved)
+    return Claim(config, tuple(generations), source.surveys, moved, aside, notes)
 
 
 def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
@@ -130,21 +144,24 @@ def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
             rows = [(piece.first_row, piece.first_row + piece.rows) for piece in pieces]
             moved = {row: split for row, split in claim.moved.items() if any(a <= row < b for a, b in rows)}
             tasks.append(
-                DrawTask(len(tasks), str(out), claim.config, mark, moved, str(source.folder), pieces, source.surveys)
-            )
+                DrawTask(
+                    len(tasks), str(out), claim.config, mark, moved, within(claim.aside, rows), str(source.folder),
+                    pieces, source.surveys,
+                )
+            )  # fmt: skip
     return tasks
 
 
 def _draw(
-    block: SpectraBlock, config: ShardConfig, quarantine: list[dict[str, Any]]
+    block: SpectraBlock, wanted: Sequence[int], config: ShardConfig, quarantine: list[dict[str, Any]]
 ) -> tuple[npt.NDArray[np.int64], list[bytes]]:
-    """The places in the block of what could be drawn, or used where spectra are stored; and its payloads."""
+    """Of the `wanted` places those that could be drawn, or used where spectra are stored; and their payloads."""
     drawer = renderer(config.image)
     encoding = ENCODINGS[config.encoding](drawer, config.jpeg_quality)
     codes = np.empty(drawer.code_shape, np.uint8)
     drawn: list[int] = []
     payloads: list[bytes] = []
-    for index in range(len(block)):
+    for index in wanted:
         try:
             observed, grid = block.arrays(index), block.grid(index)
             spectrum, grid = framed(config.image.frame, observed, grid, block.redshift(index))

@@ -25,14 +25,23 @@ def counts_table(manifest: Manifest) -> str:
 def summary(manifest: Manifest, out: Path) -> str:
     """What a finished job says: counts, the account, sizes, and where it all is."""
     total = sum(shard.bytes for shard in manifest.shards)
-    left_out = f" + {manifest.left_out:,} left out by the filter" if manifest.left_out else ""
     return (
         f"{counts_table(manifest)}\n"
         f"{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} quarantined"
-        f"{left_out}; {len(manifest.shards)} shards, {total / 1e6:.1f} MB, "
+        f"{left_out(manifest)}; {len(manifest.shards)} shards, {total / 1e6:.1f} MB, "
         f"{total / max(1, manifest.samples()):,.0f} bytes a sample\n"
         f"{'MOCK data: ' if manifest.mock else ''}{out}/{MANIFEST}"
     )
+
+
+def left_out(manifest: Manifest) -> str:
+    """How many objects were left out, and why; empty without any."""
+    if not manifest.left_out:
+        return ""
+    is_filtered = manifest.config.best_of is None or any(origin.get("where") for origin in manifest.made_from)
+    whys = ["other visits (--best-of object)"] if manifest.config.best_of is not None else []
+    whys += ["by a filter"] if is_filtered else []
+    return f" + {manifest.left_out:,} left out: {' and '.join(whys)}"
 
 
 def timm_info(manifest: Manifest) -> str:
@@ -58,13 +67,15 @@ def dataset_card(manifest: Manifest) -> str:
         what, member = "", "the spectrum, drawn while loading"
     else:
         what, member = f" as {config.image.image} images", "the picture"
-    left_out = f"+ {manifest.left_out:,} left out by a filter\n" if manifest.left_out else ""
+    account = (
+        f"{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} in "
+        f"`quarantine.parquet`{left_out(manifest)}"
+    )
     mock = "**This is mock data**, made by a simulator; no telescope saw these objects.\n\n" if manifest.mock else ""
     return f"""# {", ".join(manifest.surveys)}: {manifest.samples():,} spectra{what}
 
 {mock}Format version {manifest.format_version}, written by specshards {manifest.program_version}.
-{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} in `quarantine.parquet`
-{left_out}
+{account}
 
 ```
 {counts_table(manifest)}

@@ -25,6 +25,7 @@ from specshards.common.quarantine import write_quarantine
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import card, job_log
+from specshards.shards.write.repeats import Aside
 from specshards.shards.write.task import LEDGER, ShardTask, TaskResult, write_shard
 
 
@@ -36,17 +37,21 @@ class Claim:
         inputs: generations of inputs, each name -> digest, in the order of their rows.
         surveys: in the order in which the `survey` label counts.
         moved: rows whose split is not that of their cell.
+        aside: rows that give no sample, by why; notes: what was found of rows with one id (`shards.write.repeats`).
     """
 
     config: ShardConfig
     inputs: tuple[dict[str, str], ...]
     surveys: tuple[str, ...]
     moved: dict[int, int] = field(default_factory=dict)
+    aside: Aside = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {
             "config": self.config.to_dict(), "inputs": self.inputs, "surveys": self.surveys, "moved": self.moved,
+            "aside": self.aside, "notes": self.notes,
         }  # fmt: skip
 
     @classmethod
@@ -56,7 +61,8 @@ class Claim:
             content = folder_of(out).claimed() or {}
             return cls(
                 ShardConfig.from_dict(content["config"]), tuple(content["inputs"]), tuple(content["surveys"]),
-                {int(row): split for row, split in content["moved"].items()},
+                {int(row): split for row, split in content["moved"].items()}, content.get("aside", {}),
+                tuple(content.get("notes", ())),
             )  # fmt: skip
         except (JobError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -175,7 +181,7 @@ def publish(
     if new > max_bad_fraction * objects:
         reason, count = Counter(str(row["reason"]) for row in bad).most_common(1)[0]
         raise JobError(
-            f"{out}: {new} of {objects} spectra could not be drawn, more than --max-bad-fraction "
+            f"{out}: {new} of {objects} spectra could not be used, more than --max-bad-fraction "
             f"{max_bad_fraction:g}; {count} times: {reason}; all in {out}/quarantine.parquet"
         )
     for line in Impossible.sum(result.impossible for result in results).lines():

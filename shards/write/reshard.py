@@ -21,8 +21,10 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import absolute, location, readable
+from specshards.common.identity import among, id_hashes, judge, repeated
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.label_columns import sifted
+from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import LABELS, Arrays
 from specshards.ingest.catalogue import cuts
@@ -32,8 +34,9 @@ from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import fingerprint, pack, task_size
+from specshards.shards.write.repeats import decided, refuse_too_many, within
 from specshards.shards.write.task import Portion, SetAside, ShardTask
-from specshards.shards.write.visits import Rows, keep_together, near_border
+from specshards.shards.write.visits import keep_together, near_border
 
 #: A task takes its samples from about this many places, so that the data sets and their shards mix.
 _PLACES = 8
@@ -106,6 +109,11 @@ class CopyTask(ShardTask):
         tar = location(source.folder) / piece.record.name
         old = ENCODINGS[source.config.encoding](renderer(source.config.image), source.config.jpeg_quality)
         new = ENCODINGS[self.config.encoding](renderer(self.config.image), self.config.jpeg_quality)
+        for i in chosen.tolist():
+            if (why := self.aside.get(int(rows[i]))) is not None:
+                place = str(meta["source_file"][i].as_py()), int(rows[i])
+                account.take(int(rows[i]), why, meta["object_id"][i].as_py(), place)
+        chosen = np.array([i for i in chosen.tolist() if int(rows[i]) not in self.aside], np.int64)
         archive = Archive([tar], [piece.record.samples], old.extension, LABELS, keep=1)
         places = [(0, int(piece.start + i)) for i in chosen]
         labels, _ = archive.labels(places)
@@ -190,8 +198,9 @@ def remake(
     with locked(out):
         old = earlier(out, config, inputs, force, grows=False)
         _check(folders, manifests, engine or Engine())
-        moved = keep_together(_near_rows(sources, manifests, config), config, {}, 0) if old is None else old.moved
-        claim = Claim(config, (inputs,), surveys, moved)
+        claim = old or _claim(sources, manifests, config, inputs, surveys, max_bad_fraction, out)
+        for note in claim.notes:
+            LOGGER.info(note)
         start(out, claim, anew=old is None)
         tasks = _tasks(sources, manifests, claim, where, out)
         results, job = run(tasks, engine or Engine(), "copy")
@@ -229,10 +238,12 @@ def _config(
             f"{folders[0]}: holds {theirs}, of which no {wanted} can be made; make it from the spectra with "
             f"`shards build --encoding {wanted}`"
         )
+    # Of several data sets, each with the best visits of its own, nobody has chosen the best.
+    base = first.config if len(manifests) == 1 else replace(first.config, best_of=None)
     changes: dict[str, Any] = {
         "encoding": encoding, "image": image, "samples_per_shard": samples_per_shard, "split": split, "seed": seed,
     }  # fmt: skip
-    return replace(first.config, **{name: value for name, value in changes.items() if value is not None})
+    return replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _tasks(
@@ -247,26 +258,55 @@ def _tasks(
         for start in range(0, record.samples, size)
     ]
     mark = fingerprint(claim.config.to_dict(), claim.inputs, list(claim.surveys))
-    # Every task is told all that was moved: a piece does not know its rows before it is read, and they are few.
+    # Every task is told all that was moved or set aside: a piece does not know its rows before it is read, and they
+    # are few.
+    aside = within(claim.aside, [(0, sum(manifest.objects for manifest in manifests))])
     return [
-        CopyTask(number, str(out), claim.config, mark, claim.moved, sources, chosen, where)
+        CopyTask(number, str(out), claim.config, mark, claim.moved, aside, sources, chosen, where)
         for number, chosen in enumerate(pack(pieces, [p.stop - p.start for p in pieces], claim.config, target))
     ]
 
 
-def _near_rows(sources: Sequence[DataSet], manifests: Sequence[Manifest], config: ShardConfig) -> Rows:
-    """The samples near a border of their cell, from the sidecars."""
+def _claim(
+    sources: Sequence[DataSet], manifests: Sequence[Manifest], config: ShardConfig, inputs: dict[str, str],
+    surveys: tuple[str, ...], max_bad_fraction: float, out: Path,
+) -> Claim:  # fmt: skip
+    """What is moved and set aside, from the sidecars: 33 bytes a sample."""
     found = []
+    names = ["source_row", "ra", "dec", "_healpix_29"]
+    for source, table in _sidecars(sources, manifests, [*names, "survey", "object_id"]):
+        rows, ra, dec, healpix = (table[name].to_numpy() for name in names)
+        hashes = id_hashes(table["survey"], table["object_id"])
+        found.append((rows + source.base, ra, dec, near_border(healpix, config), hashes))
+    rows, ra, dec, near, hashes = (np.concatenate(part) for part in zip(*found, strict=True))
+    same = among(hashes, repeated(hashes))
+    repeats = judge(hashes[same], rows[same], ra[same], dec[same], lambda wanted: _names(sources, manifests, wanted))
+    decision = decided(repeats)
+    refuse_too_many(decision, len(rows), max_bad_fraction, out)
+    order = np.flatnonzero(near)[np.argsort(rows[near], kind="stable")]
+    moved = keep_together((rows[order], ra[order], dec[order]), config, {}, 0, repeats)
+    return Claim(config, (inputs,), surveys, moved, decision.aside, decision.notes)
+
+
+def _names(
+    sources: Sequence[DataSet], manifests: Sequence[Manifest], rows: npt.NDArray[np.int64]
+) -> list[tuple[str, str]]:
+    """Survey and id of some samples."""
+    wanted, found = np.sort(rows), {}
+    for source, table in _sidecars(sources, manifests, ["source_row", "survey", "object_id"]):
+        numbers = table["source_row"].to_numpy() + source.base
+        at = np.flatnonzero(np.isin(numbers, wanted))
+        for row, one in zip(numbers[at].tolist(), table.take(pa.array(at)).to_pylist(), strict=True):
+            found[row] = (one["survey"], one["object_id"])
+    return [found[row] for row in rows.tolist()]
+
+
+def _sidecars(
+    sources: Sequence[DataSet], manifests: Sequence[Manifest], columns: list[str]
+) -> Iterator[tuple[DataSet, pa.Table]]:
     for source, manifest in zip(sources, manifests, strict=True):
         for record in manifest.shards:
-            names = ["source_row", "ra", "dec", "_healpix_29"]
-            table = _sidecar(source.folder, record, names)
-            rows, ra, dec, healpix = (table[name].to_numpy() for name in names)
-            near = near_border(healpix, config)
-            found.append((rows[near] + source.base, ra[near], dec[near]))
-    rows, ra, dec = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.argsort(rows, kind="stable")
-    return rows[order], ra[order], dec[order]
+            yield source, _sidecar(source.folder, record, columns)
 
 
 def _check(folders: Sequence[str | Path], manifests: Sequence[Manifest], engine: Engine) -> None:

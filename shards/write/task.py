@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import make_folder, naming
 from specshards.common.files import is_remote, location, replacing, sha256, write_text
 from specshards.common.impossible import Impossible
+from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
@@ -32,6 +33,7 @@ from specshards.shards.format.manifest import (
 )
 from specshards.shards.format.tar import TarWriter
 from specshards.shards.write.plan import assign_splits, row_order
+from specshards.shards.write.repeats import VISIT, ambiguous
 
 LEDGER = ".ledger"
 
@@ -59,13 +61,24 @@ class SetAside:
 
     Attributes:
         quarantine: rows of the quarantine table.
-        left_out: rows that a filter did not choose.
+        left_out: rows that a filter did not choose, or of which another visit is better.
         impossible: labels that no object can have, and that are missing therefore.
     """
 
     quarantine: list[dict[str, Any]]
     left_out: list[int]
     impossible: Impossible = field(default_factory=Impossible)
+
+    def take(self, row: int, why: str, object_id: object, place: tuple[str, int | None]) -> None:
+        """Enter a row that is set aside.
+
+        Args:
+            why: `APART` or `VISIT`. place: file and row for the quarantine table.
+        """
+        if why == VISIT:
+            self.left_out.append(row)
+        else:
+            self.quarantine.append(quarantine_row(*place, "identity", ambiguous(object_id)))
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ class ShardTask(ABC):
         shard: the number. out: the data set's folder or URL.
         fingerprint: of all that decides the bytes.
         moved: rows that do not take the split of their cell (see `shards.write.visits`).
+        aside: rows that give no sample, and why (see `shards.write.repeats`).
     """
 
     shard: int
@@ -83,6 +97,7 @@ class ShardTask(ABC):
     config: ShardConfig
     fingerprint: str
     moved: Mapping[int, int]
+    aside: Mapping[int, str]
 
     @property
     def number(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from specshards.common.identity import Repeats
 from specshards.common.sky import groups
 from specshards.ingest.spectra.folder import SpectraFolder, read_positions
 from specshards.ingest.spectra.schema import HEALPIX_ORDER, healpix_29
@@ -55,16 +56,21 @@ def near_rows(source: SpectraFolder, config: ShardConfig) -> Rows:
     return rows.astype(np.int64), ra, dec
 
 
-def keep_together(rows: Rows, config: ShardConfig, fixed: dict[int, int], first_new: int) -> dict[int, int]:
+def keep_together(
+    rows: Rows, config: ShardConfig, fixed: dict[int, int], first_new: int, repeats: Repeats | None = None
+) -> dict[int, int]:
     """The objects that must not take the split of their own cell: row -> position in `SPLITS`.
 
     All of a group of objects (`common.sky.groups`) take the split that its first one has. Rows below `first_new` are
     written already, with the splits of their cells or of `fixed`.
+
+    Args:
+        repeats: the visits that have one id; they may lie somewhat further from each other than a group does.
     """
     order = np.argsort(rows[0], kind="stable")
     number, ra, dec = rows[0][order], rows[1][order], rows[2][order]
     # The lowest row of a group: written before the others, or first of them.
-    first = groups(ra, dec)
+    first = groups(ra, dec, links=_links(number, repeats))
     some = np.flatnonzero(np.bincount(first, minlength=len(first))[first] > 1)
     splits = assign_splits(healpix_29(ra[some], dec[some]), config)
     own: dict[int, int] = dict(zip(some.tolist(), splits.tolist(), strict=True))
@@ -75,6 +81,16 @@ def keep_together(rows: Rows, config: ShardConfig, fixed: dict[int, int], first_
         if row >= first_new and split != own[i]:
             moved[row] = split
     return moved
+
+
+def _links(number: _INTS, repeats: Repeats | None) -> tuple[_INTS, _INTS]:
+    """The places, in a sorted list of rows, of a visit and of its object's first one, where both are there."""
+    none = np.empty(0, np.int64)
+    if repeats is None or not len(number):
+        return none, none
+    places = [np.minimum(np.searchsorted(number, rows), len(number) - 1) for rows in (repeats.first, repeats.again)]
+    both = (number[places[0]] == repeats.first) & (number[places[1]] == repeats.again)
+    return places[0][both], places[1][both]
 
 
 def _every_other_bit(values: _INTS) -> _INTS:

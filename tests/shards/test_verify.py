@@ -43,7 +43,8 @@ def test_a_sound_set_passes_every_check(sets: Callable[[str], Path], encoding: s
     assert failed(fast) == failed(deep) == {}
     names = ["manifest", "account", "files", "strays", "classes"]
     assert [check.name for check in fast] == [*names, "balance"]
-    names += ["checksums", "tar", "index", "images", "labels", "keys", "sky", "statistics", "mixing", "balance"]
+    names += ["checksums", "tar", "index", "images", "labels", "keys", "identity", "sky", "statistics", "mixing"]
+    names += ["balance"]
     assert [check.name for check in deep] == names
     assert [check.name for check in deep if check.note] == ["mixing", "balance"]
     details = {check.name: check.detail for check in deep}
@@ -115,7 +116,7 @@ def test_an_unmixed_order_fails(tmp_path: Path) -> None:
     records = [ShardRecord("train", f"train/train-{n:06d}.tar", rows, 1, "", "", "") for n in range(10)]
     manifest = Manifest(config, "", 10 * rows, 0, (), (), tuple(records), {}, False)
     for order, passed in ((np.arange(2560), False), (np.random.default_rng(0).permutation(2560), True)):
-        overall = Overall(manifest, records)
+        overall = Overall(tmp_path, manifest, records)
         for record, part in zip(records, np.split(order, 10), strict=True):
             overall.take(Findings(record, rows=part, spread=Spread.of(part, 2560)))
         check = {check.name: check for check in overall.checks()}["mixing"]
@@ -127,7 +128,7 @@ def test_the_command_prints_a_line_a_check_and_fails_with_them(copy: Copy) -> No
     done = run(command.app, ["verify", str(copy.folder), "--deep", "--workers", "0"])
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert sum(line.startswith(("ok    ", "note  ")) for line in lines) == 15 and "15 checks passed" in lines[-1]
+    assert sum(line.startswith(("ok    ", "note  ")) for line in lines) == 16 and "16 checks passed" in lines[-1]
     missing_index(copy)
     done = run(command.app, ["verify", str(copy.folder)])
     assert isinstance(done.exception, JobError) and "1 of 6 checks failed: files" in str(done.exception)
