@@ -218,8 +218,10 @@ class Spectrum:
     """One spectrum between a survey file and a Parquet row.
 
     Attributes:
-        flux, ivar: float32 `(N,)`, the survey's flux unit and its inverse square; ivar 0 means no information.
-        wavelength: float32 `(N,)`, Angstrom, vacuum, observed frame, heliocentric, increasing.
+        flux, ivar: float32 `(N,)`, in `flux_scale` x `flux_unit` and its inverse square; ivar 0 means no information.
+            A reader may give float64: `ingest.surveys.common.checked` makes them fit.
+        wavelength: float32 `(N,)`, Angstrom, vacuum, heliocentric, increasing; a reader may give another unit, or
+            air, and say so, for `checked` to convert.
         mask: bool `(N,)`, True = bad.
         wave_coeff0, wave_coeff1: log10(wavelength) = coeff0 + coeff1 * i, where that holds, else None.
         labels: any of `class`, `subclass`, `z`, ... (None or absent = missing).
@@ -230,6 +232,12 @@ class Spectrum:
         label_source: where the labels came from: `header`, `table` (HDU 2) or `catalogue`.
         has_ivar: False where the survey gives none: `ivar` says nothing then, and there is no S/N.
         impossible: label -> what was given and no object can have; see `sift`.
+        flux_unit: as astropy reads it, such as `1e-17 erg / (Angstrom s cm2)`, or `relative`; None is the survey's.
+        flux_scale: the physical flux is flux x flux_scale, in `flux_unit`.
+        wavelength_unit, medium: of the wavelengths as a reader gives them: a name of `ingest.surveys.wavelengths`,
+            and `vacuum` or `air`.
+        wave_source: what the wavelengths were in the file, where they were converted: `nm`, `air`, `nm, air`.
+        frame: of the wavelengths: `observed`, or `rest` where the file has divided them by 1 + z.
     """
 
     object_id: str
@@ -237,9 +245,9 @@ class Spectrum:
     release: str | None
     ra: float
     dec: float
-    flux: FloatArray
-    ivar: FloatArray
-    wavelength: FloatArray
+    flux: npt.NDArray[Any]
+    ivar: npt.NDArray[Any]
+    wavelength: npt.NDArray[Any]
     mask: BoolArray
     layout: str
     source_file: str
@@ -253,6 +261,12 @@ class Spectrum:
     extra: dict[str, Any] = field(default_factory=dict)
     has_ivar: bool = True
     impossible: dict[str, Any] = field(default_factory=dict)
+    flux_unit: str | None = None
+    flux_scale: float = 1.0
+    wavelength_unit: str = "angstrom"
+    medium: str = "vacuum"
+    wave_source: str | None = None
+    frame: str = "observed"
 
     def sift(self) -> None:
         """Make missing what no object can have (see the function `sift`), and an error without its value."""

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 #: Layout of the Parquet files that `build` and `mock` write, and the columns that only those have.
 OWN = "spectra-parquet"
-_OWN_COLUMNS = ("release", "layout", "label_source", "wave_coeff0", "wave_coeff1", "source_file")
+_OWN_COLUMNS = (
+    "release", "layout", "label_source", "wave_coeff0", "wave_coeff1", "source_file", "flux_unit", "flux_scale",
+    "wave_source", "frame",
+)  # fmt: skip
 
 _SHOWN = 5  # objects of one file
 _SHOWN_REASONS = 12

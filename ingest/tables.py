@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +37,21 @@ _COPIES = ("margin", "index", "association", "map")
 HATS_CARD = "hats.properties"
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What a user says of the wavelengths of tables; it overrules what they declare.
+
+    Attributes:
+        wavelength_unit, medium: see `ingest.surveys.wavelengths`; None says nothing.
+    """
+
+    wavelength_unit: str | None = None
+    medium: str | None = None
+
+
+UNSTATED = Stated()
+
+
 class TableFile:
     """An open table of spectra.
 
@@ -49,12 +65,14 @@ class TableFile:
         footer: of a Parquet file, as it is stored: it holds offsets, statistics and metadata, and changes when the
             content does.
         survey: whose rows these are where they do not say so themselves; whoever opens the file may set it.
+        stated: what a user says of its wavelengths, likewise.
     """
 
     def __init__(self, path: Path, parser: str, schema: pa.Schema, groups: tuple[int, ...], source: Any) -> None:
         self.path, self.parser, self.schema, self.groups = path, parser, schema, groups
         self.rows = sum(groups)
         self.survey: str | None = None
+        self.stated = UNSTATED
         self.footer = b""
         self._source = source
 
@@ -113,7 +131,8 @@ class TableFile:
             for name, array in arrays.items()
             if array.ndim in (1, 2) and array.shape[0] == rows and (kind := _arrow_type(array)) is not None
         }
-        return cls(path, "hdf5", pa.schema(list(fields.items())), (rows,), file)
+        schema = pa.schema([pa.field(name, kind, metadata=_texts(arrays[name])) for name, kind in fields.items()])
+        return cls(path, "hdf5", schema.with_metadata(_texts(file)), (rows,), file)
 
     @property
     def names(self) -> frozenset[str]:
@@ -192,6 +211,11 @@ def _opened(path: Path) -> IO[bytes]:
     return path.open("rb") if is_remote(path) else open_input(path)
 
 
+def is_table(name: str) -> bool:
+    """Whether a file is called as tables are; what it is, only its first bytes say."""
+    return name.lower().endswith((".parquet", ".hdf5", ".h5"))
+
+
 def _footer(file: IO[bytes]) -> bytes:
     """The footer of an open Parquet file: small however large the file; empty where there cannot be one."""
     size = file.seek(0, os.SEEK_END)
@@ -267,6 +291,15 @@ def _decoded_bytes(chunk: pq.ColumnChunkMetaData) -> int:
 
 def _slice_rows(row_bytes: float) -> int:
     return int(min(SLICE_ROWS, max(1, SLICE_BYTES // max(1.0, row_bytes))))
+
+
+def _texts(holder: Any) -> dict[str, str]:
+    """The attributes of an HDF5 file or array that are text."""
+    found = {str(name).lower(): value for name, value in holder.attrs.items()}
+    texts = {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value for name, value in found.items()
+    }
+    return {name: value for name, value in texts.items() if isinstance(value, str)}
 
 
 def _arrow_type(array: Any) -> pa.DataType | None:

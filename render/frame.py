@@ -16,19 +16,25 @@ from specshards.common.spectrum import Arrays, Grid, log_grid
 from specshards.render import RenderError
 
 
-def framed(frame: str, spectrum: Arrays, grid: Grid | None, redshift: float | None) -> tuple[Arrays, Grid | None]:
+def framed(
+    frame: str, spectrum: Arrays, grid: Grid | None, redshift: float | None, given: str = "observed"
+) -> tuple[Arrays, Grid | None]:
     """A spectrum and its grid, in `frame`.
 
     Args:
         frame: `observed` gives both back as they are; `rest` divides the wavelengths by 1 + z.
-        spectrum: flux, ivar, wavelength in the observed frame (Angstrom) and mask, `(N,)` each.
+        spectrum: flux, ivar, wavelength (Angstrom) and mask, `(N,)` each.
         grid: coefficients from which `log_grid` gives these wavelengths, or None.
         redshift: z of the object; None or NaN where nobody knows it.
+        given: the frame that the wavelengths are in.
 
     Raises:
-        RenderError: the rest frame of an object without a redshift.
+        RenderError: the rest frame of an object without a redshift; the observed frame of a spectrum in the rest
+            frame.
     """
-    if frame == "observed":
+    if given == "rest" and frame != "rest":
+        raise RenderError("a spectrum in the rest frame, which knows its redshift, among observed ones; --frame rest")
+    if frame == given:
         return spectrum, grid
     if redshift is None or not -1 < redshift < math.inf:
         raise RenderError("no redshift, which the rest frame divides wavelengths by")

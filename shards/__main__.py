@@ -40,7 +40,7 @@ def make_survey(
     out: Annotated[Path, typer.Option(help="Folder for spectra/, ingest/ and shards/IMAGE/.")],
     picture: _Picture,
     config: _Shards,
-    chosen: Annotated[IngestConfig, Fields("Spectra", leave_out=("survey",))],
+    chosen: Annotated[IngestConfig, Fields("Spectra", leave_out=("survey", "wavelength_unit", "medium"))],
     engine: _Engine,
     data: options.Data = None,
     catalog: options.Catalog = None,

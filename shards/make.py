@@ -78,7 +78,10 @@ def make(
         # Parquet of a joint survey may hold several surveys already, and says of each row which.
         whose = None if spectra is None or parts else survey
         if spectra is None:
-            chosen = replace(source.chosen, survey=survey)
+            chosen = replace(
+                source.chosen, survey=survey, wavelength_unit=config.wavelength_unit, medium=config.medium
+            )
+            config = replace(config, wavelength_unit=None, medium=None)  # what is ingested is in Angstrom
             ingest_survey(chosen, out, data=source.data, catalogue=source.catalogue, engine=engine,
                           max_bad_fraction=max_bad_fraction, force=force)  # fmt: skip
             spectra = out / "spectra"

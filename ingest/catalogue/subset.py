@@ -33,7 +33,7 @@ from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.rows import BATCH, Rows, open_rows
 from specshards.ingest.ids import id_texts
 from specshards.ingest.spectra.folder import open_table
-from specshards.ingest.spectra.schema import SCHEMA, spectra_writer
+from specshards.ingest.spectra.schema import SCHEMA, spectra_writer, upgraded
 from specshards.ingest.surveys.multimodal_universe import is_own
 from specshards.ingest.tables import TableFile, parquet_files
 
@@ -196,8 +196,10 @@ def _spectra_rows(files: Sequence[Path]) -> Rows:
     def tables(wanted: Sequence[str] | None) -> Iterator[pa.Table]:
         for path in files:
             with _named(path), pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(BATCH, columns=columns if wanted is None else wanted):
-                    yield pa.Table.from_batches([batch])
+                asked = columns if wanted is None else wanted
+                there = [name for name in {*asked, "survey"} if name in file.schema_arrow.names]
+                for batch in file.iter_batches(BATCH, columns=there):
+                    yield upgraded(pa.Table.from_batches([batch])).select(asked)
 
     def batches(wanted: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
         for table in tables(wanted):
@@ -247,7 +249,7 @@ def _read_chosen(files: Sequence[Path], chosen: RowNumbers) -> Iterator[pa.Table
                 with _named(path):
                     start = first
                     for table in file.slices(SCHEMA.names, arrays, group):
-                        yield _taken(table, start, chosen)
+                        yield upgraded(_taken(table, start, chosen))
                         start += len(table)
             first += rows
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import write_text
 from specshards.common.folder import Folder, Ledger
 from specshards.common.identity import Repeats
@@ -37,10 +37,14 @@ from specshards.ingest.job.summary import Summary, add_up
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import find_repeats
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
-from specshards.ingest.surveys import check_survey
+from specshards.ingest.surveys import check_survey, open_file
+from specshards.ingest.surveys import multimodal_universe as mmu
+from specshards.ingest.surveys.wavelengths import MEDIA, UNITS, check_stated
+from specshards.ingest.tables import Stated, TableFile, is_table
 
 #: Files that a command can be asked for by number.
 MOST_FILES = 1_000_000
+_TABLES_CHECKED = 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class IngestConfig:
         cuts: selection cuts by name: `paper` (of the published training sets).
         where: a filter, as: snrg > 10 and class in ('STAR', 'QSO') and teff is not null
         listed_only: set aside what the catalogue does not list.
+        wavelength_unit: of tables that do not say it, or say it wrongly.
+        medium: of the wavelengths of tables that do not say it: `vacuum`, or `air`, which is converted.
         files_per_part: files of one task, at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.
         seed: of the random file order.
@@ -65,6 +71,8 @@ class IngestConfig:
     cuts: str | None = None
     where: str | None = None
     listed_only: bool = False
+    wavelength_unit: str | None = field(default=None, metadata={"values": lambda: UNITS})
+    medium: str | None = field(default=None, metadata={"values": lambda: MEDIA})
     files_per_part: int = 512
     row_group_rows: int = 128
     seed: int = 0
@@ -72,10 +80,16 @@ class IngestConfig:
     def __post_init__(self) -> None:
         """Check the fields."""
         check_survey(self.survey)
+        check_stated(self.wavelength_unit, self.medium)
         if self.survey is not None:  # cuts are a survey's
             self.cut()
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"N={self.limit}: give a number of files from 1 to {MOST_FILES:,}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able content, without what nobody said: so a folder of an earlier version is known again."""
+        content = asdict(self)
+        return {k: v for k, v in content.items() if v is not None or k not in ("wavelength_unit", "medium")}
 
     def cut(self) -> Cut | None:
         """Both filters as one, None without any."""
@@ -107,6 +121,7 @@ def build(
         UsageError: wrong arguments. JobError: too many bad objects, or the environment failed.
     """
     files = find(config, data)
+    _check_units(config, files)
     with folder_of(out).locked():
         return ingest_files(config, files, out, catalogue, engine or Engine(), max_bad_fraction, force)
 
@@ -131,6 +146,28 @@ def find(config: IngestConfig, data: str) -> Files:
         chosen = np.random.default_rng(config.seed).permutation(len(names))[: config.limit]
         names = [names[i] for i in sorted(chosen.tolist())]
     return Files(data, root, names)
+
+
+def _check_units(config: IngestConfig, files: Files) -> None:
+    """UsageError where nobody can tell the unit of a table's wavelengths: before anything is claimed.
+
+    Only where there is nothing but such tables, by the first few of them; beside others, their rows go to quarantine.
+    """
+    stated = Stated(config.wavelength_unit, config.medium)
+    if not all(map(is_table, files.names)):
+        return
+    doubts = []
+    for name in files.names[:_TABLES_CHECKED]:
+        try:
+            opened = open_file(files.root / name, config.survey, stated=stated)
+            if isinstance(opened.file, TableFile) and (columns := mmu.Columns.of(opened.file)) is not None:
+                mmu.check_unit(opened.file, columns)
+            return
+        except mmu.UnknownUnitError as error:
+            doubts.append(f"{files.root / name}: {error}")
+        except BadObjectError:
+            return  # the job accounts for it
+    raise UsageError(doubts[0])
 
 
 def ingest_files(
@@ -161,6 +198,7 @@ def ingest_files(
         impossible=Impossible.sum(result.impossible for result in results),
         unread=Impossible() if prepared is None else labels.unread(prepared),
         repeats=_repeats(results, out),
+        converted=dict(sum((Counter(result.converted) for result in results), Counter())),
     )  # fmt: skip
     quarantine = [task.quarantine for task, result in zip(tasks, results, strict=True) if result.quarantined]
     merge_quarantine(quarantine, ledger / "quarantine.parquet")
@@ -201,7 +239,7 @@ def claim(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, f
 
 
 def _identity(config: IngestConfig, root: Path, catalogue: Path | None) -> dict[str, Any]:
-    identity = {**asdict(config), "data": str(root.resolve())}
+    identity = {**config.to_dict(), "data": str(root.resolve())}
     return identity if catalogue is None else {**identity, "catalogue": str(catalogue.resolve())}
 
 
@@ -225,7 +263,7 @@ def _tasks(
 ) -> list[PartTask]:
     cut = config.cut()
     base = [
-        asdict(config), SCHEMA_VERSION, PROGRAM_VERSION, RANGES,
+        config.to_dict(), SCHEMA_VERSION, PROGRAM_VERSION, RANGES,
         None if prepared is None else labels.digest(prepared),
     ]  # fmt: skip
     tasks = []
@@ -237,7 +275,8 @@ def _tasks(
                 fingerprint=hashlib.sha256(identity.encode()).hexdigest(), survey=config.survey,
                 out=str(out.absolute()),
                 catalogue=None if prepared is None else str(prepared.absolute()), listed_only=config.listed_only,
-                where=None if cut is None else cut.text, row_group_rows=config.row_group_rows, config=asdict(config),
+                where=None if cut is None else cut.text, row_group_rows=config.row_group_rows,
+                config=config.to_dict(),
             )
         )  # fmt: skip
     return tasks

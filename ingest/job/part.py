@@ -24,6 +24,7 @@ from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 from specshards.ingest.spectra.schema import spectra_writer, to_table
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.common import placed
+from specshards.ingest.tables import Stated
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class PartTask:
         """Number of files."""
         return len(self.files)
 
+    @property
+    def stated(self) -> Stated:
+        """What the user says of the wavelengths of tables."""
+        return Stated(self.config.get("wavelength_unit"), self.config.get("medium"))
+
     def loads(self, text: str) -> PartResult:
         """See `common.folder.Task`."""
         return PartResult.loads(text)
@@ -81,6 +87,7 @@ class PartResult:
         matched: samples that the catalogue lists; `unmatched` has examples of those that it does not.
         conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
         impossible: labels that were taken away.
+        converted: samples whose numbers are not those of the file, by what was done.
     """
 
     number: int
@@ -94,6 +101,7 @@ class PartResult:
     unmatched: tuple[str, ...] = ()
     conflicts: dict[str, int] = field(default_factory=dict)
     impossible: Impossible = field(default_factory=Impossible)
+    converted: dict[str, int] = field(default_factory=dict)
 
     @property
     def objects(self) -> int:
@@ -133,6 +141,7 @@ def ingest_part(task: PartTask) -> PartResult:
         quarantine_bytes=_size(task.quarantine), layouts=work.layouts, reasons=dict(sorted(work.reasons.items())),
         matched=work.matched, unmatched=tuple(work.unmatched), conflicts=dict(sorted(work.conflicts.items())),
         impossible=work.impossible,
+        converted=dict(sorted(work.converted.items())),
     )  # fmt: skip
     write_text(task.record, result.dumps())
     return result
@@ -163,6 +172,7 @@ class _Part:
         self.unmatched: list[str] = []
         self.conflicts: Counter[str] = Counter()
         self.impossible = Impossible()
+        self.converted: Counter[str] = Counter()
 
     def run(self) -> None:
         with self._stack:
@@ -174,7 +184,7 @@ class _Part:
     def _read(self, file: str) -> None:
         name = escaped(file)
         try:
-            opened = open_file(Path(self._task.root) / file, self._task.survey, source_file=name)
+            opened = open_file(Path(self._task.root) / file, self._task.survey, name, self._task.stated)
         except BadObjectError as error:
             self._count(error.layout).files += 1
             self._reject(name, error, "read")
@@ -230,6 +240,7 @@ class _Part:
         self._ready.append(spectrum)
         classes, label = self._count(spectrum.layout).classes, spectrum.labels.get("class") or "unlabelled"
         classes[label] = classes.get(label, 0) + 1
+        self.converted.update(_conversions(spectrum))
         if spectrum.is_listed:
             self.matched += 1
             if differs := labels.conflict(spectrum):
@@ -261,7 +272,22 @@ class _Part:
         return self.layouts.setdefault(layout or UNKNOWN, LayoutCount())
 
 
-_ATTRIBUTES = {"object_id", "survey", "release", "ra", "dec", "layout", "label_source", "source_file"}
+def _conversions(spectrum: Spectrum) -> list[str]:
+    """What was done to the numbers of the file, in words."""
+    words = []
+    if spectrum.flux_scale != 1:
+        words.append(f"flux is kept over {spectrum.flux_scale:g}, of {spectrum.flux_unit or 'the unit of the file'}")
+    if spectrum.wave_source is not None:
+        words.append(f"wavelengths are converted from {spectrum.wave_source}")
+    if spectrum.frame != "observed":
+        words.append(f"wavelengths are in the {spectrum.frame} frame")
+    return words
+
+
+_ATTRIBUTES = {
+    "object_id", "survey", "release", "ra", "dec", "layout", "label_source", "source_file", "flux_unit", "flux_scale",
+    "wave_source", "frame",
+}  # fmt: skip
 
 
 def _column_value(spectrum: Spectrum, name: str) -> Any:

@@ -64,6 +64,7 @@ class Summary:
         impossible: labels that no object can have and that are missing therefore, of all objects that were read.
         unread: values of the catalogue that are no numbers where a number belongs, and are missing therefore.
         repeats: samples that have one id.
+        converted: samples whose numbers are not those of the file, by what was done.
     """
 
     survey: str | None
@@ -74,6 +75,7 @@ class Summary:
     impossible: Impossible = field(default_factory=Impossible)
     unread: Impossible = field(default_factory=Impossible)
     repeats: Repeats = field(default_factory=Repeats)
+    converted: dict[str, int] = field(default_factory=dict)
 
     @property
     def files(self) -> int:
@@ -133,6 +135,7 @@ class Summary:
         lines += self.repeats.lines()
         if self.repeats.ambiguous:
             lines[-1] += "; `shards build` sets them aside"
+        lines += [f"of {n:,} samples {what}" for what, n in Counter(self.converted).most_common(_SHOWN_CONFLICTS)]
         what = f"{self.files:,} files" + ("" if self.objects == self.files else f", {self.objects:,} objects")
         lines.append(f"{what} = {self.samples:,} samples + {self.quarantined:,} quarantined")
         return "\n".join(lines)

@@ -53,6 +53,7 @@ class SpectraBlock:
     _arrays: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]]
     _grid: npt.NDArray[np.float64] | None
     _has_ivar: BoolArray | None  # None: every row has
+    _is_rest: BoolArray | None  # None: no row is
     _shift: int  # from a row's number to the one that its quarantine row gives
 
     def __len__(self) -> int:
@@ -76,6 +77,10 @@ class SpectraBlock:
     def redshift(self, i: int) -> float:
         """z of row `i`; NaN where it is not known."""
         return float(self.labels[i, _Z])
+
+    def frame(self, i: int) -> str:
+        """The frame of the wavelengths of row `i`: `observed` or `rest`."""
+        return "rest" if self._is_rest is not None and self._is_rest[i] else "observed"
 
     def place(self, i: int) -> tuple[str, int]:
         """Where row `i` came from, for a quarantine row: file and row number."""
@@ -156,7 +161,7 @@ def _foreign_block(
     """The usable rows of a slice, as if they had been ingested."""
     good: list[Spectrum] = []
     bad = []
-    for item in mmu.spectra(table, columns, escaped(piece.file), piece.file_row, piece.survey):
+    for item in mmu.spectra(table, columns, escaped(piece.file), piece.file_row, piece.survey, piece.stated):
         try:
             if isinstance(item, BadObjectError):
                 raise item
@@ -195,7 +200,7 @@ def _block(
     grid = None if "lambda" in parts else _grid(meta)
     meta, impossible = sifted(meta)
     labels = _label_matrix(meta, surveys)
-    return SpectraBlock(meta, labels, rows, bad, impossible, arrays, grid, _has_ivar(meta), shift)
+    return SpectraBlock(meta, labels, rows, bad, impossible, arrays, grid, _has_ivar(meta), _is_rest(meta), shift)
 
 
 def _has_ivar(meta: pa.Table) -> BoolArray | None:
@@ -204,6 +209,12 @@ def _has_ivar(meta: pa.Table) -> BoolArray | None:
     if not any(mmu.NO_IVAR in (layout or "") for layout in meta["layout"].unique().to_pylist()):
         return None
     return np.array([mmu.NO_IVAR not in (layout or "") for layout in meta["layout"].to_pylist()], np.bool_)
+
+
+def _is_rest(meta: pa.Table) -> BoolArray | None:
+    if "frame" not in meta.column_names or "rest" not in meta["frame"].unique().to_pylist():
+        return None
+    return np.array([frame == "rest" for frame in meta["frame"].to_pylist()], np.bool_)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.StructArray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from specshards.ingest.listing import walk
 from specshards.ingest.spectra.schema import SCHEMA_VERSION, healpix_29
 from specshards.ingest.surveys import SUFFIXES
 from specshards.ingest.surveys import multimodal_universe as mmu
-from specshards.ingest.tables import TableFile, parquet_files
+from specshards.ingest.surveys.declared import Declared
+from specshards.ingest.tables import UNSTATED, Stated, TableFile, parquet_files
 
 #: Row groups from this size on are read in slices, and larger ones may be shared out among tasks (see `plan`).
 LARGE_GROUP = 2048
@@ -41,6 +42,7 @@ class RowGroup:
         skip: rows of the row group before this piece.
         file_row: the number of the first among the rows of its file.
         survey: whose rows these are where they do not say; None for our own Parquet, which does.
+        stated: what the user says of their wavelengths, where they are not our own.
     """
 
     file: str
@@ -50,6 +52,7 @@ class RowGroup:
     skip: int = 0
     file_row: int = 0
     survey: str | None = None
+    stated: Stated = UNSTATED
 
     def cut(self, rows: int) -> Iterator[RowGroup]:
         """The same rows in pieces of at most `rows`."""
@@ -71,6 +74,7 @@ class SpectraFolder:
             does.
         notes: what a user should know of the input, a line each.
         unplaced: files without positions; they can be drawn, but not split by sky.
+        versions: file -> the schema version that its rows are read as.
     """
 
     folder: Path
@@ -79,6 +83,7 @@ class SpectraFolder:
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
     unplaced: tuple[str, ...] = ()
+    versions: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -91,14 +96,16 @@ class SpectraFolder:
         return hashlib.sha256(json.dumps(self.digests).encode()).hexdigest()
 
     @classmethod
-    def scan(cls, where: Path, survey: str | None = None) -> SpectraFolder:
+    def scan(cls, where: Path, survey: str | None = None, stated: Stated = UNSTATED) -> SpectraFolder:
         """Read the footers of every Parquet file in or below `where`, of those that match a glob, or of one file.
 
         Args:
             survey: refuse the spectra of others; it names those that do not say whose they are.
+            stated: what the user says of the wavelengths of those that are not our own.
 
         Raises:
-            UsageError: no such folder, no Parquet in it, another survey's, or ids that may have been rounded.
+            UsageError: no such folder, no Parquet in it, another survey's, ids that may have been rounded, or
+                wavelengths of which nobody can tell the unit.
             JobError: a file that is not spectra Parquet.
         """
         folder, paths = parquet_files(where)
@@ -112,10 +119,12 @@ class SpectraFolder:
         notes: dict[str, int] = {}
         unplaced: list[str] = []
         digests: dict[str, str] = {}
+        versions: dict[str, int] = {}
+        units: list[tuple[mmu.Columns, str]] = []
         first = 0
         for name, path in sorted(files.items()):
             file = open_table(path)
-            file.survey = survey
+            file.survey, file.stated = survey, stated
             digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + file.footer)
             columns = None if mmu.is_own(file) else columns_of(file)
             try:
@@ -127,17 +136,25 @@ class SpectraFolder:
             if columns is not None:
                 whose = columns.survey if columns.survey != mmu.UNKNOWN else survey or mmu.UNKNOWN
                 digest.update(f"{columns}\0{whose}".encode())
-                notes[columns.layout] = notes.get(columns.layout, 0) + file.rows
+                if (columns.declared, stated) != (Declared(), UNSTATED):
+                    digest.update(f"\0{columns.declared}\0{stated}".encode())
+                known = next((words for others, words in units if others == columns), None)
+                if known is None:  # one file of a kind is enough, and the others are judged row by row
+                    known = _unit_of(file, columns)
+                    units.append((columns, known))
+                layout = columns.layout + known
+                notes[layout] = notes.get(layout, 0) + file.rows
                 if not {"ra", "dec"} <= columns.labels.keys():
                     unplaced.append(name)
             digests[name] = digest.hexdigest()
+            versions[name] = version_of(file)
             names.update(found)
             start = first
             for index, rows in enumerate(file.groups):
-                groups.append(RowGroup(name, index, rows, first, file_row=first - start, survey=whose))
+                groups.append(RowGroup(name, index, rows, first, file_row=first - start, survey=whose, stated=stated))
                 first += rows
         lines = tuple(_note(layout, rows) for layout, rows in sorted(notes.items()))
-        return cls(folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced))
+        return cls(folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced), versions)
 
     def after(self, files: Sequence[str], surveys: Sequence[str]) -> SpectraFolder:
         """The same, where some rows and surveys were numbered before: those of `files`, in that order, come first."""
@@ -203,10 +220,19 @@ def open_table(path: Path) -> TableFile:
         raise JobError(f"{path}: {error}; fetch or ingest it again") from error
     if file.parser != "parquet":
         raise JobError(f"{path}: HDF5, which is ingested first; use `make shards`, or `specshards ingest build`")
-    version = file.metadata.get(b"specshards.schema_version", str(SCHEMA_VERSION).encode())
-    if int(version) > SCHEMA_VERSION:
-        raise JobError(f"{path}: spectra schema {int(version)}, this program reads up to {SCHEMA_VERSION}; update it")
+    version = version_of(file)
+    if version > SCHEMA_VERSION:
+        raise JobError(f"{path}: spectra schema {version}, this program reads up to {SCHEMA_VERSION}; update it")
     return file
+
+
+def version_of(file: TableFile) -> int:
+    """The schema version of our own Parquet; of any other the one that its rows are brought to."""
+    text = file.metadata.get(b"specshards.schema_version", str(SCHEMA_VERSION).encode())
+    try:
+        return int(text)
+    except ValueError:
+        raise JobError(f"{file.path}: schema version {text!r}: damaged Parquet; ingest it again") from None
 
 
 def columns_of(file: TableFile) -> mmu.Columns:
@@ -226,6 +252,19 @@ def _surveys(file: TableFile, columns: mmu.Columns | None) -> tuple[str, ...]:
     if columns is not None:
         return mmu.surveys(file, columns)
     return tuple(sorted({name for table in file.slices(["survey"]) for name in table["survey"].unique().to_pylist()}))
+
+
+def _unit_of(file: TableFile, columns: mmu.Columns) -> str:
+    """What is converted, in words; UsageError where nobody can tell."""
+    try:
+        unit = mmu.check_unit(file, columns)
+    except mmu.UnknownUnitError as error:
+        raise UsageError(f"{file.path}: {error}") from error
+    except BadObjectError:
+        return ""  # its rows say so
+    medium = file.stated.medium or columns.declared.medium or "vacuum"
+    words = [*([unit] if unit != "angstrom" else []), *(["air"] if medium == "air" else [])]
+    return f"; wavelengths converted from {', '.join(words)}" if words else ""
 
 
 def _agree(path: Path, found: tuple[str, ...], survey: str | None) -> None:

@@ -7,7 +7,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from specshards.common.spectrum import Arrays, Spectrum
-from specshards.ingest.surveys.survey import UNKNOWN_FLUX, survey_of
+from specshards.ingest.surveys.flux import axis_of
+from specshards.ingest.surveys.survey import survey_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,9 +103,10 @@ def one(spectrum: Spectrum, row: str) -> Figure:
     _mark_lines(axes, spectrum)
     figure.suptitle(_name(spectrum, f"{row}  ·  "), fontsize=11, parse_math=False)
     clipped = f"; flux axis by robust limits, {beyond:,} good pixels beyond it" if beyond else ""
-    axes.set(xlabel=f"wavelength (Å, vacuum, observed frame){clipped}")
+    axes.set(xlabel=f"wavelength (Å, vacuum, {spectrum.frame} frame){clipped}")
     survey = survey_of(spectrum.survey)
-    axes.set_ylabel(UNKNOWN_FLUX if survey is None else survey.flux_axis)
+    unit = spectrum.flux_unit or (None if survey is None or spectrum.flux_scale != 1 else survey.flux_unit)
+    axes.set_ylabel(axis_of(unit, spectrum.flux_scale))
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
@@ -124,5 +126,5 @@ def many(spectra: Sequence[Spectrum], title: str) -> Figure:
         axes.tick_params(labelsize=6)
     figure.suptitle(title, fontsize=10, parse_math=False)
     figure.supxlabel(f"wavelength (Å, observed frame); robust flux limits, {beyond:,} good pixels beyond", fontsize=8)
-    figure.supylabel("flux (unit of each file)", fontsize=8)
+    figure.supylabel("flux (unit and scale of each spectrum)", fontsize=8)
     return figure

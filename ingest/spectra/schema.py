@@ -1,4 +1,4 @@
-"""The spectra Parquet contract, schema version 1: one row is one spectrum.
+"""The spectra Parquet contract, schema version 2: one row is one spectrum.
 
 Column names are those of MultimodalUniverse (HATS v1.5), so that its Parquet reads here without conversion and
 ours opens in anything made for it. `docs/spectra-parquet.md` describes every column for readers.
@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from specshards.common.files import replacing
 from specshards.common.spectrum import MEASURED_LABELS, SURVEY_SN, Spectrum
+from specshards.ingest.surveys.survey import survey_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PROGRAM_VERSION = "0.1.0"
 HEALPIX_ORDER = 29
 
@@ -50,6 +51,10 @@ SCHEMA = pa.schema(
         pa.field("spectrum", SPECTRUM_TYPE, nullable=False),
         pa.field("wave_coeff0", pa.float64()),
         pa.field("wave_coeff1", pa.float64()),
+        pa.field("flux_unit", _DICTIONARY),
+        pa.field("flux_scale", pa.float64(), nullable=False),
+        pa.field("wave_source", _DICTIONARY),
+        pa.field("frame", _DICTIONARY, nullable=False),
         pa.field("class", _DICTIONARY),
         pa.field("subclass", _DICTIONARY),
         pa.field("zwarning", pa.int32()),
@@ -84,9 +89,9 @@ def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
         "sn_median": pa.array([s.sn_median() for s in spectra], pa.float32()),
         "source_file": pa.array([s.source_file for s in spectra], pa.string()),
     }
-    for name in ("survey", "release", "layout", "label_source"):
+    for name in ("survey", "release", "layout", "label_source", "flux_unit", "wave_source", "frame"):
         columns[name] = pa.array([getattr(s, name) for s in spectra], pa.string()).cast(_DICTIONARY)
-    for name in ("wave_coeff0", "wave_coeff1"):
+    for name in ("wave_coeff0", "wave_coeff1", "flux_scale"):
         columns[name] = pa.array([getattr(s, name) for s in spectra], pa.float64())
     for name in ("class", "subclass"):
         columns[name] = pa.array([s.labels.get(name) for s in spectra], pa.string()).cast(_DICTIONARY)
@@ -96,6 +101,25 @@ def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
     for name in SURVEY_SN:
         columns[name] = pa.array([s.survey_sn.get(name) for s in spectra], pa.float32())
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def upgraded(table: pa.Table) -> pa.Table:
+    """Rows of an earlier schema version with the columns that it lacks: fluxes in their survey's unit, unscaled."""
+    n, names = table.num_rows, table.column_names
+    if "flux_scale" in names:
+        return table
+    whose = table["survey"].to_pylist() if "survey" in names else [None] * n
+    known = {name: None if (survey := survey_of(name)) is None else survey.flux_unit for name in set(whose)}
+    values: dict[str, list[Any]] = {
+        "flux_unit": [known[name] for name in whose], "flux_scale": [1.0] * n, "wave_source": [None] * n,
+        "frame": ["observed"] * n,
+    }  # fmt: skip
+    for name, column in values.items():
+        field = SCHEMA.field(name)
+        is_text = pa.types.is_dictionary(field.type)
+        array = pa.array(column, pa.string() if is_text else field.type)
+        table = table.append_column(field, array.cast(field.type) if is_text else array)
+    return table
 
 
 def _spectrum_column(spectra: Sequence[Spectrum]) -> pa.StructArray:

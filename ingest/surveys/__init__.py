@@ -10,6 +10,10 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     desi                    DESI coadds and the redrock files beside them
     slomost                 SDSS and LAMOST, merged
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
+    flux                    flux and ivar that fit float32, and their unit
+    wavelengths             units of wavelength, air to vacuum
+    lists                   columns of lists as arrays
+    declared                what a table says of its units
     common                  what every reader needs: missing values, grids, the last checks
     addresses               what a survey says of where it publishes a spectrum
     lamost_addresses        where LAMOST does
@@ -33,7 +37,7 @@ from specshards.ingest.ids import id_text
 from specshards.ingest.listing import open_input
 from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
 from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, register, with_files
-from specshards.ingest.tables import TableFile
+from specshards.ingest.tables import UNSTATED, Stated, TableFile
 
 __all__ = [
     "SUFFIXES", "SURVEYS", "Opened", "Reader", "Survey", "check_survey", "companions", "describe", "open_file",
@@ -102,18 +106,21 @@ def companions(name: str) -> tuple[str, ...]:
     return tuple(f"{folder}/{other}".lstrip("/") for other in others)
 
 
-def open_file(path: Path, survey: str | None = None, source_file: str | None = None) -> Opened:
+def open_file(
+    path: Path, survey: str | None = None, source_file: str | None = None, stated: Stated = UNSTATED
+) -> Opened:
     """Open a survey file and tell what it is.
 
     Args:
         survey: refuse files of any other survey; None takes whatever is known.
         source_file: what to record as provenance (the path by default, `escaped`).
+        stated: what the user says of the wavelengths of tables.
 
     Raises:
         BadObjectError: damaged, empty or foreign; the reason is one line. OSError: the environment (permission).
     """
     try:
-        opened = _open(path, survey, source_file or escaped(str(path)))
+        opened = _open(path, survey, source_file or escaped(str(path)), stated)
     except Exception as error:
         raise _blamed(error, None) from (error.__cause__ or error)
     if survey is not None and survey != opened.survey.removeprefix("mock-"):
@@ -122,14 +129,14 @@ def open_file(path: Path, survey: str | None = None, source_file: str | None = N
     return opened
 
 
-def _open(path: Path, survey: str | None, source_file: str) -> Opened:
+def _open(path: Path, survey: str | None, source_file: str, stated: Stated) -> Opened:
     file: FitsFile | TableFile
     with open_input(path) as raw:
         head = raw.read(8)
         is_table = TableFile.starts_as_table(head)
         file = TableFile.open(path) if is_table else FitsFile.read(raw, head, path)
     if isinstance(file, TableFile):
-        file.survey = survey
+        file.survey, file.stated = survey, stated
     for name, reader in _readers(is_table):
         layout = reader.recognise(file)
         if layout is not None:

@@ -14,6 +14,9 @@ import numpy.typing as npt
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import CLASSES, MISSING_UP_TO, Spectrum, WavelengthArray, log_grid
 from specshards.ingest.fits.hdu import HeaderLike
+from specshards.ingest.surveys.flux import fitted, unit_of
+from specshards.ingest.surveys.survey import survey_of
+from specshards.ingest.surveys.wavelengths import to_angstrom, vacuum_of_air
 
 #: ORIGIN of the files that `ingest.mock` writes.
 MOCK_ORIGIN = "specshards mock"
@@ -34,6 +37,13 @@ def write_mock(survey: str) -> Callable[[Path, int, int, int | None], None]:
 def native(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
     """A contiguous 1-D copy in native byte order."""
     return np.asarray(values).astype(dtype).reshape(-1)
+
+
+def floats(values: Any) -> npt.NDArray[Any]:
+    """A contiguous 1-D copy in native byte order: float64 where the file has that, which `checked` makes fit, else
+    float32."""
+    values = np.asarray(values)
+    return native(values, np.float64 if values.dtype.kind == "f" and values.dtype.itemsize == 8 else np.float32)
 
 
 def bits(values: Any) -> npt.NDArray[np.int64]:
@@ -225,6 +235,9 @@ def checked(spectrum: Spectrum, limits: GridLimits = ANY_GRID) -> Spectrum:
     Args:
         limits: of the layout's wavelengths.
 
+    Wavelengths become Angstrom in vacuum, flux and ivar float32 in a scale that keeps every good pixel; see
+    `surveys.wavelengths` and `surveys.flux`.
+
     Raises:
         BadObjectError: with the first thing that is wrong.
     """
@@ -234,7 +247,9 @@ def checked(spectrum: Spectrum, limits: GridLimits = ANY_GRID) -> Spectrum:
         raise BadObjectError(f"inconsistent lengths: flux {n}, others {sorted(lengths)}")
     if n < 2:
         raise BadObjectError(f"only {n} pixels")
+    _to_vacuum(spectrum)
     _check_grid(spectrum, limits)
+    _fit(spectrum)
     finite = np.isfinite(spectrum.flux)
     if not finite.any():
         raise BadObjectError("no finite flux")
@@ -272,3 +287,33 @@ def _check_grid(spectrum: Spectrum, limits: GridLimits) -> None:
             f"impossible grid: pixels of {step:.3g} of their wavelength, {spectrum.layout} has {limits.finest:g} to "
             f"{limits.coarsest:g}"
         )
+
+
+def _to_vacuum(spectrum: Spectrum) -> None:
+    """Wavelengths in Angstrom, vacuum, float32; what is that already is left alone to the bit."""
+    unit, medium, wave = spectrum.wavelength_unit, spectrum.medium, spectrum.wavelength
+    if unit != "angstrom" or medium != "vacuum":
+        converted = to_angstrom(wave, unit)
+        wave = vacuum_of_air(converted) if medium == "air" else converted
+        changes = [name for name, usual in ((unit, "angstrom"), (medium, "vacuum")) if name != usual]
+        spectrum.wave_source = ", ".join(changes)
+        spectrum.wave_coeff0 = spectrum.wave_coeff1 = None
+        spectrum.wavelength_unit, spectrum.medium = "angstrom", "vacuum"
+    if wave.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            wave = wave.astype(np.float32)
+    spectrum.wavelength = wave
+
+
+def _fit(spectrum: Spectrum) -> None:
+    """Flux and ivar in float32, and what they are in."""
+    unit = spectrum.flux_unit
+    if unit is None and (survey := survey_of(spectrum.survey)) is not None:
+        # A table with a survey's spectra may have them in another unit, and not say so.
+        unit = survey.flux_unit if (np.abs(spectrum.flux) > 1e-9).any() else None
+    effective = unit if unit is None or spectrum.flux_scale == 1 else unit_of(f"{spectrum.flux_scale:g} {unit}")
+    ivar = spectrum.ivar if spectrum.has_ivar else None
+    fit = fitted(spectrum.flux, ivar, spectrum.mask, effective)
+    spectrum.flux, spectrum.flux_unit = fit.flux, unit
+    spectrum.ivar = np.ones(len(fit.flux), np.float32) if fit.ivar is None else fit.ivar
+    spectrum.flux_scale *= fit.scale

@@ -31,6 +31,7 @@ from specshards.ingest.surveys.common import (
     position,
     text,
 )
+from specshards.ingest.surveys.flux import SDSS_UNIT
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "desi"
@@ -190,7 +191,8 @@ class _Arms:
         if empty:
             raise BadObjectError("flux and ivar are zero everywhere: no data", selected_out=True)
         flux = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
-        return flux.astype(np.float32), weight.astype(np.float32)
+        with np.errstate(over="ignore"):  # of a damaged file: the arms are float32
+            return flux.astype(np.float32), weight.astype(np.float32)
 
 
 def _common_grid(waves: list[npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.float32], Any]:
@@ -252,7 +254,7 @@ register(
         SURVEY,
         (Reader(recognise, read),),
         keys=("targetid", "target_id", "object_id"),
-        flux_unit="1e-17 erg/s/cm²/Å",
+        flux_unit=SDSS_UNIT,
         programmes=("sv1", "sv2", "sv3", "main", "special", "cmx"),
         table_evidence=_table_evidence,
         companions=companions,

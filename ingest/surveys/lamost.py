@@ -26,6 +26,7 @@ from specshards.ingest.surveys.common import (
     class_label,
     error,
     first_of,
+    floats,
     grid_coefficients,
     label,
     native,
@@ -34,8 +35,9 @@ from specshards.ingest.surveys.common import (
     text,
     write_mock,
 )
+from specshards.ingest.surveys.flux import RELATIVE
 from specshards.ingest.surveys.lamost_addresses import ADDRESSES
-from specshards.ingest.surveys.survey import RELATIVE, Reader, Survey, register
+from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "lamost"
 IMAGE = "lamost-image"  # PRIMARY (5, N): flux, ivar, wavelength, and_mask, or_mask
@@ -81,7 +83,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         flux, ivar, wave, and_mask = (columns.column(name)[0] for name in ("FLUX", "IVAR", "WAVELENGTH", "ANDMASK"))
     else:
         flux, ivar, wave, and_mask = file[0].image()[:4]
-    flux, ivar = native(flux, np.float32), native(ivar, np.float32)
+    flux, ivar = floats(flux), floats(ivar)
     if layout == IMAGE_DR1:
         coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
         if coeff0 is None or coeff1 is None or coeff1 <= 0:

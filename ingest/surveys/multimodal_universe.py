@@ -19,7 +19,7 @@ UniverseTBD/mmu_desi_edr_sv3 and mmu_sdss_sdss, and the HATS 1.x directory layou
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,15 @@ import pyarrow as pa
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text
-from specshards.ingest.surveys.common import checked, class_label, error, label, number, position, text
+from specshards.ingest.surveys.common import checked, class_label, error, label, number, position, positive, text
+from specshards.ingest.surveys.declared import Declared
+from specshards.ingest.surveys.flux import unit_of
+from specshards.ingest.surveys.lists import Lists
 from specshards.ingest.surveys.survey import Reader, with_files
-from specshards.ingest.tables import TableFile
+from specshards.ingest.surveys.wavelengths import UnknownUnitError as UnknownUnitError
+from specshards.ingest.surveys.wavelengths import judged
+from specshards.ingest.surveys.wavelengths import unit_of as wavelength_unit_of
+from specshards.ingest.tables import UNSTATED, Stated, TableFile
 
 UNKNOWN = "unknown"
 STRUCT = "mmu-struct"
@@ -44,7 +50,7 @@ NO_IVAR = "-no-ivar"
 NO_MASK = "-no-mask"
 
 _OWN = b"specshards.schema_version"
-_PARTS = {"flux": ("flux",), "ivar": ("ivar",), "lambda": ("lambda", "wavelength"), "mask": ("mask",)}
+_PARTS = {"flux": ("flux",), "ivar": ("ivar",), "lambda": ("lambda", "wavelength", "loglam"), "mask": ("mask",)}
 _NAMES = {
     "object_id": ("object_id", "specobjid", "targetid", "obsid"),
     "survey": ("survey",),
@@ -55,8 +61,12 @@ _NAMES = {
     "z": ("z", "redshift"),
     "z_err": ("z_err", "zerr"),
     "zwarning": ("zwarning", "zwarn"),
+    "flux_unit": ("flux_unit",),
+    "flux_scale": ("flux_scale",),
+    "frame": ("frame", "restframe"),
     **{name + end: (name + end,) for name in ("teff", "logg", "feh") for end in ("", "_err")},
 }
+_NOTHING = Declared()
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class Columns:
         labels: our name -> column.
         survey: whose rows these are, by the columns; `unknown` where they do not say.
         true_is_good: the sense of a boolean `zwarning`.
+        declared: what the table says of its units, medium and frame.
     """
 
     layout: str
@@ -78,6 +89,7 @@ class Columns:
     labels: dict[str, str]
     survey: str
     true_is_good: bool
+    declared: Declared = field(default=_NOTHING, repr=False)  # `repr` is part of old fingerprints
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -100,7 +112,8 @@ class Columns:
             return None
         missing = (NO_IVAR if "ivar" not in parts else "") + (NO_MASK if "mask" not in parts else "")
         true_is_good = labels.get("zwarning", "").lower() == "zwarn" and not file.in_hats
-        return cls(layout + missing, nested, parts, labels, _survey_by_columns(names), true_is_good)
+        declared = Declared("angstrom") if is_own(file) else Declared.of(file, nested, parts)
+        return cls(layout + missing, nested, parts, labels, _survey_by_columns(names), true_is_good, declared)
 
 
 def recognise(file: TableFile) -> str | None:
@@ -159,20 +172,26 @@ def read(file: TableFile, layout: str, source_file: str) -> Iterator[Spectrum | 
     refuse_rounded_ids(file, columns.labels["object_id"])
     first = 0
     for table in file.slices(columns.read, columns.inside):
-        yield from spectra(table, columns, source_file, first, file.survey)
+        yield from spectra(table, columns, source_file, first, file.survey, file.stated)
         first += len(table)
 
 
 def spectra(
-    table: pa.Table, columns: Columns, source_file: str, first_row: int, survey: str | None = None
+    table: pa.Table,
+    columns: Columns,
+    source_file: str,
+    first_row: int,
+    survey: str | None = None,
+    stated: Stated = UNSTATED,
 ) -> Iterator[Spectrum | BadObjectError]:
     """Exactly one item for each row of a slice: a spectrum without its padding, or why there is none.
 
     Args:
         first_row: number of the slice's first row in its file.
         survey: whose rows these are where neither they nor their columns say so.
+        stated: of the wavelengths, by the user.
     """
-    arrays = {part: _Lists.of(table, columns, part) for part in columns.parts}
+    arrays = {part: Lists.of(table, columns.nested, columns.parts[part], part == "mask") for part in columns.parts}
     rows = table.select(list(dict.fromkeys(columns.labels.values()))).to_pylist()
     named = table[columns.labels["object_id"]]
     # A text that is no id is that row's fault.
@@ -184,17 +203,18 @@ def spectra(
             if (name := id_text(ids[index], columns.labels["object_id"])) is None:
                 raise BadObjectError("no object_id")
             values["object_id"] = name
-            yield _spectrum(arrays, index, values, columns, inferred, source_file, first_row + index)
+            yield _spectrum(arrays, index, values, columns, inferred, source_file, first_row + index, stated)
         except BadObjectError as fault:
             fault.row, fault.layout = first_row + index, columns.layout
             yield fault
 
 
 def _spectrum(
-    arrays: dict[str, _Lists], index: int, values: dict[str, Any], columns: Columns, inferred: str, source: str,
-    row: int,
+    arrays: dict[str, Lists], index: int, values: dict[str, Any], columns: Columns, inferred: str, source: str,
+    row: int, stated: Stated,
 ) -> Spectrum:  # fmt: skip
     flux, ivar, wavelength, mask = _pixels(arrays, index)
+    frame = _frame(values.get("frame"), columns.declared)
     ra, dec = position(values.get("ra"), values.get("dec"))
     spectrum = checked(
         Spectrum(
@@ -203,15 +223,52 @@ def _spectrum(
             mask=~np.isfinite(flux) if mask is None else mask, layout=columns.layout, source_file=source,
             label_source="table", labels=_labels(values, columns.true_is_good), row=row,
             survey_sn={name: number(values.get(name)) for name in SURVEY_SN}, has_ivar=ivar is not None,
+            flux_unit=unit_of(text(values.get("flux_unit")) or columns.declared.flux_unit),
+            flux_scale=positive(number(values.get("flux_scale"))) or 1.0, frame=frame,
+            wavelength_unit=_unit(wavelength, columns.declared, stated, frame),
+            medium=stated.medium or columns.declared.medium or "vacuum",
         )
     )  # fmt: skip
     if ivar is None:
         # The ones above were for `checked`; in a file they would pass for a measurement.
-        spectrum.ivar = np.full_like(flux, np.nan)
+        spectrum.ivar = np.full_like(spectrum.flux, np.nan)
     return spectrum
 
 
-def _pixels(arrays: dict[str, _Lists], index: int) -> tuple[Any, Any, Any, Any]:
+def _frame(value: Any, declared: Declared) -> str:
+    """`observed` or `rest`; a column may say so in words, or be True for the rest frame."""
+    if isinstance(value, bool):
+        return "rest" if value else "observed"
+    return "rest" if (text(value) or declared.frame or "").lower().startswith("rest") else "observed"
+
+
+def _unit(wavelength: npt.NDArray[Any], declared: Declared, stated: Stated, frame: str) -> str:
+    if stated.wavelength_unit is not None:
+        return stated.wavelength_unit
+    low, high = sorted((float(wavelength[0]), float(wavelength[-1])))
+    return judged(low, high, wavelength_unit_of(declared.wavelength_unit), is_rest=frame == "rest")
+
+
+def check_unit(file: TableFile, columns: Columns) -> str:
+    """The unit of the wavelengths of a table, by its first spectrum.
+
+    Raises:
+        BadObjectError: nobody can tell.
+    """
+    of_wavelengths = replace(columns, parts={"lambda": columns.parts["lambda"]})
+    where = of_wavelengths.nested or columns.parts["lambda"]
+    frames = [name for our, name in columns.labels.items() if our == "frame"]
+    for table in file.slices([where, *frames], of_wavelengths.inside, 0 if file.parser == "parquet" else None, 0, 1):
+        lists = Lists.of(table, columns.nested, columns.parts["lambda"])
+        real = lists.row(0) if lists.valid[0] else np.empty(0)
+        real = real[real > 0]
+        if len(real):
+            value = table[frames[0]][0].as_py() if frames else None
+            return _unit(real, columns.declared, file.stated, _frame(value, columns.declared))
+    return "angstrom"
+
+
+def _pixels(arrays: dict[str, Lists], index: int) -> tuple[Any, Any, Any, Any]:
     """Flux, ivar (or None), wavelength and mask (or None) of a row, cut to what lies between the padding."""
     found = {part: lists.row(index) for part, lists in arrays.items()}
     lengths = {part: len(values) for part, values in found.items()}
@@ -259,53 +316,6 @@ def survey_names(column: pa.ChunkedArray, inferred: str) -> pa.ChunkedArray:
 def _survey_by_columns(names: dict[str, str]) -> str:
     surest = max(with_files(), key=lambda survey: survey.table_evidence(names))
     return surest.name if surest.table_evidence(names) else UNKNOWN
-
-
-@dataclass(frozen=True)
-class _Lists:
-    """One part of every spectrum of a slice: row `i` is `values[starts[i]:stops[i]]`."""
-
-    values: npt.NDArray[Any]
-    starts: npt.NDArray[np.int64]
-    stops: npt.NDArray[np.int64]
-    valid: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, table: pa.Table, columns: Columns, part: str) -> _Lists:
-        name = columns.parts[part]
-        chunks = table[columns.nested or name]
-        column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()  # which copies
-        valid = column.is_valid().to_numpy(zero_copy_only=False)
-        if columns.nested and pa.types.is_struct(column.type):
-            column = column.field(name)
-            valid = valid & column.is_valid().to_numpy(zero_copy_only=False)
-        if pa.types.is_fixed_size_list(column.type):
-            edges = (np.arange(len(column) + 1, dtype=np.int64) + column.offset) * column.type.list_size
-        else:
-            edges = column.offsets.to_numpy().astype(np.int64)
-        values = column.values
-        if columns.nested and pa.types.is_struct(values.type):
-            values = values.field(name)
-        return cls(_flat(values, part), edges[:-1], edges[1:], valid)
-
-    def row(self, index: int) -> npt.NDArray[Any]:
-        """The values of one row. BadObjectError: null."""
-        if not self.valid[index]:
-            raise BadObjectError("no spectrum: null")
-        return self.values[self.starts[index] : self.stops[index]]
-
-
-def _flat(values: pa.Array, part: str) -> npt.NDArray[Any]:
-    """Elements as bool (mask: null and anything but 0 is bad) or float32 (null is NaN, which is never good)."""
-    plain = values.to_numpy(zero_copy_only=False) if not values.null_count else None
-    if part == "mask":
-        if plain is None:
-            plain = values.fill_null(True if pa.types.is_boolean(values.type) else 1).to_numpy(zero_copy_only=False)
-        return plain if plain.dtype == np.bool_ else ~(plain == 0)
-    if plain is None:
-        plain = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and bad
-        return np.asarray(plain, dtype=np.float32)
 
 
 def _parts(file: TableFile, names: dict[str, str]) -> tuple[str | None, str, dict[str, str]]:

@@ -24,6 +24,7 @@ from specshards.ingest.surveys.common import (
     checked,
     class_label,
     error,
+    floats,
     grid_coefficients,
     label,
     native,
@@ -32,6 +33,7 @@ from specshards.ingest.surveys.common import (
     text,
     write_mock,
 )
+from specshards.ingest.surveys.flux import SDSS_UNIT
 from specshards.ingest.surveys.sdss_addresses import ADDRESSES
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
@@ -89,8 +91,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             release=run2d,
             ra=ra,
             dec=dec,
-            flux=native(pixels.column("flux"), np.float32),
-            ivar=native(pixels.column("ivar"), np.float32),
+            flux=floats(pixels.column("flux")),
+            ivar=floats(pixels.column("ivar")),
             wavelength=wavelength,
             mask=(and_mask & sdss_legacy.BAD_BITS) != 0,
             layout=layout,
@@ -175,7 +177,7 @@ register(
         SURVEY,
         (Reader(recognise, read), Reader(sdss_legacy.recognise, sdss_legacy.read)),
         keys=("specobjid", "specobj_id", "object_id"),
-        flux_unit="1e-17 erg/s/cm²/Å",
+        flux_unit=SDSS_UNIT,
         # Spectromer (A&A 709, A122), section 2: zWarning = 0, instrument BOSS, targetType SCIENCE.
         cuts={"paper": "zwarning == 0 and instrument == 'BOSS' and targettype == 'SCIENCE'"},
         columns={"instrument": "text", "targettype": "text", "programname": "text"},

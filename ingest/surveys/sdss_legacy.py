@@ -15,7 +15,19 @@ from specshards.common.spectrum import Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.ids import id_text
-from specshards.ingest.surveys.common import GridLimits, bits, checked, error, label, native, number, position, text
+from specshards.ingest.surveys.common import (
+    GridLimits,
+    bits,
+    checked,
+    error,
+    floats,
+    label,
+    native,
+    number,
+    position,
+    text,
+)
+from specshards.ingest.surveys.flux import inverse_variance
 
 SURVEY = "sdss"
 SPSPEC = "sdss-spspec"
@@ -57,12 +69,11 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     rows = file[0].image()
     if len(rows) < 4:
         raise BadObjectError("no mask row (ARRAY4)")
-    flux, sigma = native(rows[0], np.float32), native(rows[2], np.float64)
+    flux, sigma = floats(rows[0]), native(rows[2], np.float64)
     good = number(header.get("NGOOD"))
     if (sigma < 0).any() or (good is not None and good != np.count_nonzero(sigma > 0)):
         raise BadObjectError("row 2 does not hold NGOOD errors: NAXIS1 or the layout is wrong")
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        ivar = np.where(sigma > 0, 1.0 / np.square(sigma), 0.0).astype(np.float32)
+    ivar = inverse_variance(sigma)
     mask = (bits(rows[3]) & BAD_BITS) != 0
     coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))
     if coeff0 is None or coeff1 is None or coeff1 <= 0:

@@ -20,12 +20,8 @@ from specshards.common.registry import Registry
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.surveys.addresses import Addresses
 
-#: `flux_unit` of spectra that are not calibrated in flux.
-RELATIVE = "relative"
 #: The catalogue of a mock survey, within its folder.
 MOCK_CATALOGUE = "mock_catalogue.csv"
-#: The label of an axis of flux where its unit is not known.
-UNKNOWN_FLUX = "flux (unit of the file)"
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Survey:
         readers: of its files, in the order in which they are asked.
         keys: columns of its catalogues that name the object, in lower case, in the order of preference.
         aliases: label columns of its catalogues, in lower case -> ours, beside the usual spellings.
-        flux_unit: for the axis of a plot; `RELATIVE` for spectra that are not calibrated.
+        flux_unit: of its spectra, as astropy reads it; `RELATIVE` where flux is not calibrated. None: not known.
         cuts: selection cuts by name, as `--where` takes them.
         columns: what its readers put into `Spectrum.extra` for cuts, and whether that is text or a number.
         programmes: other names of it in the column `survey` of tables.
@@ -95,13 +91,6 @@ class Survey:
         """Where its first reader was defined."""
         read = self.readers[0].read if self.readers else None
         return f"{getattr(read, '__module__', self.name)}.{getattr(read, '__qualname__', '')}"
-
-    @property
-    def flux_axis(self) -> str:
-        """The label of an axis of flux."""
-        if self.flux_unit is None:
-            return UNKNOWN_FLUX
-        return "relative flux" if self.flux_unit == RELATIVE else f"flux ({self.flux_unit})"
 
 
 SURVEYS: Registry[Survey] = Registry(

@@ -26,6 +26,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import sha256
 from specshards.common.spectrum import LABELS
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
+from specshards.ingest.surveys.wavelengths import MEDIA, UNITS, check_stated
 from specshards.render import ImageConfig
 from specshards.render.registry import RENDERERS
 from specshards.shards.format.encoding import ENCODINGS
@@ -76,6 +77,8 @@ class ShardConfig:
         seed: of the split, of the order of row groups and of rows.
         best_of: `object` keeps one visit of each, that of the highest S/N, and leaves out the others; an object is
             one id of a survey, or what lies within two arcseconds.
+        wavelength_unit: of tables that are drawn as they are and do not say it, or say it wrongly.
+        medium: of the wavelengths of such tables: `vacuum`, or `air`, which is converted.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -88,9 +91,12 @@ class ShardConfig:
     split_nside: int = 64
     seed: int = 0
     best_of: str | None = None
+    wavelength_unit: str | None = field(default=None, metadata={"values": lambda: UNITS})
+    medium: str | None = field(default=None, metadata={"values": lambda: MEDIA})
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
+        check_stated(self.wavelength_unit, self.medium)
         if self.best_of not in (None, "object"):
             raise UsageError(f"best_of={self.best_of}: give `object`, or nothing for every visit")
         ENCODINGS.choose(self.encoding)
@@ -104,9 +110,11 @@ class ShardConfig:
             raise UsageError(f"split_nside={self.split_nside}: give a power of two")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content; without `best_of` where it is not asked for, as before there was one."""
+        """JSON-able content, without later fields that nobody asked for: data sets of before are known again."""
         content = {**asdict(self), "image": self.image.to_dict(), "split": list(self.split)}
-        return content if self.best_of is not None else {k: v for k, v in content.items() if k != "best_of"}
+        return {
+            k: v for k, v in content.items() if v is not None or k not in ("best_of", "wavelength_unit", "medium")
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ShardConfig:

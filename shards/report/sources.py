@@ -14,6 +14,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, location
 from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
+from specshards.ingest.tables import Stated
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.write import job_log
 from specshards.shards.write.job import Claim
@@ -83,6 +84,7 @@ def find_sources(folder: Path, manifest: Manifest, spectra: Path | None = None) 
     if claim is None:
         return [], [f"{folder} has no ledger that says what the spectra were"]
     survey = jobs[-1].survey if jobs else None
+    stated = Stated(claim.config.wavelength_unit, claim.config.medium)
     digests = {name: digest for generation in claim.inputs for name, digest in generation.items()}
     faults = []
     for place in [spectra] if spectra is not None else _places(folder, jobs):
@@ -90,7 +92,7 @@ def find_sources(folder: Path, manifest: Manifest, spectra: Path | None = None) 
             faults.append(f"{place} is not on this machine")
             continue
         try:
-            scanned = SpectraFolder.scan(place, survey).after(list(digests), claim.surveys)
+            scanned = SpectraFolder.scan(place, survey, stated).after(list(digests), claim.surveys)
         except (UsageError, JobError, OSError, ValueError, pa.ArrowException):
             faults.append(f"no spectra Parquet in {place}" if place.exists() else f"{place} is not there")
             continue

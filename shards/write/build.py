@@ -17,6 +17,7 @@ from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
 from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
+from specshards.ingest.tables import Stated
 from specshards.render import RenderError, renderer
 from specshards.render.frame import framed
 from specshards.render.prepare import check
@@ -90,7 +91,7 @@ def build(
         JobError: too many objects could not be used, another process writes to `out`, or the environment failed.
     """
     where, out = (absolute(location(path)) for path in (spectra, out))
-    source = SpectraFolder.scan(where, survey)
+    source = SpectraFolder.scan(where, survey, Stated(config.wavelength_unit, config.medium))
     _placed(source)
     with locked(out):
         old = earlier(out, config, source.digests, force)
@@ -139,7 +140,8 @@ def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
             continue
         # All inputs up to here: they decide the numbers of rows, shards and surveys, and what was moved.
         so_far = [list(inputs.items()) for inputs in claim.inputs[: number + 1]]
-        mark = fingerprint(claim.config.to_dict(), so_far)
+        version = max(source.versions[name] for inputs in claim.inputs[: number + 1] for name in inputs)
+        mark = fingerprint(claim.config.to_dict(), so_far, schema_version=version)
         for pieces in cut_tasks(groups, claim.config, len(tasks)):
             rows = [(piece.first_row, piece.first_row + piece.rows) for piece in pieces]
             moved = {row: split for row, split in claim.moved.items() if any(a <= row < b for a, b in rows)}
@@ -164,7 +166,7 @@ def _draw(
     for index in wanted:
         try:
             observed, grid = block.arrays(index), block.grid(index)
-            spectrum, grid = framed(config.image.frame, observed, grid, block.redshift(index))
+            spectrum, grid = framed(config.image.frame, observed, grid, block.redshift(index), block.frame(index))
             if encoding.needs_picture:
                 drawer.codes(*spectrum, out=codes)
             else:

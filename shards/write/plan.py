@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from specshards.common.spectrum import RANGES
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup
-from specshards.ingest.spectra.schema import HEALPIX_ORDER, PROGRAM_VERSION, SCHEMA_VERSION
+from specshards.ingest.spectra.schema import HEALPIX_ORDER, PROGRAM_VERSION
 from specshards.shards.format.manifest import FORMAT_VERSION, ShardConfig
 
 T = TypeVar("T")
@@ -60,9 +60,13 @@ def pack(
     return [tuple(task) for task in tasks]
 
 
-def fingerprint(*identity: Any) -> str:
-    """sha256 of what decides the bytes of some shards, and of this program's versions and ranges of labels."""
-    content = [*identity, FORMAT_VERSION, SCHEMA_VERSION, PROGRAM_VERSION, RANGES]
+def fingerprint(*identity: Any, schema_version: int = 1) -> str:
+    """sha256 of what decides the bytes of some shards, and of this program's versions and ranges of labels.
+
+    Args:
+        schema_version: of the spectra that are read: shards of older ones stay as they are.
+    """
+    content = [*identity, FORMAT_VERSION, schema_version, PROGRAM_VERSION, RANGES]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -30,6 +30,7 @@ from specshards.ingest.mock.scale.job import bank_of, plan_rows, row_groups, tru
 from specshards.ingest.mock.scale.kernels import MAX_SIZE, Buffers, expose, median, site_arrays
 from specshards.ingest.mock.scale.templates import KINDS, PIXELS, REDSHIFTS
 from specshards.ingest.spectra import schema
+from specshards.ingest.surveys import SURVEYS as _REGISTERED
 
 SURVEYS = ("lamost", "sdss")
 HERE = Engine(workers=0)
@@ -277,6 +278,7 @@ def test_rows_follow_the_schema(planned: Planned) -> None:
             seen["flux"], seen["ivar"], seen["wave"], seen["mask"], "mock-parquet", "mock",
             row["first"] / 10000, 1e-4, "truth",
             {"class": known.class_, "subclass": known.subclass or None, "z": known.z, **labels},
+            flux_unit=_REGISTERED[config.survey].flux_unit,
         ))  # fmt: skip
     expected = schema.to_table(spectra)
     assert table.schema.equals(schema.SCHEMA) and table.num_rows == 70

@@ -87,7 +87,7 @@ def _batches(
 
     for meta, observed in objects(inputs, quarantine):
         try:
-            spectrum, _ = framed(frame, observed, None, meta.get("z"))
+            spectrum, _ = framed(frame, observed, None, meta.get("z"), meta.get("frame") or "observed")
             drawn.append(draw(spectrum))
             rows.append(meta)
             kept.append(spectrum)

@@ -10,6 +10,7 @@ from specshards.ingest.mock.instrument import LOG_STEP
 from specshards.ingest.mock.scale.kernels import Buffers
 from specshards.ingest.mock.scale.templates import KINDS, Models
 from specshards.ingest.spectra.schema import SCHEMA, SPECTRUM_TYPE, healpix_29
+from specshards.ingest.surveys.survey import SURVEYS
 
 LAYOUT = "mock-parquet"
 """Layout and, in effect, origin of every row: no file of a survey stands behind it."""
@@ -36,6 +37,9 @@ def to_table(survey: str, rows: npt.NDArray[np.void], spectra: Buffers, models: 
         "wave_coeff0": pa.array(rows["first"] / round(1.0 / LOG_STEP)),
         "wave_coeff1": pa.array(np.full(n, LOG_STEP)),
         "class": pa.DictionaryArray.from_arrays(kind.astype(np.int32), list(KINDS)),
+        "flux_unit": _constant(SURVEYS[survey].flux_unit or "", n),
+        "flux_scale": pa.array(np.ones(n)),
+        "frame": _constant("observed", n),
         "subclass": _subclass(kind, rows["template"], models),
         "z": pa.array(rows["z"].astype(np.float32)),
         "sn_median": pa.array(spectra.sn_median),

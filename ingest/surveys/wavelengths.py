@@ -1,0 +1,139 @@
+"""Wavelengths in Angstrom and in vacuum: units by what is declared or by their range, and air to vacuum.
+
+Refractive index of standard air: Ciddor 1996, Applied Optics 35, 1566, equation 1 (15 C, 101325 Pa, 450 ppm CO2).
+Below 2000 Angstrom the literature gives vacuum wavelengths, so nothing is converted there.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.common.errors import BadObjectError, UsageError
+
+#: What --wavelength-unit takes, and how it is said.
+UNITS = {
+    "angstrom": "Angstrom", "nm": "nanometre", "um": "micron", "log10": "log10 of Angstrom",
+    "ln": "natural logarithm of Angstrom",
+}  # fmt: skip
+#: What --medium takes.
+MEDIA = {"vacuum": "as they are", "air": "converted to vacuum"}
+#: Air below this is vacuum, by convention; Angstrom.
+AIR_FROM = 2000.0
+
+_FACTORS = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "mm": 1e7, "cm": 1e8, "m": 1e10}
+_BASES = {"log10": 10.0, "ln": math.e}
+_NAMES = {
+    "a": "angstrom", "aa": "angstrom", "å": "angstrom", "ang": "angstrom", "angstroms": "angstrom",
+    "0.1nm": "angstrom",
+    "nanometer": "nm", "nanometers": "nm", "nanometre": "nm", "nanometres": "nm", "micron": "um", "microns": "um",
+    "micrometer": "um", "micrometers": "um", "µm": "um", "μm": "um",
+}  # fmt: skip
+# Spectra are of 900 A (the Lyman limit, in the observed frame) to 30 micron.
+_SHORTEST, _LONGEST = 900.0, 300_000.0
+
+
+class UnknownUnitError(BadObjectError):
+    """Nobody can tell the unit of the wavelengths, but a user can."""
+
+
+def check_stated(wavelength_unit: str | None, medium: str | None) -> None:
+    """UsageError for what --wavelength-unit and --medium do not take; None says nothing."""
+    for name, value, known in (("wavelength_unit", wavelength_unit, UNITS), ("medium", medium, MEDIA)):
+        if value is not None and value not in known:
+            raise UsageError(f"{name}={value}: choose {', '.join(known)}")
+
+
+def refractive_index(vacuum: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Of standard air, at vacuum wavelengths in Angstrom: float64, the shape of the input."""
+    squared = np.square(1e4 / np.asarray(vacuum, np.float64))
+    return np.asarray(1 + 0.05792105 / (238.0185 - squared) + 0.00167917 / (57.362 - squared), np.float64)
+
+
+def vacuum_of_air(air: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Wavelengths in vacuum of those in standard air, Angstrom: float64, the shape of the input.
+
+    Solved for the vacuum wavelength, of which the index is a function, to 1e-9 Angstrom.
+    """
+    air = np.asarray(air, np.float64)
+    vacuum = np.maximum(air, AIR_FROM)
+    for _ in range(4):  # each gains five digits
+        vacuum = np.maximum(air, AIR_FROM) * refractive_index(vacuum)
+    return np.asarray(np.where(air < AIR_FROM, air, vacuum), np.float64)
+
+
+@lru_cache(maxsize=256)
+def unit_of(text: str | None) -> str | None:
+    """The name here of a unit of wavelength that a file declares; None where it declares none.
+
+    Raises:
+        BadObjectError: a unit that is of no wavelength.
+    """
+    name = "".join((text or "").lower().split()).replace("dex(", "log10(")
+    if not name:
+        return None
+    for base, known in (("log10", "log10"), ("log", "log10"), ("ln", "ln")):
+        rest = name.removeprefix(base).strip("(){}[]")
+        if name.startswith(base) and _NAMES.get(rest, rest) in ("", "angstrom", "lambda", "wavelength"):
+            return known
+    name = _NAMES.get(name, name)
+    if name in _FACTORS:
+        return name
+    raise UnknownUnitError(
+        f"wavelengths are declared to be in {text!r}, no unit of wavelength that is known here: say what they are "
+        "with --wavelength-unit"
+    )
+
+
+def to_angstrom(values: npt.NDArray[Any], unit: str) -> npt.NDArray[np.float64]:
+    """Wavelengths in Angstrom: float64. `unit` is a name that `unit_of` gives."""
+    values = values.astype(np.float64)
+    if unit in _BASES:
+        with np.errstate(over="ignore"):  # of what cannot be that; refused by its range
+            return np.asarray(np.power(_BASES[unit], values), np.float64)
+    return values * _FACTORS[unit]
+
+
+def judged(low: float, high: float, declared: str | None, *, is_rest: bool = False) -> str:
+    """The unit of wavelengths from `low` to `high`: what is declared, or Angstrom where the range leaves no doubt.
+
+    Without doubt Angstrom: from 2500 on; or from 900 on, and up to 5500 at least. From 1000 to 2500 is ultraviolet in
+    Angstrom, or infrared in nanometre: that must be said.
+
+    Args:
+        is_rest: wavelengths in the rest frame may be shorter.
+
+    Raises:
+        BadObjectError: the range does not say what they are, or is not of the unit that is declared.
+    """
+    shortest = _SHORTEST / 8 if is_rest else _SHORTEST
+    likely = [name for name in (*_FACTORS, *_BASES) if _holds(low, high, name, shortest)]
+    plain = high <= _LONGEST and (low >= 2500 or (low >= shortest and high >= 5500))
+    where = f"wavelengths from {low:.6g} to {high:.6g}"
+    option = "say what they are with --wavelength-unit"
+    if declared is not None:
+        # 2500 to 12000 nm is possible, but a slip is likelier.
+        if declared not in likely or (declared != "angstrom" and plain and high <= 12_000):
+            alike = f" but look like {_either(likely, plain)}" if likely else ""
+            raise UnknownUnitError(f"{where} are declared to be {declared}{alike}: {option}")
+        return declared
+    if plain:
+        return "angstrom"
+    if not likely:
+        raise BadObjectError(f"impossible grid: {low:.4g} to {high:.4g} is not Angstrom, nor any unit of wavelength")
+    raise UnknownUnitError(f"{where} look like {_either(likely, plain)}: {option} {' or '.join(likely)}")
+
+
+def _holds(low: float, high: float, unit: str, shortest: float) -> bool:
+    if unit in _BASES and high > 20:
+        return False
+    first, last = to_angstrom(np.array([low, high]), unit)
+    return bool(shortest <= first and 1.1 * shortest < last <= _LONGEST)
+
+
+def _either(likely: list[str], plain: bool) -> str:
+    return "angstrom" if plain else " or ".join(likely)
