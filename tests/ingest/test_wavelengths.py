@@ -251,7 +251,7 @@ def test_a_rest_frame_is_declared_and_never_mixed_in(how: str, tmp_path: Path) -
     path = tmp_path / "x.parquet"
     pq.write_table(made, path)
     assert {spectrum.frame for spectrum in waves(path)} == {"rest"}
-    with pytest.raises(JobError, match=r"6 of 6 spectra could not be drawn.*rest frame"):
+    with pytest.raises(JobError, match=r"6 of 6 spectra could not be used.*rest frame"):
         draw(ShardConfig(), path, tmp_path / "observed", engine=HERE)
     rest = ShardConfig(image=ImageConfig(frame="rest"))
     assert draw(rest, path, tmp_path / "rest", engine=HERE).samples() == 6
