@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -46,10 +47,21 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError, OSError) as error:
-        reason = one_line(error) if isinstance(error, OSError) else str(error).strip().splitlines()[0]
+        if isinstance(error, OSError):
+            reason = one_line(error)
+        elif _is_full(folder):
+            raise JobError(one_line(OSError(errno.ENOSPC, "", str(folder)))) from error
+        else:
+            reason = str(error).strip().splitlines()[0]
         raise JobError(
             f"{folder}: cannot be written ({reason}); free some space or choose another OUT, then run again"
         ) from error
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a disk has no room left: torch and safetensors do not say which error of the system they met."""
+    place = next(path for path in (folder, *folder.parents) if path.is_dir())
+    return shutil.disk_usage(place).free < 1 << 20
 
 
 def latest(run: Path) -> Path | None:

@@ -62,13 +62,13 @@ class Card:
         return ", ".join(task.name for task in self.tasks)
 
     def dumps(self) -> str:
-        """The JSON text."""
+        """The JSON text; its keys keep their order, so that reports of a card that was read back keep theirs."""
         content = {
             "tasks": [task.to_dict() for task in self.tasks], "config": self.config.to_dict(), "image": self.image,
             "data": self.data, "mock": self.mock, "model": self.model, "best": self.best, "conformal": self.conformal,
             "baselines": {name: baselines.to_dict() for name, baselines in self.baselines.items()},
         }  # fmt: skip
-        return json.dumps(content, indent=1, sort_keys=True) + "\n"
+        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def loads(cls, text: str) -> Card:

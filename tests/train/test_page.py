@@ -73,7 +73,7 @@ def simulate(n: int, seed: int, tasks: tuple[Task, ...] = TASKS) -> dict[str, Sc
 
 
 def baselines_of(task: Task) -> Baselines:
-    return Baselines(task.filler, {"lamost": 1.0}, {"all": 12_345})
+    return Baselines(task.filler, {"lamost": 1.0}, {"all": 12_345, "survey lamost": 12_345, "class STAR": 345})
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +239,10 @@ def test_the_same_numbers_make_the_same_page(
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
     few = {**content, "splits": {"val": {"classify": content["splits"]["val"]["classify"]}}}
     assert page.page(few, card, {}) == page.page(few, card, {})
+
+
+def test_a_card_that_was_read_back_makes_the_same_report(content: dict[str, Any], card: Card) -> None:
+    assert tables.markdown(content, Card.loads(card.dumps())) == tables.markdown(content, card)
 
 
 def test_drawings_of_an_earlier_split_stay_and_damaged_ones_are_left_out(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTModel
 
@@ -160,11 +162,18 @@ def test_a_damaged_checkpoint_is_one_line(
         fit(config, tmp_path / "run", RunOptions(device="cpu"))
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    for error in (RuntimeError("PytorchStreamWriter failed writing file data/3\nmore"), OSError(28, "No space left")):
-        with pytest.raises(JobError, match="cannot be written") as caught, checkpoint.writing(tmp_path):
-            raise error
-        assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, torchs = tmp_path / "step.tmp", "PytorchStreamWriter failed writing file data/3\nmore"
+    rusts = "I/O error: No space left on device (os error 28)"
+    full = OSError(28, "No space left on device", str(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+        for error in (RuntimeError(torchs), SafetensorError(rusts), full):
+            with pytest.raises(JobError, match="the disk is full") as caught, checkpoint.writing(folder):
+                raise error
+            assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(JobError, match=r"cannot be written \(Py[^\n]*data/3\);"), checkpoint.writing(folder):
+        raise RuntimeError(torchs)
 
 
 def test_a_damaged_sample_stops_the_training_or_is_skipped_and_counted(
