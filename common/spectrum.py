@@ -196,7 +196,7 @@ def sift(values: dict[str, Any]) -> dict[str, Any]:
             continue
         if (limits := RANGES.get(name)) is not None:
             try:
-                number = float(said)
+                number = math.inf if isinstance(said, bool | np.bool_) else float(said)
             except (TypeError, ValueError, OverflowError):
                 number = math.inf
             if limits.has(number):

@@ -25,7 +25,7 @@ from specshards.common.text import aligned
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.cuts import Cut, near
 from specshards.ingest.catalogue.labels import ALIASES
-from specshards.ingest.catalogue.rows import mapped
+from specshards.ingest.catalogue.rows import check_once, mapped
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, text
 from specshards.ingest.surveys.survey import SURVEYS, with_files
@@ -88,6 +88,7 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
     cut = config.cut()
     for name in () if cut is None else cut.columns:
         need(f"cut.{name}", f"{name}, which the cut asks for", name)
+    check_once(source, columns, names.values())
     survey, only = (config.survey, None) if is_catalogue else (None, config.survey)
     return Roles(source, names, survey, only, cut)
 

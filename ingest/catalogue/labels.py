@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, sha256, write_text
 from specshards.common.impossible import Impossible
-from specshards.common.spectrum import NUMERIC_LABELS, Spectrum, sift
-from specshards.ingest.catalogue.rows import Rows, check_type, label_numbers, mapped, open_rows
+from specshards.common.spectrum import NUMERIC_LABELS, RANGES, Spectrum, sift
+from specshards.ingest.catalogue.rows import Rows, check_once, check_type, label_numbers, mapped, open_rows
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, label, text
 from specshards.ingest.surveys.survey import SURVEYS, check_survey, with_files
@@ -74,6 +74,7 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
         raise UsageError(
             f"{path}: no key column for {survey}: expected {' or '.join(keys)}, found {', '.join(rows.columns[:12])}"
         )
+    check_once(path, rows.columns, [key, *(names[name] for name in (*_LABELS, *_POSITION) if name in names)])
     wanted = {name: _reader_of(name) for name in (*_LABELS, *_POSITION) if name in names}
     if not wanted.keys() & set(_LABELS):
         raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
@@ -158,6 +159,8 @@ def _tables(
         for name, (kind, convert) in wanted.items():
             column = batch[names[name]]
             check_type(column.type, f"{path}: {names[name]}")
+            if pa.types.is_boolean(column.type) and name in RANGES:
+                raise UsageError(f"{path}: {names[name]} holds true and false, where numbers belong")
             if convert is not label:
                 columns[name] = mapped(column, convert, kind)
                 continue

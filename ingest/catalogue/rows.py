@@ -6,13 +6,17 @@ a batch at a time; of ids, `ingest.ids` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
@@ -58,12 +62,17 @@ def open_rows(path: Path) -> Rows:
     if not path.is_file():
         raise UsageError(f"{path}: no such catalogue; give CATALOG a CSV, FITS or Parquet file")
     with _readable(path):
-        if name.endswith((".csv", ".csv.gz", ".txt", ".tsv")):
-            return _csv(path)
-        if name.endswith((".fits", ".fit", ".fits.gz")):
-            return _fits(path)
-        if name.endswith(".parquet"):
-            return _parquet(path)
+        readers = {
+            (".csv", ".csv.gz", ".txt", ".tsv", ".ecsv"): _csv, (".fits", ".fit", ".fits.gz"): _fits,
+            (".parquet",): _parquet,
+        }  # fmt: skip
+        for ends, read in readers.items():
+            if name.endswith(ends):
+                rows = read(path)
+                again = [name for name, count in Counter(rows.columns).items() if count > 1]
+                if again:
+                    raise UsageError(f"{path}: several columns named {', '.join(again[:5])}; rename all but one")
+                return rows
     raise UsageError(f"{path}: unknown kind of catalogue; give a .csv, .fits or .parquet file")
 
 
@@ -71,6 +80,8 @@ def open_rows(path: Path) -> Rows:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
+    except UsageError:
+        raise
     except Exception as error:
         if is_environment(error):
             raise
@@ -79,24 +90,22 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _csv(path: Path) -> Rows:
-    with pa.input_stream(str(path), compression="detect") as stream:
-        head = stream.read(65536).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
-    parse = pa_csv.ParseOptions(delimiter=max((",", "|", "\t", ";"), key=head.count))
-    with pa.input_stream(str(path), compression="detect") as stream, pa_csv.open_csv(
-        stream, parse_options=parse
-    ) as reader:  # fmt: skip
-        columns = tuple(reader.schema.names)
+    head, skipped, delimiter = _csv_head(path)
+    # Names are given, because what programs make of a header (a blank after the comma, a # before it) stays in ours.
+    columns = _csv_names(path, head, delimiter)
+    parse = pa_csv.ParseOptions(delimiter=delimiter)
+    reading = pa_csv.ReadOptions(skip_rows=skipped, column_names=list(columns))
 
     def read(wanted: Sequence[str], **nulls: Any) -> Iterator[pa.RecordBatch]:
         # As text: inference would make a float of an id that passes int64, and a date of an obsdate.
         convert = pa_csv.ConvertOptions(
-            include_columns=list(wanted), column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=True,
+            include_columns=list(wanted), column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True,
             **nulls,
         )  # fmt: skip
         with (
             _readable(path),
             pa.input_stream(str(path), compression="detect") as stream,
-            pa_csv.open_csv(stream, parse_options=parse, convert_options=convert) as reader,
+            pa_csv.open_csv(stream, read_options=reading, parse_options=parse, convert_options=convert) as reader,
         ):
             for batch in reader:
                 for start in range(0, batch.num_rows, BATCH):
@@ -110,16 +119,63 @@ def _csv(path: Path) -> Rows:
         for batch in read(columns if wanted is None else wanted, null_values=[""]):
             yield pa.Table.from_batches([batch])
 
-    return Rows(columns, None if path.name.lower().endswith(".gz") else _lines(path), batches, tables)
+    return Rows(columns, None if path.name.lower().endswith(".gz") else _lines(path, skipped), batches, tables)
 
 
-def _lines(path: Path) -> int:
-    """Lines after the first; an upper limit of the rows, for the progress line."""
+def _csv_head(path: Path) -> tuple[str, int, str]:
+    """The header, the lines up to its end, and the delimiter.
+
+    Lines that begin with # stand before the header (ECSV), but for one of as many fields as the line after it: that
+    is the header.
+
+    Raises:
+        UsageError: another encoding than UTF-8.
+    """
+    with pa.input_stream(str(path), compression="detect") as stream:
+        start = stream.read(1 << 20)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:4096]:
+        raise UsageError(f"{path}: not text in UTF-8; save it as CSV (UTF-8)")
+    lines = start.decode("utf-8-sig", "replace").splitlines()
+    notes = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    said = next((m[1] for line in lines[:notes] if (m := _ECSV_DELIMITER.match(line))), None)
+    is_ecsv = any("%ECSV" in line for line in lines[:1])
+
+    def delimiter(line: str) -> str:
+        return said or (" " if is_ecsv else max((",", "|", "\t", ";"), key=line.count))
+
+    if notes and not is_ecsv and notes < len(lines):
+        mark, line = delimiter(lines[notes]), lines[notes - 1]
+        if lines[notes].count(mark) == line.count(mark) > 0:
+            return line.lstrip("#").strip(), notes, mark
+    head = lines[notes] if notes < len(lines) else ""
+    return head, notes + 1, delimiter(head)
+
+
+_ECSV_DELIMITER = re.compile(r"#\s*delimiter:\s*['\"]?([^'\"])['\"]?\s*$")
+
+
+def _csv_names(path: Path, head: str, delimiter: str) -> tuple[str, ...]:
+    """The names of a header, without blanks and quotes around them; those of no name get one, so that fields count.
+
+    Raises:
+        UsageError: no header, or quotes behind a blank, which are read as part of the values.
+    """
+    if not head.strip():
+        raise UsageError(f"{path}: not a readable table: no header")
+    if re.search(rf"{re.escape(delimiter)} +\"", head):
+        raise UsageError(f"{path}: blanks between delimiter and quote; write the quote right behind the delimiter")
+    fields = next(csv.reader([head], delimiter=delimiter), [])
+    names = [name.strip().strip("'\"").strip() for name in fields]
+    return tuple(name or f"column {i + 1}" for i, name in enumerate(names))
+
+
+def _lines(path: Path, skipped: int) -> int:
+    """Lines after the header; an upper limit of the rows, for the progress line."""
     lines, last = 0, b"\n"
     with path.open("rb") as source:
         while block := source.read(1 << 22):
             lines, last = lines + block.count(b"\n"), block[-1:]
-    return max(0, lines - 1 + (last != b"\n"))
+    return max(0, lines - skipped + (last != b"\n"))
 
 
 def _parquet(path: Path) -> Rows:
@@ -140,22 +196,23 @@ def _parquet(path: Path) -> Rows:
 def _fits(path: Path) -> Rows:
     from astropy.io import fits
 
+    from specshards.ingest.fits.astropy import masked, quiet_astropy
+
     with fits.open(path, memmap=True) as hdus:
         columns, total = tuple(hdus[1].columns.names), int(hdus[1].header["NAXIS2"])
 
-    def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
-        with _readable(path), fits.open(path, memmap=True) as hdus:
-            data = hdus[1].data
-            for start in range(0, total, BATCH):
-                part = data[start : start + BATCH]
-                yield {name: np.asarray(part[name]).tolist() for name in wanted}
-
     def tables(wanted: Sequence[str] | None = None) -> Iterator[pa.Table]:
         with _readable(path), fits.open(path, memmap=True) as hdus:
-            data = hdus[1].data
+            data, stored = hdus[1].data, hdus[1].columns
             for start in range(0, total, BATCH):
                 part = data[start : start + BATCH]
-                yield pa.table({name: _arrow(part[name]) for name in (columns if wanted is None else wanted)})
+                names = columns if wanted is None else wanted
+                with quiet_astropy():
+                    found = {name: _arrow(part[name], masked(part, stored[name])) for name in names}
+                yield pa.table(found)
+
+    def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
+        yield from map(_values, tables(wanted))
 
     return Rows(columns, total, batches, tables)
 
@@ -164,8 +221,8 @@ def _values(batch: pa.RecordBatch | pa.Table) -> _Batch:
     return {name: batch.column(name).to_pylist() for name in batch.schema.names}
 
 
-def _arrow(column: Any) -> pa.Array:
-    """A FITS column as Arrow: text without the blanks that fill it up, arrays as lists."""
+def _arrow(column: Any, masked: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """A FITS column as Arrow: text without the blanks that fill it up, arrays as lists, null where it is masked."""
     values = np.asarray(column)
     if values.dtype.kind == "O":  # arrays whose length varies from row to row
         kind = pa.from_numpy_dtype(values[0].dtype.newbyteorder("="))
@@ -173,10 +230,23 @@ def _arrow(column: Any) -> pa.Array:
     if values.dtype.kind in "SU":
         flat = pa.array(np.char.rstrip(values).astype("U").ravel().tolist(), pa.string())
     else:
-        flat = pa.array(np.ascontiguousarray(values, values.dtype.newbyteorder("=")).ravel())
+        native = np.ascontiguousarray(values, values.dtype.newbyteorder("=")).ravel()
+        flat = pa.array(native, mask=None if masked is None else masked.ravel())
     for length in values.shape[:0:-1]:
         flat = pa.FixedSizeListArray.from_arrays(flat, length)
     return flat
+
+
+def check_once(path: Path, columns: Sequence[str], used: Iterable[str]) -> None:
+    """Refuse to choose between columns whose names differ by case alone.
+
+    Raises:
+        UsageError: one of `used` is such a column.
+    """
+    for name in used:
+        like = [other for other in columns if other.strip().lower() == name.strip().lower()]
+        if len(like) > 1:
+            raise UsageError(f"{path}: columns {' and '.join(like)} differ by case alone; rename all but one")
 
 
 def check_type(kind: pa.DataType, what: str) -> None:
@@ -196,6 +266,8 @@ def label_numbers(column: pa.ChunkedArray) -> tuple[pa.DoubleArray, list[str]]:
         And every text that is neither a number nor a word for a missing one; it is null.
     """
     values = _plain(column)
+    if pa.types.is_boolean(values.type):
+        return values.cast(pa.float64()), []
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         meant = {said: label(said) for said in values.unique().to_pylist()}
         strange = {said: str(what) for said, what in meant.items() if not isinstance(what, float | None)}

@@ -38,7 +38,7 @@ def open_with_astropy(content: Content, check_data: CheckData) -> list[Hdu]:
     for match in _ENDLESS.finditer(content):
         if match.start() % CARD == 0:
             raise BadObjectError(f"impossible header: {' '.join(match[0].decode().split())}")
-    with _quiet_astropy():
+    with quiet_astropy():
         # A file cut short still opens with only this warning; its missing pixels must not read as data.
         warnings.filterwarnings("error", message=".*may have been truncated.*")
         try:
@@ -92,7 +92,7 @@ class AstropyHdu:
 
     def image(self) -> npt.NDArray[Any]:
         """See `Hdu`; BadObjectError without one."""
-        with _quiet_astropy():
+        with quiet_astropy():
             if self._hdu.data is None or self._is_table:
                 raise BadObjectError(f"HDU {self._index} has no image")
             self._check()
@@ -100,11 +100,13 @@ class AstropyHdu:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """See `Hdu`."""
-        with _quiet_astropy():
+        with quiet_astropy():
             if name.lower() not in self.names or self._hdu.data is None:
                 raise KeyError(name)
             self._check()
-            return np.asarray(self._hdu.data[name])
+            values = np.asarray(self._hdu.data[name])
+            absent = masked(self._hdu.data, self._hdu.columns[name])
+            return values if absent is None else np.ma.MaskedArray(values, absent)
 
     def _check(self) -> None:
         if not self._checked:
@@ -116,8 +118,24 @@ class AstropyHdu:
             self._checked = True
 
 
+def masked(rows: Any, column: Any) -> npt.NDArray[np.bool_] | None:
+    """Where a table column says that it has no value; None: nowhere. astropy's rows have 999999 and False there.
+
+    Args:
+        rows: a `FITS_rec`. column: its `fits.Column`: TNULL counts for integers as they are stored, 0 for truths.
+    """
+    is_truth = column.format.lstrip("0123456789").startswith("L")
+    if not is_truth and (not isinstance(column.null, int | np.integer) or isinstance(column.null, bool)):
+        return None
+    stored = rows.view(np.ndarray)[column.name]
+    if stored.dtype.kind not in "iu":
+        return None
+    absent = np.asarray(stored == (0 if is_truth else int(column.null)), np.bool_)
+    return absent if absent.any() else None
+
+
 @contextmanager
-def _quiet_astropy() -> Iterator[None]:
+def quiet_astropy() -> Iterator[None]:
     """An odd header is no news to the user: what cannot be read from it has a reason of its own."""
     from astropy.utils.exceptions import AstropyWarning
 

@@ -59,6 +59,7 @@ class Column(NamedTuple):
     offset: int
     plain: bool
     zero: int
+    null: int | None
 
 
 class Header:
@@ -196,7 +197,10 @@ class _DirectHdu:
         values: npt.NDArray[Any] = np.ndarray(shape, dtype, self._file.content, self.start + column.offset, strides)
         if repeat == 1:
             values = values[:, 0]
-        return _unsigned(values) if column.zero else values
+        found = _unsigned(values) if column.zero else values
+        if column.null is not None and (masked := values == column.null).any():
+            return np.ma.MaskedArray(found, masked)
+        return found
 
 
 class FitsFile:
@@ -380,7 +384,9 @@ def _table_layout(content: bytes) -> tuple[dict[str, Column], frozenset[str]]:
             code not in "XCMPQL" and repeat > 0 and header.get(f"TSCAL{i}", 1) == 1
             and zero in (0, _UNSIGNED.get(code, 0)) and header.get(f"TDIM{i}") is None
         )  # fmt: skip
-        columns[name.lower()] = Column(name, code, repeat, offset, plain, int(zero) if plain else 0)
+        null = header.get(f"TNULL{i}") if code in "BIJK" else None
+        null = null if isinstance(null, int) else None
+        columns[name.lower()] = Column(name, code, repeat, offset, plain, int(zero) if plain else 0, null)
         offset += -(-repeat // 8) if code == "X" else repeat * _WIDTHS[code]
     if offset != width:
         raise _SurpriseError

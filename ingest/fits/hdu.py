@@ -43,6 +43,8 @@ class Hdu(Protocol):
     def column(self, name: str) -> npt.NDArray[Any]:
         """A table column by its name in any case: `(rows,)` or `(rows, n)`, text as bytes or str.
 
+        A masked array where it says of some that they have no value: TNULL of integers, 0 of truths.
+
         Raises:
             KeyError: no such column.
         """

@@ -35,7 +35,9 @@ def write_mock(survey: str) -> Callable[[Path, int, int, int | None], None]:
 
 
 def native(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A contiguous 1-D copy in native byte order."""
+    """A contiguous 1-D copy in native byte order; what is masked is NaN where the type has it."""
+    if isinstance(values, np.ma.MaskedArray) and issubclass(dtype, np.floating):
+        values = np.ma.filled(values.astype(dtype), np.nan)
     return np.asarray(values).astype(dtype).reshape(-1)
 
 
@@ -65,6 +67,8 @@ def number(value: Any, missing: tuple[float, ...] = ()) -> float | None:
 
     -9999 and its relatives (-999, -9999.9), NaN, blanks and anything in `missing` mean that there is no value.
     """
+    if value is np.ma.masked:
+        return None
     try:
         result = float(value)
     except (TypeError, ValueError):
@@ -83,6 +87,8 @@ def label(value: Any) -> Any:
         return None
     if isinstance(value, (str, bytes)):
         value = text(value)
+    if isinstance(value, bool | np.bool_):
+        return value
     try:
         result = float(value)
     except (TypeError, ValueError):

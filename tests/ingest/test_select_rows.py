@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import specshards.ingest.catalogue.rows
-from specshards.ingest.catalogue.rows import numbers, open_rows
-from specshards.ingest.surveys.common import number
+from specshards.ingest.catalogue.rows import label_numbers, open_rows
+from specshards.ingest.surveys.common import label
 from tests.oracles.catalogues import lamost, write
 
 
@@ -26,22 +26,23 @@ from tests.oracles.catalogues import lamost, write
 )
 @settings(deadline=None)
 def test_numbers_of_a_column_are_those_of_its_values(values: list[float | None]) -> None:
-    expected = pa.array([number(value) for value in values], pa.float64())
-    assert numbers(pa.chunked_array([pa.array(values, pa.float64())])).equals(expected)
+    expected = pa.array([label(value) for value in values], pa.float64())
+    assert label_numbers(pa.chunked_array([pa.array(values, pa.float64())]))[0].equals(expected)
     texts = pa.chunked_array([pa.array([None if v is None else f" {v!r} " for v in values], pa.string())])
-    assert numbers(texts).equals(expected)
+    assert label_numbers(texts)[0].equals(expected)
 
 
 def test_columns_of_any_type_can_be_asked_about() -> None:
     def of(values: list[Any], kind: pa.DataType) -> list[float | None]:
-        return numbers(pa.chunked_array([pa.array(values, kind)])).to_pylist()
+        return label_numbers(pa.chunked_array([pa.array(values, kind)]))[0].to_pylist()
 
-    assert of(["1", "Non", "word", None, "", "NULL", "-9999"], pa.string()) == [1, None, 1, None, None, None, None]
+    assert of(["1", "Non", "word", None, "", "NULL", "-9999"], pa.string()) == [1, None, None, None, None, None, None]
     assert of([b" 2 ", b"", None], pa.binary()) == [2, None, None]
     assert of([True, False, None], pa.bool_()) == [1, 0, None]
     assert of(["3", "3"], pa.dictionary(pa.int8(), pa.string())) == [3, 3]
     assert of(["4"], pa.large_string()) == [4]
-    assert numbers(pa.chunked_array([], pa.string())).to_pylist() == []
+    assert label_numbers(pa.chunked_array([], pa.string()))[0].to_pylist() == []
+    assert label_numbers(pa.chunked_array([["1", "word", "--", "word"]]))[1] == ["word", "word"]
 
 
 def test_batches_and_tables_have_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
