@@ -25,6 +25,8 @@ _NONE = ("", "nan", "NaN", "null", "NULL", "None", "N/A", "<NA>", "--")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.0*|([0-9]+\.[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}|[0-9]+[eE][+-][0-9]{1,3})")
 #: The text of a bytes literal, which some tables of MultimodalUniverse hold.
 _LITERAL = re.compile(r"b'(.*)'|b\"(.*)\"", re.DOTALL)
+#: Bits that would have to be 0 by chance in numbers that nobody has rounded.
+_SURE = 40
 _MEND = "write ids as integers or text"
 
 
@@ -65,6 +67,7 @@ def id_texts(column: pa.ChunkedArray | pa.Array, name: str, table: Path | str) -
         UsageError: a float that may have been rounded, the text of one, or a type that holds no ids.
     """
     try:
+        refuse_multiples(column, name)
         return exact_ids(column, name)
     except BadObjectError as error:
         raise UsageError(f"{table}: {error.reason}") from error
@@ -85,6 +88,42 @@ def exact_ids(column: pa.ChunkedArray | pa.Array, name: str) -> pa.StringArray:
     if pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return pa.array([id_text(value, name) for value in values.to_pylist()], pa.string())
     raise BadObjectError(f"column {name} is of type {kind}, which holds no ids; {_MEND}")
+
+
+def refuse_multiples(column: pa.ChunkedArray | pa.Array, name: str) -> None:
+    """Refuse whole numbers that a float has rounded before they became integers, or text, again.
+
+    Such a column shows it: every number in it is one that float32, or float64, can hold. By chance that happens to
+    numbers with `_SURE` bits to spare, all together, in one case of 2^40. SDSS' specObjIDs do not use their last ten
+    bits, and of most of them float64 holds all others.
+
+    Raises:
+        BadObjectError: all of these ids have been rounded.
+    """
+    values = _decoded(column)
+    if pa.types.is_floating(values.type):
+        values = values.cast(pa.float64())
+        values = values.filter(pc.fill_null(pc.less(pc.abs(values), 2.0**53), False))
+        values = values.filter(pc.equal(pc.floor(values), values)).cast(pa.int64())
+    elif pa.types.is_string(values.type):
+        plain = pc.utf8_trim_whitespace(values)
+        values = plain.filter(pc.fill_null(pc.match_substring_regex(plain, "^[1-9][0-9]{7,18}$"), False)).cast(
+            pa.uint64()
+        )
+    elif not pa.types.is_integer(values.type):
+        return
+    numbers = np.unique(values.drop_null().to_numpy(zero_copy_only=False))
+    numbers = numbers[numbers > 2**24].astype(np.uint64)
+    length = np.frexp(numbers.astype(np.float64))[1]
+    for kind, bits in (("float32", 24), ("float64", 53)):
+        large, spare = numbers[length > bits], (length[length > bits] - bits).astype(np.uint64)
+        multiple = np.uint64(1) << spare
+        unused = kind == "float64" and not (large % np.uint64(1024)).any()
+        if int(spare.sum()) >= _SURE and not unused and not (large % multiple).any():
+            raise BadObjectError(
+                f"column {name}: every id from {2**bits} on is one that {kind} can hold, such as {large[0]}: they "
+                f"have been rounded; {_MEND} before anything makes floats of them"
+            )
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
 from specshards.common.files import is_remote, readable
+from specshards.ingest.ids import is_text
 from specshards.ingest.listing import walk
 from specshards.ingest.spectra.schema import SCHEMA_VERSION, healpix_29
 from specshards.ingest.surveys import SUFFIXES
@@ -128,7 +129,9 @@ class SpectraFolder:
             digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + file.footer)
             columns = None if mmu.is_own(file) else columns_of(file)
             try:
-                mmu.refuse_rounded_ids(file, "object_id" if columns is None else columns.labels["object_id"])
+                # Ours are checked when they are made.
+                if columns is not None or not is_text(file.schema.field("object_id").type):
+                    mmu.refuse_rounded_ids(file, "object_id" if columns is None else columns.labels["object_id"])
             except BadObjectError as error:
                 raise UsageError(f"{path}: {error}") from error
             found, whose = _surveys(file, columns), None

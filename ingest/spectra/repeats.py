@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
 from specshards.common.files import readable
 from specshards.common.identity import Floats, Hashes, Repeats, Rows, among, id_hashes, judge, repeated
-from specshards.ingest.ids import id_text, id_texts, is_text
+from specshards.ingest.ids import exact_ids, id_text, is_text
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder, columns_of, open_table
 from specshards.ingest.surveys import multimodal_universe as mmu
@@ -137,10 +137,10 @@ def _read(source: SpectraFolder, file: str, more: Sequence[str]) -> tuple[pa.Chu
 
 def _ids(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
     try:
-        return pa.chunked_array([id_texts(column, name, path)])
-    except UsageError:
+        return pa.chunked_array([exact_ids(column, name)])
+    except BadObjectError as error:
         if not is_text(column.type):
-            raise
+            raise UsageError(f"{path}: {error}") from error
         # A text that is no id is a bad object, and like no other.
         return pa.chunked_array([pa.array([_id_or_none(value, name) for value in column.to_pylist()], pa.string())])
 

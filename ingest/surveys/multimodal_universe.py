@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import SURVEY_SN, Spectrum
-from specshards.ingest.ids import exact_ids, id_text, is_text
+from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
 from specshards.ingest.surveys.common import checked, class_label, error, label, number, position, positive, text
 from specshards.ingest.surveys.declared import Declared
 from specshards.ingest.surveys.flux import unit_of
@@ -150,14 +150,15 @@ def surveys(file: TableFile, columns: Columns) -> tuple[str, ...]:
 
 
 def refuse_rounded_ids(file: TableFile, name: str) -> None:
-    """Look at the ids in column `name` of a table where they are numbers with a point.
+    """Look at all ids, in column `name`, before anything is made of a table.
 
     Raises:
         BadObjectError: they may have been rounded; the whole table is bad, because nobody can tell which of them.
     """
-    kind = file.schema.field(name).type
-    if not is_text(kind) and not pa.types.is_integer(kind):
-        for table in file.slices([name]):
+    is_named = is_text(file.schema.field(name).type)
+    for table in file.slices([name]):
+        refuse_multiples(table[name], name)
+        if not is_named:
             exact_ids(table[name], name)
 
 

@@ -21,7 +21,7 @@ from specshards.ingest.catalogue.labels import Catalogue, prepare
 from specshards.ingest.catalogue.subset import select
 from specshards.ingest.download.fetch import Policy
 from specshards.ingest.download.job import download
-from specshards.ingest.ids import id_text, id_texts
+from specshards.ingest.ids import id_text, id_texts, refuse_multiples
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.folder import SpectraFolder
@@ -80,6 +80,38 @@ def test_names_stay_as_they_are_spelled(name: str) -> None:
         return
     assert found in (name, None) or name.startswith("b")
     assert texts([name]) == [found]
+
+
+def said_of(values: Any, kind: pa.DataType | None = None) -> str | None:
+    try:
+        refuse_multiples(pa.array(values, kind), "ID")
+    except BadObjectError as error:
+        return error.reason
+    return None
+
+
+@given(st.lists(st.integers(2**55, 2**62), min_size=20, max_size=40, unique=True), st.booleans())
+def test_integers_that_a_float_has_rounded_are_recognised(ids: list[int], short: bool) -> None:
+    """As pandas makes them of a column with a missing value, once it is filled."""
+    drawn = np.random.default_rng(ids).integers(2**29, 2**30, 20) if short else np.array(ids)
+    kind = np.float32 if short else np.float64
+    rounded = drawn.astype(kind).astype(np.int64)
+    for values in (drawn, [str(number) for number in drawn]):
+        if (drawn % 2).any():
+            assert said_of(values) is None
+    # Those that become one id are noticed as repeats.
+    if (rounded % 1024).any() and len(np.unique(rounded)) > 15:
+        for column in (rounded, [f" {number}" for number in rounded], rounded.astype(np.uint64)):
+            assert f"is one that {kind.__name__} can hold" in str(said_of(column))
+            with pytest.raises(UsageError, match=rf"t\.csv: column ID: every id .* been rounded; {MEND}"):
+                texts(column)
+
+
+def test_ids_that_are_round_by_themselves_are_taken() -> None:
+    plates = [(4000 + i) << 50 | 7 << 38 | 5000 << 24 | 103 << 10 for i in range(40)]  # specObjIDs of SDSS
+    assert said_of(plates) is None and said_of([str(number) for number in plates]) is None
+    assert said_of(np.arange(1000, dtype=np.float32)) is None and said_of([2**30, None], pa.int64()) is None
+    assert said_of([-(2**40), 5]) is None and said_of(["9" * 30, "x"]) is None and said_of([True]) is None
 
 
 def test_what_is_no_id() -> None:
@@ -171,9 +203,13 @@ def test_spectra_of_rounded_ids_are_refused_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     late = np.arange(20.0)
     late[-1] = 2.0**53
-    for number, ids in enumerate((np.array(TARGETIDS, float), np.arange(20, dtype=np.float32) + 2**24, late)):
+    again = (
+        (np.array(TARGETIDS) + 1001 * np.arange(20)).astype(float).astype(np.int64)
+    )  # integers, but they were floats
+    wrong = (np.array(TARGETIDS, float), np.arange(20, dtype=np.float32) + 2**24, late, again, list(map(str, again)))
+    for number, ids in enumerate(wrong):
         pq.write_table(table(ids), path)
-        refused(path, tmp_path / f"out-{number}", rf"column targetid is (double|float), .*{MEND}")
+        refused(path, tmp_path / f"out-{number}", rf"column targetid( is (double|float),|: every id) .*{MEND}")
 
 
 def test_spectra_of_exact_floats_are_read_and_text_of_floats_is_a_bad_object(tmp_path: Path) -> None:

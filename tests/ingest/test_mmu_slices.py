@@ -36,7 +36,8 @@ def slice_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def slices(self: TableFile, *args: Any, **options: Any) -> Iterable[pa.Table]:
         for table in true_slices(self, *args, **options):
-            sizes.append(len(table))
+            if table.column_names != ["object_id"]:  # which is looked at before any spectrum is read
+                sizes.append(len(table))
             yield table
 
     monkeypatch.setattr(TableFile, "slices", slices)
