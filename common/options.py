@@ -17,3 +17,6 @@ Where = Annotated[
 ]
 MaxBadFraction = Annotated[float, typer.Option(help="Fail when more than this share of objects is bad.")]
 Force = Annotated[bool, typer.Option(help="Replace what another input or configuration left in OUT.")]
+AllowEmptySplit = Annotated[
+    bool, typer.Option(help="Take the cells of the sky as they are, also where they leave a split without objects.")
+]

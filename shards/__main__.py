@@ -45,6 +45,7 @@ def make_survey(
     data: options.Data = None,
     catalog: options.Catalog = None,
     max_bad_fraction: options.MaxBadFraction = 0.05,
+    allow_empty_split: options.AllowEmptySplit = False,
     force: options.Force = False,
 ) -> None:
     """From survey files (or a mock survey) to shards: `ingest build`, then `shards build`. This is `make shards`.
@@ -55,7 +56,7 @@ def make_survey(
     from specshards.shards.make import SurveyInput, make
 
     make(survey, SurveyInput(data, catalog, chosen), out, replace(config, image=picture), engine=engine,
-         max_bad_fraction=max_bad_fraction, force=force)  # fmt: skip
+         max_bad_fraction=max_bad_fraction, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
 
 
 @configured
@@ -72,6 +73,7 @@ def build(
         str | None, typer.Option(help="Whose spectra these are: refuse others, name those that do not say.")
     ] = None,
     max_bad_fraction: options.MaxBadFraction = 0.05,
+    allow_empty_split: options.AllowEmptySplit = False,
     force: options.Force = False,
 ) -> None:
     """Draw every spectrum and write OUT/<split>/*.tar; a rerun goes on where the last one stopped."""
@@ -79,7 +81,7 @@ def build(
     from specshards.shards.write.build import build
 
     build(replace(config, image=picture), spectra, out, survey=survey, engine=engine,
-          max_bad_fraction=max_bad_fraction, force=force)  # fmt: skip
+          max_bad_fraction=max_bad_fraction, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
     make_page(out)
 
 
@@ -101,6 +103,7 @@ def reshard(
     split: _Split = None,
     seed: _Seed = None,
     where: options.Where = None,
+    allow_empty_split: options.AllowEmptySplit = False,
     force: options.Force = False,
 ) -> None:
     """Make another data set of one: other shard size, encoding or split, or a part. Nothing is drawn but spectra."""
@@ -108,7 +111,7 @@ def reshard(
     from specshards.shards.write.reshard import remake
 
     remake([folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=split, seed=seed, where=where,
-           engine=engine, force=force)  # fmt: skip
+           engine=engine, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
     make_page(out)
 
 
@@ -121,6 +124,7 @@ def merge(
     split: _Split = None,
     seed: _Seed = None,
     where: options.Where = None,
+    allow_empty_split: options.AllowEmptySplit = False,
     force: options.Force = False,
 ) -> None:
     """Make one data set of several, mixed and split by sky together: one object in two surveys falls in one split."""
@@ -128,7 +132,7 @@ def merge(
     from specshards.shards.write.reshard import remake
 
     remake(folders, out, samples_per_shard=samples_per_shard, split=split, seed=seed, where=where, engine=engine,
-           force=force)  # fmt: skip
+           allow_empty_split=allow_empty_split, force=force)  # fmt: skip
     make_page(out)
 
 

@@ -45,13 +45,14 @@ class SurveyInput:
 
 def make(
     survey: str, source: SurveyInput, out: Path, config: ShardConfig, *, engine: Engine | None = None,
-    max_bad_fraction: float = 0.05, force: bool = False,
+    max_bad_fraction: float = 0.05, allow_empty_split: bool = False, force: bool = False,
 ) -> Manifest:  # fmt: skip
     """Make the data set of a survey, and its page, in `out/shards/IMAGE`.
 
     Args:
         out: the spectra go to `out/spectra`; of a joint survey each part has a folder in `out`.
         max_bad_fraction: the job fails when more than this share of objects is bad.
+        allow_empty_split: a split that is to have a share of the objects may have none.
         force: replace what another input or configuration left in `out`.
 
     Raises:
@@ -70,10 +71,11 @@ def make(
             )
         for part in parts:
             LOGGER.info(f"--- {part}")
-            make(part, source, out / part, config, engine=engine, max_bad_fraction=max_bad_fraction, force=force)
+            make(part, source, out / part, config, engine=engine, max_bad_fraction=max_bad_fraction,
+                 allow_empty_split=True, force=force)  # fmt: skip
         LOGGER.info(f"--- {survey}")
         folders = [out / part / "shards" / image for part in parts]
-        manifest = remake(folders, shards, engine=engine, force=force)
+        manifest = remake(folders, shards, allow_empty_split=allow_empty_split, engine=engine, force=force)
     else:
         # Parquet of a joint survey may hold several surveys already, and says of each row which.
         whose = None if spectra is None or parts else survey
@@ -86,6 +88,6 @@ def make(
                           max_bad_fraction=max_bad_fraction, force=force)  # fmt: skip
             spectra = out / "spectra"
         manifest = build(config, spectra, shards, survey=whose, engine=engine, max_bad_fraction=max_bad_fraction,
-                         force=force)  # fmt: skip
+                         allow_empty_split=allow_empty_split, force=force)  # fmt: skip
     make_page(shards)
     return manifest

@@ -244,6 +244,8 @@ class RunOptions:
         device: `auto`, cpu, cuda or mps.
         threads: decoding threads of the loader. By default all cores.
         backend: of the loader: dali or plain. By default dali where it is installed.
+        verify: compare every shard that is read with its checksums, in a thread beside; nothing that was learnt from
+            one that differs is kept.
     """
 
     tracker: str = "tensorboard"
@@ -253,6 +255,7 @@ class RunOptions:
     device: str = "auto"
     threads: int | None = field(default=None, metadata={"option": "workers"})
     backend: str | None = None
+    verify: bool = True
 
     def __post_init__(self) -> None:
         """Check the fields."""

@@ -164,7 +164,7 @@ def _train(
     where = {
         "rank": accelerator.process_index, "world_size": accelerator.num_processes, "seed": config.seed,
         "device": str(accelerator.device), "threads": options.threads, "backend": options.backend,
-        "on_error": options.on_error, "view": config.view,
+        "on_error": options.on_error, "view": config.view, "verify": options.verify,
     }  # fmt: skip
     with (
         shard_loader.open(config.shards, "train", config.batch_size, augment=augment, **where) as train,
@@ -328,6 +328,7 @@ class _Trainer:
 
         model = self.model if self.average is None else self.average.module
         verdict = self.objective.validate(model, self.val, self.accelerator, check)
+        self.verified()
         progress.epoch, progress.batch = progress.epoch + 1, 0
         entry = {"epoch": progress.epoch, "step": progress.step, verdict.metric: verdict.value, **verdict.entry}
         progress.history.append(finite(entry))
@@ -341,6 +342,7 @@ class _Trainer:
 
     def save(self, stop: bool) -> None:
         """Checkpoint; on `stop` say how to go on and leave."""
+        self.verified()
         self.saved_at = time.monotonic()
         checkpoint.save(self.out, asdict(self.progress), self.plain, self.optimizer, self.train, self.accelerator,
                         self.average)  # fmt: skip
@@ -351,6 +353,11 @@ class _Trainer:
             steps = f"{self.progress.step} of {self.steps}"
             _tell(self.accelerator, f"stopped after step {steps}; the same command goes on from there")
             raise KeyboardInterrupt
+
+    def verified(self) -> None:
+        """Nothing is kept that was learnt from shards that are not what their manifest says."""
+        for loader in (self.train, self.val):
+            loader.verified()
 
     def wish(self) -> int:
         """What any process wants: 0 nothing, 1 a checkpoint, 2 to stop."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-RERUN = "run the same `make shards` again: it mends damaged shards"
+from specshards.shards.format.archive import RERUN as RERUN
+
 REMAKE = "remove this file and run the same `make shards` again"
 ANEW = "make the shards again in a new folder (another OUT)"
 

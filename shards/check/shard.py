@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.common.errors import is_environment, shortened
+from specshards.common.errors import JobError, is_environment, shortened
 from specshards.common.identity import Hashes, id_hashes
 from specshards.render import renderer
+from specshards.shards.format.archive import labels_of
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
 from specshards.shards.format.tar import BLOCK, read_index
@@ -255,9 +256,9 @@ def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.i
         table = pq.ParquetFile(path).read()
         keys = table["key"].to_pylist()
         source = table["source_row"].cast(pa.float64()).to_numpy()
-        stored = np.column_stack([_column(table, label, task) for label in task.labels])
+        stored = labels_of(table, task.labels, task.classes, task.surveys)
         ids = id_hashes(table["survey"], table["object_id"].cast(pa.string()))
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, JobError) as error:
         if is_environment(error):
             raise
         raise _FaultError(f"{name}: not a readable sidecar ({shortened(error)})") from error
@@ -279,15 +280,6 @@ def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.i
             f"{float(labels[row, column])!r}, in {path.name} {float(stored[row, column])!r}"
         )
     return ids
-
-
-def _column(table: pa.Table, label: str, task: CheckTask) -> Floats:
-    if label in ("class", "survey"):
-        names = {name: float(code) for code, name in enumerate(task.classes if label == "class" else task.surveys)}
-        return np.array([names.get(name, np.nan) for name in table[label].to_pylist()], np.float64)
-    if label not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    return table[label].cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
 
 
 def _moments(labels: Floats) -> Floats:

@@ -5,22 +5,30 @@ from __future__ import annotations
 import io
 import mmap
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError, shortened
-from specshards.common.files import is_remote
+from specshards.common.files import is_remote, sha256
 from specshards.common.label_columns import possible_numbers, sifted
-from specshards.shards.format.manifest import NPY_HEADER_BYTES, Manifest, key, label_npy
+from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, Manifest, key, label_npy
+from specshards.shards.format.tar import BLOCK
+
+#: The mend of whatever changed after it was written.
+RERUN = "run the same `make shards` again: it mends damaged shards"
 
 _INTS = npt.NDArray[np.int64]
+_KEY = f"^[0-9]{{{KEY_DIGITS}}}$"
+#: Bytes of a line of an index that no encoding's extension makes longer.
+_LONGEST_LINE = 1024
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,19 @@ class ShardIndex:
     rows: _INTS
 
     @classmethod
-    def open(cls, tar: Path, samples: int, extension: str) -> ShardIndex:
-        """Map `tar` and parse the index beside it: 28 bytes of memory and 0.4 us a sample.
+    def open(cls, tar: Path, samples: int, extension: str, label_bytes: int) -> ShardIndex:
+        """Map `tar` and parse the index beside it: 28 bytes of memory and 0.5 us a sample.
+
+        Args:
+            label_bytes: size of a label vector's member.
 
         Raises:
-            JobError: the index does not describe `samples` members of `extension` inside the tar.
+            JobError: the index does not describe `samples` pairs of members, one after another, that fill the tar.
         """
         path = tar.with_suffix(".idx")
         try:
+            if path.stat().st_size > _LONGEST_LINE * (samples + 1):
+                raise ValueError(f"{path.stat().st_size:,} bytes for {samples} samples")
             content = path.read_bytes()
             first, _, body = content.partition(b"\n")
             if first.split() != [b"v1.2", str(samples).encode()]:
@@ -57,14 +70,36 @@ class ShardIndex:
             if table.num_rows != samples or set(table["f0"].unique().to_pylist()) != {extension}:
                 raise ValueError(f"{table.num_rows} lines of {table['f0'].unique().to_pylist()}")
             offset, size, labels = (table[name].to_numpy() for name in ("f1", "f2", "f5"))
-            rows = np.array([int(name.partition(".")[0]) for name in table["f7"].to_pylist()], np.int64)
+            rows = _keys(table, extension)
             view = _view(tar)
-            if samples and (min(offset.min(), labels.min()) < 0 or (offset + size).max() > len(view)):
-                raise ValueError("members outside the archive")
+            _check_places(offset, size, labels, table["f6"].to_numpy(), label_bytes, len(view))
         except (OSError, ValueError, pa.ArrowException) as error:
             what = shortened(error, 150)
             raise JobError(f"{path}: not the index of its archive ({what}); run `make shards` again") from None
         return cls(view, offset, size, labels, rows)
+
+
+def _keys(table: pa.Table, extension: str) -> _INTS:
+    """The keys as numbers; ValueError where the two members of a sample are not named alike, as they should be."""
+    names = pc.utf8_slice_codeunits(table["f7"], 0, KEY_DIGITS)
+    for column, suffix in (("f3", extension), ("f7", "npy")):
+        if not pc.all(pc.equal(table[column], pc.binary_join_element_wise(names, suffix, "."))).as_py():
+            raise ValueError(f"a member is not named KEY.{suffix}")
+    if set(table["f4"].unique().to_pylist()) != {"npy"} or not pc.all(pc.match_substring_regex(names, _KEY)).as_py():
+        raise ValueError("not pairs of a sample and its labels")
+    return np.asarray(names.cast(pa.int64()).to_numpy())
+
+
+def _check_places(offset: _INTS, size: _INTS, labels: _INTS, label_size: _INTS, label_bytes: int, total: int) -> None:
+    """ValueError unless the members lie one after another from the first byte on, and inside the archive."""
+    if not len(size):
+        return
+    if size.min() < 0 or size.max() > total or (label_size != label_bytes).any():
+        raise ValueError("members of an impossible size")
+    lengths = np.column_stack([size, label_size])
+    ends = np.cumsum(BLOCK + lengths + -lengths % BLOCK).reshape(-1, 2)
+    if (ends - lengths - -lengths % BLOCK != np.column_stack([offset, labels])).any() or ends[-1, 1] > total:
+        raise ValueError("members that do not follow one another")
 
 
 def _view(tar: Path) -> npt.NDArray[np.uint8]:
@@ -97,9 +132,11 @@ class Archive:
     """
 
     def __init__(
-        self, tars: Sequence[Path], samples: Sequence[int], extension: str, labels: Sequence[str], keep: int
-    ) -> None:
-        """`labels` are the manifest's; `keep` is how many tars may be open at a time."""
+        self, tars: Sequence[Path], samples: Sequence[int], extension: str, labels: Sequence[str], keep: int,
+        opened: Callable[[int], None] = lambda number: None,
+    ) -> None:  # fmt: skip
+        """`labels` are the manifest's; `keep` is how many tars may be open at a time; `opened` is told of each."""
+        self._opened = opened
         self.tars, self._samples, self._extension, self._keep = tuple(tars), tuple(samples), extension, keep
         self._names = tuple(labels)
         member = label_npy(np.zeros(len(labels)))
@@ -112,8 +149,9 @@ class Archive:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        found = ShardIndex.open(self.tars[number], self._samples[number], self._extension)
+        found = ShardIndex.open(self.tars[number], self._samples[number], self._extension, self._label_bytes)
         self._open[number] = found
+        self._opened(number)
         if len(self._open) > self._keep:
             self._open.popitem(last=False)
         return found
@@ -132,7 +170,7 @@ class Archive:
             found.append(shard.view[start : start + shard.size[i]])
         return found
 
-    def labels(self, places: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
+    def vectors(self, places: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
         """The label vectors, float64 `(B, labels)`, and why not for each that is damaged.
 
         What no object can have is NaN.
@@ -146,10 +184,15 @@ class Archive:
             members[row, : len(member)] = member
         wrong = (members[:, :NPY_HEADER_BYTES] != self._label_header).any(axis=1)
         vectors = members[:, NPY_HEADER_BYTES:].copy().view("<f8")
+        return vectors, {int(row): "not a label vector" for row in np.flatnonzero(wrong)}
+
+    def labels(self, places: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
+        """The same, without numbers that no object can have: NaN is in their place."""
+        vectors, wrong = self.vectors(places)
         for column, name in enumerate(self._names):  # of a data set made before they were looked at
             values = vectors[:, column]
             values[~possible_numbers(name, values)] = np.nan
-        return vectors, {int(row): "not a label vector" for row in np.flatnonzero(wrong)}
+        return vectors, wrong
 
     def key(self, place: tuple[int, int]) -> str:
         """The sample's key."""
@@ -163,6 +206,41 @@ class Archive:
     def close(self) -> None:
         """Let go of every file."""
         self._open.clear()
+
+
+def labels_of(
+    table: pa.Table, labels: Sequence[str], classes: Sequence[str], surveys: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """The label vectors that rows of a sidecar stand for: float64 `(rows, labels)`, NaN = missing.
+
+    Raises:
+        JobError: a column that holds no numbers.
+    """
+    found = np.full((table.num_rows, len(labels)), np.nan)
+    for place, label in enumerate(labels):
+        if label not in table.column_names:
+            continue
+        try:
+            if label in ("class", "survey"):
+                names = {name: code for code, name in enumerate(classes if label == "class" else surveys)}
+                found[:, place] = [names.get(name, np.nan) for name in table[label].to_pylist()]
+            else:
+                found[:, place] = table[label].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        except (pa.ArrowException, TypeError) as error:
+            raise JobError(f"a table beside a tar has no numbers in its column {label} ({error})") from error
+    return found
+
+
+def check_codes(
+    labels: npt.NDArray[np.float64], names: Sequence[str], classes: int, surveys: int | _INTS
+) -> dict[int, str]:
+    """Rows of label vectors whose class or survey is none of so many (for each row), and what it is."""
+    wrong: dict[int, str] = {}
+    for label, count in (("class", classes), ("survey", surveys)):
+        codes = labels[:, names.index(label)]
+        possible = np.isnan(codes) | ((codes >= 0) & (codes < count) & (codes == np.floor(codes)))
+        wrong |= {int(i): f"not a label vector: {label} number {codes[i]:g}" for i in np.flatnonzero(~possible)}
+    return wrong
 
 
 def check_files(tars: Sequence[Path], sizes: Sequence[int]) -> None:
@@ -179,25 +257,36 @@ def check_files(tars: Sequence[Path], sizes: Sequence[int]) -> None:
 
 
 def read_sidecars(
-    folders: Sequence[Path], manifests: Sequence[Manifest], split: str, columns: Sequence[str] | None = None
-) -> pa.Table:
+    folders: Sequence[Path], manifests: Sequence[Manifest], split: str, columns: Sequence[str] | None = None,
+    verify: bool = True,
+) -> pa.Table:  # fmt: skip
     """The table of a split of several data sets, one row a sample in the order of the tars.
 
     `key` is `<data set>/<sample key>`, the others are columns of the spectra Parquet. Labels that no object can have
     are null.
 
+    Args:
+        verify: compare each table with its checksum first.
+
     Raises:
-        UsageError: the spectra of a shard had no such column.
+        UsageError: the spectra of a shard had no such column. JobError: a damaged table.
     """
     tables = []
     for index, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
         wanted = None if columns is None else list(dict.fromkeys(["key", *columns]))
         for record in manifest.split(split):
             path = record.sidecar(folder)
-            missing = set(wanted or ()) - set(pq.read_schema(path).names)
-            if missing:
-                raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}; the spectra had none")
-            table = pq.read_table(path, columns=wanted)
-            keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
+            try:
+                if verify and sha256(path) != record.sidecar_sha256:
+                    raise JobError(f"{path}: not the bytes that the manifest speaks of (checksum); {RERUN}")
+                missing = set(wanted or ()) - set(pq.read_schema(path).names)
+                if missing:
+                    raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}; the spectra had none")
+                table = pq.read_table(path, columns=wanted)
+                keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
+            except (pa.ArrowException, FileNotFoundError, KeyError) as error:
+                raise JobError(f"{path}: not a table of samples ({shortened(error)}); {RERUN}") from error
+            if table.num_rows != record.samples:
+                raise JobError(f"{path}: {table.num_rows} rows of {record.samples} samples; {RERUN}")
             tables.append(sifted(table.set_column(table.column_names.index("key"), "key", keys))[0])
     return pa.concat_tables(tables, promote_options="default")

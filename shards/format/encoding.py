@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -84,6 +86,13 @@ class Encoding(ABC):
             ValueError: not a payload of this encoding and picture; the message is the reason.
         """
 
+    def check(self, payload: Payload) -> None:  # noqa: B027 - most have nothing to look at
+        """Look at a header before any decoder does, which would make room for whatever size that says.
+
+        Raises:
+            ValueError: not a payload of this encoding and picture; the message is the reason.
+        """
+
     def _checked(self, array: Codes) -> Codes:
         if array.shape != self.shape:
             raise ValueError(f"a picture of {_size(array.shape)} instead of {_size(self.shape or ())}")
@@ -99,15 +108,31 @@ class Png(Encoding):
 
     about, extension, dali = "lossless, compact, drawn once", "png", True
 
+    def __init__(self, drawer: Renderer, quality: int = 95) -> None:
+        super().__init__(drawer, quality)
+        height, width, *channels = drawer.code_shape
+        self._beginning = _PNG + _chunk(
+            b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2 if channels else 0, 0, 0, 0)
+        )
+
+    def check(self, payload: Payload) -> None:
+        """The three chunks that `docs/shard-format.md` promises, of the size, depth and colours of the codes."""
+        head, end, total = bytes(payload[:_PNG_HEAD]), bytes(payload[-len(_IEND) :]), len(payload)
+        if not head.startswith(self._beginning):
+            raise ValueError(_other_png(head, self._beginning))
+        if head[37:] != b"IDAT" or int.from_bytes(head[33:37], "big") != total - 57 or end != _IEND:
+            raise ValueError("not a readable PNG: cut short, or with chunks that do not belong there")
+
     def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
         """A PNG of the codes."""
         return encode_png(codes, noisy=self.drawer.noisy)
 
     def decode(self, payload: Payload) -> Codes:
         """The codes."""
+        self.check(payload)
         gray = len(self.drawer.code_shape) == 2
         flag = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB
-        image = cv2.imdecode(np.frombuffer(payload, np.uint8), flag) if len(payload) else None
+        image = cv2.imdecode(np.frombuffer(payload, np.uint8), flag)
         if image is None:
             raise ValueError("not a readable PNG")
         return self._checked(np.asarray(image, dtype=np.uint8))
@@ -158,8 +183,29 @@ class Jpeg(Encoding):
         picture = np.ascontiguousarray(self.drawer.expand(codes))
         return simplejpeg.encode_jpeg(picture, quality=self.quality, colorspace="RGB", colorsubsampling="444")
 
+    def check(self, payload: Payload) -> None:
+        """Baseline, three components without subsampling, of the picture's size, and nothing that turns it round."""
+        place, known = 2, bytes(payload[:2]) == b"\xff\xd8"
+        size, layout = None, None
+        while known and size is None:
+            marker, length = (
+                bytes(payload[place : place + 2]),
+                int.from_bytes(bytes(payload[place + 2 : place + 4]), "big"),
+            )
+            if marker == b"\xff\xc0":
+                frame = bytes(payload[place + 4 : place + 2 + length])
+                size, layout = (frame[1:3], frame[3:5]), (frame[:1], frame[5:6], frame[7::3])
+            known = marker in _JPEG_SEGMENTS and length >= 2
+            place += 2 + length
+        if not known or size is None or layout != (b"\x08", b"\x03", b"\x11\x11\x11"):
+            raise ValueError("not a baseline JPEG of three components at full resolution, and nothing else")
+        height, width = (int.from_bytes(part, "big") for part in size)
+        if (height, width, 3) != self.shape:
+            raise ValueError(f"a picture of {_size((height, width, 3))} instead of {_size(self.shape or ())}")
+
     def decode(self, payload: Payload) -> Codes:
         """The picture, RGB."""
+        self.check(payload)
         return self._checked(simplejpeg.decode_jpeg(payload, colorspace="RGB"))
 
 
@@ -177,6 +223,31 @@ class Flux(Encoding):
     def decode(self, payload: Payload) -> Arrays:
         """Flux, ivar, wavelength and mask; bytes after the record's end are left alone."""
         return flux.parse(payload)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG: length, kind, content, CRC."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+_PNG, _IEND = b"\x89PNG\r\n\x1a\n", _chunk(b"IEND", b"")
+#: Up to the name of the chunk after IHDR.
+_PNG_HEAD = 41
+#: Application data of JFIF, tables, restart interval, comment, baseline frame.
+_JPEG_SEGMENTS = {b"\xff" + bytes([code]) for code in (0xE0, 0xDB, 0xC4, 0xDD, 0xFE, 0xC0)}
+
+
+def _other_png(head: bytes, wanted: bytes) -> str:
+    """What a PNG is that does not begin as it should."""
+    if len(head) < 33 or head[:16] != wanted[:16] or head[:33] != _PNG + _chunk(b"IHDR", head[16:29]):
+        return "not a readable PNG"
+
+    def words(header: bytes) -> str:
+        width, height, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", header[16:29])
+        kind = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGB with alpha"}.get(colour, "no")
+        return f"{width} x {height} pixels, {depth} bits, {kind}" + (", interlaced" if interlaced else "")
+
+    return f"a PNG of {words(head)} instead of {words(wanted)}"
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
@@ -23,11 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import JobError, UsageError
-from specshards.common.files import sha256
+from specshards.common.files import is_remote, sha256
+from specshards.common.json import different, fits, parse, shown
 from specshards.common.spectrum import LABELS
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
 from specshards.ingest.surveys.wavelengths import MEDIA, UNITS, check_stated
-from specshards.render import ImageConfig
+from specshards.render import ImageConfig, renderer
 from specshards.render.registry import RENDERERS
 from specshards.shards.format.encoding import ENCODINGS
 
@@ -38,6 +40,8 @@ PAGE = "report.html"
 
 NPY_HEADER_BYTES = 128
 KEY_DIGITS = 10
+#: Bytes of a tar that any sample takes: two headers, and a block of labels.
+_LEAST_BYTES = 3 * 512
 
 
 def key(row: int) -> str:
@@ -73,7 +77,8 @@ class ShardConfig:
         jpeg_quality: of `encoding="jpeg"`, 90 to 100.
         samples_per_shard: samples aimed at in one tar; whole row groups make a shard, so that each is read once.
         split: shares of train, val and test over cells of the sky.
-        split_nside: HEALPix nside of those cells (64: 0.92 degrees).
+        split_nside: HEALPix nside of those cells (64: 0.92 degrees). Finer ones are taken where these do not give
+            every split its share, as in a single deep field.
         seed: of the split, of the order of row groups and of rows.
         best_of: `object` keeps one visit of each, that of the highest S/N, and leaves out the others; an object is
             one id of a survey, or what lies within two arcseconds.
@@ -102,11 +107,17 @@ class ShardConfig:
         ENCODINGS.choose(self.encoding)
         if not 90 <= self.jpeg_quality <= 100:
             raise UsageError(f"jpeg_quality={self.jpeg_quality}: give 90 to 100; less blurs the lines of a spectrum")
-        if len(self.split) != 3 or min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9:
+        if (
+            len(self.split) != 3
+            or not all(0 <= share <= 1 for share in self.split)
+            or abs(sum(self.split) - 1) > 1e-9
+        ):
             raise UsageError(f"split={self.split}: give three shares, train, val, test, that add up to 1")
-        if self.samples_per_shard < 1:
+        if not 1 <= self.samples_per_shard < 2**40:
             raise UsageError(f"samples_per_shard={self.samples_per_shard}: give a positive number")
-        if self.split_nside < 1 or self.split_nside & (self.split_nside - 1):
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed={self.seed}: give a whole number from 0 on")
+        if not 1 <= self.split_nside <= 2**29 or self.split_nside & (self.split_nside - 1):
             raise UsageError(f"split_nside={self.split_nside}: give a power of two")
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,6 +182,12 @@ class LabelStats:
     std: float
     min: float
     max: float
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, float | None], name: str = "") -> LabelStats:
+        """Of JSON, where NaN is null; ValueError where it is not that of statistics."""
+        fits({k: 0.0 if v is None and k != "count" else v for k, v in content.items()}, cls, name)
+        return cls(**{k: float("nan") if v is None else v for k, v in content.items()})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -241,51 +258,135 @@ class Manifest:
         if not path.is_file():
             raise UsageError(f"{folder}: no {MANIFEST} there; run `make shards` first, or name its folder")
         try:
-            content = json.loads(path.read_text())
-            version = int(content["format_version"])
-            if version > FORMAT_VERSION:
-                raise JobError(
-                    f"{path}: format version {version}, this program reads up to {FORMAT_VERSION}; update it"
-                )
+            content = parse(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("not an object")
             _refuse_newer(path, content)
+            said: Any = content.get("label_stats")
+            fits(said, dict[str, dict[str, float | None]], "label_stats")
+            stats = {name: LabelStats.from_dict(values, f"label_stats.{name}") for name, values in said.items()}
+            fits({**content, "label_stats": {}}, cls)
             _refuse_unregistered(path, content["config"])
-            stats = {
-                name: LabelStats(
-                    values.pop("count"), **{k: float("nan") if v is None else v for k, v in values.items()}
-                )
-                for name, values in content.pop("label_stats").items()
-            }
+            del content["label_stats"]
             shards = tuple(ShardRecord(**record) for record in content.pop("shards"))
             config = ShardConfig.from_dict(content.pop("config"))
             for name in ("classes", "surveys", "labels", "made_from"):
-                content[name] = tuple(content.get(name, ()))
-            return cls(config=config, shards=shards, label_stats=stats, **content)
-        except (KeyError, TypeError, ValueError) as error:
-            raise JobError(f"{path}: not a manifest of this program ({error}); make the shards again") from error
+                content[name] = tuple(content.get(name, getattr(cls, name, ())))
+            manifest = cls(config=config, shards=shards, label_stats=stats, **content)
+            _refuse_impossible(manifest)
+            _refuse_links(folder, shards)
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            why = " ".join(str(error).split())
+            raise JobError(f"{path}: not a manifest of this program ({why}); make the shards again") from error
+        return manifest
 
 
 def _refuse_unregistered(path: Path, config: Mapping[str, Any]) -> None:
-    for registry, name in ((RENDERERS, config["image"]["image"]), (ENCODINGS, config["encoding"])):
-        if isinstance(name, str) and name not in registry:
-            raise JobError(f"{path}: {registry.kind}={name} is of a package that is not installed here; install it")
+    for registry, name in ((RENDERERS, config["image"].get("image")), (ENCODINGS, config.get("encoding"))):
+        if name is not None and name not in registry:
+            raise JobError(
+                f"{path}: {registry.kind}={shown(name)} is of a package that is not installed here; install it"
+            )
 
 
 def _refuse_newer(path: Path, content: dict[str, Any]) -> None:
-    """JobError that names the first key of a manifest that this version does not know."""
-    config = content["config"]
+    """JobError for a version, or that names the first key of a manifest, that this version does not know."""
+    version = content.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"format_version: {shown(version)} is not a whole number from 1 on")
+    if version > FORMAT_VERSION:
+        raise JobError(
+            f"{path}: format version {shown(version)}, this program reads up to {FORMAT_VERSION}; update it"
+        )
+    config, shards, stats = (_parts(content.get(name)) for name in ("config", "shards", "label_stats"))
     for prefix, kind, parts in (
         ("", Manifest, [content]),
-        ("config.", ShardConfig, [config]),
-        ("config.image.", ImageConfig, [config["image"]]),
-        ("shards.", ShardRecord, content["shards"]),
-        ("label_stats.", LabelStats, content["label_stats"].values()),
+        ("config.", ShardConfig, config[:1]),
+        ("config.image.", ImageConfig, _parts(config[0].get("image"))[:1] if config else []),
+        ("shards.", ShardRecord, shards),
+        ("label_stats.", LabelStats, stats[1:]),
     ):
         known = {item.name for item in fields(kind)}
-        for name in sorted({name for part in parts for name in part} - known):
+        for name in sorted({name for part in parts if isinstance(part, dict) for name in part} - known):
             raise JobError(
-                f"{path}: {prefix}{name} is a key of a newer version (written by {content.get('program_version')}, "
-                f"this is {PROGRAM_VERSION}); update this program"
+                f"{path}: {prefix}{name if name.isidentifier() else shown(name)} is a key of a newer version "
+                f"(written by {_version(content)}, this is {PROGRAM_VERSION}); update this program"
             )
+
+
+def _parts(content: Any) -> list[Any]:
+    """An object and what is in it, or what is in a list."""
+    if isinstance(content, dict):
+        return [content, *content.values()]
+    return content if isinstance(content, list) else []
+
+
+def _version(content: Mapping[str, Any]) -> str:
+    said = str(content.get("program_version"))
+    return said if re.fullmatch(r"[\w.+-]{1,40}", said) else shown(said)
+
+
+def _refuse_impossible(manifest: Manifest) -> None:
+    """ValueError that names the first field whose value no writer can have meant.
+
+    Names are about to be opened: none may lead out of the folder. That counts add up is for `verify` to say.
+    """
+    for name in ("objects", "quarantined", "left_out"):
+        value = getattr(manifest, name)
+        if not 0 <= value <= 10**KEY_DIGITS:
+            raise ValueError(f"{name}: {value} is not a number of objects")
+    for name, needed in (("labels", ("class", "survey")), ("classes", ()), ("surveys", ())):
+        names = getattr(manifest, name)
+        if (twice := different(names)) is not None:
+            raise ValueError(f"{name}: {shown(twice)} is there twice")
+        strange = [each for each in names if not 0 < len(each) <= 200 or not each.isprintable()]
+        if strange:
+            raise ValueError(f"{name}: {shown(strange[0])} is not a name")
+        if missing := [each for each in needed if each not in names]:
+            raise ValueError(f"{name}: {missing[0]} is missing")
+    for place, record in enumerate(manifest.shards):
+        _refuse_record(record, manifest.classes, f"shards[{place}]")
+    if (twice := different(record.name for record in manifest.shards)) is not None:
+        raise ValueError(f"shards: {twice} is there twice")
+    for label, stats in manifest.label_stats.items():
+        where = f"label_stats.{shown(label)[1:-1]}"
+        if label not in manifest.labels:
+            raise ValueError(f"{where}: is no label")
+        numbers = (stats.mean, stats.std, stats.min, stats.max)
+        known = stats.min <= stats.max and stats.std >= 0 and not np.isnan(stats.mean)
+        possible = known if stats.count else all(map(np.isnan, numbers))
+        if not 0 <= stats.count <= manifest.objects or not possible:
+            raise ValueError(f"{where}: are not the statistics of {stats.count} numbers")
+    renderer(manifest.config.image)
+
+
+def _refuse_record(record: ShardRecord, classes: Sequence[str], where: str) -> None:
+    if record.split not in SPLITS:
+        raise ValueError(f"{where}.split: {shown(record.split)} is none of {', '.join(SPLITS)}")
+    if re.fullmatch(rf"{record.split}/{record.split}-[0-9]{{6,18}}\.tar", record.name) is None:
+        raise ValueError(f"{where}.name: {shown(record.name)} is not the name of a shard")
+    if record.samples < 1 or record.samples * _LEAST_BYTES > record.bytes:
+        raise ValueError(f"{where}: {record.samples} samples in {record.bytes} bytes are not possible")
+    for name in ("sha256", "index_sha256", "sidecar_sha256"):
+        if re.fullmatch("[0-9a-f]{64}", getattr(record, name)) is None:
+            raise ValueError(f"{where}.{name}: {shown(getattr(record, name))} is no checksum")
+    for name, count in record.classes.items():
+        if name not in (*classes, "unlabelled") or count < 0:
+            raise ValueError(f"{where}.classes: {count} of {shown(name)} are not possible")
+
+
+def _refuse_links(folder: Path, shards: Sequence[ShardRecord]) -> None:
+    """ValueError where a split's folder, or one of its files, leads out of the data set."""
+    if is_remote(folder):
+        return
+    home = folder.resolve()
+    for split in dict.fromkeys(record.split for record in shards):
+        if not (folder / split).resolve().is_relative_to(home):
+            raise ValueError(f"{split}: leads to {(folder / split).resolve()}, out of the folder")
+    for record in shards:
+        for path in (record.path(folder), record.index(folder), record.sidecar(folder)):
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise ValueError(f"{path.relative_to(folder)}: leads to {path.resolve()}, out of the folder")
 
 
 def combine_stats(many: Sequence[LabelStats]) -> LabelStats:

@@ -7,10 +7,12 @@ for batch in loader.open("data/lamost/shards/map2d", "train", batch_size=64):
 
 loader          `open` and `Loader`: from local disk, resumable
 stream          batches from any address, in the order of the shards
+options         what `open` was asked for
 batch           what both give
 mixing          several data sets: do they fit, and with what shares
 order           which sample stands where in an epoch
 decode, dali    from bytes to arrays: threads of our own, or NVIDIA DALI
+guard           what is read is compared with its checksums
 augment         small changes, anew every epoch
 paint           arrays or spectra to RGB tensors
 stack           spectra side by side, not drawn

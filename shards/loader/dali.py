@@ -53,6 +53,11 @@ class DaliDecoder:
         """The pictures, uint8 `(B, *encoding.shape)`: numpy, or for JPEG on a GPU a torch tensor there."""
         shape = (len(payloads), *(self._encoding.shape or ()))
         try:
+            for payload in payloads:
+                self._encoding.check(payload)
+        except ValueError:
+            return self._plain(payloads)  # which says of each what is wrong with it
+        try:
             if not all(map(len, payloads)):
                 raise RuntimeError("an empty payload")  # DALI would stop at it, too
             self._pipeline.feed_input("payload", list(payloads))

@@ -12,7 +12,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,22 +26,24 @@ from specshards.common.files import is_remote, location
 from specshards.common.jobs import cores
 from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig, renderer
-from specshards.shards.format.archive import Archive, check_files, read_sidecars
+from specshards.shards.format.archive import Archive, check_codes, check_files, read_sidecars
 from specshards.shards.format.encoding import ENCODINGS
-from specshards.shards.format.manifest import SPLITS, Manifest
+from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.augment import Augmentation
 from specshards.shards.loader.batch import Batch as Batch
 from specshards.shards.loader.batch import Decoded
 from specshards.shards.loader.batch import SpectraBatch as SpectraBatch
 from specshards.shards.loader.dali import dali_is_here, make_decoder
+from specshards.shards.loader.guard import Unverified, Verification
 from specshards.shards.loader.mixing import agreed, make_weights
+from specshards.shards.loader.options import BACKENDS as BACKENDS
+from specshards.shards.loader.options import ON_ERROR as ON_ERROR
+from specshards.shards.loader.options import VIEWS as VIEWS
+from specshards.shards.loader.options import LoaderOptions
 from specshards.shards.loader.order import EpochOrder
 from specshards.shards.loader.paint import CannotDrawError, Painter
 from specshards.shards.loader.stack import Stacker
 
-BACKENDS = ("dali", "plain")
-ON_ERROR = ("stop", "skip")
-VIEWS = ("picture", "spectra")
 #: Batches that are made ready while the consumer works on one.
 _AHEAD = 2
 
@@ -64,6 +66,7 @@ def open(
     augment: Augmentation | None = None,
     on_error: str = "stop",
     threads: int | None = None,
+    verify: bool = True,
 ) -> Loader:
     """Open one split of one or several data sets of the same image configuration.
 
@@ -85,6 +88,8 @@ def open(
         on_error: `stop` at a damaged sample, or `skip` it: it is marked not `valid`, counted in `skipped`, and named
             once on standard error.
         threads: decoding threads; all cores by default.
+        verify: compare every shard that is read with its checksums, once, in a thread of low priority. An epoch ends
+            with an error where one differs; `Loader.verified` says so earlier. With `skip` it is a warning.
 
     Raises:
         UsageError: unknown split, backend or policy, an empty split, data sets that do not fit together, or not
@@ -92,45 +97,15 @@ def open(
             cannot show.
     """
     many = [folders] if isinstance(folders, str | Path) else list(folders)
-    if split not in SPLITS:
-        raise UsageError(f"unknown split {split}: choose {', '.join(SPLITS)}")
-    backend = backend or ("dali" if dali_is_here() else "plain")
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown backend {backend}: choose {' or '.join(BACKENDS)}")
-    if backend == "dali" and not dali_is_here():
-        raise UsageError("NVIDIA DALI is not installed (it exists for Linux only); choose backend plain")
-    if on_error not in ON_ERROR:
-        raise UsageError(f"unknown on_error {on_error}: choose {' or '.join(ON_ERROR)}")
-    if view not in VIEWS:
-        raise UsageError(f"unknown view {view}: choose {' or '.join(VIEWS)}")
-    if batch_size < 1 or not 0 <= rank < world_size:
-        raise UsageError(f"batch_size {batch_size}, rank {rank}, world_size {world_size}: not a possible loader")
-    options = _Options(
-        split, batch_size, seed, rank, world_size, view, device, backend,
+    options = LoaderOptions(
+        split, batch_size, seed, rank, world_size, view, device, backend or ("dali" if dali_is_here() else "plain"),
         split == "train" if shuffle is None else shuffle, None if weights is None else tuple(weights), balance,
-        on_error, threads or cores(),
+        on_error, threads or cores(), verify,
     )  # fmt: skip
     for folder in many:
         if is_remote(location(folder)):
             raise UsageError(f"{folder}: is not on local disk; use `shards.loader.stream`, or copy the data set here")
     return Loader([Path(folder) for folder in many], options, image, augment)
-
-
-@dataclass(frozen=True)
-class _Options:
-    split: str
-    batch_size: int
-    seed: int
-    rank: int
-    world_size: int
-    view: str
-    device: str
-    backend: str
-    shuffle: bool
-    weights: tuple[float, ...] | None
-    balance: str | None
-    on_error: str
-    threads: int
 
 
 class Loader:
@@ -146,7 +121,7 @@ class Loader:
     """
 
     def __init__(
-        self, folders: Sequence[Path], options: _Options, image: ImageConfig | None, augment: Augmentation | None
+        self, folders: Sequence[Path], options: LoaderOptions, image: ImageConfig | None, augment: Augmentation | None
     ) -> None:
         """See `open`, which checks the options."""
         self.folders, self.split, self._options, self._augment = tuple(folders), options.split, options, augment
@@ -166,19 +141,28 @@ class Loader:
             what = f"augment: {first.config.encoding.upper()} holds finished pictures"
             raise UsageError(f"{what}; make the shards with ENCODING=flux, png or pnm")
         shards = [
-            (folder, record)
+            (folder, manifest, record)
             for folder, manifest in zip(self.folders, self.manifests, strict=True)
             for record in manifest.split(self.split)
         ]
         if not shards:
             raise UsageError(f"{', '.join(map(str, folders))}: the {self.split} split is empty; use more objects")
-        tars = [record.path(folder) for folder, record in shards]
-        check_files(tars, [record.bytes for _, record in shards])
-        self._owner = [self.folders.index(folder) for folder, _ in shards]
-        counts = [record.samples for _, record in shards]
-        chosen = make_weights(shards, self._owner, options.weights, options.balance)
+        tars = [record.path(folder) for folder, _, record in shards]
+        check_files(tars, [record.bytes for *_, record in shards])
+        self._owner = [self.folders.index(folder) for folder, *_ in shards]
+        counts = [record.samples for *_, record in shards]
+        chosen = make_weights(
+            [(folder, record) for folder, _, record in shards], self._owner, options.weights, options.balance
+        )
         self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen)
-        self._archive = Archive(tars, counts, encoding.extension, first.labels, keep=2 * self._order.most + 1)
+        stop = options.on_error == "stop"
+        self._verification = Verification(shards, encoding.extension, stop) if options.verify else Unverified()
+        if self.split == "train":
+            self._verification.add_statistics(zip(self.folders, self.manifests, strict=True))
+        self._archive = Archive(
+            tars, counts, encoding.extension, first.labels, keep=2 * self._order.most + 1,
+            opened=self._verification.opened,
+        )  # fmt: skip
         self._decoder = make_decoder(encoding, options.backend, options.batch_size, options.threads, options.device)
         self._painter = Painter(encoding, options.device, augment)
         self._stacker = Stacker(options.device, augment) if options.view == "spectra" else None
@@ -241,7 +225,18 @@ class Loader:
             # Counted before the consumer sees it: a state saved while it works on a batch goes on with the next.
             self._batch += 1
             yield cast(Batch, batch)
+        self.verified()
         self._epoch, self._batch = self._epoch + 1, 0
+
+    def verified(self) -> None:
+        """Wait until all that was read so far has been compared with its checksums.
+
+        Call it before something is kept that was learnt from batches; at the end of an epoch it is done anyhow.
+
+        Raises:
+            JobError: names the file that differs, and the mend. With `on_error="skip"` it is a warning.
+        """
+        self._verification.wait()
 
     def spectra(self) -> Iterator[SpectraBatch]:
         """The same iteration, of a loader with view `spectra`.
@@ -273,7 +268,11 @@ class Loader:
         places = self._archive.locate(samples)
         stored, wrong = self._decoder(self._archive.payloads(places))
         labels, unlabelled = self._archive.labels(places)
+        owners = np.array([self._owner[number] for number, _ in places])
+        surveys = np.array([len(manifest.surveys) for manifest in self.manifests])[owners]
+        unlabelled |= check_codes(labels, self._stored_labels, len(self.manifests[0].classes), surveys)
         added = self._added
+        labels[list(unlabelled)] = np.nan
         labels = np.column_stack([labels, *(values[samples] for values in added.values())])
         for i, reason in sorted({**wrong, **unlabelled}.items()):
             self._damaged(f"{self._archive.where(places[i])}: {reason}")
@@ -284,7 +283,7 @@ class Loader:
                 raise JobError(f"{self._archive.where(places[0])}: nothing in its batch can be read")
             stored = [whole if item is None else item for item in stored]
         keys = [f"{self._owner[place[0]]}/{self._archive.key(place)}" for place in places]
-        self._rename_surveys(labels, [self._owner[number] for number, _ in places])
+        self._rename_surveys(labels, owners.tolist())
         return Decoded(stored, (*self._stored_labels, *added), labels, keys, valid)
 
     def _rename_surveys(self, labels: npt.NDArray[np.float64], owners: Sequence[int]) -> None:
@@ -338,7 +337,7 @@ class Loader:
     def _arguments(self) -> dict[str, Any]:
         """All that decides the sequence of batches, but the data."""
         options = asdict(self._options)
-        for name in ("device", "backend", "threads", "on_error"):  # the same batches, whatever they are
+        for name in ("device", "backend", "threads", "on_error", "verify"):  # the same batches, whatever they are
             del options[name]
         if self._stacker is None:
             del options["view"]  # states of old are of pictures, and name none
@@ -379,11 +378,12 @@ class Loader:
 
     def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The split's table, one row a sample: `key` as in the batches, and the columns of the spectra Parquet."""
-        return read_sidecars(self.folders, self.manifests, self.split, columns)
+        return read_sidecars(self.folders, self.manifests, self.split, columns, self._options.verify)
 
     def close(self) -> None:
         """Give back files, threads and device memory."""
         self._forget()
+        self._verification.close()
         for pool in (self._decoding, self._painting):
             pool.shutdown(wait=True, cancel_futures=True)
         self._decoder.close()

@@ -117,11 +117,16 @@ def agreed(
             if theirs != ours and not (drawn_here and what == "image configuration"):
                 raise UsageError(f"{folder}: another {what} than {folders[0]}; make both shard sets alike")
         # Two different splits of one sky would put a train object of one data set into the test set of the other.
-        if (manifest.config.seed, manifest.config.split, manifest.config.split_nside) != (
-            first.config.seed, first.config.split, first.config.split_nside,
-        ):  # fmt: skip
+        names = ("seed", "split", "split_nside")
+        other = ", ".join(
+            f"{name} {theirs}, not {ours}"
+            for name in names
+            if (theirs := getattr(manifest.config, name)) != (ours := getattr(first.config, name))
+        )
+        if other:
             raise UsageError(
-                f"{folder}: splits the sky otherwise than {folders[0]}; make both with one seed and split"
+                f"{folder}: splits the sky otherwise than {folders[0]} ({other}); make both with one seed, split and "
+                "split_nside, or one data set of them with `shards merge`"
             )
     if image is not None and image.frame != first.config.image.frame:
         raise UsageError(

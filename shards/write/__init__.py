@@ -5,6 +5,7 @@ reshard         data sets from data sets: `reshard`, `merge`
 job             what both are: claim the folder, run the tasks, publish
 task            one shard number
 plan            what goes where: split by sky, order by a seed
+cells           how fine the cells of the sky are
 visits          visits of one object stay in one split
 card            dataset card, table of counts, `_info.json`
 job_log         what the jobs read, and how fast they were

@@ -16,13 +16,14 @@ from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
 from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
-from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
+from specshards.ingest.spectra.folder import RowGroup, SpectraFolder, read_positions
 from specshards.ingest.tables import Stated
 from specshards.render import RenderError, renderer
 from specshards.render.frame import framed
 from specshards.render.prepare import check
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import cut_tasks, fingerprint
 from specshards.shards.write.repeats import decide, refuse_too_many, within
@@ -72,6 +73,7 @@ def build(
     survey: str | None = None,
     engine: Engine | None = None,
     max_bad_fraction: float = 0.05,
+    allow_empty_split: bool = False,
     force: bool = False,
 ) -> Manifest:
     """Draw every spectrum of the Parquet in or below `spectra` and write them to `out` as shards.
@@ -84,11 +86,13 @@ def build(
     Args:
         spectra, out: paths or URLs that fsspec knows, such as `s3://bucket/folder`.
         survey: refuse the spectra of others; it names those that do not say whose they are.
+        allow_empty_split: take the cells of the sky as they are, also where they leave a split without objects.
 
     Raises:
-        UsageError: nothing to draw, no positions to split it by, another survey's spectra, or `out` holds shards of
-            another input or configuration (unless `force`).
-        JobError: too many objects could not be used, another process writes to `out`, or the environment failed.
+        UsageError: nothing to draw, a split that would be empty, no positions to split it by, another survey's
+            spectra, or `out` holds shards of another input or configuration (unless `force`).
+        JobError: too many objects could not be used, a split is left empty by that, another process writes to
+            `out`, or the environment failed.
     """
     where, out = (absolute(location(path)) for path in (spectra, out))
     source = SpectraFolder.scan(where, survey, Stated(config.wavelength_unit, config.medium))
@@ -99,7 +103,14 @@ def build(
             # The rows that have shards keep their numbers, and the surveys theirs.
             known = [name for generation in old.inputs for name in generation]
             source = source.after(known, old.surveys)
-        claim = _claim(source, config, old, max_bad_fraction)
+        asked = config.split_nside
+        if old is None:
+            config = fine_enough(config, lambda: _positions(source), str(where), allow_empty_split)
+        else:
+            config, asked = old.config, old.coarsest or old.config.split_nside
+        claim = replace(
+            _claim(source, config, old, max_bad_fraction), coarsest=None if asked == config.split_nside else asked
+        )
         for note in claim.notes:
             LOGGER.info(note)
         start(out, claim, anew=old is None)
@@ -109,6 +120,7 @@ def build(
             results, claim, out, objects=source.rows, input_fingerprint=source.fingerprint,
             job=replace(job, spectra=str(where), survey=survey),
             mock=any(name.startswith("mock") for name in source.surveys), max_bad_fraction=max_bad_fraction,
+            allow_empty=allow_empty_split,
         )  # fmt: skip
 
 
@@ -130,6 +142,12 @@ def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None, max_ba
             LOGGER.info(f"{len(new)} new files of spectra: the shards that are there stay as they are")
         generations.append(new)
     return Claim(config, tuple(generations), source.surveys, moved, aside, notes)
+
+
+def _positions(source: SpectraFolder) -> Iterator[npt.NDArray[np.int64]]:
+    """HEALPix indices of all objects, a file at a time."""
+    for file in dict.fromkeys(group.file for group in source.groups):
+        yield read_positions(source.folder, file)[2]
 
 
 def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:

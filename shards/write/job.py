@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from specshards.common.files import is_remote, remove_tree, write_text
 from specshards.common.folder import Folder, Ledger, changes
 from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
+from specshards.common.json import fits
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import card, job_log
+from specshards.shards.write.cells import MEND
 from specshards.shards.write.repeats import Aside
 from specshards.shards.write.task import LEDGER, ShardTask, TaskResult, write_shard
 
@@ -38,6 +40,7 @@ class Claim:
         surveys: in the order in which the `survey` label counts.
         moved: rows whose split is not that of their cell.
         aside: rows that give no sample, by why; notes: what was found of rows with one id (`shards.write.repeats`).
+        coarsest: the `split_nside` that was asked for, where finer cells were taken.
     """
 
     config: ShardConfig
@@ -46,26 +49,45 @@ class Claim:
     moved: dict[int, int] = field(default_factory=dict)
     aside: Aside = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    coarsest: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {
+        content = {
             "config": self.config.to_dict(), "inputs": self.inputs, "surveys": self.surveys, "moved": self.moved,
             "aside": self.aside, "notes": self.notes,
         }  # fmt: skip
+        return content if self.coarsest is None else {**content, "coarsest": self.coarsest}
 
     @classmethod
     def load(cls, out: Path) -> Claim | None:
         """The claim of a folder, if it has one that can be read."""
         try:
             content = folder_of(out).claimed() or {}
-            return cls(
+            fits(content, _ClaimContent)
+            claim = cls(
                 ShardConfig.from_dict(content["config"]), tuple(content["inputs"]), tuple(content["surveys"]),
                 {int(row): split for row, split in content["moved"].items()}, content.get("aside", {}),
-                tuple(content.get("notes", ())),
+                tuple(content.get("notes", ())), content.get("coarsest"),
             )  # fmt: skip
-        except (JobError, ValueError, KeyError, TypeError, AttributeError):
+            # What numbers rows and names splits must be what some job can have meant.
+            possible = all(0 <= split < len(SPLITS) for split in claim.moved.values())
+            return claim if possible else None
+        except (JobError, UsageError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+@dataclass(frozen=True)
+class _ClaimContent:
+    """`plan.json`."""
+
+    config: ShardConfig
+    inputs: tuple[dict[str, str], ...]
+    surveys: tuple[str, ...]
+    moved: dict[str, int]
+    aside: dict[str, list[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    coarsest: int | None = None
 
 
 def folder_of(out: Path) -> Folder:
@@ -95,6 +117,8 @@ def earlier(
         if (foreign or (out / LEDGER / "plan.json").exists()) and not force:
             raise UsageError(f"{out}: is not empty and not a shard folder of this version; choose another OUT")
         return None
+    if claim.coarsest == config.split_nside:
+        config = replace(config, split_nside=claim.config.split_nside)
     changed = changes(asdict(claim.config), asdict(config))  # with the defaults that `to_dict` leaves out
     before = {name: digest for generation in claim.inputs for name, digest in generation.items()}
     same = {name: inputs.get(name) for name in before} == before if grows else inputs == before
@@ -146,16 +170,17 @@ def run(tasks: Sequence[ShardTask], engine: Engine, describe: str) -> tuple[list
 def publish(
     results: Sequence[TaskResult], claim: Claim, out: Path, *, objects: int, input_fingerprint: str, mock: bool,
     max_bad_fraction: float, job: job_log.JobRun, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0,
-    made_from: Sequence[dict[str, Any]] = (),
+    made_from: Sequence[dict[str, Any]] = (), allow_empty: bool = False,
 ) -> Manifest:  # fmt: skip
     """Check the account, write quarantine, card and `_info.json`, and the manifest after them.
 
     Args:
         objects: that the job was given; quarantine, left_out: of those, what gave no sample before it began.
         job: how long it took, and what it read.
+        allow_empty: a split that is to have a share of the objects may have none.
 
     Raises:
-        JobError: objects are missing, or too many are bad.
+        JobError: objects are missing, too many are bad, or a split is empty.
     """
     bad = [*quarantine, *(row for result in results for row in result.quarantine)]
     manifest = Manifest(
@@ -186,6 +211,11 @@ def publish(
         )
     for line in Impossible.sum(result.impossible for result in results).lines():
         LOGGER.info(line)
+    empty = [
+        name for name, share in zip(SPLITS, claim.config.split, strict=True) if share and not manifest.samples(name)
+    ]
+    if empty and not allow_empty:
+        raise JobError(f"{out}: the {empty[0]} split of {manifest.samples():,} samples is empty; {MEND}")
     job_log.note(out, job)
     write_text(out / "_info.json", card.timm_info(manifest))
     write_text(out / "README.md", card.dataset_card(manifest))

@@ -26,12 +26,13 @@ from specshards.common.jobs import Engine, run_tasks
 from specshards.common.label_columns import sifted
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
-from specshards.common.spectrum import LABELS, Arrays
+from specshards.common.spectrum import CLASSES, LABELS, Arrays
 from specshards.ingest.catalogue import cuts
 from specshards.render import ImageConfig, RenderError, renderer
-from specshards.shards.format.archive import Archive
+from specshards.shards.format.archive import Archive, check_codes, labels_of
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
+from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import fingerprint, pack, task_size
 from specshards.shards.write.repeats import decided, refuse_too_many, within
@@ -50,13 +51,14 @@ class DataSet:
 
     Attributes:
         base: what is added to its row numbers.
-        surveys: position of each of its surveys among those of the new set.
+        surveys: position of each of its surveys among those of the new set; names: theirs.
     """
 
     folder: str
     config: ShardConfig
     base: int
     surveys: tuple[int, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class CopyTask(ShardTask):
 
     def _portion(self, piece: Piece, account: SetAside) -> Portion:
         source = self.sources[piece.source]
-        meta, impossible = sifted(_sidecar(source.folder, piece.record).slice(piece.start, piece.stop - piece.start))
+        table = _sidecar(source.folder, piece.record).slice(piece.start, piece.stop - piece.start)
+        meta, impossible = sifted(table)
         account.impossible.update(impossible)
         rows = meta["source_row"].to_numpy() + source.base
         chosen = np.arange(len(rows))
@@ -116,13 +119,20 @@ class CopyTask(ShardTask):
         chosen = np.array([i for i in chosen.tolist() if int(rows[i]) not in self.aside], np.int64)
         archive = Archive([tar], [piece.record.samples], old.extension, LABELS, keep=1)
         places = [(0, int(piece.start + i)) for i in chosen]
-        labels, _ = archive.labels(places)
+        vectors, wrong = archive.vectors(places)
+        wrong |= check_codes(vectors, LABELS, len(CLASSES), len(source.surveys))
+        said = labels_of(table.take(chosen), LABELS, CLASSES, source.names)
+        unlike = ~((vectors == said) | (np.isnan(vectors) & np.isnan(said))).all(axis=1)
+        wrong = {int(i): "a label vector that is not what its table says" for i in np.flatnonzero(unlike)} | wrong
+        labels = labels_of(meta.take(chosen), LABELS, CLASSES, source.names)
         column = LABELS.index("survey")
         known = ~np.isnan(labels[:, column])
         labels[known, column] = np.asarray(source.surveys)[labels[known, column].astype(np.intp)]
         kept, payloads = [], []
         for i, payload in enumerate(archive.payloads(places)):
             try:
+                if i in wrong:
+                    raise ValueError(wrong[i])
                 payloads.append(_encoded(payload, old, new))
                 kept.append(i)
             except (RenderError, ValueError) as error:
@@ -163,6 +173,7 @@ def remake(
     where: str | None = None,
     engine: Engine | None = None,
     max_bad_fraction: float = 0.05,
+    allow_empty_split: bool = False,
     force: bool = False,
 ) -> Manifest:
     """Make one data set of one or several; what is None stays as it is in the first of them.
@@ -174,9 +185,11 @@ def remake(
         where: take only samples that pass this filter over the sidecars' columns (see `ingest.catalogue.cuts`); the
         others
             are counted as left out.
+        allow_empty_split: take the cells of the sky as they are, also where they leave a split without objects.
 
     Raises:
-        UsageError: data sets that do not fit, an encoding that cannot be made from theirs, or `out` holds another.
+        UsageError: data sets that do not fit, a split that would be empty, an encoding that cannot be made from
+            theirs, or `out` holds another.
         JobError: a damaged source, or the environment failed.
     """
     folders = [str(absolute(location(folder))) for folder in folders]
@@ -187,9 +200,10 @@ def remake(
         raise UsageError(f"{out}: is one of the sources; choose another OUT")
     surveys = tuple(sorted({name for manifest in manifests for name in manifest.surveys}))
     bases = np.cumsum([0, *(manifest.objects for manifest in manifests)])
+    renamed = [tuple(surveys.index(name) for name in manifest.surveys) for manifest in manifests]
     sources = tuple(
-        DataSet(str(folder), manifest.config, int(base), tuple(surveys.index(name) for name in manifest.surveys))
-        for folder, manifest, base in zip(folders, manifests, bases, strict=False)
+        DataSet(str(folder), manifest.config, int(base), places, manifest.surveys)
+        for folder, manifest, base, places in zip(folders, manifests, bases, renamed, strict=False)
     )
     inputs = {str(i): manifest.fingerprint() for i, manifest in enumerate(manifests)}
     if where is not None:
@@ -198,7 +212,13 @@ def remake(
     with locked(out):
         old = earlier(out, config, inputs, force, grows=False)
         _check(folders, manifests, engine or Engine())
-        claim = old or _claim(sources, manifests, config, inputs, surveys, max_bad_fraction, out)
+        asked = config.split_nside
+        if old is None:
+            config = fine_enough(config, lambda: _positions(sources, manifests, where), str(out), allow_empty_split)
+            claim = _claim(sources, manifests, config, inputs, surveys, max_bad_fraction, out)
+            claim = replace(claim, coarsest=None if asked == config.split_nside else asked)
+        else:
+            claim = old
         for note in claim.notes:
             LOGGER.info(note)
         start(out, claim, anew=old is None)
@@ -210,7 +230,7 @@ def remake(
             mock=any(manifest.mock for manifest in manifests), max_bad_fraction=max_bad_fraction,
             job=replace(job, sources=tuple(map(str, folders))),
             quarantine=_quarantine(sources), left_out=sum(manifest.left_out for manifest in manifests),
-            made_from=[_origin(manifest, where) for manifest in manifests],
+            made_from=[_origin(manifest, where) for manifest in manifests], allow_empty=allow_empty_split,
         )  # fmt: skip
 
 
@@ -224,7 +244,7 @@ def _config(
     for folder, manifest in zip(folders, manifests, strict=True):
         for what, here, there in (
             ("encoding", manifest.config.encoding, theirs), ("labels", manifest.labels, LABELS),
-            ("classes", manifest.classes, first.classes),
+            ("classes", manifest.classes, CLASSES),
             ("picture", manifest.config.image, first.config.image if image is None else manifest.config.image),
         ):  # fmt: skip
             if here != there:
@@ -243,6 +263,8 @@ def _config(
     changes: dict[str, Any] = {
         "encoding": encoding, "image": image, "samples_per_shard": samples_per_shard, "split": split, "seed": seed,
     }  # fmt: skip
+    # The coarsest cells that any of them has: finer ones are taken again where they are needed.
+    changes["split_nside"] = min(manifest.config.split_nside for manifest in manifests)
     return replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 
@@ -265,6 +287,17 @@ def _tasks(
         CopyTask(number, str(out), claim.config, mark, claim.moved, aside, sources, chosen, where)
         for number, chosen in enumerate(pack(pieces, [p.stop - p.start for p in pieces], claim.config, target))
     ]
+
+
+def _positions(
+    sources: Sequence[DataSet], manifests: Sequence[Manifest], where: str | None
+) -> Iterator[npt.NDArray[np.int64]]:
+    """HEALPix indices of the samples that are taken, a shard at a time."""
+    for source, manifest in zip(sources, manifests, strict=True):
+        for record in manifest.shards:
+            table = _sidecar(source.folder, record, ["_healpix_29"] if where is None else None)
+            healpix = table["_healpix_29"].to_numpy()
+            yield healpix if where is None else healpix[_chosen(where, table)]
 
 
 def _claim(

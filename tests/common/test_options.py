@@ -69,7 +69,7 @@ def words(kind: type, field: str) -> tuple[list[str], Any]:
     """An option that sets a field to another value, and the value."""
     (one,) = (each for each in options(kind) if each.field == field)
     if one.kind is bool:
-        return [one.flag], True
+        return ([f"--no-{one.flag[2:]}"], False) if one.default else ([one.flag], True)
     if (kind, field) == (PretrainConfig, "size"):
         return ["--size", "tiny"], "tiny"
     text, value = OTHER.get(one.name) or (

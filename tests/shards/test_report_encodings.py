@@ -52,7 +52,9 @@ def test_no_label_and_no_sample_at_all(tmp_path: Path) -> None:
     assert not re.search(
         r"\bnan\b", re.sub(r"base64,[^\"]*", "", text.partition("<h3>This program")[0]), re.IGNORECASE
     )
-    build(ShardConfig(), tmp_path / "none", tmp_path / "empty", engine=HERE, max_bad_fraction=1)
+    build(
+        ShardConfig(), tmp_path / "none", tmp_path / "empty", engine=HERE, max_bad_fraction=1, allow_empty_split=True
+    )
     text = page(tmp_path / "empty", Manifest.load(tmp_path / "empty"))
     assert "5 spectra = 0 samples + 5 in quarantine" in text and "No spectrum could be read." in text
 
