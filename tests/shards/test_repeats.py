@@ -134,9 +134,11 @@ def test_an_id_at_two_places_goes_to_quarantine(tmp_path: Path, caplog: pytest.L
     with pytest.raises(
         JobError, match=r"1 ids name objects at different places, 3 spectra \(such as x of mock-lamost"
     ):
-        build(ShardConfig(), folder, tmp_path / "out", engine=HERE)
+        build(ShardConfig(), folder, tmp_path / "out", engine=HERE, allow_empty_split=True)
     assert not (tmp_path / "out" / ".ledger" / "plan.json").exists()
-    manifest = build(ShardConfig(), folder, tmp_path / "out", engine=HERE, max_bad_fraction=0.5)
+    manifest = build(
+        ShardConfig(), folder, tmp_path / "out", engine=HERE, allow_empty_split=True, max_bad_fraction=0.5
+    )
     assert (manifest.samples(), manifest.quarantined, kept(tmp_path / "out")) == (3, 3, [0, 3, 5])
     rows = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
     assert {row["reason"] for row in rows} == {"object_id x names an object at another place, too"}
@@ -147,7 +149,7 @@ def test_an_id_at_two_places_goes_to_quarantine(tmp_path: Path, caplog: pytest.L
     before = tree(tmp_path / "out")
     next((tmp_path / "out").glob("*/*.tar")).unlink()
     caplog.clear()
-    again = build(ShardConfig(), folder, tmp_path / "out", engine=HERE, max_bad_fraction=0.5)
+    again = build(ShardConfig(), folder, tmp_path / "out", engine=HERE, allow_empty_split=True, max_bad_fraction=0.5)
     assert again.dumps() == manifest.dumps() and "all of them go to quarantine" in caplog.text
     assert {k: v for k, v in tree(tmp_path / "out").items() if "ledger" not in k} == {
         k: v for k, v in before.items() if "ledger" not in k
@@ -203,7 +205,9 @@ def test_the_summary_of_an_ingest_says_both(tmp_path: Path, caplog: pytest.LogCa
     )
     said = json.loads((out / "ingest/summary.json").read_text())["repeats"]
     assert (said["objects"], said["visits"], said["copies"], said["ambiguous"], said["apart"]) == (1, 2, 0, 1, 2)
-    manifest = build(ShardConfig(), out / "spectra", out / "shards", engine=HERE, max_bad_fraction=0.5)
+    manifest = build(
+        ShardConfig(), out / "spectra", out / "shards", engine=HERE, allow_empty_split=True, max_bad_fraction=0.5
+    )
     assert (manifest.samples(), manifest.quarantined) == (4, 2)
 
 
@@ -269,18 +273,18 @@ def test_best_visits_are_the_same_bytes_however_they_are_made(tmp_path: Path) ->
 
 def test_best_of_is_refused_where_it_cannot_be_right(tmp_path: Path) -> None:
     folder, out = write(tmp_path / "in" / "a.parquet", many()), tmp_path / "out"
-    build(BEST, folder, out, engine=HERE)
+    build(BEST, folder, out, engine=HERE, allow_empty_split=True)
     before = tree(out)
     write(tmp_path / "in" / "b.parquet", many(2))
     with pytest.raises(UsageError, match=r"--best-of object: a better visit may be among .* another OUT"):
-        build(BEST, folder, out, engine=HERE)
+        build(BEST, folder, out, engine=HERE, allow_empty_split=True)
     assert tree(out) == before
     with pytest.raises(UsageError, match="best_of: object -> None"):
-        build(ShardConfig(), folder, out, engine=HERE)
+        build(ShardConfig(), folder, out, engine=HERE, allow_empty_split=True)
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(table(["a", "b"], [0.0, 1.0]), foreign)
     with pytest.raises(UsageError, match=r"foreign\.parquet: has no sn_median"):
-        build(BEST, foreign, tmp_path / "other", engine=HERE)
+        build(BEST, foreign, tmp_path / "other", engine=HERE, allow_empty_split=True)
     with pytest.raises(UsageError, match=r"--best-of object: SURVEY=slomost is merged from"):
         make("slomost", SurveyInput(), tmp_path / "joint", BEST, engine=HERE)
     with pytest.raises(UsageError, match="best_of=star: give `object`"):
@@ -296,12 +300,17 @@ def test_a_config_without_it_is_written_as_before() -> None:
 
 def test_what_is_added_and_contradicts_is_set_aside_and_what_is_written_stays(tmp_path: Path) -> None:
     folder, out = write(tmp_path / "in" / "b.parquet", spectra(["a", "b", "c"], [0, 1, 2])), tmp_path / "out"
-    first = build(ShardConfig(), folder, out, engine=HERE)
+    first = build(ShardConfig(), folder, out, engine=HERE, allow_empty_split=True)
     write(tmp_path / "in" / "a.parquet", spectra(["a", "c", "d"], [0, 50, 3], seed=3))
-    second = build(ShardConfig(), folder, out, engine=HERE, max_bad_fraction=0.4)
+    second = build(ShardConfig(), folder, out, engine=HERE, allow_empty_split=True, max_bad_fraction=0.4)
     assert kept(out) == [0, 1, 2, 3, 5] and second.quarantined == 1
     assert [shard for shard in second.shards if shard in first.shards] == list(first.shards)
-    assert build(ShardConfig(), folder, out, engine=Engine(workers=1), max_bad_fraction=0.4).dumps() == second.dumps()
+    assert (
+        build(
+            ShardConfig(), folder, out, engine=Engine(workers=1), allow_empty_split=True, max_bad_fraction=0.4
+        ).dumps()
+        == second.dumps()
+    )
     is_sound, detail = passed(out)["identity"]
     assert is_sound and detail == "1 objects have 2 samples under one id, each at one place"
 
@@ -309,17 +318,17 @@ def test_what_is_added_and_contradicts_is_set_aside_and_what_is_written_stays(tm
 def test_merged_sets_are_looked_at_together(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, ids, dec in (("1", ["a", "b", "c", "e"], [0, 1, 2, 9]), ("2", ["a", "c", "d"], [0, 50, 3])):
         build(BEST, write(tmp_path / name / "a.parquet", spectra(ids, dec, seed=int(name))), tmp_path / f"set{name}",
-              engine=HERE)  # fmt: skip
+              engine=HERE, allow_empty_split=True)  # fmt: skip
     sets = [tmp_path / "set1", tmp_path / "set2"]
     with pytest.raises(JobError, match="1 ids name objects at different places"):
-        remake(sets, tmp_path / "out", engine=HERE)
+        remake(sets, tmp_path / "out", engine=HERE, allow_empty_split=True)
     caplog.clear()
-    manifest = remake(sets, tmp_path / "out", engine=HERE, max_bad_fraction=0.5)
+    manifest = remake(sets, tmp_path / "out", engine=HERE, allow_empty_split=True, max_bad_fraction=0.5)
     assert (manifest.objects, manifest.samples(), manifest.quarantined) == (7, 5, 2)
     assert kept(tmp_path / "out") == [0, 1, 3, 4, 6] and manifest.config.best_of is None
     assert "repeated visits: 1 objects have 2 spectra" in caplog.text
     assert all(good for good, _ in passed(tmp_path / "out").values())
-    one = remake(sets[:1], tmp_path / "one", engine=HERE, where="z >= 0")
+    one = remake(sets[:1], tmp_path / "one", engine=HERE, allow_empty_split=True, where="z >= 0")
     assert one.config.best_of == "object" and one.left_out == 0
     assert Manifest.load(tmp_path / "one").config == one.config
 
