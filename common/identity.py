@@ -183,8 +183,8 @@ def _grouped(hashes: Hashes, rows: Rows, ra: Floats, dec: Floats) -> tuple[Rows,
     return order, group, apart
 
 
-def separation(ra: Floats, dec: Floats, ra_2: Floats, dec_2: Floats) -> Floats:
+def separation(ra: npt.ArrayLike, dec: npt.ArrayLike, ra_2: npt.ArrayLike, dec_2: npt.ArrayLike) -> Floats:
     """Arcseconds between two places each, degrees, by the haversine formula; NaN where there is none."""
-    ra, dec, ra_2, dec_2 = (np.radians(values) for values in (ra, dec, ra_2, dec_2))
-    square = np.sin((dec - dec_2) / 2) ** 2 + np.cos(dec) * np.cos(dec_2) * np.sin((ra - ra_2) / 2) ** 2
+    x, y, x_2, y_2 = (np.radians(np.asarray(values, np.float64)) for values in (ra, dec, ra_2, dec_2))
+    square = np.sin((y - y_2) / 2) ** 2 + np.cos(y) * np.cos(y_2) * np.sin((x - x_2) / 2) ** 2
     return np.asarray(np.degrees(2 * np.arcsin(np.sqrt(np.clip(square, 0, 1)))) * 3600.0)

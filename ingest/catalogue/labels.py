@@ -21,8 +21,9 @@ from zlib import crc32
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from specshards.common.errors import JobError, UsageError, make_folder
+from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import replacing, sha256, write_text
+from specshards.common.identity import SAME_ARCSEC, separation
 from specshards.common.impossible import Impossible
 from specshards.common.spectrum import NUMERIC_LABELS, RANGES, Spectrum, sift
 from specshards.ingest.catalogue.rows import Rows, check_once, check_type, label_numbers, mapped, open_rows
@@ -240,14 +241,24 @@ class Catalogue:
 
         A position fills in where the file has none; the other columns, kept for selection cuts, become `extra`. What
         the file itself says of the class stays there too, as `file_class` and `file_subclass`.
+
+        Raises:
+            BadObjectError: the catalogue has this id at another place than the file: one of them has a wrong id.
         """
         row = self.lookup(spectrum.object_id)
         if row is None:
             return False
         impossible = sift(row)
         known = {name: value for name, value in row.items() if value is not None}
-        if math.isnan(spectrum.ra) and known.keys() >= set(_POSITION):
-            spectrum.ra, spectrum.dec = known["ra"] % 360.0, known["dec"]
+        if known.keys() >= set(_POSITION):
+            ra, dec = known["ra"] % 360.0, known["dec"]
+            if math.isnan(spectrum.ra):
+                spectrum.ra, spectrum.dec = ra, dec
+            elif (apart := float(separation(ra, dec, spectrum.ra, spectrum.dec))) > SAME_ARCSEC:
+                raise BadObjectError(
+                    f"{spectrum.object_id} is at {spectrum.ra:.4f} {spectrum.dec:+.4f}, in the catalogue at {ra:.4f} "
+                    f"{dec:+.4f}, {apart / 3600:.2g} degrees from there: its labels are another object's"
+                )
         labels = {name: value for name, value in known.items() if name in _LABELS}
         for name in labels:  # the file's may have been impossible; it is not needed any more
             spectrum.impossible.pop(name, None)

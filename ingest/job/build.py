@@ -203,7 +203,7 @@ def ingest_files(
     quarantine = [task.quarantine for task, result in zip(tasks, results, strict=True) if result.quarantined]
     merge_quarantine(quarantine, ledger / "quarantine.parquet")
     content = {**asdict(summary), "files": summary.files, "samples": summary.samples}
-    content["repeats"] = summary.repeats.to_dict()
+    content["repeats"] = None if summary.repeats is None else summary.repeats.to_dict()
     write_text(ledger / "summary.json", json.dumps(content, indent=1) + "\n")
     LOGGER.info(summary.table())
     _judge(summary, files, ledger, max_bad_fraction)
@@ -322,7 +322,7 @@ def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float
             f"DATA={data}: {summary.bad} of {summary.objects} objects are bad, more than --max-bad-fraction "
             f"{max_bad_fraction:g}; {where}"
         )
-    repeats = summary.repeats
+    repeats = summary.repeats or Repeats()
     if summary.bad + len(repeats.apart) > max_bad_fraction * summary.objects:
         raise JobError(
             f"DATA={data}: {repeats.ambiguous:,} ids name objects at different places, {repeats.shown()}: with "

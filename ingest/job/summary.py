@@ -6,10 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from specshards.common.identity import Repeats
 from specshards.common.impossible import Impossible
 from specshards.common.text import aligned
+
+if TYPE_CHECKING:  # its arrays are nothing that the help of a command needs
+    from specshards.common.identity import Repeats
 
 #: Where a file could not be recognised.
 UNKNOWN = "unrecognised"
@@ -63,7 +66,7 @@ class Summary:
         conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
         impossible: labels that no object can have and that are missing therefore, of all objects that were read.
         unread: values of the catalogue that are no numbers where a number belongs, and are missing therefore.
-        repeats: samples that have one id.
+        repeats: samples that have one id; None where nobody has looked.
         converted: samples whose numbers are not those of the file, by what was done.
     """
 
@@ -74,7 +77,7 @@ class Summary:
     conflicts: dict[str, int] = field(default_factory=dict)
     impossible: Impossible = field(default_factory=Impossible)
     unread: Impossible = field(default_factory=Impossible)
-    repeats: Repeats = field(default_factory=Repeats)
+    repeats: Repeats | None = None
     converted: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -132,8 +135,8 @@ class Summary:
             f"{', '.join(value for value, _ in self.unread.examples[name])}{', ...' if n > 3 else ''}"
             for name, n in sorted(self.unread.counts.items())
         ]
-        lines += self.repeats.lines()
-        if self.repeats.ambiguous:
+        lines += [] if self.repeats is None else self.repeats.lines()
+        if self.repeats is not None and self.repeats.ambiguous:
             lines[-1] += "; `shards build` sets them aside"
         lines += [f"of {n:,} samples {what}" for what, n in Counter(self.converted).most_common(_SHOWN_CONFLICTS)]
         what = f"{self.files:,} files" + ("" if self.objects == self.files else f", {self.objects:,} objects")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,10 +163,36 @@ def test_a_catalogue_of_floats_that_are_exact_is_read(tmp_path: Path) -> None:
         assert Catalogue(prepare(path, "lamost", tmp_path / kind)).lookup("101401002") == {"class": "STAR", "z": 0.01}
 
 
-def test_a_masked_key_is_no_key(tmp_path: Path) -> None:
-    path = tmp_path / "c.parquet"
-    pq.write_table(pa.table({"obsid": pa.array([5, None, None], pa.int64()), "z": [0.1, 0.2, 0.3]}), path)
+@pytest.mark.parametrize("kind", ["fits", "parquet"])
+def test_a_masked_key_is_no_key(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"c.{kind}"
+    if kind == "fits":  # TNULL stands for what is masked
+        masked = MaskedColumn([5, 7, 9], mask=[False, True, True], dtype=np.int64)
+        Table({"obsid": masked, "z": [0.1, 0.2, 0.3]}).write(path)
+    else:
+        pq.write_table(pa.table({"obsid": pa.array([5, None, None], pa.int64()), "z": [0.1, 0.2, 0.3]}), path)
     assert len(Catalogue(prepare(path, "lamost", tmp_path))) == 1
+
+
+def test_a_catalogue_that_has_the_id_at_another_place_gives_no_labels(tmp_path: Path) -> None:
+    """As of an id that was rounded on its way, and is another object's."""
+    path = tmp_path / "c.csv"
+    near = 8 / 3600
+    path.write_text(f"obsid,z,ra,dec\n1,0.1,10,{20 + near}\n2,0.2,10,20.01\n3,0.3,-350,20\n4,0.4,,\n5,0.5,11,21\n")
+    catalogue = Catalogue(prepare(path, "lamost", tmp_path))
+    rng = np.random.default_rng(0)
+    said = []
+    for number in range(1, 6):
+        spectrum = make_spectrum(0, rng, object_id=str(number), ra=np.nan if number == 5 else 10.0, dec=20.0)
+        try:
+            said.append((catalogue.apply(spectrum), spectrum.labels["z"], spectrum.ra))
+        except BadObjectError as error:
+            said.append(error.reason)
+    assert said[0] == (True, 0.1, 10.0) and said[2:] == [(True, 0.3, 10.0), (True, 0.4, 10.0), (True, 0.5, 11.0)]
+    assert said[1] == (
+        "2 is at 10.0000 +20.0000, in the catalogue at 10.0000 +20.0100, 0.01 degrees from there: its labels are "
+        "another object's"
+    )
 
 
 @pytest.mark.parametrize("kind", ["csv", "fits", "parquet"])

@@ -230,7 +230,7 @@ def test_the_same_files_given_twice_are_exact_copies(tmp_path: Path) -> None:
     for name in ("1", "2"):
         pq.write_table(table(["a", "b"], [0.0, 1.0]), data / f"{name}.parquet")
     repeats = ingest(IngestConfig(), str(data), out, engine=HERE).repeats
-    assert (repeats.objects, repeats.visits, repeats.copies) == (2, 4, 2)
+    assert repeats is not None and (repeats.objects, repeats.visits, repeats.copies) == (2, 4, 2)
 
 
 BEST = ShardConfig(best_of="object")
@@ -337,4 +337,5 @@ def test_a_real_table_with_an_id_at_two_places(real_data: Path, tmp_path: Path) 
     manifest = build(ShardConfig(), real_data / "faults/dup.parquet", tmp_path / "out", engine=HERE)
     assert (manifest.objects, manifest.samples(), manifest.quarantined) == (40, 38, 2)
     repeats = ingest(IngestConfig(), str(real_data / "faults/dup.parquet"), tmp_path / "in", engine=HERE).repeats
-    assert repeats.ambiguous == 1 and "dup-1 of mysurvey at 3.0000 -4.9000, 6.0000 -4.8000" in repeats.shown()
+    assert repeats is not None and repeats.ambiguous == 1
+    assert "dup-1 of mysurvey at 3.0000 -4.9000, 6.0000 -4.8000" in repeats.shown()
