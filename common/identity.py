@@ -78,18 +78,21 @@ def _mixed(x: Hashes) -> Hashes:
         return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def repeated(hashes: Hashes) -> Hashes:
-    """The values that are there more than once, sorted; a sorted copy is the memory that it takes."""
-    ordered = np.sort(hashes)
+def repeated(parts: Sequence[Hashes]) -> Hashes:
+    """The values that are there more than once in all parts together, sorted; it takes the memory of one copy."""
+    ordered = np.concatenate([np.empty(0, np.uint64), *parts])
+    ordered.sort()
     return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def among(hashes: Hashes, values: Hashes) -> npt.NDArray[np.bool_]:
     """Which hashes are one of the sorted `values`."""
-    if not len(values):
-        return np.zeros(len(hashes), np.bool_)
-    at = np.minimum(np.searchsorted(values, hashes), len(values) - 1)
-    return np.asarray(values[at] == hashes)
+    found = np.zeros(len(hashes), np.bool_)
+    for start in range(0, len(hashes) if len(values) else 0, _SLICE):
+        part = hashes[start : start + _SLICE]
+        at = np.minimum(np.searchsorted(values, part), len(values) - 1)
+        found[start : start + len(part)] = values[at] == part
+    return found
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,12 @@ def find_repeats(source: SpectraFolder, who: Identities | None = None, *, copies
     """
     files = _files(source)
     if who is not None:
-        values = repeated(who.hashes)
+        values = repeated([who.hashes])
         rows = np.flatnonzero(among(who.hashes, values))
         found = (who.hashes[rows], rows, who.ra[rows], who.dec[rows], who.sn_median[rows])
     else:
         hashes = [_columns(source, file, first).hashes for file, first in files]
-        values = repeated(np.concatenate(hashes))
+        values = repeated(hashes)
         suspects = []
         for (file, first), part in zip(files, hashes, strict=True):
             at = np.flatnonzero(among(part, values))

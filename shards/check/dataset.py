@@ -96,7 +96,7 @@ class Overall:
 
     def _identity(self) -> Check:
         """No id names objects at different places; visits of one object have one id, or not."""
-        places = np.flatnonzero(among(self._ids, repeated(self._ids)))
+        places = np.flatnonzero(among(self._ids, repeated([self._ids])))
         found = judge(self._ids[places], places, self._ra[places], self._dec[places], self._names)
         visits = f"{found.objects:,} objects have {found.visits:,} samples under one id, each at one place"
         if not found.ambiguous:

@@ -312,7 +312,7 @@ def _claim(
         hashes = id_hashes(table["survey"], table["object_id"])
         found.append((rows + source.base, ra, dec, near_border(healpix, config), hashes))
     rows, ra, dec, near, hashes = (np.concatenate(part) for part in zip(*found, strict=True))
-    same = among(hashes, repeated(hashes))
+    same = among(hashes, repeated([hashes]))
     repeats = judge(hashes[same], rows[same], ra[same], dec[same], lambda wanted: _names(sources, manifests, wanted))
     decision = decided(repeats)
     refuse_too_many(decision, len(rows), max_bad_fraction, out)

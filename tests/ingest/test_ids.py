@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,11 +28,12 @@ from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.objects import objects
-from specshards.ingest.surveys import open_file
+from specshards.ingest.surveys import open_file, read_file
 from specshards.ingest.surveys.lamost import object_id
 from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, register
 from tests.conftest import make_spectrum
 from tests.oracles.mmu_tables import mock, spectrum_columns
+from tests.oracles.survey_files import lamost_table, sdss_spec
 
 TARGETIDS = [39627785483846390 + i for i in range(20)]
 MEND = "write ids as integers or text"
@@ -262,6 +265,42 @@ def test_an_obsid_of_a_header(value: Any, found: str | None) -> None:
         object_id(header)
 
 
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, "299492975510054912"), ({"SPECOBJID": 299492975510054912}, "299492975510054912"),
+        ({"SPECOBJID": 299492975510054912.0}, "SPECOBJID = .*is a float, which rounds ids"),
+        ({"SPECOBJID": "2.9949E+17"}, "SPECOBJID holds '2.9949E.17', the text of a float"),
+        ({"SPECOBJID": None}, "266-51602-13"), ({"SPECOBJID": 0}, "266-51602-13"),
+        ({"SPECOBJID": None, "PLATE": 266.5}, "PLATE = .*is a float"),
+    ],
+)  # fmt: skip
+def test_a_specobjid_of_a_file(tmp_path: Path, changes: dict[str, Any], found: str) -> None:
+    path = sdss_spec(tmp_path / "s.fits", **changes)
+    if "float" not in found:
+        assert read_file(path).object_id == found
+        return
+    with pytest.raises(BadObjectError, match=f"{found}.*{MEND}"):
+        read_file(path)
+
+
+def test_an_obsid_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(BadObjectError, match=f"OBSID = 101401001.0 is a float.*{MEND}"):
+        read_file(lamost_table(tmp_path / "s.fits", OBSID=101401001.0))
+
+
+def test_labels_of_rounded_targetids_beside_a_coadd_are_refused(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "desi" / "fastspecfit"
+    coadd = folder / "coadd-4-80613-thru20210324.fits"
+    shutil.copy(coadd, tmp_path)
+    with fits.open(folder / "redrock-4-80613-thru20210324.fits") as hdus:
+        labels = Table(hdus[1].data)
+    labels["TARGETID"] = labels["TARGETID"].astype(float)
+    labels.write(tmp_path / "redrock-4-80613-thru20210324.fits")
+    with pytest.raises(BadObjectError, match=r"redrock-4.* TARGETID that is not a column of integers"):
+        list(open_file(tmp_path / coadd.name).objects())
+
+
 def test_a_reader_of_ones_own_cannot_give_a_float(tmp_path: Path) -> None:
     def read(file: Any, layout: str, source_file: str) -> Any:
         for row, name in enumerate((np.int64(TARGETIDS[1]), 1.5e16, "7.0", " ok ", None)):
@@ -280,6 +319,10 @@ def test_a_reader_of_ones_own_cannot_give_a_float(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["desifloat", "floatid"])
 def test_real_tables_of_rounded_ids_are_refused(real_data: Path, tmp_path: Path, name: str) -> None:
     message = f"rounds whole numbers from {2**53} on.*{MEND}"
+    if name == "desifloat":
+        given = {"catalogue": real_data / "faults" / "desifloat_catalogue.csv", "engine": HERE}
+        with pytest.raises(JobError, match=message):
+            ingest(IngestConfig(survey="desi"), str(real_data / "faults/desifloat.parquet"), tmp_path / "in", **given)
     refused(real_data / "faults" / f"{name}.parquet", tmp_path / "out", message)
 
 

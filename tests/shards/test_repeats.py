@@ -88,7 +88,7 @@ def test_hashes_are_those_of_survey_and_id(pairs: list[tuple[str, str]], step: i
         id_hashes(surveys.slice(i, step).dictionary_encode(), ids.slice(i, step)) for i in range(0, len(rows), step)
     ]
     assert np.concatenate([np.empty(0, np.uint64), *cut]).tolist() == hashes.tolist()
-    assert repeated(hashes).tolist() == sorted({h for h in hashes.tolist() if hashes.tolist().count(h) > 1})
+    assert repeated([hashes]).tolist() == sorted({h for h in hashes.tolist() if hashes.tolist().count(h) > 1})
 
 
 def test_rows_without_an_id_are_like_no_other() -> None:
@@ -106,7 +106,7 @@ def test_visits_and_ambiguous_ids_are_those_of_a_slow_loop(rows: list[tuple[int,
     dec = np.array([np.nan if arcsec is None else arcsec * ARCSEC for _, arcsec, _ in rows])
     names = [("s", f"{number}{other}") for number, _, other in rows]
     hashes = np.array([number for number, _, _ in rows], np.uint64)
-    places = np.flatnonzero(among(hashes, repeated(hashes)))
+    places = np.flatnonzero(among(hashes, repeated([hashes])))
     found = judge(hashes[places], places, np.where(np.isnan(dec), np.nan, 7.0)[places], dec[places],
                   lambda wanted: [names[i] for i in wanted])  # fmt: skip
     groups: dict[Any, list[int]] = {}
