@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import BadObjectError, shortened
 from specshards.common.files import is_remote, readable
 from specshards.ingest.listing import matching, open_input, walk
+from specshards.ingest.seal import Footer, check, checksums, chunk_places, crc
 
 PARQUET_MAGIC = b"PAR1"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -62,8 +64,8 @@ class TableFile:
             length; anything else in an HDF5 file is no column.
         rows: number of rows.
         groups: rows of each Parquet row group; an HDF5 file is one.
-        footer: of a Parquet file, as it is stored: it holds offsets, statistics and metadata, and changes when the
-            content does.
+        footer: of a Parquet file, with its seal where it has one (`ingest.seal`). It holds offsets, statistics,
+            metadata, and of a sealed file checksums, so that it changes whenever the content does.
         survey: whose rows these are where they do not say so themselves; whoever opens the file may set it.
         stated: what a user says of its wavelengths, likewise.
     """
@@ -73,7 +75,7 @@ class TableFile:
         self.rows = sum(groups)
         self.survey: str | None = None
         self.stated = UNSTATED
-        self.footer = b""
+        self.footer = Footer(b"", None)
         self._source = source
 
     @staticmethod
@@ -96,9 +98,9 @@ class TableFile:
         """
         with _opened(path) as file:
             magic = file.read(8)
-            footer = _footer(file) if magic.startswith(PARQUET_MAGIC) else b""
+            footer = Footer.read(file) if magic.startswith(PARQUET_MAGIC) else Footer(b"", None)
         if magic.startswith(PARQUET_MAGIC):
-            table = cls._open_parquet(path)
+            table = cls._open_parquet(path, footer.chunks is not None)
             table.footer = footer
             return table
         if magic == HDF5_MAGIC:
@@ -106,9 +108,11 @@ class TableFile:
         raise BadObjectError("neither Parquet nor HDF5")
 
     @classmethod
-    def _open_parquet(cls, path: Path) -> TableFile:
+    def _open_parquet(cls, path: Path, is_sealed: bool) -> TableFile:
         try:
-            parquet = pq.ParquetFile(readable(path), buffer_size=_READ_BUFFER, pre_buffer=False)
+            parquet = pq.ParquetFile(
+                readable(path), buffer_size=_READ_BUFFER, pre_buffer=False, page_checksum_verification=not is_sealed
+            )
         except pa.ArrowException as error:
             raise BadObjectError(f"not a Parquet file ({shortened(error)})") from error
         metadata = parquet.metadata
@@ -179,14 +183,48 @@ class TableFile:
             if stop is not None and position >= stop:
                 return
 
+    def read(self, columns: Sequence[str], group: int | None = None) -> pa.Table:
+        """Columns, or fields of structs (`spectrum.flux`), of a row group of a Parquet file, or of all; unknown names
+        are left out.
+
+        Raises:
+            JobError: the file is damaged, by its seal. pyarrow's errors, and OSError: by what is in it.
+        """
+        paths = self._paths
+        wanted = [i for i, path in enumerate(paths) if any(path == c or path.startswith(f"{c}.") for c in columns)]
+        groups = range(len(self.groups)) if group is None else [group]
+        for number in groups:
+            self._check(number, wanted)
+        return self._source.read_row_groups(list(groups), [paths[i] for i in wanted], use_threads=False)
+
+    def checksum(self, columns: Collection[str], inside: Collection[str], group: int) -> int:
+        """CRC-32 of the stored bytes of columns of a row group, as `slices` reads them."""
+        wanted = self._wanted(columns, inside)
+        places = chunk_places(self._source.metadata, group)
+        return crc(checksums(self.path, [places[i] for i in wanted]).tobytes())
+
+    def _check(self, group: int, wanted: Sequence[int]) -> None:
+        """JobError unless the bytes of these columns of a row group are those that were sealed."""
+        if self.footer.chunks is not None:
+            paths = self._paths
+            chunks = self.footer.chunks[group * len(paths) : (group + 1) * len(paths)][list(wanted)]
+            check(self.path, chunks, [paths[i] for i in wanted])
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return [self._source.schema.column(i).path for i in range(len(self._source.schema))]
+
+    def _wanted(self, columns: Collection[str], inside: Collection[str]) -> list[int]:
+        return [i for i, path in enumerate(self._paths) if self._is_wanted(path.split("."), columns, inside)]
+
     def _parquet(self, columns: Collection[str], inside: Collection[str], group: int | None) -> Iterator[pa.Table]:
-        paths = [self._source.schema.column(i).path for i in range(len(self._source.schema))]
-        wanted = [i for i, path in enumerate(paths) if self._is_wanted(path.split("."), columns, inside)]
+        wanted, paths = self._wanted(columns, inside), self._paths
         names = [paths[i] for i in wanted]
         for number in range(len(self.groups)) if group is None else (group,):
             chunks = self._source.metadata.row_group(number)
             size = sum(_decoded_bytes(chunks.column(i)) for i in wanted)
             step = _slice_rows(size / max(1, chunks.num_rows))
+            self._check(number, wanted)
             for batch in self._source.iter_batches(step, row_groups=[number], columns=names):
                 yield pa.Table.from_batches([batch])
 
@@ -214,17 +252,6 @@ def _opened(path: Path) -> IO[bytes]:
 def is_table(name: str) -> bool:
     """Whether a file is called as tables are; what it is, only its first bytes say."""
     return name.lower().endswith((".parquet", ".hdf5", ".h5"))
-
-
-def _footer(file: IO[bytes]) -> bytes:
-    """The footer of an open Parquet file: small however large the file; empty where there cannot be one."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 8))
-    length = int.from_bytes(file.read(4), "little")
-    if not 0 < length <= size - 8:
-        return b""
-    file.seek(size - 8 - length)
-    return file.read(length)
 
 
 def parquet_files(where: Path) -> tuple[Path, list[Path]]:

@@ -30,7 +30,7 @@ from specshards.common.folder import locked
 from specshards.common.messages import LOGGER
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
-from specshards.ingest.catalogue.rows import BATCH, Rows, open_rows
+from specshards.ingest.catalogue.rows import Rows, open_rows
 from specshards.ingest.ids import id_texts
 from specshards.ingest.spectra.folder import open_table
 from specshards.ingest.spectra.schema import SCHEMA, spectra_writer, upgraded
@@ -195,11 +195,11 @@ def _spectra_rows(files: Sequence[Path]) -> Rows:
 
     def tables(wanted: Sequence[str] | None) -> Iterator[pa.Table]:
         for path in files:
-            with _named(path), pq.ParquetFile(path) as file:
-                asked = columns if wanted is None else wanted
-                there = [name for name in {*asked, "survey"} if name in file.schema_arrow.names]
-                for batch in file.iter_batches(BATCH, columns=there):
-                    yield upgraded(pa.Table.from_batches([batch])).select(asked)
+            asked = columns if wanted is None else wanted
+            with _named(path):
+                file = _open_spectra(path)
+                for group in range(len(file.groups)):
+                    yield upgraded(file.read([*asked, "survey"], group)).select(asked)
 
     def batches(wanted: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
         for table in tables(wanted):

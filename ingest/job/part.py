@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, naming
-from specshards.common.files import write_text
+from specshards.common.files import sha256, write_text
 from specshards.common.impossible import Impossible
 from specshards.common.quarantine import quarantine_row, write_quarantine
 from specshards.common.spectrum import Spectrum
@@ -21,6 +21,7 @@ from specshards.common.text import escaped
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, parse
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
+from specshards.ingest.seal import digest_of, is_intact
 from specshards.ingest.spectra.schema import spectra_writer, to_table
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.common import placed
@@ -74,8 +75,12 @@ class PartTask:
         return PartResult.loads(text)
 
     def is_whole(self, record: PartResult) -> bool:
-        """Whether the part's files have the sizes that they had."""
-        return (_size(self.spectra), _size(self.quarantine)) == (record.spectra_bytes, record.quarantine_bytes)
+        """Whether the part's files are those that were written, to the byte."""
+        if (_size(self.spectra), _size(self.quarantine)) != (record.spectra_bytes, record.quarantine_bytes):
+            return False
+        if record.quarantine_bytes and sha256(self.quarantine) != record.quarantine_digest:
+            return False
+        return not record.spectra_bytes or is_intact(self.spectra, record.spectra_digest)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class PartResult:
 
     Attributes:
         spectra_bytes, quarantine_bytes: sizes of its files, 0 where there is none.
+        spectra_digest, quarantine_digest: of seal and footer, which stand for the content; sha256 of the whole file.
         matched: samples that the catalogue lists; `unmatched` has examples of those that it does not.
         conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
         impossible: labels that were taken away.
@@ -95,6 +101,8 @@ class PartResult:
     bytes: int
     spectra_bytes: int = 0
     quarantine_bytes: int = 0
+    spectra_digest: str = ""
+    quarantine_digest: str = ""
     layouts: dict[str, LayoutCount] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     matched: int = 0
@@ -138,7 +146,9 @@ def ingest_part(task: PartTask) -> PartResult:
         write_quarantine(work.quarantine, task.quarantine)
     result = PartResult(
         number=task.number, fingerprint=task.fingerprint, bytes=task.bytes, spectra_bytes=_size(task.spectra),
-        quarantine_bytes=_size(task.quarantine), layouts=work.layouts, reasons=dict(sorted(work.reasons.items())),
+        quarantine_bytes=_size(task.quarantine), spectra_digest=digest_of(task.spectra),
+        quarantine_digest=sha256(task.quarantine) if task.quarantine.exists() else "",
+        layouts=work.layouts, reasons=dict(sorted(work.reasons.items())),
         matched=work.matched, unmatched=tuple(work.unmatched), conflicts=dict(sorted(work.conflicts.items())),
         impossible=work.impossible,
         converted=dict(sorted(work.converted.items())),

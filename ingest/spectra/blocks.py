@@ -16,10 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError, shortened
-from specshards.common.files import readable
 from specshards.common.impossible import Impossible
 from specshards.common.label_columns import sifted
 from specshards.common.spectrum import CLASSES, LABELS, Arrays, BoolArray, Grid, Spectrum, log_grid
@@ -99,16 +97,16 @@ def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...]) -> Spect
     """
     path = folder / group.file
     try:
-        parquet = pq.ParquetFile(readable(path), pre_buffer=False)
+        file = open_table(path)
         # Wavelengths are seldom needed: nearly every grid has coefficients.
-        names = [name for name in parquet.schema_arrow.names if name != "spectrum"]
+        names = [name for name in file.schema.names if name != "spectrum"]
         columns = [*names, *(f"spectrum.{name}" for name in _ARRAYS if name != "lambda")]
-        table = parquet.read_row_group(group.group, columns=columns, use_threads=False)
+        table = file.read(columns, group.group)
         meta, spectrum = table.drop_columns(["spectrum"]), _whole(table["spectrum"])
         wanted = _wanted(meta)
         if "lambda" in wanted:
             columns = [f"spectrum.{name}" for name in _ARRAYS]
-            spectrum = _whole(parquet.read_row_group(group.group, columns=columns, use_threads=False)["spectrum"])
+            spectrum = _whole(file.read(columns, group.group)["spectrum"])
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)}); ingest it again") from error
     return _block(meta, spectrum, wanted, surveys, group.first_row + np.arange(len(meta)))
@@ -146,6 +144,21 @@ def read_blocks(
                 done += len(table)
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error
+
+
+def content_of(folder: Path, group: RowGroup) -> int | None:
+    """CRC-32 of what `read_blocks` reads of a row group that has no seal; None where there is one.
+
+    Raises:
+        JobError: the file is damaged.
+    """
+    if group.is_sealed:
+        return None
+    file = open_table(folder / group.file)
+    if group.survey is None:
+        return file.checksum(file.names, _ARRAYS, group.group)
+    columns = columns_of(file)
+    return file.checksum(columns.read, columns.inside, group.group)
 
 
 def iter_blocks(folder: SpectraFolder, *, must_be_placed: bool = True) -> Iterator[tuple[RowGroup, SpectraBlock]]:

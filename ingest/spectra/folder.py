@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
-from specshards.common.files import is_remote, readable
+from specshards.common.files import is_remote
 from specshards.ingest.ids import is_text
 from specshards.ingest.listing import walk
 from specshards.ingest.spectra.schema import SCHEMA_VERSION, healpix_29
@@ -44,6 +43,8 @@ class RowGroup:
         file_row: the number of the first among the rows of its file.
         survey: whose rows these are where they do not say; None for our own Parquet, which does.
         stated: what the user says of their wavelengths, where they are not our own.
+        is_sealed: whether the file changes its footer with its content; files of version 1 count as if they did, so
+            that what was made from them stays as it is.
     """
 
     file: str
@@ -54,6 +55,7 @@ class RowGroup:
     file_row: int = 0
     survey: str | None = None
     stated: Stated = UNSTATED
+    is_sealed: bool = True
 
     def cut(self, rows: int) -> Iterator[RowGroup]:
         """The same rows in pieces of at most `rows`."""
@@ -71,8 +73,8 @@ class SpectraFolder:
     Attributes:
         groups: every row group of every file.
         surveys: names found, in the order in which they are numbered.
-        digests: file -> sha256 of its size and Parquet footer, in the order of the rows: it changes when the content
-            does.
+        digests: file -> sha256 of its size, Parquet footer and seal, in the order of the rows: it changes when the
+            content does; for sure where there is a seal.
         notes: what a user should know of the input, a line each.
         unplaced: files without positions; they can be drawn, but not split by sky.
         versions: file -> the schema version that its rows are read as.
@@ -93,7 +95,7 @@ class SpectraFolder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over names, sizes and Parquet footers of all files."""
+        """sha256 over names, sizes, Parquet footers and seals of all files."""
         return hashlib.sha256(json.dumps(self.digests).encode()).hexdigest()
 
     @classmethod
@@ -126,7 +128,7 @@ class SpectraFolder:
         for name, path in sorted(files.items()):
             file = open_table(path)
             file.survey, file.stated = survey, stated
-            digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + file.footer)
+            digest = hashlib.sha256(f"{path.stat().st_size}\0".encode() + file.footer.content)
             columns = None if mmu.is_own(file) else columns_of(file)
             try:
                 # Ours are checked when they are made.
@@ -151,10 +153,22 @@ class SpectraFolder:
                     unplaced.append(name)
             digests[name] = digest.hexdigest()
             versions[name] = version_of(file)
+            sealed = file.footer.chunks is not None or versions[name] == 1
             names.update(found)
             start = first
             for index, rows in enumerate(file.groups):
-                groups.append(RowGroup(name, index, rows, first, file_row=first - start, survey=whose, stated=stated))
+                groups.append(
+                    RowGroup(
+                        name,
+                        index,
+                        rows,
+                        first,
+                        file_row=first - start,
+                        survey=whose,
+                        stated=stated,
+                        is_sealed=sealed,
+                    )
+                )
                 first += rows
         lines = tuple(_note(layout, rows) for layout, rows in sorted(notes.items()))
         return cls(folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced), versions)
@@ -187,7 +201,7 @@ def read_positions(folder: Path, file: str) -> Positions:
         own = mmu.is_own(table)
         labels = {"ra": "ra", "dec": "dec"} if own else columns_of(table).labels
         wanted = [labels["ra"], labels["dec"], *(["_healpix_29"] if own else [])]
-        found = pq.read_table(readable(path), columns=wanted, use_threads=False)
+        found = table.read(wanted)
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error
     ra, dec = (found[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in wanted[:2])

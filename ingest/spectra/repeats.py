@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
-from specshards.common.files import readable
 from specshards.common.identity import Floats, Hashes, Repeats, Rows, among, id_hashes, judge, repeated
 from specshards.ingest.ids import exact_ids, id_text, is_text
 from specshards.ingest.spectra.blocks import iter_blocks
@@ -116,7 +114,7 @@ def _read(source: SpectraFolder, file: str, more: Sequence[str]) -> tuple[pa.Chu
             columns = columns_of(table)
             names = {name: columns.labels[name] for name in ("object_id", "survey", *more) if name in columns.labels}
             whose = next(group.survey for group in source.groups if group.file == file)
-        found = pq.read_table(readable(path), columns=list(dict.fromkeys(names.values())), use_threads=False)
+        found = table.read(list(dict.fromkeys(names.values())))
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error
     ids = _ids(found[names["object_id"]], names["object_id"], path)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.files import replacing
 from specshards.common.spectrum import MEASURED_LABELS, SURVEY_SN, Spectrum
+from specshards.ingest.seal import seal
 from specshards.ingest.surveys.survey import survey_of
 
 SCHEMA_VERSION = 2
@@ -119,7 +120,7 @@ def upgraded(table: pa.Table) -> pa.Table:
         is_text = pa.types.is_dictionary(field.type)
         array = pa.array(column, pa.string() if is_text else field.type)
         table = table.append_column(field, array.cast(field.type) if is_text else array)
-    return table
+    return table.select(sorted(table.column_names, key=SCHEMA.get_field_index))
 
 
 def _spectrum_column(spectra: Sequence[Spectrum]) -> pa.StructArray:
@@ -142,6 +143,7 @@ PARQUET_OPTIONS: dict[str, Any] = {
     "use_dictionary": [f.name for f in SCHEMA if pa.types.is_dictionary(f.type)],
     "column_encoding": {f"spectrum.{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("flux", "ivar", "lambda")},
     "write_statistics": ["ra", "dec", "_healpix_29"],
+    "write_page_checksum": True,  # for other readers; ours check the seal, which leaves nothing out
 }
 
 
@@ -150,7 +152,7 @@ def spectra_writer(path: Path, config: Mapping[str, Any]) -> Iterator[pq.Parquet
     """A writer of spectra Parquet under a temporary name; on success fsynced and renamed to `path`.
 
     Each `write_table(table, row_group_size)` makes row groups of its own. The file metadata carries the schema
-    version, the program version and `config` as JSON.
+    version, the program version and `config` as JSON. The file is sealed (`ingest.seal`).
     """
     metadata = {
         "specshards.schema_version": str(SCHEMA_VERSION),
@@ -158,8 +160,10 @@ def spectra_writer(path: Path, config: Mapping[str, Any]) -> Iterator[pq.Parquet
         "specshards.config": json.dumps(config, sort_keys=True),
     }
     schema = SCHEMA.with_metadata(metadata)
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as writer:
-        yield writer
+    with replacing(path) as temporary:
+        with pq.ParquetWriter(temporary, schema, **PARQUET_OPTIONS) as writer:
+            yield writer
+        seal(temporary)
 
 
 def write_parquet(table: pa.Table, path: Path, config: Mapping[str, Any], row_group_rows: int = 256) -> None:

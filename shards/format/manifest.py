@@ -195,7 +195,7 @@ class Manifest:
     """`manifest.json`: all that a reader must know, written when everything else is in place.
 
     Attributes:
-        input_fingerprint: sha256 over the spectra files' names, sizes and footers.
+        input_fingerprint: sha256 over the spectra files' names, sizes, footers and seals; see docs/shard-format.md.
         objects: rows of the input; samples over all splits + quarantined + left_out = objects.
         left_out: objects that a filter did not choose, or of which another visit is the best.
         label_stats: of the train split only.

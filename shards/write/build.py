@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from specshards.common.files import absolute, location
 from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
-from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
+from specshards.ingest.spectra.blocks import SpectraBlock, content_of, read_blocks
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder, read_positions
 from specshards.ingest.tables import Stated
 from specshards.render import RenderError, renderer
@@ -27,7 +29,7 @@ from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import cut_tasks, fingerprint
 from specshards.shards.write.repeats import decide, refuse_too_many, within
-from specshards.shards.write.task import Portion, SetAside, ShardTask
+from specshards.shards.write.task import Portion, SetAside, ShardTask, TaskResult
 from specshards.shards.write.visits import keep_together, near_rows
 
 
@@ -52,6 +54,9 @@ class DrawTask(ShardTask):
     def read(self, account: SetAside) -> Iterator[Portion]:
         """Blocks of the row groups, drawn and encoded."""
         for group in self.groups:
+            content = content_of(location(self.spectra), group)
+            if content is not None:
+                account.content[f"{group.file}:{group.group}"] = content
             for block in read_blocks(location(self.spectra), group, self.surveys):
                 account.impossible.update(block.impossible)
                 account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
@@ -117,11 +122,19 @@ def build(
         tasks = _tasks(source, claim, out)
         results, job = run(tasks, engine or Engine(), f"draw {config.image.image}")
         return publish(
-            results, claim, out, objects=source.rows, input_fingerprint=source.fingerprint,
+            results, claim, out, objects=source.rows, input_fingerprint=_fingerprint(source, results),
             job=replace(job, spectra=str(where), survey=survey),
             mock=any(name.startswith("mock") for name in source.surveys), max_bad_fraction=max_bad_fraction,
             allow_empty=allow_empty_split,
         )  # fmt: skip
+
+
+def _fingerprint(source: SpectraFolder, results: Sequence[TaskResult]) -> str:
+    """Of the input: names, sizes, footers and seals; and of what has no seal, the content that was read."""
+    content = {name: checksum for result in results for name, checksum in result.content.items()}
+    if not content:
+        return source.fingerprint
+    return hashlib.sha256(json.dumps([source.fingerprint, content], sort_keys=True).encode()).hexdigest()
 
 
 def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None, max_bad_fraction: float) -> Claim:

@@ -63,11 +63,13 @@ class SetAside:
         quarantine: rows of the quarantine table.
         left_out: rows that a filter did not choose, or of which another visit is better.
         impossible: labels that no object can have, and that are missing therefore.
+        content: of others' Parquet, `file:row group` -> CRC-32 of what was read.
     """
 
     quarantine: list[dict[str, Any]]
     left_out: list[int]
     impossible: Impossible = field(default_factory=Impossible)
+    content: dict[str, int] = field(default_factory=dict)
 
     def take(self, row: int, why: str, object_id: object, place: tuple[str, int | None]) -> None:
         """Enter a row that is set aside.
@@ -134,7 +136,7 @@ class ShardTask(ABC):
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What one shard number came to; also its ledger record."""
+    """What one shard number came to; also its ledger record. The other fields are those of `SetAside`."""
 
     shard: int
     fingerprint: str
@@ -144,6 +146,7 @@ class TaskResult:
     quarantine: list[dict[str, Any]]
     left_out: int = 0
     impossible: Impossible = field(default_factory=Impossible)
+    content: dict[str, int] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -197,7 +200,7 @@ def write_shard(task: ShardTask) -> TaskResult:
     train = np.array([sample.labels for sample in samples[0]]).reshape(-1, len(LABELS))
     result = TaskResult(
         task.shard, task.fingerprint, len(rows), tuple(records), _statistics(train), account.quarantine,
-        len(account.left_out), account.impossible,
+        len(account.left_out), account.impossible, account.content,
     )  # fmt: skip
     write_text(task.record, result.dumps())
     return result

@@ -43,6 +43,7 @@ from specshards.ingest.mock.scale.config import ScaleConfig
 from specshards.ingest.mock.scale.draws import ROW, draw_rows, shares
 from specshards.ingest.mock.scale.kernels import MAX_SIZE, Buffers, Floats, expose, site_arrays
 from specshards.ingest.mock.scale.table import to_table
+from specshards.ingest.seal import digest_of, is_intact
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA_VERSION, spectra_writer
 
 VERSION = 1
@@ -88,6 +89,7 @@ class ScalePartResult:
     rows: int
     file_bytes: int
     counts: dict[str, tuple[int, int]]
+    digest: str = ""
 
     @property
     def number(self) -> int:
@@ -147,7 +149,8 @@ class _Task:
         return ScalePartResult(**json.loads(text))
 
     def is_whole(self, record: ScalePartResult) -> bool:
-        return self.spectra.is_file() and self.spectra.stat().st_size == record.file_bytes
+        is_there = self.spectra.is_file() and self.spectra.stat().st_size == record.file_bytes
+        return is_there and is_intact(self.spectra, record.digest)
 
 
 def write_parquet_survey(
@@ -272,7 +275,7 @@ def write_part(task: _Task) -> ScalePartResult:
         name: (int(np.sum(rows["kind"] == kind)), int(np.sum((rows["kind"] == kind) & new)))
         for kind, name in enumerate(templates.KINDS)
     }
-    result = ScalePartResult(task.number, task.fingerprint, task.size, path.stat().st_size, counts)
+    result = ScalePartResult(task.number, task.fingerprint, task.size, path.stat().st_size, counts, digest_of(path))
     write_text(task.record, json.dumps(asdict(result), indent=1) + "\n")
     return result
 
