@@ -99,11 +99,20 @@ class Overall:
         places = np.flatnonzero(among(self._ids, repeated([self._ids])))
         found = judge(self._ids[places], places, self._ra[places], self._dec[places], self._names)
         visits = f"{found.objects:,} objects have {found.visits:,} samples under one id, each at one place"
+        if found.visits and self._manifest.config.best_of is not None:
+            where = " and ".join(
+                f"{self._record(p).name} {key(self._rows[p])}" for p in (found.first[0], found.again[0])
+            )
+            return Check("identity", False, f"{where}: {visits}, where only the best should be; {ANEW}")
         if not found.ambiguous:
             return Check("identity", True, visits if found.visits else "no id is there twice")
-        where = " and ".join(f"{self._record(p).name} {key(self._rows[p])}" for p in found.apart[:2].tolist())
+        where = self._named(found.apart[:2].tolist())
         what = f"{found.ambiguous:,} ids name objects at different places, {found.shown()}"
         return Check("identity", False, f"{where}: {what}; {ANEW}: it sets them aside")
+
+    def _named(self, places: Sequence[int]) -> str:
+        """Tar and key of some samples."""
+        return " and ".join(f"{self._record(place).name} {key(self._rows[place])}" for place in places)
 
     def _names(self, places: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
         """Survey and object id of samples, from the sidecars."""
@@ -132,8 +141,7 @@ class Overall:
         text = f'{across:,} pairs within {RADIUS:g}" lie in different splits, {within:,} in one'
         if not across:
             return Check("sky", True, text)
-        places = " and ".join(f"{self._record(place).name} {key(self._rows[place])}" for place in nearest)
-        return Check("sky", False, f"{places}: {text}; {ANEW}")
+        return Check("sky", False, f"{self._named(nearest)}: {text}; {ANEW}")
 
     def _statistics(self) -> Check:
         """The label statistics of the manifest are those of the train split's label vectors, and of no others."""

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +33,7 @@ from specshards.ingest.surveys import open_file, read_file
 from specshards.ingest.surveys.lamost import object_id
 from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, register
 from tests.conftest import make_spectrum
-from tests.oracles.mmu_tables import mock, spectrum_columns
+from tests.oracles.mmu_tables import arrays_of, mock, spectrum_columns
 from tests.oracles.survey_files import lamost_table, sdss_spec
 
 TARGETIDS = [39627785483846390 + i for i in range(20)]
@@ -239,6 +240,20 @@ def test_spectra_of_rounded_ids_are_refused_as_a_whole(tmp_path: Path) -> None:
     for number, ids in enumerate(wrong):
         pq.write_table(table(ids), path)
         refused(path, tmp_path / f"out-{number}", rf"column targetid( is (double|float),|: every id) .*{MEND}")
+
+
+def test_an_hdf5_table_of_rounded_ids_is_refused(tmp_path: Path) -> None:
+    parts = arrays_of(mock(20))
+    for kind in (float, int):
+        path = tmp_path / f"{kind.__name__}.hdf5"
+        with h5py.File(path, "w") as file:
+            file["object_id"], file["ra"], file["dec"] = np.array(TARGETIDS, kind), np.arange(20.0), np.arange(20.0)
+            for name, values in parts.items():
+                file[f"spectrum_{name}"] = values
+    names = [getattr(item, "object_id", None) for item in open_file(path).objects()]
+    assert names == list(map(str, TARGETIDS))
+    with pytest.raises(BadObjectError, match=f"column object_id is double.*{MEND}"):
+        list(open_file(tmp_path / "float.hdf5").objects())
 
 
 def test_spectra_of_exact_floats_are_read_and_text_of_floats_is_a_bad_object(tmp_path: Path) -> None:

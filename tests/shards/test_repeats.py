@@ -22,14 +22,14 @@ from specshards.common.spectrum import Spectrum
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.folder import SpectraFolder
-from specshards.ingest.spectra.repeats import find_repeats
+from specshards.ingest.spectra.repeats import Identities, find_repeats
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards.check.verify import verify
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.make import SurveyInput, make
 from specshards.shards.write import build as build_module
 from specshards.shards.write.build import build
-from specshards.shards.write.repeats import Decided
+from specshards.shards.write.repeats import Decided, lesser_visits
 from specshards.shards.write.reshard import remake
 from tests.conftest import make_spectrum
 from tests.oracles.data_sets import tree
@@ -269,6 +269,47 @@ def test_best_visits_are_the_same_bytes_however_they_are_made(tmp_path: Path) ->
     next((tmp_path / "two" / "train").glob("*.tar")).unlink()
     (tmp_path / "two" / ".ledger" / "000001.json").unlink()
     assert build(config, folder, tmp_path / "two", engine=HERE).dumps() == alone.dumps()
+
+
+def test_verify_finds_what_is_not_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "decide", lambda *_: Decided({}, Repeats()))
+    folder = write(tmp_path / "in" / "a.parquet", spectra(["a", "a", "b"], [0, 0, 1]))
+    build(BEST, folder, tmp_path / "out", engine=HERE, allow_empty_split=True)
+    is_sound, detail = passed(tmp_path / "out")["identity"]
+    assert not is_sound and "1 objects have 2 samples under one id, each at one place, where only the best" in detail
+
+
+_VISIT = st.tuples(st.integers(0, 5), st.integers(0, 8), st.sampled_from([np.nan, 1.0, 2.0, 3.0]), st.booleans())
+
+
+@given(st.lists(_VISIT, max_size=25))
+def test_the_best_visits_are_those_of_a_slow_loop(rows: list[tuple[int, int, float, bool]]) -> None:
+    names = [f"{number}{place // 3}" for number, place, _, _ in rows]  # one id, one place: within three steps
+    dec = np.array([place // 3 + (place % 3) * 1.5 * ARCSEC for _, place, _, _ in rows])
+    ra, sn = np.full(len(rows), 10.0), np.array([one[2] for one in rows], np.float32)
+    hashes = id_hashes(*(pa.chunked_array([pa.array(column, pa.string())]) for column in (["s"] * len(rows), names)))
+    suspects = np.flatnonzero(among(hashes, repeated([hashes])))
+    repeats = judge(hashes[suspects], suspects, ra[suspects], dec[suspects], lambda wanted: [("", "")] * len(wanted))
+    lesser, objects = lesser_visits(Identities(hashes, ra, dec, sn), repeats)
+    group = list(range(len(rows)))
+    for _ in rows:  # long enough for every chain
+        for i in range(len(rows)):
+            for j in range(len(rows)):
+                if names[i] == names[j] or abs(dec[i] - dec[j]) < 2 * ARCSEC:
+                    group[i] = group[j] = min(group[i], group[j])
+    members = [[i for i in range(len(rows)) if group[i] == g] for g in set(group)]
+    best = {max(some, key=lambda i: (-np.inf if np.isnan(sn[i]) else sn[i], -i)) for some in members}
+    assert lesser.tolist() == sorted(set(range(len(rows))) - best)
+    assert objects == sum(len(some) > 1 for some in members)
+
+
+def test_text_that_is_no_id_is_one_bad_object(tmp_path: Path) -> None:
+    pq.write_table(table(["a", "7.0", "a", "7.0"], [0.0, 1.0, 0.0, 2.0]), tmp_path / "t.parquet")
+    manifest = build(ShardConfig(split=(1, 0, 0)), tmp_path / "t.parquet", tmp_path / "out", engine=HERE,
+                     max_bad_fraction=0.5)  # fmt: skip
+    assert (manifest.samples(), manifest.quarantined) == (2, 2)
+    reasons = pq.read_table(tmp_path / "out" / "quarantine.parquet")["reason"].to_pylist()
+    assert all("holds '7.0', the text of a float" in reason for reason in reasons)
 
 
 def test_best_of_is_refused_where_it_cannot_be_right(tmp_path: Path) -> None:
