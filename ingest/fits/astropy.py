@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.fits.hdu import CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
+from specshards.ingest.fits.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
 
 #: Number of the HDU, where its data start, their bytes, the header's DATASUM.
 CheckData = Callable[[int, int, int, Any], None]
 
+_CUT_SHORT = "file cut short: fewer bytes than its headers promise"
 _ENDLESS = re.compile(rb"(?:NAXIS|TFIELDS) *= *\d{4,}|(?:NAXIS\d*|[PG]COUNT|TFIELDS) *= *-\d+")
 
 
@@ -38,13 +39,16 @@ def open_with_astropy(content: Content, check_data: CheckData) -> list[Hdu]:
     for match in _ENDLESS.finditer(content):
         if match.start() % CARD == 0:
             raise BadObjectError(f"impossible header: {' '.join(match[0].decode().split())}")
+    length = len(content)
+    whole = content if length % BLOCK == 0 else bytes(content).ljust(length + -length % BLOCK, b"\0")
     with quiet_astropy():
         # A file cut short still opens with only this warning; its missing pixels must not read as data.
         warnings.filterwarnings("error", message=".*may have been truncated.*")
         try:
-            hdus = fits.open(BytesIO(content), memmap=False, lazy_load_hdus=False)
+            # Compressed images as the tables that they are stored as: these are what a header's sizes are of.
+            hdus = fits.open(BytesIO(whole), memmap=False, lazy_load_hdus=False, disable_image_compression=True)
         except AstropyUserWarning as error:
-            raise BadObjectError("file cut short: fewer bytes than its headers promise") from error
+            raise BadObjectError(_CUT_SHORT) from error
     for index, hdu in enumerate(hdus):
         header = hdu.header
         is_table = header.get("XTENSION") == "BINTABLE"
@@ -56,18 +60,29 @@ def open_with_astropy(content: Content, check_data: CheckData) -> list[Hdu]:
             # Such a header swallows the HDUs behind it, and nobody would miss a mask.
             raise BadObjectError(f"HDU {index}: impossible BITPIX, PCOUNT or GCOUNT")
     last = hdus[-1].fileinfo()
+    size = _data_size(hdus[-1])
+    if size and last["datLoc"] + size > length:
+        raise BadObjectError(_CUT_SHORT)
     if bytes(content[last["datLoc"] + last["datSpan"] :]).strip(b"\0"):
         raise BadObjectError(f"no header after HDU {len(hdus) - 1}: one of its sizes is wrong")
-    return [AstropyHdu(index, hdu, check_data) for index, hdu in enumerate(hdus)]
+
+    def unpacked(index: int) -> Any:
+        """The HDU as the image that it is a compressed form of."""
+        return fits.open(BytesIO(whole), memmap=False)[index]
+
+    return [AstropyHdu(index, hdu, check_data, unpacked) for index, hdu in enumerate(hdus)]
 
 
 class AstropyHdu:
     """An `Hdu` as astropy reads it."""
 
-    def __init__(self, index: int, hdu: Any, check_data: CheckData) -> None:
-        self._index, self._hdu, self._check_data = index, hdu, check_data
+    def __init__(self, index: int, hdu: Any, check_data: CheckData, unpacked: Callable[[int], Any]) -> None:
+        self._index, self._stored, self._check_data = index, hdu, check_data
+        self._is_packed = hdu.header.get("ZIMAGE") is True
+        with quiet_astropy():
+            self._hdu = unpacked(index) if self._is_packed else hdu
         self.header: HeaderLike = self
-        self._is_table = hdu.header.get("XTENSION") == "BINTABLE"
+        self._is_table = self._hdu.header.get("XTENSION") == "BINTABLE"
         self._checked = False
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -110,9 +125,9 @@ class AstropyHdu:
 
     def _check(self) -> None:
         if not self._checked:
-            info, header = self._hdu.fileinfo(), self._hdu.header
-            size = _data_size(self._hdu)
-            if self._is_table and header["NAXIS1"] != self._hdu.columns.dtype.itemsize:
+            info, header = self._stored.fileinfo(), self._stored.header
+            size = _data_size(self._stored)
+            if header.get("XTENSION") == "BINTABLE" and header["NAXIS1"] != self._stored.columns.dtype.itemsize:
                 raise BadObjectError(f"HDU {self._index}: NAXIS1 is not the width of its columns")
             self._check_data(self._index, info["datLoc"], size, header.get("DATASUM"))
             self._checked = True

@@ -38,11 +38,12 @@ _UNSIGNED = {"I": 1 << 15, "J": 1 << 31, "K": 1 << 63}
 _DTYPES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "L": "S1"}
 _WIDTHS = {"A": 1, "C": 8, "M": 16, "P": 8, "Q": 16, **{code: int(kind[-1]) for code, kind in _DTYPES.items()}}
 _VALUE = re.compile(
-    rb"= *(?:'((?:[ -&(-~]|'')*)'|([TF])|([+-]?\d+)|([+-]?(?:\d+\.?\d*|\.\d+)(?:[ED][+-]?\d+)?))? *(?:/[ -~]*)?\Z"
+    rb"= +(?:'((?:[ -&(-~]|'')*)'|([TF])|([+-]?\d+)|([+-]?(?:\d+\.?\d*|\.\d+)(?:[ED][+-]?\d+)?))? *(?:/[ -~]*)?\Z"
 )
 # The everyday number: fixed format, in columns 11 to 30, with nothing behind it but a comment.
 _INTEGER = b"0123456789+- "
 _DIGITS = _INTEGER + b".E"
+_KEYWORD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 _TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])\Z")
 
 
@@ -81,6 +82,8 @@ class Header:
         try:
             if self._at is None:
                 self._at = _card_index(self.content)
+            if b"HIERARCH" in self._at and re.search(rb"HIERARCH +%b *=" % re.escape(key.encode()), self.content):
+                raise _SurpriseError
             start = self._at.get(key.encode().ljust(8))
             return default if start is None else self._value(start)
         except _SurpriseError:
@@ -90,6 +93,8 @@ class Header:
 
     def _value(self, start: int) -> Any:
         card = self.content[start : start + CARD]
+        if self.content[start + CARD : start + CARD + 8] == b"CONTINUE":  # a long string goes on there
+            raise _SurpriseError
         number, rest = card[10:30], card[30:].lstrip()
         is_plain = card[8:10] == b"= " and (not rest or rest[:1] == b"/") and not number.translate(None, _DIGITS)
         if is_plain and not number.isspace():
@@ -102,7 +107,7 @@ class Header:
             raise _SurpriseError
         text, logical, integer, real = match.groups()
         if text is not None:
-            if text.endswith(b"&"):  # a long string goes on in CONTINUE cards
+            if text.endswith(b"&"):
                 raise _SurpriseError
             return text.replace(b"''", b"'").decode().rstrip()
         if logical is not None:
@@ -123,9 +128,9 @@ def _card_index(content: bytes) -> dict[bytes, int]:
 @lru_cache(maxsize=256)
 def _positions(keywords: bytes) -> dict[bytes, int]:
     """`_card_index` of the keywords of a header, which files of one layout share though their values differ."""
-    if keywords.upper() != keywords:
-        raise _SurpriseError
     count = len(keywords) // 8
+    if any(keywords[8 * i : 8 * i + 8].rstrip().translate(None, _KEYWORD) for i in range(count)):
+        raise _SurpriseError
     # Backwards, so that the first of repeated cards stands.
     return {keywords[8 * i : 8 * i + 8]: CARD * i for i in range(count - 1, -1, -1)}
 
@@ -275,8 +280,9 @@ class FitsFile:
         if fill.strip(b"\0"):
             raise BadObjectError(f"HDU {index}: data behind the end that its header gives")
         if datasum is not None and str(datasum).strip().isdigit():
-            words = np.frombuffer(self.content, ">u4", (size + -size % BLOCK) // 4, start)
-            total = int(words.sum(dtype=np.uint64))
+            whole = bytes(self.content[end - size % 4 : end]).ljust(4, b"\0") if size % 4 else b""
+            words = np.frombuffer(self.content, ">u4", size // 4, start)
+            total = int(words.sum(dtype=np.uint64)) + int.from_bytes(whole, "big")
             while total >> 32:
                 total = (total & 0xFFFFFFFF) + (total >> 32)
             if total != int(str(datasum)) and not (total in (0, 0xFFFFFFFF) and int(str(datasum)) in (0, 0xFFFFFFFF)):
@@ -293,7 +299,8 @@ class FitsFile:
             header, data = self._header(at)
             shape, size = _shape(header, first=not hdus)
             end = data + size + -size % BLOCK
-            if end > length:
+            # The fill behind the last data may be short: nothing is lost with it.
+            if size and data + size > length:
                 raise BadObjectError("file cut short: fewer bytes than its headers promise")
             hdus.append(_DirectHdu(self, len(hdus), header, shape, data, size))
             at = end

@@ -60,3 +60,37 @@ def sdss_spec(
     spall = fits.BinTableHDU.from_columns(columns, name="SPALL" if named else None)
     fits.HDUList([primary, coadd, spall, lines]).writeto(path)
     return path
+
+
+def desi_coadd(path: Path, rows: int = 3, compression: str | None = None) -> Path:
+    """A DESI coadd of `rows` objects without labels beside it, one pixel of each masked in every arm.
+
+    Args:
+        compression: of the masks, as DESI writes them in `spectra-*.fits`; None for plain images.
+    """
+    rng = np.random.default_rng(5)
+    fibermap = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("TARGETID", "K", array=39_600_000_000_000_000 + np.arange(rows)),
+            fits.Column("COADD_FIBERSTATUS", "J", array=np.zeros(rows)),
+            fits.Column("TARGET_RA", "D", array=10.0 + np.arange(rows)),
+            fits.Column("TARGET_DEC", "D", array=np.full(rows, -5.0)),
+            fits.Column("OBJTYPE", "3A", array=["TGT"] * rows),
+        ],
+        name="FIBERMAP",
+    )
+    hdus = [fits.PrimaryHDU(), fibermap]
+    for arm, start, n in (("B", 3600.0, 2751), ("R", 5760.0, 2326), ("Z", 7520.0, 2881)):
+        wave = np.round(start + 0.8 * np.arange(n), 6)
+        mask = np.zeros((rows, n), np.uint32)
+        mask[:, 1000] = 1 << 4
+        flux = rng.normal(5, 1, (rows, n)).astype(">f4")
+        hdus.append(fits.ImageHDU(wave, name=f"{arm}_WAVELENGTH"))
+        hdus.append(fits.ImageHDU(flux, name=f"{arm}_FLUX"))
+        hdus.append(fits.ImageHDU(np.full((rows, n), 0.5, ">f4"), name=f"{arm}_IVAR"))
+        if compression is None:
+            hdus.append(fits.ImageHDU(mask, name=f"{arm}_MASK"))
+        else:
+            hdus.append(fits.CompImageHDU(mask, name=f"{arm}_MASK", compression_type=compression))
+    fits.HDUList(hdus).writeto(path)
+    return path
