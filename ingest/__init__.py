@@ -5,6 +5,7 @@ fits            FITS files: a direct parser, and astropy for every surprise
 tables          Parquet and HDF5 of many spectra, in slices of rows
 seal            checksums of Parquet, column by column
 listing         what lies in a folder
+limits          how large a file may be
 files           the survey files that a folder, a name or a glob stands for
 spectra         the spectra Parquet: written and read here, and nowhere else
 job             from survey files to spectra Parquet: plan, parts, account

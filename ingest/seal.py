@@ -29,6 +29,7 @@ from isal import isal_zlib
 
 from specshards.common.errors import BadObjectError, JobError
 from specshards.common.files import is_remote
+from specshards.ingest.limits import MOST_FOOTER, shown
 
 MAGIC = b"SPECSEAL"
 _CHUNK = np.dtype([("start", "<u8"), ("bytes", "<u8"), ("crc", "<u4")])
@@ -61,6 +62,8 @@ class Footer:
         length = int.from_bytes(tail[:4], "little")
         if not 0 < length <= size - _TAIL:
             return cls(b"", None)
+        if length > MOST_FOOTER:
+            raise BadObjectError(f"its footer has {shown(length)}; {shown(MOST_FOOTER)} at most")
         start = size - _TAIL - length
         file.seek(max(0, start - _END))
         end = file.read(start + length - max(0, start - _END))

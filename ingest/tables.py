@@ -7,6 +7,7 @@ of rows; neither is ever loaded as a whole.
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, shortened
 from specshards.common.files import is_remote, readable
+from specshards.ingest.limits import MOST_CHUNK, MOST_PIXELS, MOST_RATIO, shown
 from specshards.ingest.listing import matching, open_input, walk
 from specshards.ingest.seal import Footer, check, checksums, chunk_places, crc
 
@@ -127,7 +129,7 @@ class TableFile:
             file = h5py.File(path, "r")
         except OSError as error:
             raise BadObjectError(f"not an HDF5 file ({shortened(error)})") from error
-        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        arrays = _own_arrays(file)
         lengths = [array.shape[0] for array in arrays.values() if array.ndim == 2]
         rows = max(set(lengths), key=lengths.count) if lengths else 0
         fields = {
@@ -222,6 +224,9 @@ class TableFile:
         names = [paths[i] for i in wanted]
         for number in range(len(self.groups)) if group is None else (group,):
             chunks = self._source.metadata.row_group(number)
+            for i in wanted:
+                if (values := chunks.column(i).num_values) > MOST_PIXELS * max(1, chunks.num_rows):
+                    raise BadObjectError(f"{paths[i]}: {values:,} values in {chunks.num_rows:,} rows; a damaged file")
             size = sum(_decoded_bytes(chunks.column(i)) for i in wanted)
             step = _slice_rows(size / max(1, chunks.num_rows))
             self._check(number, wanted)
@@ -252,6 +257,34 @@ def _opened(path: Path) -> IO[bytes]:
 def is_table(name: str) -> bool:
     """Whether a file is called as tables are; what it is, only its first bytes say."""
     return name.lower().endswith((".parquet", ".hdf5", ".h5"))
+
+
+def _own_arrays(file: Any) -> dict[str, Any]:
+    """The arrays of an HDF5 file; what it only points to in another file is not opened.
+
+    Raises:
+        BadObjectError: one promises more than such a file can hold, or than can be read at once.
+    """
+    import h5py
+
+    arrays: dict[str, Any] = {}
+    for name in file:
+        item = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+        if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+            continue
+        arrays[name] = item
+        if item.ndim not in (1, 2):
+            continue
+        width = item.dtype.itemsize
+        if item.nbytes > MOST_RATIO * item.id.get_storage_size() + (1 << 20):
+            raise BadObjectError(f"{name} promises {shown(item.nbytes)}, and holds next to nothing")
+        if math.prod(item.shape[1:]) > MOST_PIXELS:
+            raise BadObjectError(
+                f"{name} has rows of {item.shape[1]:,} values; a spectrum has {MOST_PIXELS:,} at most"
+            )
+        if width * math.prod(item.chunks or (1,)) > MOST_CHUNK:
+            raise BadObjectError(f"{name} is read in chunks of {shown(width * math.prod(item.chunks))}")
+    return arrays
 
 
 def parquet_files(where: Path) -> tuple[Path, list[Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
-from specshards.ingest.fits.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
+from specshards.ingest.fits.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike, is_empty
+from specshards.ingest.limits import check_array
 
 #: Number of the HDU, where its data start, their bytes, the header's DATASUM.
 CheckData = Callable[[int, int, int, Any], None]
@@ -40,13 +42,17 @@ def open_with_astropy(content: Content, check_data: CheckData) -> list[Hdu]:
         if match.start() % CARD == 0:
             raise BadObjectError(f"impossible header: {' '.join(match[0].decode().split())}")
     length = len(content)
-    whole = content if length % BLOCK == 0 else bytes(content).ljust(length + -length % BLOCK, b"\0")
+    stream: Any = content
+    if length % BLOCK or not isinstance(content, mmap.mmap):
+        check_array(length)
+        stream = BytesIO(content if length % BLOCK == 0 else bytes(content).ljust(length + -length % BLOCK, b"\0"))
+    stream.seek(0)
     with quiet_astropy():
         # A file cut short still opens with only this warning; its missing pixels must not read as data.
         warnings.filterwarnings("error", message=".*may have been truncated.*")
         try:
             # Compressed images as the tables that they are stored as: these are what a header's sizes are of.
-            hdus = fits.open(BytesIO(whole), memmap=False, lazy_load_hdus=False, disable_image_compression=True)
+            hdus = fits.open(stream, memmap=False, lazy_load_hdus=False, disable_image_compression=True)
         except AstropyUserWarning as error:
             raise BadObjectError(_CUT_SHORT) from error
     for index, hdu in enumerate(hdus):
@@ -63,12 +69,13 @@ def open_with_astropy(content: Content, check_data: CheckData) -> list[Hdu]:
     size = _data_size(hdus[-1])
     if size and last["datLoc"] + size > length:
         raise BadObjectError(_CUT_SHORT)
-    if bytes(content[last["datLoc"] + last["datSpan"] :]).strip(b"\0"):
+    if not is_empty(content, last["datLoc"] + last["datSpan"]):
         raise BadObjectError(f"no header after HDU {len(hdus) - 1}: one of its sizes is wrong")
 
     def unpacked(index: int) -> Any:
         """The HDU as the image that it is a compressed form of."""
-        return fits.open(BytesIO(whole), memmap=False)[index]
+        stream.seek(0)
+        return fits.open(stream, memmap=False)[index]
 
     return [AstropyHdu(index, hdu, check_data, unpacked) for index, hdu in enumerate(hdus)]
 
@@ -108,7 +115,7 @@ class AstropyHdu:
     def image(self) -> npt.NDArray[Any]:
         """See `Hdu`; BadObjectError without one."""
         with quiet_astropy():
-            if self._hdu.data is None or self._is_table:
+            if self._is_table or not self.shape:
                 raise BadObjectError(f"HDU {self._index} has no image")
             self._check()
             return np.asarray(self._hdu.data)
@@ -116,9 +123,11 @@ class AstropyHdu:
     def column(self, name: str) -> npt.NDArray[Any]:
         """See `Hdu`."""
         with quiet_astropy():
-            if name.lower() not in self.names or self._hdu.data is None:
+            if name.lower() not in self.names:
                 raise KeyError(name)
             self._check()
+            if self._hdu.data is None:
+                raise KeyError(name)
             values = np.asarray(self._hdu.data[name])
             absent = masked(self._hdu.data, self._hdu.columns[name])
             return values if absent is None else np.ma.MaskedArray(values, absent)
@@ -127,6 +136,10 @@ class AstropyHdu:
         if not self._checked:
             info, header = self._stored.fileinfo(), self._stored.header
             size = _data_size(self._stored)
+            # Astropy takes a copy, and 64-bit floats for scaled integers; a compressed image has what it promises.
+            check_array(size)
+            if self._is_packed:
+                check_array(8 * int(np.prod(self.shape, dtype=object)))
             if header.get("XTENSION") == "BINTABLE" and header["NAXIS1"] != self._stored.columns.dtype.itemsize:
                 raise BadObjectError(f"HDU {self._index}: NAXIS1 is not the width of its columns")
             self._check_data(self._index, info["datLoc"], size, header.get("DATASUM"))

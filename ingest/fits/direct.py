@@ -10,30 +10,24 @@ Standard: FITS 4.0 (Pence et al. 2010, A&A 524, A42, and its 2016 update).
 
 from __future__ import annotations
 
-import mmap
-import os
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import deflate
 import numpy as np
 import numpy.typing as npt
-from isal import igzip
-from isal.igzip_lib import IsalError
 
 from specshards.common.errors import BadObjectError
 from specshards.ingest.fits.astropy import open_with_astropy
-from specshards.ingest.fits.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike
+from specshards.ingest.fits.content import read_content
+from specshards.ingest.fits.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike, is_empty
+from specshards.ingest.limits import MOST_BYTES, MOST_HEADER, check_array
 from specshards.ingest.listing import open_input
 
 _END = b"END" + b" " * 77
-# Larger files are mapped, so that a DESI coadd's resolution matrices are never read.
-_MAP_FROM = 16 << 20
 _UNSIGNED = {"I": 1 << 15, "J": 1 << 31, "K": 1 << 63}
 _DTYPES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "L": "S1"}
 _WIDTHS = {"A": 1, "C": 8, "M": 16, "P": 8, "Q": 16, **{code: int(kind[-1]) for code, kind in _DTYPES.items()}}
@@ -230,24 +224,22 @@ class FitsFile:
             self._hdus = self.with_astropy()
 
     @classmethod
-    def open(cls, path: Path) -> FitsFile:
+    def open(cls, path: Path, most_bytes: int = MOST_BYTES) -> FitsFile:
         """Read `path`, gzipped or not (told by its first bytes).
 
+        Args:
+            most_bytes: of what is compressed, uncompressed.
+
         Raises:
-            BadObjectError: empty, no FITS, damaged gzip or cut short. OSError: the environment.
+            BadObjectError: empty, no FITS, damaged gzip, cut short or too large. OSError: the environment.
         """
         with open_input(path) as file:
-            return cls.read(file, file.read(2), path)
+            return cls.read(file, file.read(2), path, most_bytes)
 
     @classmethod
-    def read(cls, file: FileIO, head: bytes, path: Path) -> FitsFile:
+    def read(cls, file: FileIO, head: bytes, path: Path, most_bytes: int = MOST_BYTES) -> FitsFile:
         """The same for an open file that starts with `head`; a large plain file is mapped into memory."""
-        file.seek(0)
-        if head.startswith(b"\x1f\x8b"):
-            return cls(_inflated(file.read()), path)
-        if os.fstat(file.fileno()).st_size >= _MAP_FROM:
-            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
-        return cls(file.read(), path)
+        return cls(read_content(file, head, most_bytes), path)
 
     def __len__(self) -> int:
         """Number of HDUs."""
@@ -293,7 +285,7 @@ class FitsFile:
         at, length = 0, len(self.content)
         while at < length:
             if hdus and self.content[at : at + 8] != b"XTENSION":
-                if bytes(self.content[at:]).strip(b"\0"):
+                if not is_empty(self.content, at):
                     raise BadObjectError(f"no header after HDU {len(hdus) - 1}: one of its sizes is wrong")
                 break
             header, data = self._header(at)
@@ -309,7 +301,7 @@ class FitsFile:
     def _header(self, at: int) -> tuple[bytes, int]:
         end = at
         while True:
-            end = self.content.find(_END, end)
+            end = self.content.find(_END, end, at + MOST_HEADER)
             if end < 0:
                 raise BadObjectError("file cut short: a header has no END")
             if (end - at) % CARD == 0:
@@ -317,26 +309,6 @@ class FitsFile:
             end += 1
         data = end + CARD
         return bytes(self.content[at:end]), data + -(data - at) % BLOCK
-
-
-def _inflated(content: bytes) -> bytes | bytearray:
-    """The content of a gzip file.
-
-    libdeflate takes 15% less time than ISA-L, but trusts the length in the last four bytes and stops after the first
-    member, whatever follows; ISA-L has the last word on anything but one whole member.
-    """
-    length = int.from_bytes(content[-4:], "little")
-    if length <= 1032 * len(content):  # the most that deflate can do
-        try:
-            result: bytearray = deflate.gzip_decompress(content)
-            if len(result) == length:
-                return result
-        except deflate.DeflateError:
-            pass
-    try:
-        return igzip.decompress(content)
-    except (EOFError, zlib.error, igzip.BadGzipFile, IsalError) as error:  # type: ignore[misc]  # its stub: an instance
-        raise BadObjectError(f"damaged gzip: {error}") from error
 
 
 def _shape(content: bytes, first: bool) -> tuple[tuple[int, ...], int]:
@@ -402,6 +374,7 @@ def _table_layout(content: bytes) -> tuple[dict[str, Column], frozenset[str]]:
 
 def _unsigned(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Signed integers whose zero point is half their range, as the unsigned ones that they stand for."""
+    check_array(values.nbytes)
     native = values.astype(values.dtype.newbyteorder("="))
     bits = native.dtype.itemsize * 8
     return np.asarray(native.view(f"u{bits // 8}") ^ np.array(1 << (bits - 1), f"u{bits // 8}"))

@@ -17,6 +17,11 @@ CARD = 80
 IMAGE_DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
+def is_empty(content: Content, start: int) -> bool:
+    """Whether nothing but fill follows: zeros, no more than a tape's block of them would be."""
+    return len(content) - start <= 1 << 20 and not bytes(content[start:]).strip(b"\0")
+
+
 class HeaderLike(Protocol):
     """What a reader may ask of a header."""
 

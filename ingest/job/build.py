@@ -34,6 +34,7 @@ from specshards.ingest.files import find_files
 from specshards.ingest.job.part import PartResult, PartTask, ingest_part
 from specshards.ingest.job.plan import Part, make_plan
 from specshards.ingest.job.summary import Summary, add_up
+from specshards.ingest.limits import parse_size
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import find_repeats
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
@@ -63,6 +64,8 @@ class IngestConfig:
         files_per_part: files of one task, at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.
         seed: of the random file order.
+        max_file_size: how large a FITS file may be, uncompressed, such as 2GB. By default 512 MiB; for a plain DESI
+            coadd, which is mapped, 16 GiB.
     """
 
     survey: str | None = None
@@ -76,6 +79,7 @@ class IngestConfig:
     files_per_part: int = 512
     row_group_rows: int = 128
     seed: int = 0
+    max_file_size: int | None = field(default=None, metadata={"parse": parse_size})
 
     def __post_init__(self) -> None:
         """Check the fields."""

@@ -192,9 +192,10 @@ class _Part:
             self._write(self._ready)
 
     def _read(self, file: str) -> None:
-        name = escaped(file)
+        name, most_bytes = escaped(file), self._task.config.get("max_file_size")
         try:
-            opened = open_file(Path(self._task.root) / file, self._task.survey, name, self._task.stated)
+            path = Path(self._task.root) / file
+            opened = open_file(path, self._task.survey, name, self._task.stated, most_bytes)
         except BadObjectError as error:
             self._count(error.layout).files += 1
             self._reject(name, error, "read")

@@ -18,11 +18,12 @@ from specshards.ingest.surveys import open_file
 Object = tuple[dict[str, Any], Arrays]
 
 
-def objects(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
+def objects(inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int | None = None) -> Iterator[Object]:
     """Every spectrum of a survey file, a folder of them, a glob, or Parquet (ours or MultimodalUniverse's).
 
     Args:
         quarantine: what cannot be read is added to it as a row.
+        most_bytes: of one survey file; see `ingest.surveys.open_file`.
 
     Yields:
         A dictionary with object_id, survey, ra, dec, source_file, row, sn_median and the labels that are known; and
@@ -31,15 +32,18 @@ def objects(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
     Raises:
         UsageError: nothing there.
     """
-    yield from (_from_parquet if holds_spectra(inputs) else _from_files)(inputs, quarantine)
+    if holds_spectra(inputs):
+        yield from _from_parquet(inputs, quarantine)
+    else:
+        yield from _from_files(inputs, quarantine, most_bytes)
 
 
-def _from_files(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
+def _from_files(inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int | None) -> Iterator[Object]:
     root, files = find_files(str(inputs), "INPUT")
     for file in files:
         name = escaped(file)
         try:
-            for item in open_file(root / file, source_file=name).objects():
+            for item in open_file(root / file, source_file=name, most_bytes=most_bytes).objects():
                 if isinstance(item, BadObjectError):
                     quarantine.append(quarantine_row(name, item.row, "read", item))
                     continue

@@ -34,6 +34,7 @@ from specshards.common.spectrum import Spectrum
 from specshards.common.text import escaped
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.ids import id_text
+from specshards.ingest.limits import MOST_BYTES, too_large
 from specshards.ingest.listing import open_input
 from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
 from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, register, with_files
@@ -107,7 +108,11 @@ def companions(name: str) -> tuple[str, ...]:
 
 
 def open_file(
-    path: Path, survey: str | None = None, source_file: str | None = None, stated: Stated = UNSTATED
+    path: Path,
+    survey: str | None = None,
+    source_file: str | None = None,
+    stated: Stated = UNSTATED,
+    most_bytes: int | None = None,
 ) -> Opened:
     """Open a survey file and tell what it is.
 
@@ -115,12 +120,13 @@ def open_file(
         survey: refuse files of any other survey; None takes whatever is known.
         source_file: what to record as provenance (the path by default, `escaped`).
         stated: what the user says of the wavelengths of tables.
+        most_bytes: how large a FITS file may be, uncompressed; by default as its layout says.
 
     Raises:
-        BadObjectError: damaged, empty or foreign; the reason is one line. OSError: the environment (permission).
+        BadObjectError: damaged, empty, foreign or too large; the reason is one line. OSError: the environment.
     """
     try:
-        opened = _open(path, survey, source_file or escaped(str(path)), stated)
+        opened = _open(path, survey, source_file or escaped(str(path)), stated, most_bytes)
     except Exception as error:
         raise _blamed(error, None) from (error.__cause__ or error)
     if survey is not None and survey != opened.survey.removeprefix("mock-"):
@@ -129,17 +135,20 @@ def open_file(
     return opened
 
 
-def _open(path: Path, survey: str | None, source_file: str, stated: Stated) -> Opened:
+def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most_bytes: int | None) -> Opened:
     file: FitsFile | TableFile
     with open_input(path) as raw:
         head = raw.read(8)
         is_table = TableFile.starts_as_table(head)
-        file = TableFile.open(path) if is_table else FitsFile.read(raw, head, path)
+        file = TableFile.open(path) if is_table else FitsFile.read(raw, head, path, most_bytes or MOST_BYTES)
     if isinstance(file, TableFile):
         file.survey, file.stated = survey, stated
     for name, reader in _readers(is_table):
         layout = reader.recognise(file)
         if layout is not None:
+            limit = most_bytes or reader.most_bytes
+            if isinstance(file, FitsFile) and len(file.content) > limit:
+                raise too_large("it has", limit, layout)
             return Opened(reader.survey_of(file) if reader.survey_of else name, layout, file, reader, source_file)
     raise BadObjectError(f"no known layout: {describe(file)}")
 

@@ -7,6 +7,7 @@ Source: the DESI data model of `coadd-*.fits`, `spectra-*.fits` and `redrock-*.f
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from specshards.common.spectrum import Spectrum, good_pixels
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
 from specshards.ingest.ids import id_text
+from specshards.ingest.limits import MOST_ROWS, check_pixels
 from specshards.ingest.surveys.common import (
     GridLimits,
     checked,
@@ -41,6 +43,9 @@ REDROCK = "desi-redrock"  # labels only
 
 #: 3600 to 9824 Angstrom in linear pixels of 0.8 Angstrom; of 1 Angstrom in early reductions.
 GRID = GridLimits(3500.0, 9900.0, 4e-5, 4e-4)
+
+#: Bytes of a file of many spectra, which is mapped, not read: those of thousands of objects have a few GB.
+MOST_COADD = 16 << 30
 
 _ARMS = ("B", "R", "Z")
 _PARTS = ("WAVELENGTH", "FLUX", "IVAR")
@@ -84,6 +89,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
     ids = fibermap.column("TARGETID")
     if ids.dtype.kind not in "iu":
         raise BadObjectError("TARGETID is not a column of integers")
+    if len(ids) > MOST_ROWS:
+        raise BadObjectError(f"{len(ids):,} spectra in one file; {MOST_ROWS:,} at most")
     if arms.rows != len(ids):
         raise BadObjectError(f"{arms.rows} rows of flux for {len(ids)} of FIBERMAP")
     for row, targetid in enumerate(map(int, ids)):
@@ -152,6 +159,7 @@ class _Arms:
             if None in hdus:
                 lost = ", ".join(f"{arm}_{part}" for part, hdu in zip(_PARTS, hdus, strict=True) if hdu is None)
                 raise BadObjectError(f"half of the {arm} arm: no {lost}")
+            check_pixels(sum(math.prod(hdu.shape) for hdu in hdus[:1] if hdu is not None))
             wave, flux, ivar = (hdu.image() for hdu in hdus if hdu is not None)
             mask_hdu = file.named(f"{arm}_MASK")
             mask = None if mask_hdu is None else mask_hdu.image()
@@ -219,6 +227,8 @@ def _redrock(path: Path | None) -> dict[int, dict[str, Any]]:
         return {}
     try:
         table = FitsFile.open(found)[1]
+        if table.shape[0] > MOST_ROWS:
+            raise BadObjectError(f"{table.shape[0]:,} rows")
         names = ("TARGETID", "Z", "ZERR", "ZWARN", "SPECTYPE", "SUBTYPE")
         columns = [table.column(name) for name in names]
     except (BadObjectError, KeyError, IndexError) as fault:
@@ -252,7 +262,7 @@ def _table_evidence(names: Mapping[str, str]) -> int:
 register(
     Survey(
         SURVEY,
-        (Reader(recognise, read),),
+        (Reader(recognise, read, most_bytes=MOST_COADD),),
         keys=("targetid", "target_id", "object_id"),
         flux_unit=SDSS_UNIT,
         programmes=("sv1", "sv2", "sv3", "main", "special", "cmx"),

@@ -18,6 +18,7 @@ from specshards.common.spectrum import FloatArray, Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.ids import id_text
+from specshards.ingest.limits import check_pixels
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     GridLimits,
@@ -83,6 +84,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         flux, ivar, wave, and_mask = (columns.column(name)[0] for name in ("FLUX", "IVAR", "WAVELENGTH", "ANDMASK"))
     else:
         flux, ivar, wave, and_mask = file[0].image()[:4]
+    check_pixels(max(np.size(row) for row in (flux, ivar, wave, and_mask)))
     flux, ivar = floats(flux), floats(ivar)
     if layout == IMAGE_DR1:
         coeff0, coeff1 = number(header.get("COEFF0")), number(header.get("COEFF1"))

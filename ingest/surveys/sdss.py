@@ -17,6 +17,7 @@ from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
 from specshards.ingest.ids import id_text
+from specshards.ingest.limits import check_pixels
 from specshards.ingest.surveys import sdss_legacy
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
@@ -64,6 +65,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     header, pixels = file[0].header, file[1]
     if pixels.shape[0] == 0:
         raise BadObjectError("HDU 1 has no pixels")
+    check_pixels(pixels.shape[0])
     row = _Row(file[2])
     zwarning = None if (flags := number(row.get("zwarning"))) is None else int(flags)
     # TARGETTYPE stands in the SPECOBJ tables, OBJTYPE in the SPALL ones ('SKY', in SDSS-V also 'sky_boss').

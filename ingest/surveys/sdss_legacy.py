@@ -15,6 +15,7 @@ from specshards.common.spectrum import Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.ids import id_text
+from specshards.ingest.limits import check_pixels
 from specshards.ingest.surveys.common import (
     GridLimits,
     bits,
@@ -66,6 +67,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     kind = number(header.get("SPEC_CLN"))
     if kind == _SKY or (text(header.get("OBJTYPE")) or "").upper() == "SKY":
         raise BadObjectError("sky fibre: its class and z mean nothing", selected_out=True)
+    check_pixels(file[0].shape[1])
     rows = file[0].image()
     if len(rows) < 4:
         raise BadObjectError("no mask row (ARRAY4)")

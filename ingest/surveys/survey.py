@@ -18,6 +18,7 @@ from typing import Any, Literal
 from specshards.common.errors import BadObjectError, UsageError
 from specshards.common.registry import Registry
 from specshards.common.spectrum import Spectrum
+from specshards.ingest.limits import MOST_BYTES
 from specshards.ingest.surveys.addresses import Addresses
 
 #: The catalogue of a mock survey, within its folder.
@@ -35,12 +36,14 @@ class Reader:
             each that cannot be used. Raises `BadObjectError` for a whole file.
         is_table: whether the files are Parquet or HDF5, not FITS.
         survey_of: whose spectra a recognised file holds, where the layout is of no one survey.
+        most_bytes: how large a FITS file may be, uncompressed, unless the user allows more.
     """
 
     recognise: Callable[[Any], str | None]
     read: Callable[[Any, str, str], Iterator[Spectrum | BadObjectError]]
     is_table: bool = False
     survey_of: Callable[[Any], str] | None = None
+    most_bytes: int = MOST_BYTES
 
 
 @dataclass(frozen=True)
