@@ -44,7 +44,8 @@ OTHER: dict[str, tuple[str, Any]] = {
     "pool": ("attention", "attention"), "head": ("mse", "mse"), "augment": ("noise=1", "noise=1"),
     "backbone": ("tiny", "tiny"), "tracker": ("none", "none"), "resume": ("never", "never"),
     "on_error": ("skip", "skip"), "device": ("cpu", "cpu"), "backend": ("plain", "plain"),
-    "per_class": ("small", 30_000), "memory": ("2GiB", 2 << 30), "max_file_size": ("2GiB", 2 << 30), "scheduler": ("tcp://a:1", "tcp://a:1"),
+    "per_class": ("small", 30_000), "memory": ("2GiB", 2 << 30), "max_file_size": ("2GiB", 2 << 30),
+    "scheduler": ("tcp://a:1", "tcp://a:1"),
     "wavelength_unit": ("nm", "nm"), "medium": ("air", "air"),
 }  # fmt: skip
 COMMANDS: list[tuple[Callable[..., None], type]] = [
