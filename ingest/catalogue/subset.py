@@ -27,6 +27,7 @@ from tqdm import tqdm
 from specshards.common.errors import JobError, UsageError, is_environment, shortened
 from specshards.common.files import replacing
 from specshards.common.folder import locked
+from specshards.common.identity import id_hashes, judge
 from specshards.common.messages import LOGGER
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
@@ -41,6 +42,8 @@ from specshards.ingest.tables import TableFile, parquet_files
 _SPECTRA_ROWS, _PART_GROUPS = 128, 32
 _CATALOGUE_ROWS = 32_768
 _SCRATCH = ".select-"
+#: Who and where, with names in full: parts of a data set have different dictionaries.
+_PLAIN = pa.schema([("survey", pa.string()), ("object_id", pa.string()), ("ra", pa.float64()), ("dec", pa.float64())])
 
 
 def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False) -> SelectionCounts:
@@ -50,7 +53,8 @@ def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False
     memory is that of `per_class` pairs of numbers for each class and survey; without it, of every row within the cut.
 
     Raises:
-        UsageError: wrong arguments, no such file or column, a chosen id that repeats, or `out` is in use.
+        UsageError: wrong arguments, no such file or column, a chosen id that repeats in a catalogue, or at
+            another place among spectra, or `out` is in use.
         JobError: nothing to select, damaged spectra, or the environment failed.
     """
     files = _spectra_files(source)
@@ -72,10 +76,11 @@ def _select(source: Path, files: list[Path] | None, out: Path, config: SelectCon
         raise JobError(f"{source}: the account does not add up")
     if not counts.selected:
         raise JobError(f"{source}: no object is selected; see the reasons above, and change --where or --survey")
-    _refuse_repeats(source, rows, roles.names["id"], selection.repeats())
     if files is None:
+        _refuse_repeats(source, rows, roles.names["id"], selection.repeats())
         _copy_rows(source, rows, selection.rows(), out, config)
     else:
+        _refuse_ambiguous(source, rows, selection.repeats())
         _copy_spectra(files, selection.rows(), out, config)
     return counts
 
@@ -121,6 +126,29 @@ def _refuse_repeats(source: Path, rows: Rows, key: str, suspects: RowNumbers) ->
             f"{source}: {key} repeats in {len(suspects):,} rows (such as {', '.join(again[:3])}); "
             "keep one row per spectrum"
         )
+
+
+def _refuse_ambiguous(source: Path, rows: Rows, suspects: RowNumbers) -> None:
+    """Of spectra, an id may repeat at one place: these are visits of one object."""
+    if not len(suspects):
+        return
+    names, wanted = ["survey", "object_id", "ra", "dec"], np.sort(suspects)
+    pieces = (_taken(table, first, wanted) for first, table in _numbered(rows, names, "look at repeats"))
+    table = pa.concat_tables(piece.cast(_PLAIN) for piece in pieces)
+    surveys, ids, ra, dec = (table[name] for name in names)
+
+    def exact(places: RowNumbers) -> list[tuple[str, str]]:
+        some = table.take(pa.array(np.searchsorted(wanted, places)))
+        return list(zip(some["survey"].to_pylist(), some["object_id"].to_pylist(), strict=True))
+
+    found = judge(id_hashes(surveys, ids), wanted, ra.to_numpy(), dec.to_numpy(), exact)
+    if found.ambiguous:
+        raise UsageError(
+            f"{source}: {found.ambiguous:,} ids name objects at different places, {found.shown()}; give each object "
+            "an id of its own"
+        )
+    for line in found.lines():
+        LOGGER.info(line)
 
 
 def _copy_rows(source: Path, rows: Rows, chosen: RowNumbers, out: Path, config: SelectConfig) -> None:

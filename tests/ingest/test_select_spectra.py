@@ -149,7 +149,9 @@ def test_a_failure_on_the_way_leaves_what_was_there(spectra: Path, tmp_path: Pat
     assert (out / "part-00000.parquet").read_bytes() == before
 
 
-def test_repeats_among_spectra_are_refused_within_a_survey(tmp_path: Path) -> None:
+def test_an_id_repeats_at_one_place_of_a_survey_or_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -159,10 +161,13 @@ def test_repeats_among_spectra_are_refused_within_a_survey(tmp_path: Path) -> No
     ]
     write_parquet(to_table(made), folder / "part-00000.parquet", {})
     assert select(folder, tmp_path / "out", SelectConfig(9)).selected == 8
-    write_parquet(
-        to_table([make_spectrum(0, rng, n=20, object_id="3", survey="mock-sdss")]), folder / "p.parquet", {}
-    )
-    with pytest.raises(UsageError, match=r"object_id repeats in 2 rows \(such as 3\)"):
+    visit = make_spectrum(0, rng, n=20, object_id="3", survey="mock-sdss", ra=made[6].ra, dec=made[6].dec + 1e-3)
+    write_parquet(to_table([visit]), folder / "p.parquet", {})
+    assert select(folder, tmp_path / "out", SelectConfig(9), force=True).selected == 9
+    assert "repeated visits: 1 objects have 2 spectra" in caplog.text
+    visit.dec += 0.01
+    write_parquet(to_table([visit]), folder / "p.parquet", {})
+    with pytest.raises(UsageError, match=r"1 ids name objects at different places, 2 spectra \(such as 3 of mock"):
         select(folder, tmp_path / "out", SelectConfig(9), force=True)
 
 
