@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from specshards.common.text import count, printable
+
 Hashes = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -120,11 +122,20 @@ class Repeats:
         """What a summary says of them, a line each; nothing where no id repeats."""
         found = []
         if self.visits:
-            exact = f"; {self.copies:,} are exact copies of another" if self.copies else ""
-            found.append(f"repeated visits: {self.objects:,} objects have {self.visits:,} spectra{exact}")
+            copies = f"; {count(self.copies, 'exact copy', 'exact copies')} of another" if self.copies else ""
+            found.append(f"repeated visits: {self.visited()}{copies}")
         if self.ambiguous:
-            found.append(f"ambiguous ids: {self.ambiguous:,} name objects at different places, {self.shown()}")
+            found.append(f"ambiguous ids: {self.shown()}")
         return found
+
+    def visited(self, what: str = "spectra") -> str:
+        """How many objects have how many spectra."""
+        return f"{count(self.objects, 'object has', 'objects have')} {self.visits:,} {what}"
+
+    def shown(self) -> str:
+        """How many ids are ambiguous, how many spectra have them, and examples."""
+        ids = count(self.ambiguous, "id names", "ids name")
+        return f"{ids} objects at different places, {len(self.apart):,} spectra (such as {'; '.join(self.examples)})"
 
     def to_dict(self) -> dict[str, Any]:
         """The counts and examples, JSON-able."""
@@ -132,10 +143,6 @@ class Repeats:
             "objects": self.objects, "visits": self.visits, "copies": self.copies, "ambiguous": self.ambiguous,
             "apart": len(self.apart), "examples": list(self.examples),
         }  # fmt: skip
-
-    def shown(self) -> str:
-        """How many spectra have ambiguous ids, and examples."""
-        return f"{len(self.apart):,} spectra (such as {'; '.join(self.examples)})"
 
 
 def judge(hashes: Hashes, rows: Rows, ra: Floats, dec: Floats, names: Names) -> Repeats:
@@ -167,7 +174,7 @@ def judge(hashes: Hashes, rows: Rows, ra: Floats, dec: Floats, names: Names) -> 
         members = order[group == number]
         places = [f"{ra[i]:.4f} {dec[i]:+.4f}" for i in members if np.isfinite(ra[i])]
         survey, name = named[int(members[0])]
-        examples.append(f"{name} of {survey} at {', '.join(dict.fromkeys(places[:_EXAMPLES]))}")
+        examples.append(f"{printable(name)} of {printable(survey)} at {', '.join(dict.fromkeys(places[:_EXAMPLES]))}")
     return Repeats(
         int(((sizes > 1) & ~apart).sum()), int(is_visit.sum()), lowest[group][is_again], ordered[is_again],
         int(apart.sum()), np.sort(ordered[apart[group]]), tuple(examples),

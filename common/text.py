@@ -21,6 +21,11 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list
     ]
 
 
+def count(number: int, one: str, many: str) -> str:
+    """A number and the words that fit it."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def escaped(name: str) -> str:
     """A file's name as it can be shown and stored: what cannot be printed becomes a backslash escape, one to one.
 

@@ -143,10 +143,7 @@ def _refuse_ambiguous(source: Path, rows: Rows, suspects: RowNumbers) -> None:
 
     found = judge(id_hashes(surveys, ids), wanted, ra.to_numpy(), dec.to_numpy(), exact)
     if found.ambiguous:
-        raise UsageError(
-            f"{source}: {found.ambiguous:,} ids name objects at different places, {found.shown()}; give each object "
-            "an id of its own"
-        )
+        raise UsageError(f"{source}: {found.shown()}; give each object an id of its own")
     for line in found.lines():
         LOGGER.info(line)
 

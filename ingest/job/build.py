@@ -329,7 +329,7 @@ def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float
     repeats = summary.repeats or Repeats()
     if summary.bad + len(repeats.apart) > max_bad_fraction * summary.objects:
         raise JobError(
-            f"DATA={data}: {repeats.ambiguous:,} ids name objects at different places, {repeats.shown()}: with "
+            f"DATA={data}: {repeats.shown()}: with "
             f"{summary.bad} bad objects more than --max-bad-fraction {max_bad_fraction:g} of {summary.objects:,}; "
             "give each object an id of its own"
         )

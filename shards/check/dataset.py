@@ -98,7 +98,7 @@ class Overall:
         """No id names objects at different places; visits of one object have one id, or not."""
         places = np.flatnonzero(among(self._ids, repeated([self._ids])))
         found = judge(self._ids[places], places, self._ra[places], self._dec[places], self._names)
-        visits = f"{found.objects:,} objects have {found.visits:,} samples under one id, each at one place"
+        visits = f"{found.visited('samples')} under one id, each at one place"
         if found.visits and self._manifest.config.best_of is not None:
             where = " and ".join(
                 f"{self._record(p).name} {key(self._rows[p])}" for p in (found.first[0], found.again[0])
@@ -107,8 +107,7 @@ class Overall:
         if not found.ambiguous:
             return Check("identity", True, visits if found.visits else "no id is there twice")
         where = self._named(found.apart[:2].tolist())
-        what = f"{found.ambiguous:,} ids name objects at different places, {found.shown()}"
-        return Check("identity", False, f"{where}: {what}; {ANEW}: it sets them aside")
+        return Check("identity", False, f"{where}: {found.shown()}; {ANEW}: it sets them aside")
 
     def _named(self, places: Sequence[int]) -> str:
         """Tar and key of some samples."""

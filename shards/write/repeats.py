@@ -14,6 +14,7 @@ import numpy as np
 from specshards.common.errors import BadObjectError, JobError, UsageError
 from specshards.common.identity import Repeats, Rows
 from specshards.common.sky import LINK_ARCSEC, iter_close_pairs
+from specshards.common.text import count, printable
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import Identities, find_repeats, read_identities
 from specshards.shards.format.manifest import ShardConfig
@@ -61,7 +62,8 @@ def decide(source: SpectraFolder, config: ShardConfig, first_new: int) -> Decide
     who = read_identities(source)
     repeats = find_repeats(source, who)
     lesser, objects = lesser_visits(who, repeats)
-    note = f"--best-of object: {len(lesser):,} other visits of {objects:,} objects are left out"
+    visits = count(len(lesser), "other visit", "other visits")
+    note = f"--best-of object: {visits} of {count(objects, 'object', 'objects')} left out"
     found = decided(repeats, first_new)
     return Decided({**found.aside, VISIT: lesser.tolist()}, repeats, (*found.notes, note))
 
@@ -82,7 +84,7 @@ def refuse_too_many(found: Decided, objects: int, max_bad_fraction: float, where
     apart = found.aside.get(APART, [])
     if len(apart) > max_bad_fraction * objects:
         raise JobError(
-            f"{where}: {found.repeats.ambiguous:,} ids name objects at different places, {found.repeats.shown()}: "
+            f"{where}: {found.repeats.shown()}: "
             f"more than --max-bad-fraction {max_bad_fraction:g} of {objects:,}; give each object an id of its own"
         )
 
@@ -124,4 +126,4 @@ def within(aside: Aside, ranges: Iterable[tuple[int, int]]) -> dict[int, str]:
 
 def ambiguous(object_id: object) -> BadObjectError:
     """Why a row of `APART` is quarantined."""
-    return BadObjectError(f"object_id {object_id} names an object at another place, too")
+    return BadObjectError(f"object_id {printable(str(object_id))} names an object at another place, too")

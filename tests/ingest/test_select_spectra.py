@@ -164,10 +164,10 @@ def test_an_id_repeats_at_one_place_of_a_survey_or_is_refused(
     visit = make_spectrum(0, rng, n=20, object_id="3", survey="mock-sdss", ra=made[6].ra, dec=made[6].dec + 1e-3)
     write_parquet(to_table([visit]), folder / "p.parquet", {})
     assert select(folder, tmp_path / "out", SelectConfig(9), force=True).selected == 9
-    assert "repeated visits: 1 objects have 2 spectra" in caplog.text
+    assert "repeated visits: 1 object has 2 spectra" in caplog.text
     visit.dec += 0.01
     write_parquet(to_table([visit]), folder / "p.parquet", {})
-    with pytest.raises(UsageError, match=r"1 ids name objects at different places, 2 spectra \(such as 3 of mock"):
+    with pytest.raises(UsageError, match=r"1 id names objects at different places, 2 spectra \(such as 3 of mock"):
         select(folder, tmp_path / "out", SelectConfig(9), force=True)
 
 

@@ -132,7 +132,7 @@ def test_an_id_at_two_places_goes_to_quarantine(tmp_path: Path, caplog: pytest.L
     made = spectra(["a", "x", "x", "b", "x", "b"], [0, 1, 2, 3, 1, 3 + 4 * ARCSEC])
     folder = write(tmp_path / "in" / "a.parquet", made)
     with pytest.raises(
-        JobError, match=r"1 ids name objects at different places, 3 spectra \(such as x of mock-lamost"
+        JobError, match=r"1 id names objects at different places, 3 spectra \(such as x of mock-lamost"
     ):
         build(ShardConfig(), folder, tmp_path / "out", engine=HERE, allow_empty_split=True)
     assert not (tmp_path / "out" / ".ledger" / "plan.json").exists()
@@ -142,9 +142,9 @@ def test_an_id_at_two_places_goes_to_quarantine(tmp_path: Path, caplog: pytest.L
     assert (manifest.samples(), manifest.quarantined, kept(tmp_path / "out")) == (3, 3, [0, 3, 5])
     rows = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
     assert {row["reason"] for row in rows} == {"object_id x names an object at another place, too"}
-    assert "repeated visits: 1 objects have 2 spectra" in caplog.text
+    assert "repeated visits: 1 object has 2 spectra" in caplog.text
     assert "x of mock-lamost at 10.0000 +1.0000, 10.0000 +2.0000); all of them go to quarantine" in caplog.text
-    assert passed(tmp_path / "out")["identity"] == (True, "1 objects have 2 samples under one id, each at one place")
+    assert passed(tmp_path / "out")["identity"] == (True, "1 object has 2 samples under one id, each at one place")
     # The same from any interruption, with the same words.
     before = tree(tmp_path / "out")
     next((tmp_path / "out").glob("*/*.tar")).unlink()
@@ -177,7 +177,7 @@ def test_verify_finds_an_id_at_two_places(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(build_module, "decide", lambda *_: Decided({}, Repeats()))
     build(ShardConfig(), folder, tmp_path / "out", engine=HERE)
     is_sound, detail = passed(tmp_path / "out")["identity"]
-    assert not is_sound and "1 ids name objects at different places, 2 spectra (such as x of mock-lamost at" in detail
+    assert not is_sound and "1 id names objects at different places, 2 spectra (such as x of mock-lamost at" in detail
     assert "make the shards again" in detail and detail.count(".tar 000000000") == 2
 
 
@@ -195,13 +195,12 @@ def test_the_summary_of_an_ingest_says_both(tmp_path: Path, caplog: pytest.LogCa
     pq.write_table(table(["x", "b", "c"], [5.0, 2.0, 3.0]), data / "2.parquet")
     config = IngestConfig(files_per_part=1)
     with pytest.raises(
-        JobError, match=r"1 ids name objects at different places, 2 spectra \(such as x of mine at 10\.0"
+        JobError, match=r"1 id names objects at different places, 2 spectra \(such as x of mine at 10\.0"
     ):
         ingest(config, str(data), out, engine=HERE)
     ingest(config, str(data), out, engine=HERE, max_bad_fraction=0.5)
     assert (
-        "repeated visits: 1 objects have 2 spectra\n" in caplog.text
-        and "`shards build` sets them aside" in caplog.text
+        "repeated visits: 1 object has 2 spectra\n" in caplog.text and "`shards build` sets them aside" in caplog.text
     )
     said = json.loads((out / "ingest/summary.json").read_text())["repeats"]
     assert (said["objects"], said["visits"], said["copies"], said["ambiguous"], said["apart"]) == (1, 2, 0, 1, 2)
@@ -221,7 +220,7 @@ def test_exact_copies_are_counted(tmp_path: Path) -> None:
     write(tmp_path / "in" / "b.parquet", made)
     repeats = find_repeats(SpectraFolder.scan(folder))
     assert (repeats.objects, repeats.visits, repeats.copies) == (3, 13, 7)
-    assert repeats.lines() == ["repeated visits: 3 objects have 13 spectra; 7 are exact copies of another"]
+    assert repeats.lines() == ["repeated visits: 3 objects have 13 spectra; 7 exact copies of another"]
 
 
 def test_the_same_files_given_twice_are_exact_copies(tmp_path: Path) -> None:
@@ -246,7 +245,7 @@ def test_the_visit_of_highest_sn_is_kept(tmp_path: Path, caplog: pytest.LogCaptu
     # a: row 2; b: a tie, the first; c and d lie within two arcseconds: d; e alone; f: the one with S/N.
     assert kept(tmp_path / "out") == [1, 2, 6, 7, 9]
     assert (manifest.objects, manifest.samples(), manifest.left_out, manifest.quarantined) == (10, 5, 5, 0)
-    assert "--best-of object: 5 other visits of 4 objects are left out" in caplog.text
+    assert "--best-of object: 5 other visits of 4 objects left out" in caplog.text
     assert "10 spectra = 5 samples + 0 quarantined + 5 left out: other visits (--best-of object)" in caplog.text
     assert all(good for good, _ in passed(tmp_path / "out").values())
 
@@ -276,7 +275,7 @@ def test_verify_finds_what_is_not_the_best(tmp_path: Path, monkeypatch: pytest.M
     folder = write(tmp_path / "in" / "a.parquet", spectra(["a", "a", "b"], [0, 0, 1]))
     build(BEST, folder, tmp_path / "out", engine=HERE, allow_empty_split=True)
     is_sound, detail = passed(tmp_path / "out")["identity"]
-    assert not is_sound and "1 objects have 2 samples under one id, each at one place, where only the best" in detail
+    assert not is_sound and "1 object has 2 samples under one id, each at one place, where only the best" in detail
 
 
 _VISIT = st.tuples(st.integers(0, 5), st.integers(0, 8), st.sampled_from([np.nan, 1.0, 2.0, 3.0]), st.booleans())
@@ -353,7 +352,7 @@ def test_what_is_added_and_contradicts_is_set_aside_and_what_is_written_stays(tm
         == second.dumps()
     )
     is_sound, detail = passed(out)["identity"]
-    assert is_sound and detail == "1 objects have 2 samples under one id, each at one place"
+    assert is_sound and detail == "1 object has 2 samples under one id, each at one place"
 
 
 def test_merged_sets_are_looked_at_together(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -361,13 +360,13 @@ def test_merged_sets_are_looked_at_together(tmp_path: Path, caplog: pytest.LogCa
         build(BEST, write(tmp_path / name / "a.parquet", spectra(ids, dec, seed=int(name))), tmp_path / f"set{name}",
               engine=HERE, allow_empty_split=True)  # fmt: skip
     sets = [tmp_path / "set1", tmp_path / "set2"]
-    with pytest.raises(JobError, match="1 ids name objects at different places"):
+    with pytest.raises(JobError, match="1 id names objects at different places"):
         remake(sets, tmp_path / "out", engine=HERE, allow_empty_split=True)
     caplog.clear()
     manifest = remake(sets, tmp_path / "out", engine=HERE, allow_empty_split=True, max_bad_fraction=0.5)
     assert (manifest.objects, manifest.samples(), manifest.quarantined) == (7, 5, 2)
     assert kept(tmp_path / "out") == [0, 1, 3, 4, 6] and manifest.config.best_of is None
-    assert "repeated visits: 1 objects have 2 spectra" in caplog.text
+    assert "repeated visits: 1 object has 2 spectra" in caplog.text
     assert all(good for good, _ in passed(tmp_path / "out").values())
     one = remake(sets[:1], tmp_path / "one", engine=HERE, allow_empty_split=True, where="z >= 0")
     assert one.config.best_of == "object" and one.left_out == 0
