@@ -15,6 +15,7 @@ from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
 from specshards.ingest.surveys import open_file
 
+_KNOWN = ("object_id", "survey", "ra", "dec", "source_file", "row", "flux_unit", "flux_scale", "frame")
 Object = tuple[dict[str, Any], Arrays]
 
 
@@ -47,7 +48,7 @@ def _from_files(inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int 
                 if isinstance(item, BadObjectError):
                     quarantine.append(quarantine_row(name, item.row, "read", item))
                     continue
-                meta = {key: getattr(item, key) for key in ("object_id", "survey", "ra", "dec", "source_file", "row")}
+                meta = {key: getattr(item, key) for key in _KNOWN}
                 yield {**meta, "sn_median": item.sn_median(), **item.labels}, item.arrays()
         except BadObjectError as error:
             quarantine.append(quarantine_row(name, error.row, "read", error))

@@ -311,12 +311,17 @@ def _to_vacuum(spectrum: Spectrum) -> None:
     spectrum.wavelength = wave
 
 
+def _reaches(flux: npt.NDArray[Any], level: float) -> bool:
+    """Whether any flux is larger; a few are enough to see it of nearly every spectrum."""
+    return bool((np.abs(flux[::32]) > level).any() or (np.abs(flux) > level).any())
+
+
 def _fit(spectrum: Spectrum) -> None:
     """Flux and ivar in float32, and what they are in."""
     unit = spectrum.flux_unit
     if unit is None and (survey := survey_of(spectrum.survey)) is not None:
         # A table with a survey's spectra may have them in another unit, and not say so.
-        unit = survey.flux_unit if (np.abs(spectrum.flux) > 1e-9).any() else None
+        unit = survey.flux_unit if _reaches(spectrum.flux, 1e-9) else None
     effective = unit if unit is None or spectrum.flux_scale == 1 else unit_of(f"{spectrum.flux_scale:g} {unit}")
     ivar = spectrum.ivar if spectrum.has_ivar else None
     fit = fitted(spectrum.flux, ivar, spectrum.mask, effective)

@@ -114,7 +114,7 @@ def judged(low: float, high: float, declared: str | None, *, is_rest: bool = Fal
     likely = [name for name in (*_FACTORS, *_BASES) if _holds(low, high, name, shortest)]
     plain = high <= _LONGEST and (low >= 2500 or (low >= shortest and high >= 5500))
     where = f"wavelengths from {low:.6g} to {high:.6g}"
-    option = "say what they are with --wavelength-unit"
+    option = "say what they are when they are ingested or drawn, with --wavelength-unit"
     if declared is not None:
         # 2500 to 12000 nm is possible, but a slip is likelier.
         if declared not in likely or (declared != "angstrom" and plain and high <= 12_000):

@@ -28,6 +28,7 @@ from specshards.ingest.tables import Stated
 from specshards.render.config import ImageConfig
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.build import build as draw
+from specshards.train.use.pictures import pictures
 from tests.conftest import make_spectrum
 
 HERE = Engine(workers=0)
@@ -260,6 +261,22 @@ def test_a_rest_frame_is_declared_and_never_mixed_in(how: str, tmp_path: Path) -
     draw(ShardConfig(), path, tmp_path / "plain", engine=HERE)
     for one, other in zip(*(sorted((tmp_path / name).rglob("*.tar")) for name in ("rest", "plain")), strict=True):
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_model_of_observed_spectra_is_not_given_those_in_the_rest_frame(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    pq.write_table(table(WAVE, restframe=[True] * 5 + [False]), tmp_path / "x.parquet")
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        flat = table(WAVE)["spectrum"].combine_chunks()
+        for i, name in enumerate(("flux", "ivar", "lambda")):
+            file[f"spectrum_{name}"] = np.stack(flat.field(i).to_pylist())
+        file["restframe"] = np.array([True] * 5 + [False])
+        file["object_id"] = np.array([f"o{i}" for i in range(6)], "S8")
+    for name in ("x.parquet", "x.hdf5"):
+        for image, kept in ((ImageConfig(), 1), (ImageConfig(frame="rest"), 5)):
+            batches = list(pictures(tmp_path / name, image, 10))
+            assert sum(len(batch.rows) for batch in batches) == kept, name
+            assert sum(len(batch.quarantine) for batch in batches) == 6 - kept, name
 
 
 def test_logarithms_of_what_is_none_are_refused() -> None:

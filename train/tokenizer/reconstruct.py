@@ -42,7 +42,7 @@ TABLE, SHEET = "reconstructions.parquet", "reconstructions.png"
 _SCHEMA = pa.schema(
     [*KNOWN, ("pixels", pa.int64()), ("chi2", pa.float64()), ("chi2_hidden", pa.float64()), ("anomaly", pa.float64()),
      ("wavelength", pa.list_(pa.float32())), ("flux", pa.list_(pa.float32())), ("imputed", pa.list_(pa.bool_())),
-     ("model", pa.string()), ("trained_on_mock", pa.bool_())]
+     ("flux_unit", pa.string()), ("flux_scale", pa.float64()), ("model", pa.string()), ("trained_on_mock", pa.bool_())]
 )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ class Redrawn:
     Attributes:
         row: what is known of it.
         flux, ivar, wavelength: as observed, float32 `(n,)`; ivar 0 = bad.
-        drawn: flux at the same pixels, unit of `flux`, float32 `(n,)`.
+        drawn: flux at the same pixels, in the unit and scale of `flux`, float32 `(n,)`.
         chi2, chi2_hidden: mean squared residual over the good pixels in units of their variance, float: of what the
             model saw, and of patches that it did not; NaN without a good pixel.
         at, there: wavelengths `(m,)`, Angstrom, and flux `(m,)` on the grid asked for, NaN where it is not known.
@@ -229,7 +229,9 @@ def _table(objects: list[Redrawn], config: PretrainConfig, card: dict[str, Any])
                 **{name: one.row.get(name) for name in KNOWN.names}, "pixels": int((one.ivar > 0).sum()),
                 "chi2": one.chi2, "chi2_hidden": one.chi2_hidden,
                 "anomaly": one.chi2_hidden if config.masked else one.chi2,
-                "wavelength": one.at, "flux": one.there, "imputed": one.imputed, "model": card["model"][:16],
+                "wavelength": one.at, "flux": one.there, "imputed": one.imputed,
+                "flux_unit": one.row.get("flux_unit"), "flux_scale": one.row.get("flux_scale"),
+                "model": card["model"][:16],
                 "trained_on_mock": card["mock"],
             }
         )  # fmt: skip
