@@ -115,7 +115,9 @@ class TableFile:
             parquet = pq.ParquetFile(
                 readable(path), buffer_size=_READ_BUFFER, pre_buffer=False, page_checksum_verification=not is_sealed
             )
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # not of what is in the file
+                raise
             raise BadObjectError(f"not a Parquet file ({shortened(error)})") from error
         metadata = parquet.metadata
         groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))

@@ -42,7 +42,8 @@ TABLE, SHEET = "reconstructions.parquet", "reconstructions.png"
 _SCHEMA = pa.schema(
     [*KNOWN, ("pixels", pa.int64()), ("chi2", pa.float64()), ("chi2_hidden", pa.float64()), ("anomaly", pa.float64()),
      ("wavelength", pa.list_(pa.float32())), ("flux", pa.list_(pa.float32())), ("imputed", pa.list_(pa.bool_())),
-     ("flux_unit", pa.string()), ("flux_scale", pa.float64()), ("model", pa.string()), ("trained_on_mock", pa.bool_())]
+     ("flux_unit", pa.string()), ("flux_scale", pa.float64()), ("model", pa.string()),
+     ("trained_on_mock", pa.bool_())]
 )  # fmt: skip
 
 
