@@ -84,6 +84,7 @@ app = application(
     {"run": run, "compare": compare, "plan": f"{_HERE}.plan.plan:plan", "figures": f"{_HERE}.plan.figures:figures",
      "compare-matplotlib": f"{_HERE}.peers.matplotlib_comparison:main",
      **{name: f"{_HERE}.suite.{name}:main" for name in GROUPS},
+     "verify": f"{_HERE}.suite.verify:main",
      **{name: f"{_HERE}.plan.{name}:main" for name in ("scale", "whole")}},
 )  # fmt: skip
 

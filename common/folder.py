@@ -25,6 +25,7 @@ from typing import IO, Any, Generic, Protocol, TypeVar
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import is_remote, write_text
 from specshards.common.jobs import Engine, run_tasks
+from specshards.common.json import parse
 from specshards.common.messages import LOGGER
 
 Result = TypeVar("Result", bound="LedgerRecord")
@@ -60,7 +61,7 @@ class Folder:
         """
         path = self.out / self.claim
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse(path.read_text(encoding="utf-8"), nan=True)
         except FileNotFoundError:
             return None
         except ValueError:

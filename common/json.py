@@ -113,7 +113,7 @@ def fits(content: Any, kind: Any, name: str = "") -> None:
             fits(value, arguments[1], f"{name}.{key}" if name else key)
     elif kind is float:
         _need(isinstance(content, int | float) and not isinstance(content, bool), content, _WORDS[float], name)
-        _need(abs(content) < 2**1000, content, "a number of 64 bits", name)
+        _need(not abs(content) >= 2**1000, content, "a number of 64 bits", name)  # NaN is for `parse` to refuse
     elif kind is int:
         _need(type(content) is int, content, _WORDS[int], name)
         _need(abs(content) < 2**63, content, "a whole number of 64 bits", name)

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.common.files import replacing
+from specshards.common.errors import JobError, shortened
+from specshards.common.files import readable, replacing
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -46,6 +47,21 @@ def write_quarantine(rows: Sequence[dict[str, Any]], path: Path) -> None:
     rows = sorted(rows, key=lambda row: (row["file"], -1 if row["row"] is None else row["row"]))
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(list(rows), QUARANTINE_SCHEMA), temporary)
+
+
+def read_quarantine(path: Path) -> pa.Table:
+    """The rows of a quarantine file.
+
+    Raises:
+        JobError: missing, damaged, or with other columns.
+    """
+    try:
+        return pq.read_table(readable(path)).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
+    except FileNotFoundError:
+        raise JobError(f"{path}: missing; run the command that made its folder again") from None
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        why = f"not a quarantine of this program ({shortened(error)})"
+        raise JobError(f"{path}: {why}; run the command that made its folder again") from error
 
 
 def merge_quarantine(parts: Iterable[Path], path: Path) -> None:

@@ -4,7 +4,7 @@
                                      average.safetensors   of the averaged model, where there is one
                                      optimizer.pt          read with weights_only=True
                                      rank-0.pt             random states and loader position of each process
-                                     state.json            where the loop stands
+                                     state.json            where the loop stands; checksums of the others
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from specshards.common.errors import JobError, one_line
+from specshards.common.files import sha256
+from specshards.common.json import fits, parse
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, _STATE = "checkpoints", "state.json"
 
 
 class Stateful(Protocol):
@@ -105,9 +107,11 @@ def save(
             if average is not None:
                 save_file(_weights(average), folder / "average.safetensors")
             torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-            (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        with writing(folder):
+            files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+            (folder / _STATE).write_text(json.dumps({**state, "files": files}, indent=1) + "\n")
         for file in folder.iterdir():
             _sync(file)
         os.replace(folder, final)
@@ -128,22 +132,35 @@ def restore(
         JobError: the checkpoint is damaged. UsageError: it is of other data (from the loader).
     """
     try:
+        state = parse((checkpoint / _STATE).read_text(encoding="utf-8"), nan=True)
+        fits(state, dict[str, Any])
+        files = state.pop("files", {})
+        fits(files, dict[str, str], "files")
+        for name, checksum in files.items():
+            if Path(name).name != name or sha256(checkpoint / name) != checksum:
+                raise ValueError(f"{name}: not the file that was written")
         model.load_state_dict(load_file(checkpoint / "model.safetensors"))
         if average is not None:
             average.load_state_dict(load_file(checkpoint / "average.safetensors"))
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu"))
         mine = torch.load(checkpoint / f"rank-{rank}.pt", weights_only=True, map_location="cpu")
-        state = json.loads((checkpoint / "state.json").read_text())
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise JobError(
-            f"{checkpoint}: damaged ({reason}); remove that folder, or start afresh with --resume never"
-        ) from error
-    loader.load_state_dict(mine["loader"])
-    torch.set_rng_state(mine["torch"])
-    if "cuda" in mine and torch.cuda.is_available():
-        torch.cuda.set_rng_state(mine["cuda"])
+        position = mine["loader"]
+        fits(position, dict[str, Any], "loader")
+        for name in ("epoch", "batch"):
+            fits(position[name], int, f"loader.{name}")
+        fits(position["fingerprint"], str, "loader.fingerprint")
+        torch.set_rng_state(mine["torch"])
+        if "cuda" in mine and torch.cuda.is_available():
+            torch.cuda.set_rng_state(mine["cuda"])
+    except Exception as error:  # torch and safetensors raise many kinds, of a pickle that asks for code among them
+        raise damaged(checkpoint, (str(error).splitlines() or [type(error).__name__])[0][:150]) from error
+    loader.load_state_dict(position)
     return state
+
+
+def damaged(checkpoint: Path, reason: str) -> JobError:
+    """The error for a checkpoint that cannot be used."""
+    return JobError(f"{checkpoint}: damaged ({reason}); remove that folder, or start afresh with --resume never")
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -129,7 +129,7 @@ class Labels:
 
     def restore(self) -> None:
         """The card of the best model so far."""
-        self.card = Card.loads((self._out / CARD).read_text())
+        self.card = Card.read(self._out / CARD)
 
     def describe(self) -> str:
         """Images, labels and backbone."""

@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from specshards.common.json import finite
+from specshards.common.json import finite, fits
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
@@ -249,6 +249,10 @@ class _Trainer:
             return
         rank = self.accelerator.process_index
         state = checkpoint.restore(found, self.plain, self.optimizer, self.train, rank, self.average)
+        try:
+            fits(state, Progress)
+        except ValueError as error:
+            raise checkpoint.damaged(found, str(error)) from error
         self.progress = Progress(**state)
         _tell(self.accelerator, f"resuming {self.out} after step {self.progress.step} of {self.steps}")
         if self.progress.best:

@@ -12,6 +12,7 @@ from torch import nn
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import publish, sha256, write_text
+from specshards.common.json import shown
 from specshards.render import ImageConfig
 from specshards.train import checkpoint
 from specshards.train.models.backbone import WEIGHTS, Plan
@@ -32,7 +33,8 @@ def build_model(card: Card) -> nn.Module:
 
 def save_model(run: Path, model: nn.Module, card: Card) -> Card:
     """Replace the model of a run folder; the card comes last and carries the weights' checksum."""
-    card = replace(card, model=replace_files(run, partial(card.config.architecture.save, model)))
+    checksum = replace_files(run, partial(card.config.architecture.save, model))
+    card = replace(card, model=checksum, files=file_checksums(run))
     write_text(run / CARD, card.dumps())
     return card
 
@@ -50,6 +52,11 @@ def replace_files(run: Path, save: Callable[[Path], object]) -> str:
             publish(temporary / name, run / name)
     shutil.rmtree(temporary)
     return checksum
+
+
+def file_checksums(run: Path) -> dict[str, str]:
+    """sha256 of the files of a model beside its weights: a layer less in one of them is another model."""
+    return {name: sha256(run / name) for name in MODEL_FILES if name != WEIGHTS and (run / name).is_file()}
 
 
 def open_model(run: Path, export: str = "hub") -> tuple[Card, nn.Module]:
@@ -83,13 +90,13 @@ def open_any(run: Path) -> tuple[Card, nn.Module]:
         if (run / "tokenizer.json").is_file():
             state = f"a tokenizer without a task; `make train MODEL=tokenizer:{run} TASK=...` first"
         raise UsageError(f"MODEL={run}: no {CARD} there: {state}")
-    try:
-        card = Card.loads((run / CARD).read_text())
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{run / CARD}: not a card of this program ({error}); train the model again") from error
+    card = Card.read(run / CARD)
     weights = run / WEIGHTS
     if not weights.is_file():
         raise JobError(f"{weights}: missing; train the model again")
     if sha256(weights) != card.model:
         raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); train the model again")
+    for name, checksum in card.files.items():
+        if name not in MODEL_FILES or not (run / name).is_file() or sha256(run / name) != checksum:
+            raise JobError(f"{run / CARD}: {shown(name)} is not the file that it speaks of; train the model again")
     return card, card.config.architecture.load(run, plan(card))

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from specshards.common.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.folder import Folder, changes
+from specshards.common.json import different, fits, parse
+from specshards.render import ImageConfig
 from specshards.shards.format.manifest import Manifest
 from specshards.train import checkpoint
 from specshards.train.config import TrainConfig
@@ -41,7 +43,7 @@ class Card:
         image: of the pictures that it was trained on (`render.ImageConfig` content).
         data: folder, fingerprint and surveys of every data set.
         mock: True when any of the training data are mock.
-        model: sha256 of the weights.
+        model: sha256 of the weights. files: of the other files of the model, by name.
         best: epoch, metric and value on validation.
         baselines: by the name of the task. conformal: the same; see `train.evaluation.conformal`.
     """
@@ -55,6 +57,7 @@ class Card:
     model: str = ""
     best: dict[str, Any] | None = None
     conformal: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -67,19 +70,100 @@ class Card:
             "tasks": [task.to_dict() for task in self.tasks], "config": self.config.to_dict(), "image": self.image,
             "data": self.data, "mock": self.mock, "model": self.model, "best": self.best, "conformal": self.conformal,
             "baselines": {name: baselines.to_dict() for name, baselines in self.baselines.items()},
+            "files": self.files,
         }  # fmt: skip
         return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def loads(cls, text: str) -> Card:
-        """The inverse of `dumps`. Raises ValueError, KeyError or TypeError for anything else."""
-        content = json.loads(text)
+        """The inverse of `dumps`.
+
+        Raises:
+            ValueError, KeyError or TypeError: anything else, which it says. UsageError: of a task or backbone that is
+                not here.
+        """
+        content = parse(text, nan=True)
+        fits(content, _CardContent)
         return cls(
             tasks=tuple(map(task_from_dict, content["tasks"])), config=TrainConfig.from_dict(content["config"]),
-            image=content["image"], data=tuple(content["data"]), mock=content["mock"],
+            image=ImageConfig.from_dict(content["image"]).to_dict(), data=tuple(content["data"]),
+            mock=content["mock"],
             baselines={name: Baselines.from_dict(b) for name, b in content["baselines"].items()},
             model=content["model"], best=content["best"], conformal=content["conformal"],
+            files=content.get("files", {}),
         )  # fmt: skip
+
+    @classmethod
+    def read(cls, path: Path) -> Card:
+        """Of a file.
+
+        Raises:
+            JobError: not a card of this program.
+        """
+        try:
+            card = cls.loads(path.read_text(encoding="utf-8"))
+            if not card.tasks or different(task.name for task in card.tasks) is not None:
+                raise ValueError("tasks: none, or one that is there twice")
+            if missing := {task.name for task in card.tasks} - set(card.baselines):
+                raise ValueError(f"baselines: {min(missing)} is missing")
+            return card
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, UsageError) as error:
+            raise JobError(
+                f"{path}: not a card of this program ({shortened(error, 200)}); train the model again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class DataContent:
+    """A data set in a card, in `run.json`, in `metrics.json`."""
+
+    folder: str
+    fingerprint: str
+    surveys: list[str]
+
+
+@dataclass(frozen=True)
+class _ConformalContent:
+    count: int
+    kind: str
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class _CardContent:
+    """`specshards.json`; a task reads its own record."""
+
+    tasks: list[dict[str, Any]]
+    config: TrainConfig
+    image: ImageConfig
+    data: list[DataContent]
+    mock: bool
+    model: str
+    best: dict[str, int | float | str | None] | None
+    conformal: dict[str, _ConformalContent]
+    baselines: dict[str, Baselines]
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The content of a `metrics.json`.
+
+    Raises:
+        JobError: not one of this program.
+    """
+    try:
+        content: dict[str, Any] = parse(path.read_text(encoding="utf-8"))
+        fits(content, dict[str, Any])
+        for name, kind in (
+            ("tasks", list[str]), ("mock", bool), ("model", str), ("data", list[DataContent]),
+            ("splits", dict[str, dict[str, dict[str, Any]]]), ("training", dict[str, Any] | None),
+        ):  # fmt: skip
+            fits(content.get(name) if name == "training" else content[name], kind, name)
+    except (ValueError, KeyError) as error:
+        raise JobError(
+            f"{path}: not the metrics of a run ({shortened(error)}); remove it and evaluate again"
+        ) from error
+    return content
 
 
 def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[dict[str, Any], ...]:
@@ -110,9 +194,14 @@ def claim(run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]
         clear(run)
     elif (record := folder.claimed()) is not None:
         try:
+            for name, kind in (("config", dict[str, Any]), ("data", list[DataContent]), ("status", str),
+                               ("history", list[dict[str, Any]])):  # fmt: skip
+                fits(record[name], kind, name)
             changed, is_empty = _changes(record, asked), not record["history"] and checkpoint.latest(run) is None
-        except (KeyError, TypeError) as error:
-            raise JobError(f"{run / RUN}: not of a run ({error}); choose another OUT or --resume never") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError(
+                f"{run / RUN}: not of a run ({shortened(error)}); choose another OUT or --resume never"
+            ) from error
         if changed and not is_empty:
             raise folder.refusal(changed)
         if not changed:

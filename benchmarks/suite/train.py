@@ -77,7 +77,7 @@ def training_records(folder: Path, batch_size: int, rounds: int, steps: int, acc
     with ExitStack() as stack:
         contenders: dict[str, Callable[[], int]] = {}
         for way in MODELS[device][1]:
-            step, flop = _stepper(accelerator, compiled=bool(way))
+            step, flop = make_step(accelerator, compiled=bool(way))
             if device == "cuda":
                 about["flop"] = flop
             # A loader of its own: turns of two would share one epoch.
@@ -114,7 +114,7 @@ def derived(records: Sequence[Record], gpu: str) -> list[Record]:
     return results
 
 
-def _stepper(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None], float]:
+def make_step(accelerator: Any, *, compiled: bool) -> tuple[Callable[[Any], None], float]:
     """One optimiser step as the training loop does it, without its book-keeping; and FLOP of a training image."""
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -171,7 +171,8 @@ def _copy(batch: Any) -> dict[str, Any]:
     return {**batch, "pixel_values": batch["pixel_values"].clone(), "labels": labels, "valid": batch["valid"].clone()}
 
 
-def _shards(scratch: Path, objects: int, encodings: Iterable[str]) -> dict[str, Path]:
+def make_shards(scratch: Path, objects: int, encodings: Iterable[str]) -> dict[str, Path]:
+    """Shards of mock LAMOST spectra in a new folder, by encoding."""
     from specshards.ingest.mock.scale.config import ScaleConfig
     from specshards.ingest.mock.scale.job import write_parquet_survey
     from specshards.shards.format.manifest import ShardConfig
@@ -195,11 +196,11 @@ def measure(objects: int | None, batch_size: int, rounds: int, steps: int | None
 
     accelerator = make_accelerator()
     if accelerator.device.type == "cuda":
-        folders = _shards(scratch, objects or 20_000, ENCODINGS)
+        folders = make_shards(scratch, objects or 20_000, ENCODINGS)
         alone = alone_records(folders, batch_size, rounds, steps or 100, "cuda")
         records = alone + training_records(folders["png"], batch_size, rounds, steps or 100, accelerator)
         return [*left_out("cpu", batch_size), *records]
-    folders = _shards(scratch, objects or 1500, ("png",))
+    folders = make_shards(scratch, objects or 1500, ("png",))
     records = training_records(folders["png"], batch_size, rounds, steps or 10, accelerator)
     return [*records, *left_out("cuda", batch_size)]
 

@@ -19,6 +19,7 @@ from specshards.shards.check.dataset import Overall
 from specshards.shards.check.result import RERUN, Check, first
 from specshards.shards.check.shard import CheckTask, examine
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord
+from specshards.shards.write.card import INFO, timm_info
 
 __all__ = ["Check", "verify"]
 
@@ -42,7 +43,7 @@ def verify(folder: Path, *, deep: bool = False, engine: Engine | None = None) ->
     files, whole = _files(folder, manifest)
     checks = [
         Check("manifest", True, about + (", MOCK data" if manifest.mock else "")),
-        _account(folder, manifest), files, _strays(folder, manifest), _classes(manifest),
+        _account(folder, manifest), files, _strays(folder, manifest), _classes(manifest), _info(folder, manifest),
     ]  # fmt: skip
     if deep:
         checks += _deep(folder, manifest, whole, engine or Engine())
@@ -135,6 +136,17 @@ def _classes(manifest: Manifest) -> Check:
             return Check("classes", False, f"{MANIFEST}: class counts of {record.name}: {why}; {RERUN}")
     counts = {name: sum(record.classes.get(name, 0) for record in manifest.shards) for name in _names(manifest)}
     return Check("classes", True, ", ".join(f"{n:,} {name}" for name, n in counts.items() if n) or "none")
+
+
+def _info(folder: Path, manifest: Manifest) -> Check:
+    """What is told other people's readers is what the manifest says."""
+    try:
+        content = (folder / INFO).read_bytes()
+    except FileNotFoundError:
+        return Check("info", True, f"no {INFO}: timm's reader would need it", note=True)
+    if content != timm_info(manifest).encode():
+        return Check("info", False, f"{INFO}: names other shards or lengths than {MANIFEST}; {RERUN}")
+    return Check("info", True, f"{INFO} names the shards of {MANIFEST}")
 
 
 def _balance(manifest: Manifest) -> Check:

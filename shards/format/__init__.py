@@ -1,5 +1,6 @@
 """What lies on disk, for writers and readers alike; `docs/shard-format.md` says it for others.
 
+layout          what a folder can look like: splits, names, numbers
 manifest        sample, label vector, configuration, manifest
 encoding        how a sample's picture is stored: png, pnm, jpeg, flux
 png             PNG of small arrays

@@ -279,6 +279,8 @@ def read_sidecars(
             try:
                 if verify and sha256(path) != record.sidecar_sha256:
                     raise JobError(f"{path}: not the bytes that the manifest speaks of (checksum); {RERUN}")
+                if (rows := pq.read_metadata(path).num_rows) != record.samples:
+                    raise JobError(f"{path}: {rows} rows of {record.samples} samples; {RERUN}")
                 missing = set(wanted or ()) - set(pq.read_schema(path).names)
                 if missing:
                     raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}; the spectra had none")
@@ -286,7 +288,5 @@ def read_sidecars(
                 keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
             except (pa.ArrowException, FileNotFoundError, KeyError) as error:
                 raise JobError(f"{path}: not a table of samples ({shortened(error)}); {RERUN}") from error
-            if table.num_rows != record.samples:
-                raise JobError(f"{path}: {table.num_rows} rows of {record.samples} samples; {RERUN}")
             tables.append(sifted(table.set_column(table.column_names.index("key"), "key", keys))[0])
     return pa.concat_tables(tables, promote_options="default")

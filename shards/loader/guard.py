@@ -122,9 +122,11 @@ class Verification(Unverified):
     Of the first one of each data set, also whether its label vectors count by the names in the manifest.
     """
 
-    def __init__(self, shards: Sequence[tuple[Path, Manifest, ShardRecord]], extension: str, stop: bool) -> None:
-        """The shards by their number; `stop` at what is wrong, or warn."""
-        self._shards, self._extension, self._stop = shards, extension, stop
+    def __init__(
+        self, shards: Sequence[tuple[Path, Manifest, ShardRecord]], extension: str, stop: bool, tables: bool
+    ) -> None:
+        """The shards by their number; `stop` at what is wrong, or warn; `tables` beside the tars are read, too."""
+        self._shards, self._extension, self._stop, self._tables = shards, extension, stop, tables
         self._seen: set[int] = set()
         self._folders: set[Path] = set()
         self._guard, self._warned = Guard(), False
@@ -140,7 +142,7 @@ class Verification(Unverified):
             return
         self._seen.add(number)
         folder, manifest, record = self._shards[number]
-        self._guard.add(partial(checksums, folder, record))
+        self._guard.add(partial(checksums, folder, record, self._tables))
         if folder not in self._folders:
             self._folders.add(folder)
             self._guard.add(partial(vectors, folder, manifest, record, self._extension))
@@ -161,12 +163,11 @@ class Verification(Unverified):
         self._guard.close()
 
 
-def checksums(folder: Path, record: ShardRecord) -> str:
-    """What is wrong with a tar and its index."""
-    for path, expected in ((record.path(folder), record.sha256), (record.index(folder), record.index_sha256)):
-        if sha256(path) != expected:
-            return _changed(path, folder)
-    return ""
+def checksums(folder: Path, record: ShardRecord, table: bool) -> str:
+    """What is wrong with a tar, its index, and where it is asked for the table beside it."""
+    files = [(record.path(folder), record.sha256), (record.index(folder), record.index_sha256)]
+    files += [(record.sidecar(folder), record.sidecar_sha256)] if table else []
+    return next((_changed(path, folder) for path, expected in files if sha256(path) != expected), "")
 
 
 def _changed(path: Path, folder: Path) -> str:

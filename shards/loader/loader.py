@@ -155,8 +155,8 @@ class Loader:
             [(folder, record) for folder, _, record in shards], self._owner, options.weights, options.balance
         )
         self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen)
-        stop = options.on_error == "stop"
-        self._verification = Verification(shards, encoding.extension, stop) if options.verify else Unverified()
+        policy = options.on_error == "stop", options.balance is not None
+        self._verification = Verification(shards, encoding.extension, *policy) if options.verify else Unverified()
         if self.split == "train":
             self._verification.add_statistics(zip(self.folders, self.manifests, strict=True))
         self._archive = Archive(

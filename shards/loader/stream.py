@@ -22,8 +22,9 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, location, replacing, sha256
 from specshards.common.jobs import cores
 from specshards.render import ImageConfig, renderer
+from specshards.shards.format.archive import check_codes
 from specshards.shards.format.encoding import ENCODINGS
-from specshards.shards.format.manifest import NPY_HEADER_BYTES, SPLITS, Manifest, ShardRecord
+from specshards.shards.format.manifest import NPY_HEADER_BYTES, SPLITS, Manifest, ShardRecord, label_npy
 from specshards.shards.loader.batch import Batch
 from specshards.shards.loader.decode import PlainDecoder
 from specshards.shards.loader.paint import Painter
@@ -45,7 +46,7 @@ class Stream:
 
     def __init__(
         self, folder: str | Path, split: str, batch_size: int, *, image: ImageConfig | None, seed: int, rank: int,
-        world_size: int, shuffle: bool, cache: Path | None, device: str,
+        world_size: int, shuffle: bool, cache: Path | None, device: str, verify: bool,
     ) -> None:  # fmt: skip
         """See `open`."""
         self.folder, self.split, self._batch_size, self._shuffle = location(folder), split, batch_size, shuffle
@@ -59,10 +60,12 @@ class Stream:
             raise UsageError(f"{folder}: the {split} split is empty")
         self._records = {record.name: record for record in shards}
         self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._verify, self._compared = verify, set[Path]()
         self._holder = None if cache else tempfile.TemporaryDirectory(prefix="specshards-")
         self._cache = cache or Path(self._holder.name if self._holder else "")
         self._decoder = PlainDecoder(self._encoding, cores())
         self._painter = Painter(self._encoding, device, None)
+        self._label_header = label_npy(np.zeros(len(self.manifest.labels)))[:NPY_HEADER_BYTES]
         self._epoch = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -92,19 +95,26 @@ class Stream:
                     yield {"url": name, "stream": stream}
 
     def _fetch(self, record: ShardRecord) -> Path:
-        """The local file of a shard; whole, or an error."""
+        """The local file of a shard; whole, or an error. What lies here already is compared once, too."""
         there = record.path(self.folder)
-        if not is_remote(there):
-            return there
-        here = self._cache / f"{record.sha256[:16]}-{Path(record.name).name}"
-        if here.exists() and here.stat().st_size == record.bytes:
+        here = self._cache / f"{record.sha256[:16]}-{Path(record.name).name}" if is_remote(there) else there
+        if here in self._compared:
             return here
+        if here.exists() and here.stat().st_size == record.bytes:
+            if not self._verify or sha256(here) == record.sha256:
+                self._compared.add(here)
+                return here
+            if here is there:
+                raise JobError(f"{there}: is not what the manifest says; copy or make it again")
+        if here is there:
+            raise JobError(f"{there}: missing, or of another length than the manifest says; copy or make it again")
         here.parent.mkdir(parents=True, exist_ok=True)
         try:
             with replacing(here) as temporary:
                 there.fs.get_file(there.path, str(temporary))  # type: ignore[attr-defined]
                 if sha256(temporary) != record.sha256:
                     raise JobError(f"{there}: is not what the manifest says; copy or make it again")
+            self._compared.add(here)
         except FileNotFoundError:
             raise JobError(f"{there}: the archive is missing; copy or make it again") from None
         return here
@@ -114,8 +124,14 @@ class Stream:
         keys = [str(sample["__key__"]) for sample in samples]
         try:
             payloads = [np.frombuffer(sample[extension], np.uint8) for sample in samples]
+            if any(sample["npy"][:NPY_HEADER_BYTES] != self._label_header for sample in samples):
+                raise ValueError("not a label vector")
             vectors = [np.frombuffer(sample["npy"][NPY_HEADER_BYTES:], "<f8") for sample in samples]
             labels = np.stack(vectors).reshape(len(samples), len(names))
+            for i, reason in check_codes(
+                labels, names, len(self.manifest.classes), len(self.manifest.surveys)
+            ).items():
+                raise ValueError(f"{keys[i]}: {reason}")
         except (KeyError, ValueError) as error:
             raise JobError(f"{self.folder}: a sample near {keys[0]} lacks a member ({error})") from None
         stored, wrong = self._decoder(payloads)
@@ -156,11 +172,13 @@ def open(
     shuffle: bool | None = None,
     cache: str | Path | None = None,
     device: str = "cpu",
+    verify: bool = True,
 ) -> Stream:
     """Open one split of a data set at any address that fsspec knows; see `Stream` for what to expect.
 
     Args:
         cache: folder that keeps what was fetched, also for the next run; by default one that goes with the stream.
+        verify: compare what lies on this machine already with its checksum, once; what is fetched always is.
 
     Raises:
         UsageError: no data set there, an empty or unknown split.
@@ -173,5 +191,5 @@ def open(
     return Stream(
         folder, split, batch_size, image=image, seed=seed, rank=rank, world_size=world_size,
         shuffle=split == "train" if shuffle is None else shuffle,
-        cache=None if cache is None else Path(cache).expanduser(), device=device,
+        cache=None if cache is None else Path(cache).expanduser(), device=device, verify=verify,
     )  # fmt: skip

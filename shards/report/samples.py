@@ -151,6 +151,8 @@ def _payloads(
             with record.path(folder).open("rb") as tar:
                 for sample, entry in zip(members, entries, strict=True):
                     offset, size, _ = entry[encoding.extension]
+                    if not 0 <= offset <= offset + size <= record.bytes:
+                        raise ValueError("outside the archive")
                     tar.seek(offset)
                     payloads[sample] = tar.read(size)
         except (OSError, ValueError, LookupError):

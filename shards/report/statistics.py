@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -19,7 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from specshards.common.errors import JobError, is_environment
+from specshards.common.errors import JobError, is_environment, shortened
+from specshards.common.files import sha256
+from specshards.common.quarantine import QUARANTINE_SCHEMA
 from specshards.ingest.spectra.schema import HEALPIX_ORDER
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardRecord
 from specshards.shards.write.plan import splitmix64
@@ -141,24 +144,27 @@ def read_statistics(folder: Path, manifest: Manifest, gallery: int, random: int)
     for number, record in enumerate(manifest.shards):
         split, index = SPLITS.index(record.split), 0
         shard_counts = np.zeros_like(counts[:, :, 0])
-        for batch in _batches(folder, record, (*_COLUMNS, *histograms)):
-            surveys, classes = _codes(batch, "survey", manifest.surveys), _codes(batch, "class", manifest.classes)
-            if (surveys == len(manifest.surveys)).any():
-                raise _unlike(folder, record, "a survey that the manifest does not name")
-            np.add.at(shard_counts, (surveys, classes), 1)
-            cells = _column(batch, "_healpix_29", pa.int64()) >> 2 * (HEALPIX_ORDER - SKY_ORDER)
-            sky += np.bincount(cells[cells >= 0], minlength=len(sky))
-            for name, histogram in histograms.items():
-                histogram.add(_floats(batch, name), classes)
-            rows = _column(batch, "source_row", pa.int64())
-            order = splitmix64(rows.astype(np.uint64), _CHOICE)
-            samples = np.stack([np.full_like(rows, number), index + np.arange(len(rows)), rows, surveys], axis=1)
-            overall.offer((), order, samples)
-            for survey, kind in np.argwhere(shard_counts).tolist():
-                members = (surveys == survey) & (classes == kind)
-                by_group.offer((survey, kind, split), order[members], samples[members])
-            index += len(rows)
+        with _sensible(record.sidecar(folder)):
+            for batch in _batches(folder, record, (*_COLUMNS, *histograms)):
+                surveys, classes = _codes(batch, "survey", manifest.surveys), _codes(batch, "class", manifest.classes)
+                if (surveys == len(manifest.surveys)).any():
+                    raise _unlike(folder, record, "a survey that the manifest does not name")
+                np.add.at(shard_counts, (surveys, classes), 1)
+                cells = _column(batch, "_healpix_29", pa.int64()) >> 2 * (HEALPIX_ORDER - SKY_ORDER)
+                sky += np.bincount(cells[cells >= 0], minlength=len(sky))
+                for name, histogram in histograms.items():
+                    histogram.add(_floats(batch, name), classes)
+                rows = _column(batch, "source_row", pa.int64())
+                order = splitmix64(rows.astype(np.uint64), _CHOICE)
+                samples = np.stack([np.full_like(rows, number), index + np.arange(len(rows)), rows, surveys], axis=1)
+                overall.offer((), order, samples)
+                for survey, kind in np.argwhere(shard_counts).tolist():
+                    members = (surveys == survey) & (classes == kind)
+                    by_group.offer((survey, kind, split), order[members], samples[members])
+                index += len(rows)
         _compare(folder, record, shard_counts.sum(axis=0), manifest)
+        if sha256(record.sidecar(folder)) != record.sidecar_sha256:
+            raise _unlike(folder, record, "not the bytes that the manifest speaks of (checksum)")
         counts[:, :, split] += shard_counts
     return Statistics(counts, histograms, sky, by_group.in_turn(), overall.in_turn())
 
@@ -245,8 +251,11 @@ def quarantine_reasons(folder: Path) -> list[Reason]:
     def reasons() -> list[Reason]:
         return [Reason(*name, objects, first[name]) for name, objects in counts.items()]
 
-    for batch in _read(folder / "quarantine.parquet", ("file", "row", "stage", "reason")):
-        for row in batch.to_pylist():
+    path, columns = folder / "quarantine.parquet", ("file", "row", "stage", "reason")
+    for batch in _read(path, columns):
+        with _sensible(path):
+            rows = batch.select(columns).cast(pa.schema([QUARANTINE_SCHEMA.field(name) for name in columns]))
+        for row in rows.to_pylist():
             place = row["file"] if row["row"] is None else f"{row['file']}, row {row['row']:,}"
             add(Reason(row["stage"], row["reason"], 1, place))
             if exact and len(counts) > _MOST_EXACT:
@@ -328,18 +337,29 @@ def _read(path: Path, columns: Sequence[str] | None, rows: int = _BATCH) -> Iter
         raise JobError(f"{path}: {why}; `specshards shards verify` says more") from error
 
 
+@contextmanager
+def _sensible(path: Path) -> Iterator[None]:
+    """Make what a table with other columns leads to the line that names it."""
+    try:
+        yield
+    except (pa.ArrowException, KeyError, TypeError, ValueError, IndexError) as error:
+        why = f"not what this program writes ({shortened(error)})"
+        raise JobError(f"{path}: {why}; `specshards shards verify` says more") from error
+
+
 def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> Ints:
     try:
         return np.asarray(batch.column(name).cast(kind).fill_null(-1).to_numpy(zero_copy_only=False))
     except KeyError as error:
-        raise JobError(f"a sidecar has no column {name}; `specshards shards verify` says more") from error
+        raise ValueError(f"no column {name}") from error
 
 
 def _floats(batch: pa.RecordBatch, name: str) -> Floats:
     """A column as float64, NaN where it is null, infinite or absent."""
     if name not in batch.schema.names:
         return np.full(len(batch), np.nan)
-    values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    with _sensible(Path(f"column {name} of a table beside a tar")):
+        values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
     return np.where(np.isfinite(values), values, np.nan)
 
 

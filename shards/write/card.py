@@ -10,6 +10,9 @@ from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 
+#: For timm's reader.
+INFO = "_info.json"
+
 
 def counts_table(manifest: Manifest) -> str:
     """Counts by split and class, as plain text."""

@@ -217,7 +217,7 @@ def publish(
     if empty and not allow_empty:
         raise JobError(f"{out}: the {empty[0]} split of {manifest.samples():,} samples is empty; {MEND}")
     job_log.note(out, job)
-    write_text(out / "_info.json", card.timm_info(manifest))
+    write_text(out / card.INFO, card.timm_info(manifest))
     write_text(out / "README.md", card.dataset_card(manifest))
     write_text(out / MANIFEST, manifest.dumps())
     LOGGER.info(card.summary(manifest, out) + (f", {job.rate:,.0f} objects/s" if job.rate else ""))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from specshards.common.files import write_text
+from specshards.common.json import fits, parse
 from specshards.shards.write.task import LEDGER
 
 RUNS = "runs.jsonl"
@@ -63,10 +64,9 @@ def load(folder: Path) -> list[JobRun]:
     found = []
     for line in _lines(folder / LEDGER / RUNS):
         try:
-            content = json.loads(line)
-            run = JobRun(**{**content, "sources": tuple(content["sources"])})
-            if isinstance(run.objects, int) and isinstance(run.seconds, int | float):
-                found.append(run)
+            content = parse(line)
+            fits(content, JobRun)
+            found.append(JobRun(**{**content, "sources": tuple(content["sources"])}))
         except (ValueError, TypeError, KeyError):
             continue
     return found

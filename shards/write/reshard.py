@@ -19,17 +19,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.common.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import absolute, location, readable
 from specshards.common.identity import among, id_hashes, judge, repeated
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.label_columns import sifted
 from specshards.common.messages import LOGGER
-from specshards.common.quarantine import quarantine_row
+from specshards.common.quarantine import quarantine_row, read_quarantine
 from specshards.common.spectrum import CLASSES, LABELS, Arrays
 from specshards.ingest.catalogue import cuts
 from specshards.render import ImageConfig, RenderError, renderer
-from specshards.shards.format.archive import Archive, check_codes, labels_of
+from specshards.shards.format.archive import RERUN, Archive, check_codes, labels_of
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
 from specshards.shards.write.cells import fine_enough
@@ -363,7 +363,7 @@ def _quarantine(sources: Sequence[DataSet]) -> list[dict[str, Any]]:
     """What gave no sample in the sources, under its number in the new set; a row of a table keeps its place there."""
     rows = []
     for source in sources:
-        for row in pq.read_table(readable(location(source.folder) / "quarantine.parquet")).to_pylist():
+        for row in read_quarantine(location(source.folder) / "quarantine.parquet").to_pylist():
             of_table = row["file"].endswith(".parquet")
             rows.append(row if of_table else {**row, "row": row["row"] + source.base})
     return rows
@@ -377,4 +377,12 @@ def _origin(manifest: Manifest, where: str | None) -> dict[str, Any]:
 
 
 def _sidecar(folder: str | Path, record: ShardRecord, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(readable(record.sidecar(location(folder))), columns=columns)
+    path = record.sidecar(location(folder))
+    try:
+        table = pq.read_table(readable(path), columns=columns)
+    except (pa.ArrowException, ValueError) as error:
+        raise JobError(f"{path}: not a table of samples ({shortened(error)}); {RERUN}") from error
+    wanted = {"key", "source_row", "source_file", "_healpix_29"} if columns is None else set(columns)
+    if missing := wanted - set(table.column_names):
+        raise JobError(f"{path}: has no column {', '.join(sorted(missing))}; {RERUN}")
+    return table

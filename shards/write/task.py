@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -18,10 +19,12 @@ import pyarrow.parquet as pq
 from specshards.common.errors import make_folder, naming
 from specshards.common.files import is_remote, location, replacing, sha256, write_text
 from specshards.common.impossible import Impossible
+from specshards.common.json import fits, parse
 from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.layout import check_record
 from specshards.shards.format.manifest import (
     SPLITS,
     LabelStats,
@@ -155,16 +158,26 @@ class TaskResult:
 
     def dumps(self) -> str:
         """JSON; NaN statistics are written as such and read back by `loads`."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        content = asdict(self)
+        return json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def loads(cls, text: str) -> TaskResult:
-        """The inverse of `dumps`."""
-        content = json.loads(text)
+        """The inverse of `dumps`; ValueError, KeyError or TypeError for anything else."""
+        content = parse(text, nan=True)
+        if content.pop("checksum", None) not in (None, _checksum(content)):
+            raise ValueError("not the record that was written")
+        fits(content, cls)
+        for record in content["shards"]:
+            check_record(ShardRecord(**record), CLASSES)
         content["shards"] = tuple(ShardRecord(**record) for record in content["shards"])
         content["impossible"] = Impossible.from_dict(content.get("impossible", {}))
         content["train_stats"] = {k: LabelStats(**v) for k, v in content["train_stats"].items()}
         return cls(**content)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,12 @@ def classes_do_not_add_up(copy: Copy) -> None:
     copy.edit_manifest(lambda content: content["shards"][0]["classes"].update(STAR=1000))
 
 
+@fault("info", "info", r"^_info\.json: names other shards or lengths than manifest\.json; run the same")
+def lengths_told_to_others(copy: Copy) -> None:
+    path = copy.folder / "_info.json"
+    path.write_text(path.read_text().replace('"num_samples": ', '"num_samples": 1'))
+
+
 @fault("manifest", "manifest", "format version 99, this program reads up to")
 def newer_version(copy: Copy) -> None:
     copy.edit_manifest(lambda content: content.update(format_version=99))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("surveys", "lamost", "surveys: 'lamost' is not a list"),
     ("surveys", ["\x1b[2J"], "surveys: '\\x1b[2J' is not a name"),
     ("mock", 1, "mock: 1 is not true or false"),
+    ("mock", False, "mock: is false, with spectra of mock-lamost"),
     ("format_version", 0, "format_version: 0"),
     ("format_version", "1", "format_version: '1'"),
     ("format_version", True, "format_version: True"),
@@ -149,6 +151,10 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(
     (folder / "train").rmdir()
     (folder / "train").symlink_to(sets("png") / "train")
     assert "train: leads to" in refusal(folder, good)
+    (folder / "train").unlink()
+    (folder / "train").mkdir()
+    os.mkfifo(folder / name)  # whoever opens it waits for ever
+    assert f"{name}: is not a file" in refusal(folder, good)
 
 
 def test_no_reader_follows_a_name_out_of_the_folder(good: dict[str, Any], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_sound_set_passes_every_check(sets: Callable[[str], Path], encoding: s
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     fast, deep = verify(folder), verify(folder, deep=True, engine=HERE)
     assert failed(fast) == failed(deep) == {}
-    names = ["manifest", "account", "files", "strays", "classes"]
+    names = ["manifest", "account", "files", "strays", "classes", "info"]
     assert [check.name for check in fast] == [*names, "balance"]
     names += ["checksums", "tar", "index", "images", "labels", "keys", "identity", "sky", "statistics", "mixing"]
     names += ["balance"]
@@ -128,10 +128,10 @@ def test_the_command_prints_a_line_a_check_and_fails_with_them(copy: Copy) -> No
     done = run(command.app, ["verify", str(copy.folder), "--deep", "--workers", "0"])
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert sum(line.startswith(("ok    ", "note  ")) for line in lines) == 16 and "16 checks passed" in lines[-1]
+    assert sum(line.startswith(("ok    ", "note  ")) for line in lines) == 17 and "17 checks passed" in lines[-1]
     missing_index(copy)
     done = run(command.app, ["verify", str(copy.folder)])
-    assert isinstance(done.exception, JobError) and "1 of 6 checks failed: files" in str(done.exception)
+    assert isinstance(done.exception, JobError) and "1 of 7 checks failed: files" in str(done.exception)
     assert "FAIL  files     train/train-000001.idx: missing" in done.output
     done = run(command.app, ["verify", str(copy.folder), "--deep", "--memory", "1KB"])
     assert isinstance(done.exception, UsageError) and "memory of one worker" in str(done.exception)

@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from specshards.common.errors import UsageError
+from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import write_text
 from specshards.common.json import finite
 from specshards.common.messages import LOGGER
@@ -25,7 +25,7 @@ from specshards.train.evaluation.score import score
 from specshards.train.network import open_any
 from specshards.train.report import figures, tables
 from specshards.train.report import page as html
-from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record
+from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record, read_metrics
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import add_targets
 
@@ -93,7 +93,7 @@ def evaluate(
     if accelerator.is_main_process:
         LOGGER.info(write(run, replace(card, mock=mock), scores, data=data))
     accelerator.wait_for_everyone()
-    return json.loads((run / METRICS).read_text())
+    return read_metrics(run / METRICS)
 
 
 def write(
@@ -114,16 +114,24 @@ def write(
     head = {"tasks": [task.name for task in card.tasks], "mock": card.mock, "model": card.model, "data": scored_on}
     content: dict[str, Any] = {**head, "splits": {}}
     if path.is_file():
-        before = json.loads(path.read_text())
-        if before.get("model") == card.model:
+        before = read_metrics(path)
+        if before["model"] == card.model:
             content["training"] = before.get("training")
             if _fingerprints(before["data"]) == _fingerprints(scored_on):
                 content["splits"] = before["splits"]
     content["splits"] = {**content["splits"], **finite(dict(scores))}
     if training is not None:
         content["training"] = finite(dict(training))
+    try:
+        markdown = tables.markdown(content, card)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if not set(content["splits"]) - set(scores):
+            raise  # all of it is our own
+        raise JobError(
+            f"{path}: not the metrics of a run ({shortened(error)}); remove it and evaluate again"
+        ) from error
     write_text(path, json.dumps(content, indent=1) + "\n")
-    write_text(run / REPORT, tables.markdown(content, card))
+    write_text(run / REPORT, markdown)
     if page:
         html.write(run, content, card)
     return tables.short(content, card) + f"\n{path}, {run / PAGE}"

@@ -22,12 +22,15 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError, make_folder, shortened
 from specshards.common.files import replacing
-from specshards.common.json import finite
+from specshards.common.json import finite, fits, parse
 from specshards.train.tasks.metrics import FloatArray
 
 FILE = "baselines.parquet"
 IDENTITY = ("survey", "object_id", "source_file")
 _RECORD = b"specshards.baselines"
+_SCHEMA = pa.schema(
+    [*((name, pa.string()) for name in ("key", *IDENTITY, "split", "baseline", "task")), ("point", pa.float64())]
+)
 
 #: Baseline -> task -> answers float64 `(rows,)`.
 Points = Mapping[str, Mapping[str, FloatArray]]
@@ -81,8 +84,12 @@ class Answers:
         if not path.is_file():
             raise UsageError(f"{run}: no {FILE} there; fit the baselines first")
         try:
-            table = pq.read_table(path)
-            return cls(path, table, json.loads(table.schema.metadata[_RECORD]))
+            table = pq.read_table(path).select(_SCHEMA.names)
+            record = parse(table.schema.metadata[_RECORD].decode())
+            fits(record, dict[str, Any], "record")
+            fits(record["mock"], bool, "mock")
+            fits(record.get("runs", {}), dict[str, dict[str, Any]], "runs")
+            return cls(path, table.cast(_SCHEMA.with_metadata(table.schema.metadata)), record)
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             what = shortened(error)
             raise JobError(f"{path}: not answers of this program ({what}); fit the baselines again") from error

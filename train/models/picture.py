@@ -14,14 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError
+from specshards.common.json import fits
 from specshards.train.models.attention import attend
 from specshards.train.models.backbone import BACKBONES, Backbone, Plan
+from specshards.train.models.foreign import SAFE, check_config, check_folder, read_object
 from specshards.train.models.parameters import head_parameters
 
 TINY = "tiny"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WAYS_OUT = "give BACKBONE=folder (a copied model) or BACKBONE=tiny (small, from scratch)"
 _HUB_SECONDS = 10
+#: No pickle is opened, and no program code of a model is run.
+NO_CODE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
 
 
 class SpectrumModel(nn.Module):
@@ -159,14 +163,14 @@ def load(folder: Path) -> SpectrumModel:
 
     quiet()
     try:
+        check_folder(folder)
         network, info = AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
+            folder, local_files_only=True, output_loading_info=True, **NO_CODE
         )
-        content = json.loads((folder / "preprocessor_config.json").read_text())
-        mean, std = content["image_mean"], content["image_std"]
+        mean, std = _mean_and_std(read_object(folder / "preprocessor_config.json"))
     except Exception as error:  # transformers and safetensors raise many kinds
         raise JobError(f"{folder}: the model there cannot be read ({_first_line(error)}); train it again") from error
-    if info["missing_keys"] or info["mismatched_keys"]:
+    if info["missing_keys"] or info["mismatched_keys"] or info["unexpected_keys"]:
         raise JobError(f"{folder}: model.safetensors does not hold the whole model; train it again")
     return SpectrumModel(network, mean, std)
 
@@ -200,14 +204,16 @@ def _pretrained(backbone: str, head_size: int, drop_path: float) -> tuple[Any, S
         raise UsageError(f"BACKBONE={backbone}: no such folder; {_WAYS_OUT}")
     cached = local or _fetch(backbone)
     try:
-        more = {}
-        if drop_path and hasattr(AutoConfig.from_pretrained(backbone, local_files_only=cached), "drop_path_rate"):
-            more["drop_path_rate"] = drop_path
+        if local:
+            check_folder(Path(backbone))
+        config = AutoConfig.from_pretrained(backbone, local_files_only=cached, trust_remote_code=False)
+        check_config(config.to_dict(), Path("config.json"))
+        more = {"drop_path_rate": drop_path} if drop_path and hasattr(config, "drop_path_rate") else {}
         network, info = AutoModelForImageClassification.from_pretrained(
             backbone, num_labels=head_size, ignore_mismatched_sizes=True, output_loading_info=True,
-            local_files_only=cached, dtype=torch.float32, **more,
+            local_files_only=cached, dtype=torch.float32, **NO_CODE, **more,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # what transformers raises of a configuration that it cannot use is of many kinds
         raise UsageError(
             f"BACKBONE={backbone}: not a usable image model ({_first_line(error)}); {_WAYS_OUT}"
         ) from error
@@ -228,7 +234,7 @@ def _fetch(backbone: str) -> bool:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
-    weights = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
+    weights = SAFE
     cached = [isinstance(try_to_load_from_cache(backbone, name), str) for name in ("config.json", *weights)]
     if cached[0] and any(cached[1:]):
         return True
@@ -252,10 +258,19 @@ def _normalisation(backbone: str) -> tuple[Sequence[float], Sequence[float]]:
 
     try:
         path = cached_file(backbone, "preprocessor_config.json", local_files_only=Path(backbone).is_dir())
-        content = json.loads(Path(path).read_text())
-        return content["image_mean"], content["image_std"]
+        return _mean_and_std(read_object(Path(path)))
     except (OSError, KeyError, TypeError, ValueError):
         return IMAGENET_MEAN, IMAGENET_STD
+
+
+def _mean_and_std(content: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """Of a preprocessor's configuration; KeyError or ValueError where it has none that could be."""
+    mean, std = content["image_mean"], content["image_std"]
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        fits(values, tuple[float, float, float], name)
+        if not all(0 < value < 10 or (value == 0 and values is mean) for value in values):
+            raise ValueError(f"{name}: {values} are not possible")
+    return mean, std
 
 
 def _image_size(network: Any) -> int:

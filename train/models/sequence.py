@@ -24,9 +24,11 @@ from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, write_text
+from specshards.common.json import fits
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.train.models.attention import through
 from specshards.train.models.backbone import BACKBONES, Backbone, Plan
+from specshards.train.models.foreign import read_object
 from specshards.train.models.layers import Layer, arrays, ends, patches
 
 CONFIG, WEIGHTS = "sequence.json", "model.safetensors"
@@ -114,8 +116,10 @@ class SequenceModel(nn.Module):
             JobError: the files are not whole.
         """
         try:
-            content = json.loads((folder / CONFIG).read_text())
-            head_size = int(content.pop("head_size"))
+            content = read_object(folder / CONFIG)
+            head_size = content.pop("head_size")
+            fits(head_size, int, "head_size")
+            fits(content, SequenceConfig)
             model = cls(SequenceConfig(**content), head_size)
             model.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, UsageError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from specshards.common.errors import JobError, UsageError
+from specshards.common.errors import UsageError
 from specshards.render import ImageConfig
 from specshards.train.network import open_model
 from specshards.train.report.tables import counted, labelled, tables
-from specshards.train.run import METRICS, Card
+from specshards.train.run import METRICS, Card, read_metrics
 from specshards.train.tasks.text import Rows, metric_name, number
 
 #: Metrics whose names on the hub differ from ours.
@@ -53,13 +52,8 @@ def metrics_of(run: Path, card: Card) -> dict[str, Any]:
     path = run / METRICS
     if not path.is_file():
         raise UsageError(f"{run}: no {METRICS} there; run `make evaluate MODEL={run}` first")
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        stale = content["model"] != card.model or not content["splits"]
-        _surveys(content["data"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{path}: not readable ({error}); run `make evaluate MODEL={run}` again") from error
-    if stale:
+    content = read_metrics(path)
+    if content["model"] != card.model or not content["splits"]:
         raise UsageError(f"{path}: not of the model that is there now; run `make evaluate MODEL={run}` first")
     return content
 

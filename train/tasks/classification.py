@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from specshards.common.errors import UsageError
+from specshards.common.json import different, fits
 from specshards.common.messages import LOGGER
 from specshards.train.config import TrainConfig
 from specshards.train.tasks import metrics, plots
@@ -102,7 +103,15 @@ class Classification(Task):
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`; ValueError for anything else."""
+        for field, kind in (("classes", list[str]), ("name", str), ("shares", list[float]), ("balance", str)):
+            fits(content[field], kind, f"{cls.__name__}.{field}")
+        if (
+            not content["classes"]
+            or len(content["classes"]) != len(content["shares"])
+            or different(content["classes"])
+        ):
+            raise ValueError(f"{content['name']}: not classes with their shares")
         return cls(tuple(content["classes"]), content["name"], tuple(content["shares"]), content["balance"])
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from specshards.common.json import fits
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.task import Task
 
@@ -57,4 +58,5 @@ class Baselines:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Baselines:
         """The inverse of `to_dict`."""
+        fits(content, cls, "baselines")
         return cls(**content)

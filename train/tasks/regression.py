@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from specshards.common.errors import UsageError
+from specshards.common.json import fits
 from specshards.common.messages import LOGGER
 from specshards.shards.format.manifest import LabelStats
 from specshards.train.config import TrainConfig
@@ -94,6 +95,9 @@ class Regression(Task):
         kind = fields.pop("label"), fields.pop("transform")
         if kind != (cls.label, cls.transform.name):
             raise ValueError(f"task {content['name']} learnt {' on the axis '.join(kind)}")
+        fits(fields, cls, str(content["name"]))
+        if not fields["low"] < fields["high"] or not fields["scale"] > 0 or not 1 <= fields["bins"] <= 2**20:
+            raise ValueError(f"{content['name']}: not a scale that a label can have")
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:

@@ -272,6 +272,7 @@ def _read(train: Sequence[tuple[str, int]], limit: int, threads: int | None) -> 
                 wanted -= len(part["flux"])
                 if not wanted:
                     break
+            loader.verified()
 
 
 def _valid(batch: SpectraBatch, most: int | None = None) -> Stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from specshards.common.errors import JobError, UsageError
+from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import sha256, write_text
+from specshards.common.json import fits, parse, shown
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.loader import Loader
 from specshards.train import loop
@@ -24,7 +26,8 @@ from specshards.train.models.tokenizer.classifier import open_tokenizer
 from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, hide, per_object, regridded, seen_as, without
-from specshards.train.network import replace_files
+from specshards.train.network import file_checksums, replace_files
+from specshards.train.run import MODEL_FILES, DataContent
 
 CARD = "tokenizer.json"
 #: Share of the good patches that validation hides, whatever training does: what is drawn there was not seen.
@@ -57,14 +60,30 @@ def open_run(run: Path) -> tuple[Tokenizer, PretrainConfig, dict[str, Any]]:
     if not path.is_file() or not weights.is_file():
         raise UsageError(f"{run}: no tokenizer there; name the OUT of a `make pretrain`")
     try:
-        card = json.loads(path.read_text())
+        card = parse(path.read_text(encoding="utf-8"), nan=True)
+        fits(card, _CardContent)
         config = PretrainConfig.from_dict(card["config"])
-        told = card["model"], card["best"], card["mock"], [record["fingerprint"] for record in card["data"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{path}: not a card of this program ({error}); pretrain it again") from error
-    if sha256(weights) != told[0]:
+    except (ValueError, KeyError, TypeError, UsageError) as error:
+        why = shortened(error, 200)
+        raise JobError(f"{path}: not a card of this program ({why}); pretrain it again") from error
+    if sha256(weights) != card["model"]:
         raise JobError(f"{weights}: not the weights that {CARD} speaks of (checksum); pretrain it again")
+    for name, checksum in card.get("files", {}).items():
+        if name not in MODEL_FILES or not (run / name).is_file() or sha256(run / name) != checksum:
+            raise JobError(f"{path}: {shown(name)} is not the file that it speaks of; pretrain it again")
     return open_tokenizer(run), config, card
+
+
+@dataclass(frozen=True)
+class _CardContent:
+    """`tokenizer.json`."""
+
+    config: PretrainConfig
+    data: list[DataContent]
+    mock: bool
+    model: str
+    best: dict[str, int | float | str | None] | None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class Pretraining:
@@ -150,7 +169,8 @@ class Pretraining:
         """The tokenizer, and its card, which comes last and carries the weights' checksum."""
         quiet()
         checksum = replace_files(self._out, model.save_pretrained)
-        self.card = {**self.card, "best": best, "model": checksum}
+        files = {name: sum_ for name, sum_ in file_checksums(self._out).items() if name != CARD}
+        self.card = {**self.card, "best": best, "model": checksum, "files": files}
         write_text(self._out / CARD, json.dumps(self.card, indent=1, sort_keys=True) + "\n")
 
     def restore(self) -> None:

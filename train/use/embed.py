@@ -161,7 +161,12 @@ def _reference(path: Path, card: Card) -> _Reference:
         raise UsageError(f"--reference {path}: no such file; name a table that `embed` wrote")
     try:
         table = pq.read_table(path, columns=["object_id", "embedding", "model"])
-    except (pa.ArrowException, KeyError) as error:
+        width = table.schema.field("embedding").type.list_size
+        kinds = [("object_id", pa.string()), ("embedding", pa.list_(pa.float32(), width)), ("model", pa.string())]
+        table = table.select([name for name, _ in kinds]).cast(pa.schema(kinds))
+        if not table.num_rows or table["embedding"].null_count or not np.isfinite(_vectors(table).numpy()).all():
+            raise ValueError("no vectors, or some that are missing or not finite")
+    except (pa.ArrowException, KeyError, ValueError, AttributeError, OSError) as error:
         raise UsageError(f"--reference {path}: not a table that `embed` wrote ({str(error)[:80]})") from error
     if set(table["model"].to_pylist()) != {card.model[:16]}:
         raise UsageError(f"--reference {path}: of another model; embed the reference with this one")

@@ -21,7 +21,7 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, write_text
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
-from specshards.train.network import open_model
+from specshards.train.network import file_checksums, open_model
 from specshards.train.report.modelcard import metrics_of, modelcard, public_name
 from specshards.train.run import CARD, METRICS, Card
 
@@ -89,7 +89,7 @@ def export_hub(run: Path, out: Path) -> Path:
     config = json.loads((run / "config.json").read_text())
     config.pop("_name_or_path", None)
     write_text(out / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-    write_text(out / CARD, _without_paths(card).dumps())
+    write_text(out / CARD, replace(_without_paths(card), files=file_checksums(out)).dumps())
     content["data"] = [_without_path(record) for record in content["data"]]
     write_text(out / METRICS, json.dumps(content, indent=1) + "\n")
     write_text(out / _README, modelcard(run, out.resolve().name))
@@ -168,7 +168,7 @@ def _without_paths(card: Card) -> Card:
     config = card.config
     shards = tuple(Path(folder).name for folder in config.shards)
     config = replace(config, backbone=public_name(config.backbone), shards=shards)
-    return replace(card, config=config, data=tuple(_without_path(record) for record in card.data))
+    return replace(card, config=config, data=tuple(_without_path(record) for record in card.data), files={})
 
 
 def _without_path(record: dict[str, Any]) -> dict[str, Any]:

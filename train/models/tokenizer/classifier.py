@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError
 from specshards.train.models.attention import through
 from specshards.train.models.backbone import BACKBONES, Backbone, Plan
+from specshards.train.models.foreign import check_folder
 from specshards.train.models.layers import arrays, ends
 from specshards.train.models.picture import quiet
 from specshards.train.models.tokenizer.config import TokenizerConfig
@@ -148,8 +148,11 @@ def load_classifier(folder: Path) -> SpectrumClassifier:
 def _open(kind: Any, folder: Path, mend: str) -> Any:
     quiet()
     try:
-        model, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        check_folder(folder)
+        model, info = kind.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, use_safetensors=True
+        )
+    except Exception as error:  # what transformers raises of a configuration that it cannot use is of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise JobError(f"{folder}: the model there cannot be read ({reason}); {mend}") from error
     if info["missing_keys"] or info["mismatched_keys"] or info["unexpected_keys"]:
