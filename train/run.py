@@ -161,7 +161,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
             fits(content.get(name) if name == "training" else content[name], kind, name)
     except (ValueError, KeyError) as error:
         raise JobError(
-            f"{path}: not the metrics of a run ({shortened(error)}); remove it and evaluate again"
+            f"{path}: not readable as metrics ({shortened(error)}); remove it and evaluate again"
         ) from error
     return content
 

@@ -128,7 +128,7 @@ def write(
         if not set(content["splits"]) - set(scores):
             raise  # all of it is our own
         raise JobError(
-            f"{path}: not the metrics of a run ({shortened(error)}); remove it and evaluate again"
+            f"{path}: not readable as metrics ({shortened(error)}); remove it and evaluate again"
         ) from error
     write_text(path, json.dumps(content, indent=1) + "\n")
     write_text(run / REPORT, markdown)
