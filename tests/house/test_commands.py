@@ -34,7 +34,7 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         (["shards", "make", "--survey", "lamost", "--image", "map3d"], 2, "unknown IMAGE=map3d"),
         (["shards", "make", "--survey", "lamost", "--encoding", "gif"], 2, "unknown ENCODING=gif"),
         (["shards", "make", "--survey", "lamost", "--n", "0"], 2, "N=0: give a number of files"),
-        (["shards", "make", "--survey", "lamost", "--seed", "-1"], 2, "seed -1"),
+        (["shards", "make", "--survey", "lamost", "--seed", "-1"], 2, "seed=-1"),
         (["shards", "make", "--survey", "lamost", "--data", "nowhere"], 2, "DATA=nowhere: no such file or folder"),
         (["shards", "make", "--survey", "lamost", "--data", ROOT / "docs"], 2, "/docs: no spectra there"),
         (["shards", "build", "--spectra", ROOT / "docs"], 2, "/docs: no spectra Parquet there"),
