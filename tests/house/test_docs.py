@@ -330,7 +330,7 @@ def test_every_option_that_prose_names_exists() -> None:
     for module, _ in ROOMS.values():
         app = typer.main.get_command(importlib.import_module(module).app)
         for command in [app, *getattr(app, "commands", {}).values()]:
-            known |= {option for parameter in command.params for option in parameter.opts}
+            known |= {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
     for name in ("scheduler", "worker"):
         command = importlib.import_module(f"distributed.cli.dask_{name}").main
         known |= {option for parameter in command.params for option in parameter.opts}
