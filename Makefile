@@ -29,6 +29,8 @@ MODEL    ?= runs/$(TASK)
 INPUT    ?=
 SIZE     ?= base
 GRID     ?= own
+BUDGET   ?= 60
+SEED     ?= 0
 ARGS     ?=
 
 VENV   := .venv
@@ -152,6 +154,9 @@ test: $(STAMP)  ## Lint, types, floors and tests
 
 kills: $(STAMP)  ## Stop every job in the middle, in three ways, and compare its rerun: minutes; ARGS='--kills 40 --only shards'
 	@$(PYTHON) -m tests.kills $(ARGS)
+
+fuzz: $(STAMP)  ## Damaged files by the thousand for BUDGET seconds; each refused, or read as its bytes say
+	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.fuzz --budget '$(BUDGET)' --seed '$(SEED)' $(call flag,--workers,$(WORKERS)) $(ARGS)
 
 format: $(STAMP)  ## Format the code and mend what ruff can
 	@$(VENV)/bin/ruff check --fix .
