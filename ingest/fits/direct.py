@@ -350,6 +350,8 @@ def _table_layout(content: bytes) -> tuple[dict[str, Column], frozenset[str]]:
     width, fields = header.card(3, b"NAXIS1  "), header.card(7, b"TFIELDS ")
     if header.card(2, b"NAXIS   ") != 2 or header.card(1, b"BITPIX  ") != 8 or not isinstance(fields, int):
         raise _SurpriseError
+    if header.get("ZIMAGE") is not None:  # an image in compressed tiles
+        raise _SurpriseError
     columns: dict[str, Column] = {}
     offset = 0
     for i in range(1, fields + 1):

@@ -128,13 +128,12 @@ def _hdf5(path: Path) -> list[Reading]:
 def _parquet(path: Path) -> list[Reading]:
     import pyarrow.parquet as pq
 
-    leaves = [column.path for column in pq.ParquetFile(path).schema]
+    file = pq.ParquetFile(path)
+    leaves = [file.schema.column(i).path for i in range(len(file.schema))]
     # A column that nobody asks for may be damaged.
-    wanted = [
-        leaf for leaf in leaves if not leaf.lower().split(".")[0].startswith("spectrum") or _part(leaf) in _PARTS
-    ]
+    wanted = [leaf for leaf in leaves if not leaf.lower().startswith("spectrum") or _part(leaf)]
     found = []
-    for row in pq.read_table(path, columns=wanted, use_threads=False, pre_buffer=False).to_pylist():
+    for row in file.read(columns=wanted, use_threads=False).to_pylist():
         lower = {name.lower(): value for name, value in row.items()}
         nested = lower.get("spectrum")
         if isinstance(nested, list):
