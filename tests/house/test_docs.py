@@ -41,6 +41,7 @@ MEASURES = ("encode", "shards", "load", "scale", "whole")
 NOT_RUN = {
     "make test": "it would run this test",
     "make format": "it writes to the checkout",
+    "make fuzz": "minutes; tests/fuzz/test_fuzz.py runs a slice",
     "make .venv/.made": "network",
     "make bench": "minutes; tests/benchmarks/test_suite.py runs all at small size",
     "make shards SCHEDULER": "a cluster; tests/common/test_jobs.py starts schedulers and workers",
