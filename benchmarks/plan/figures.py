@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     "README.md", "benchmarks/README.md", "docs/data-sets.md", "docs/images.md", "docs/tokenizer.md",
-    "docs/training.md",
+    "docs/training.md", "docs/spectra-parquet.md",
 )  # fmt: skip
 SUITE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
 STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
+SEAL = "2-core-cpu-seal.json"
 _BLOCK = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 _IMAGES = ("map2d", "simple", "overlap")
 Records = dict[tuple[str, str], Record]
@@ -156,6 +157,17 @@ def startup() -> str:
     return markdown(["a million samples", "open, ms", "up to the first batch, ms", "memory of its own, MB"], cells)
 
 
+def sealing() -> str:
+    """Of docs/spectra-parquet.md: what checksums cost."""
+    cells = []
+    for step in ("ingest", "shards"):
+        with_seal, without = (kept(SEAL)[f"seal: {step}", name].median for name in ("with a seal", "without"))
+        cells.append(
+            [step, figure(1e6 * with_seal), figure(1e6 * without), f"{100 * (with_seal / without - 1):.1f}%"]
+        )
+    return markdown(["CPU time, us a spectrum", "sealed", "without", "cost"], cells)
+
+
 def planned() -> str:
     """Of benchmarks/README.md: what `specshards bench plan` prints of the kept records."""
     return plan.planned(14e6, "rtx4090", 16, "nvme", "lamost", "png", 30, plan.KEPT)[0]
@@ -178,7 +190,18 @@ def explained(*kinds: type, but: type | None = None) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     **{
         function.__name__: function
-        for function in (summary, drawing, stage, writing, million, reading, startup, planned, scaled)
+        for function in (
+            summary,
+            drawing,
+            stage,
+            writing,
+            million,
+            reading,
+            startup,
+            sealing,
+            planned,
+            scaled,
+        )
     },
     "picture": partial(explained, ImageConfig),
     "data_set": partial(explained, ShardConfig),

@@ -8,4 +8,5 @@ load            batches of pictures, beside other people's loaders
 train           steps with the loader, beside cached batches
 load_data       the pictures that loaders load
 load_startup    opening a million samples
+seal            what checksums of spectra Parquet cost
 """

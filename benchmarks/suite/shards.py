@@ -20,8 +20,9 @@ import typer
 
 from specshards.benchmarks.kit.process import GROUP, Job, job_records, memory_record, room_command, worker_counts
 from specshards.benchmarks.kit.records import Record, interleave
-from specshards.benchmarks.kit.report import LOCAL, Out, Quick, recording
+from specshards.benchmarks.kit.report import LOCAL, Quick, recording
 from specshards.benchmarks.peers.matplotlib_reference import figure
+from specshards.benchmarks.suite.seal import seal_records
 from specshards.common.spectrum import Arrays
 from specshards.ingest.mock.scale.config import ScaleConfig
 from specshards.ingest.mock.scale.job import write_parquet_survey
@@ -179,19 +180,24 @@ def summary(records: Sequence[Record], objects: int) -> list[str]:
 
 
 def main(
-    out: Out = LOCAL / "shards.json",
+    out: Annotated[Path | None, typer.Option(help="The JSON record; table and plot go beside it.")] = None,
     scratch: Annotated[Path | None, typer.Option(help="Folder that keeps the mock survey for the next run.")] = None,
     objects: Annotated[int, typer.Option(help="Objects of a large job; a small one has a quarter.", min=40)] = 20_000,
     largest: Annotated[int, typer.Option(help="Objects of the largest job whose memory is measured.")] = 20_000,
     rounds: Annotated[int, typer.Option(help="Counted rounds of stages and of jobs.", min=1)] = 3,
+    seal: Annotated[bool, typer.Option("--seal", help="Instead: what checksums cost, in ingest and shards.")] = False,
     quick: Quick = False,
 ) -> None:
     """Time stages and whole jobs, interleaved, beside the reference road; and weigh the memory."""
+    out = out or LOCAL / f"shards{'-seal' if seal else ''}.json"
     with recording("shards", out, quick) as draft, tempfile.TemporaryDirectory() as name:
         if quick:
             objects, largest, rounds = 80, 80, 1
         folder = scratch or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
+        if seal:
+            draft.records = seal_records(folder / "seal", rounds, min(objects, 1024))
+            return
         spectra = {size: mock(size, folder) for size in (objects // 4, objects)}
         draft.records = stage_records(spectra[objects], rounds, folder, tarred=64 if quick else 8192)
         draft.records += reference_records(spectra[objects], rounds, folder, 1 if quick else 12)

@@ -56,6 +56,14 @@ def test_a_benchmark_leaves_its_three_files(name: str, folder: Path) -> None:
     assert f"## {name}" in gather(folder, [*suite.GROUPS, "verify"]).read_text()
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_what_a_seal_costs(tmp_path: Path) -> None:
+    call(suite.app, "shards", "--seal", "--quick", "--out", tmp_path / "seal.json")
+    found = {(r.group, r.name): r for r in load_run(tmp_path / "seal.json").records}
+    for step in ("ingest", "shards"):
+        assert all(found[f"seal: {step}", name].values for name in ("with a seal", "without"))
+
+
 def check_ingest(run: Run) -> None:
     (job,) = [r for r in run.records if r.group == "job"]
     assert job.name == "LAMOST gz, 4 files, 1 worker" and "LAMOST gz: 4 mock files" in run.notes
