@@ -37,18 +37,23 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 SPECSHARDS := $(PYTHON) -m specshards
 STAMP  := $(VENV)/.made
+# Whatever is in a value (blanks, quotes, $, ;, line ends), nothing of it is run: what was given is taken as it stands,
+# and reaches the commands through the environment, where it is one word. Only ARGS are words of the shell.
+VALUES := SURVEY DATA CATALOG CUTS WHERE IMAGE ENCODING PRESET SPLIT WINDOW N WORKERS SCHEDULER MEMORY FORCE TASK SHARDS \
+    BACKBONE EPOCHS MODEL INPUT SIZE GRID OUT
+$(foreach name,$(VALUES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
+    $(eval override $(name) := $$(value $(name)))))
+
 # OUT is the spectra's folder for `shards` and the run's folder for `train`.
 shards: OUT ?= data/$(SURVEY)
 train:  OUT ?= runs/$(TASK)
 pretrain: OUT ?= runs/tokenizer
 # MODEL=tokenizer:folder trains on what `make pretrain` left there.
 train:  BACKBONE := $(if $(filter tokenizer:%,$(MODEL)),$(MODEL),$(BACKBONE))
+export $(VALUES)
 
-# A filter has quotes of its own, so that it reaches the command through the environment.
-export WHERE
-
-# `$(call flag,--name,value)` passes an option only where it has a value.
-flag = $(if $(strip $(2)),$(1) '$(strip $(2))')
+# `$(call flag,--name,VALUE)` passes an option only where it has a value.
+flag = $(if $(strip $($(2))),$(1) "$$$(2)")
 
 .PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load bench-train bench-compare test kills format clean distclean
 
@@ -76,41 +81,41 @@ help:  ## Say what the targets do
 	@echo "  More options: ARGS='--help' on each of them."
 
 shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
-	@$(SPECSHARDS) shards make --survey '$(SURVEY)' --out '$(OUT)' $(call flag,--data,$(DATA)) \
-	    $(call flag,--catalog,$(CATALOG)) $(call flag,--cuts,$(CUTS)) $(if $(strip $(WHERE)),--where "$$WHERE") \
-	    $(call flag,--n,$(N)) --image '$(IMAGE)' --encoding '$(ENCODING)' \
-	    $(call flag,--preset,$(PRESET)) $(call flag,--split,$(SPLIT)) $(call flag,--window,$(WINDOW)) \
-	    $(call flag,--workers,$(WORKERS)) $(call flag,--scheduler,$(SCHEDULER)) $(call flag,--memory,$(MEMORY)) \
-	    $(if $(FORCE),--force) $(ARGS)
+	@$(SPECSHARDS) shards make --survey "$$SURVEY" --out "$$OUT" $(call flag,--data,DATA) \
+	    $(call flag,--catalog,CATALOG) $(call flag,--cuts,CUTS) $(call flag,--where,WHERE) \
+	    $(call flag,--n,N) --image "$$IMAGE" --encoding "$$ENCODING" \
+	    $(call flag,--preset,PRESET) $(call flag,--split,SPLIT) $(call flag,--window,WINDOW) \
+	    $(call flag,--workers,WORKERS) $(call flag,--scheduler,SCHEDULER) $(call flag,--memory,MEMORY) \
+	    $(if $(strip $(FORCE)),--force) $(ARGS)
 
 report: $(STAMP)  ## The page of a finished data set, SHARDS/report.html, made again
-	@$(SPECSHARDS) shards report '$(SHARDS)' $(ARGS)
+	@$(SPECSHARDS) shards report "$$SHARDS" $(ARGS)
 
 train: $(STAMP)  ## Shards -> fine-tuned vision transformer in OUT
-	@$(SPECSHARDS) train fit --task '$(TASK)' --shards '$(SHARDS)' --backbone '$(BACKBONE)' --out '$(OUT)' \
-	    $(call flag,--epochs,$(EPOCHS)) $(call flag,--preset,$(PRESET)) $(ARGS)
+	@$(SPECSHARDS) train fit --task "$$TASK" --shards "$$SHARDS" --backbone "$$BACKBONE" --out "$$OUT" \
+	    $(call flag,--epochs,EPOCHS) $(call flag,--preset,PRESET) $(ARGS)
 
 pretrain: $(STAMP)  ## Flux shards, any surveys -> a self-supervised tokenizer of spectra in OUT
-	@$(SPECSHARDS) tokenizer pretrain --shards '$(SHARDS)' --size '$(SIZE)' --out '$(OUT)' \
-	    $(call flag,--epochs,$(EPOCHS)) $(ARGS)
+	@$(SPECSHARDS) tokenizer pretrain --shards "$$SHARDS" --size "$$SIZE" --out "$$OUT" \
+	    $(call flag,--epochs,EPOCHS) $(ARGS)
 
 reconstruct: $(STAMP)  ## The spectra of INPUT as tokenizer MODEL draws them, on GRID; how odd each is
-	@$(SPECSHARDS) tokenizer reconstruct '$(INPUT)' --model '$(MODEL)' --grid '$(GRID)' $(call flag,--out,$(OUT)) $(ARGS)
+	@$(SPECSHARDS) tokenizer reconstruct "$$INPUT" --model "$$MODEL" --grid "$$GRID" $(call flag,--out,OUT) $(ARGS)
 
 evaluate: $(STAMP)  ## Metrics, tables and figures of MODEL on val and test
-	@$(SPECSHARDS) train evaluate --model '$(MODEL)' $(ARGS)
+	@$(SPECSHARDS) train evaluate --model "$$MODEL" $(ARGS)
 
 baselines: $(STAMP)  ## k-NN, forest and support vectors on SHARDS (ENCODING=flux) of MODEL's spectra, beside it
-	@$(SPECSHARDS) train baselines --model '$(MODEL)' --shards '$(SHARDS)' $(ARGS)
+	@$(SPECSHARDS) train baselines --model "$$MODEL" --shards "$$SHARDS" $(ARGS)
 
 explain: $(STAMP)  ## Where MODEL looks in the spectra of INPUT
-	@$(SPECSHARDS) train explain --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
+	@$(SPECSHARDS) train explain --model "$$MODEL" --input "$$INPUT" $(call flag,--out,OUT) $(ARGS)
 
 embed: $(STAMP)  ## MODEL's vectors of INPUT, nearest neighbours, anomaly score
-	@$(SPECSHARDS) train embed --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
+	@$(SPECSHARDS) train embed --model "$$MODEL" --input "$$INPUT" $(call flag,--out,OUT) $(ARGS)
 
 predict: $(STAMP)  ## MODEL's predictions for INPUT as Parquet or CSV
-	@$(SPECSHARDS) train predict --model '$(MODEL)' --input '$(INPUT)' $(call flag,--out,$(OUT)) $(ARGS)
+	@$(SPECSHARDS) train predict --model "$$MODEL" --input "$$INPUT" $(call flag,--out,OUT) $(ARGS)
 
 bench: $(STAMP)  ## Run all benchmarks, a quarter of an hour on two cores; ARGS='--only load,train --peers', ARGS=--quick
 	@$(SPECSHARDS) bench run $(ARGS)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,8 @@ import typer
 from specshards.common.errors import UsageError
 
 _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): ((?:.+\n?)(?:^ {5,}.+\n?)*)", re.M)
+#: What `Path` makes of an address such as s3://bucket/folder.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _WORDS = {int: "a whole number", float: "a number"}
 
 
@@ -226,6 +229,11 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         given = own.bind(*args, **kwargs).arguments
+        for name, value in given.items():
+            if isinstance(value, Path) and _ADDRESS.match(str(value)):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {value}: an address, where a path of this machine belongs"
+                )
         values = {name: given[name] for name in plain if name in given}
         values |= {
             name: one.parse(given[one.name]) for name, one in single.items() if given.get(one.name) is not None

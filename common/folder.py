@@ -92,6 +92,10 @@ class Folder:
             make_folder((self.out / self.claim).parent)
         write_text(self.out / self.claim, json.dumps(content, indent=1) + "\n")
 
+    def unclaim(self) -> None:
+        """Forget what the folder is made from: another command may make it anew. Hold the lock."""
+        (self.out / self.claim).unlink(missing_ok=True)
+
     def refusal(self, changed: Sequence[str]) -> UsageError:
         """The error where it is made from something else; `changed` is of the function `changes`."""
         return UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
@@ -77,6 +78,11 @@ class LoopConfig:
         """Check the fields; UsageError names the field and what is allowed."""
         if not self.shards:
             raise UsageError("no SHARDS given: name a folder made by `make shards`")
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{name}={value}: give a number")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed={self.seed}: give a whole number from 0 to {2**32 - 1}")
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.upper()}={getattr(self, name)}: give a positive number")
@@ -261,3 +267,5 @@ class RunOptions:
         """Check the fields."""
         if self.resume not in ("auto", "never"):
             raise UsageError(f"unknown --resume {self.resume}: choose auto or never")
+        if not 0 <= self.checkpoint_minutes < math.inf:
+            raise UsageError(f"checkpoint_minutes={self.checkpoint_minutes}: give 0 or a positive number")

@@ -218,6 +218,12 @@ def write_record(run: Path, record: Mapping[str, Any]) -> None:
     folder_of(run).write_claim(record)
 
 
+def holds_anything(run: Path) -> bool:
+    """Whether a run has saved more than that it began."""
+    record = folder_of(run).claimed() or {}
+    return bool(record.get("history")) or (run / CARD).exists() or checkpoint.latest(run) is not None
+
+
 def clear(run: Path) -> None:
     """Remove what a run wrote, and nothing else."""
     checkpoint.remove(run)

@@ -292,13 +292,18 @@ def open_catalogue(path: Path) -> Catalogue:
     return Catalogue(path)
 
 
+def is_foreign(matched: int, objects: int) -> bool:
+    """Whether a catalogue lists so few of the objects that it must be another one's."""
+    return objects > 0 and matched < objects / 2
+
+
 def check_matches(matched: int, objects: int, catalogue: Path, examples: Sequence[str]) -> None:
     """Refuse a join that matched under half of the objects: the key is probably another one.
 
     Raises:
         JobError: with examples of keys that were not found.
     """
-    if objects and matched < objects / 2:
+    if is_foreign(matched, objects):
         raise JobError(
             f"{catalogue}: lists only {matched} of {objects} objects (missing, for example, "
             f"{', '.join(examples[:3])}); give the catalogue of this release, or none"

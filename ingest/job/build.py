@@ -89,6 +89,11 @@ class IngestConfig:
             self.cut()
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"N={self.limit}: give a number of files from 1 to {MOST_FILES:,}")
+        for name in ("files_per_part", "row_group_rows"):
+            if not 1 <= getattr(self, name) <= MOST_FILES:
+                raise UsageError(f"{name}={getattr(self, name)}: give a number from 1 to {MOST_FILES:,}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed={self.seed}: give 0 or a positive number")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content, without what nobody said: so a folder of an earlier version is known again."""
@@ -182,7 +187,7 @@ def ingest_files(
     root, ledger = files.root, out / "ingest"
     # A command that was wrong must not leave a claim that refuses the right one.
     folder_of(out).is_foreign(_identity(config, root, catalogue), force)
-    prepared = _prepare(config, catalogue, ledger)
+    prepared = prepare(config, catalogue, ledger)
     claim(out, config, root, catalogue, force)
     parts = make_plan(
         root, files.names, ledger / "plan.parquet", files_per_part=config.files_per_part, seed=config.seed
@@ -210,6 +215,8 @@ def ingest_files(
     content["repeats"] = None if summary.repeats is None else summary.repeats.to_dict()
     write_text(ledger / "summary.json", json.dumps(content, indent=1) + "\n")
     LOGGER.info(summary.table())
+    if not summary.samples or (summary.matched is not None and labels.is_foreign(summary.matched, summary.samples)):
+        folder_of(out).unclaim()  # a wrong survey, filter or catalogue, which must not refuse the right one
     _judge(summary, files, ledger, max_bad_fraction)
     if catalogue is not None:
         examples = [name for result in results for name in result.unmatched]
@@ -247,7 +254,7 @@ def _identity(config: IngestConfig, root: Path, catalogue: Path | None) -> dict[
     return identity if catalogue is None else {**identity, "catalogue": str(catalogue.resolve())}
 
 
-def _prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path | None:
+def prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path | None:
     """The catalogue as workers read it; checks that a cut's columns exist somewhere."""
     cut = config.cut()
     if config.listed_only and catalogue is None:

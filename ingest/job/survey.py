@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.job.build import MOST_FILES, IngestConfig, build, claim, find, folder_of, ingest_files
+from specshards.ingest.job.build import MOST_FILES, IngestConfig, build, claim, find, folder_of, ingest_files, prepare
 from specshards.ingest.job.summary import Summary
 from specshards.ingest.surveys.survey import MOCK_CATALOGUE, with_files
 
@@ -42,8 +44,9 @@ def ingest_survey(
         if survey not in mocks:
             raise UsageError(f"DATA: name a folder of spectra; a mock survey is only of {' or '.join(mocks)}")
         folder, n = out / "mock", config.limit or MOCK_FILES
-        data, catalogue = str(folder), catalogue or folder / MOCK_CATALOGUE
         config = replace(config, limit=None, mock_files=n)
+        _try(config, catalogue, mocks[survey])
+        data, catalogue = str(folder), catalogue or folder / MOCK_CATALOGUE
         engine = engine or Engine()
         with folder_of(out).locked():
             # Before the mock survey of an earlier run is replaced, not after.
@@ -53,3 +56,13 @@ def ingest_survey(
     return build(
         config, data, out, catalogue=catalogue, engine=engine, max_bad_fraction=max_bad_fraction, force=force
     )
+
+
+def _try(config: IngestConfig, catalogue: Path | None, mock: Callable[[Path, int, int, int | None], object]) -> None:
+    """Find a mistake in the catalogue or the filter before there is a folder: the mock survey takes its time."""
+    with TemporaryDirectory(prefix="specshards-") as scratch:
+        folder = Path(scratch)
+        if catalogue is None:
+            mock(folder, 1, config.seed, 0)
+            catalogue = folder / MOCK_CATALOGUE
+        prepare(config, catalogue, folder)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib
+import json
 import os
 import re
 import shlex
@@ -153,15 +154,26 @@ def placed(word: str) -> str:
 def made(words: list[str]) -> list[list[str]]:
     """The commands that `make` starts."""
     variables = [word.partition("=")[0] for word in words[1:] if "=" in word]
-    unknown = [name for name in variables if f"$({name})" not in MAKEFILE and f"{name} ?=" not in MAKEFILE]
+    unknown = [name for name in variables if not re.search(rf"^(\w+: *)?{name} *\?=", MAKEFILE, re.M)]
     assert not unknown, f"the Makefile has no {', '.join(unknown)}"
     command = ["make", "-n", "-o", ".venv/.made", *words[1:]]
     # What `make test` was given is not meant for them.
     apart = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES")}
     done = subprocess.run(command, cwd=ROOT, env=apart, capture_output=True, text=True, check=True)
-    lines = done.stdout.replace("\\\n", " ").splitlines()
-    where = next((word.partition("=")[2] for word in words if word.startswith("WHERE=")), "")
-    return [[word.replace("$WHERE", where) for word in plain(line)] for line in lines if COMMAND.match(line)]
+    lines = [line for line in done.stdout.replace("\\\n", " ").splitlines() if COMMAND.match(line)]
+    if not any('"$' in line for line in lines):
+        return [plain(line) for line in lines]
+    # Values come through the environment: ask what the commands are given.
+    tell = f"SPECSHARDS={shlex.quote(sys.executable)} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
+    done = subprocess.run(
+        ["make", "-o", ".venv/.made", tell, *words[1:]],
+        cwd=ROOT,
+        env=apart,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [["python", "-m", "specshards", *json.loads(line)] for line in done.stdout.splitlines()]
 
 
 def application(words: list[str]) -> tuple[Any, list[str], str] | None:
