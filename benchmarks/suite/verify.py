@@ -62,9 +62,8 @@ def _pair(group: str, work: Callable[[bool], int], rounds: int) -> list[Record]:
             count = work(verify)
             if number:  # the first round warms up
                 found.append((time.process_time() - start) / count)
-    note = "CPU time of all threads"
     names = {False: WITHOUT, True: WITH}
-    return [Record(f"first epoch, {group}", names[v], tuple(found), note=note) for v, found in values.items()]
+    return [Record(f"CPU time of a first epoch, {group}", names[v], tuple(found)) for v, found in values.items()]
 
 
 def notes(records: list[Record]) -> list[str]:

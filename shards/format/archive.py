@@ -222,8 +222,9 @@ def labels_of(
             continue
         try:
             if label in ("class", "survey"):
-                names = {name: code for code, name in enumerate(classes if label == "class" else surveys)}
-                found[:, place] = [names.get(name, np.nan) for name in table[label].to_pylist()]
+                names = pa.array(list(classes if label == "class" else surveys), pa.string())
+                codes = pc.index_in(table[label].cast(pa.string()), value_set=names)
+                found[:, place] = codes.cast(pa.float64()).to_numpy(zero_copy_only=False)
             else:
                 found[:, place] = table[label].cast(pa.float64()).to_numpy(zero_copy_only=False)
         except (pa.ArrowException, TypeError) as error:

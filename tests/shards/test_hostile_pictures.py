@@ -17,12 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from specshards.common.errors import JobError
+from specshards.common.jobs import Engine
+from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig, renderer
 from specshards.shards import loader
 from specshards.shards.format.encoding import ENCODINGS
-from specshards.shards.format.manifest import Manifest, label_npy
+from specshards.shards.format.manifest import Manifest, ShardConfig, label_npy
 from specshards.shards.format.tar import TarWriter, read_index
 from specshards.shards.loader.dali import dali_is_here
+from specshards.shards.report.make import write_page
+from specshards.shards.write.build import build
+from tests.conftest import make_spectrum
 from tests.oracles.faults import Copy
 
 BACKENDS = [
@@ -226,3 +231,15 @@ def test_an_index_may_not_claim_what_the_tar_has_not(sets: Callable[[str], Path]
         file.truncate(10**12)  # sparse: it takes no room on the disk, and would take all of the memory
     with loader.open(tmp_path / "set", "val", 8) as batches, pytest.raises(JobError, match="1,000,000,000,000 bytes"):
         list(batches)
+
+
+def test_names_from_data_are_text_in_a_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = {"survey": "<script>alert(1)</script> $\\frac{", "source_file": "<svg onload=x>"}
+    made = [make_spectrum(i, rng, n=800, object_id=f"<img src=x onerror=alert({i})>", **names) for i in range(30)]
+    made[0].mask[:] = True  # one in the quarantine
+    write_parquet(to_table(made), tmp_path / "a.parquet", {}, row_group_rows=10)
+    build(ShardConfig(encoding="flux"), tmp_path / "a.parquet", tmp_path / "out", engine=Engine(workers=0))
+    text = write_page(tmp_path / "out").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in text and "&lt;img src=x" in text
+    assert not any(name in text for name in ("<script>alert", "<img src=x", "<svg onload"))
