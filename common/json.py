@@ -110,7 +110,8 @@ def fits(content: Any, kind: Any, name: str = "") -> None:
         _need(isinstance(content, dict), content, "an object", name)
         for key, value in content.items():
             _text(key, name)
-            fits(value, arguments[1], f"{name}.{key}" if name else key)
+            word = key if key.isprintable() and len(key) <= 60 else shown(key)
+            fits(value, arguments[1], f"{name}.{word}" if name else word)
     elif kind is float:
         _need(isinstance(content, int | float) and not isinstance(content, bool), content, _WORDS[float], name)
         _need(not abs(content) >= 2**1000, content, "a number of 64 bits", name)  # NaN is for `parse` to refuse

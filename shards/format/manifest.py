@@ -283,9 +283,8 @@ class Manifest:
 def _refuse_unregistered(path: Path, config: Mapping[str, Any]) -> None:
     for registry, name in ((RENDERERS, config["image"].get("image")), (ENCODINGS, config.get("encoding"))):
         if name is not None and name not in registry:
-            raise JobError(
-                f"{path}: {registry.kind}={shown(name)} is of a package that is not installed here; install it"
-            )
+            word = name if re.fullmatch(r"[\w.-]{1,60}", name, re.ASCII) else shown(name)
+            raise JobError(f"{path}: {registry.kind}={word} is of a package that is not installed here; install it")
 
 
 def _refuse_newer(path: Path, content: dict[str, Any]) -> None:
