@@ -215,7 +215,7 @@ def test_unusable_rows_are_quarantined_with_file_row_and_reason(tmp_path: Path) 
     # Merged behind another set they keep their places: those are of the table, not of the set.
     (tmp_path / "first").mkdir()
     pq.write_table(sdss_table(mock(4)), tmp_path / "first" / "c.parquet")
-    build(ShardConfig(), tmp_path / "first", tmp_path / "before", engine=HERE)
+    build(ShardConfig(), tmp_path / "first", tmp_path / "before", engine=HERE, allow_empty_split=True)
     remake([tmp_path / "before", tmp_path / "out"], tmp_path / "both", engine=HERE)
     assert pq.read_table(tmp_path / "both" / "quarantine.parquet").to_pylist() == rows
 
@@ -272,7 +272,8 @@ def test_our_own_parquet_is_told_from_theirs(tmp_path: Path) -> None:
     write_parquet(to_table(mock(3)), tmp_path / "x.parquet", {})
     with pytest.raises(BadObjectError, match="shards build --spectra"):
         open_file(tmp_path / "x.parquet")
-    make_survey("lamost", tmp_path / "out", data=str(tmp_path / "x.parquet"), workers=0)
+    make_survey("lamost", tmp_path / "out", data=str(tmp_path / "x.parquet"), workers=0,
+                allow_empty_split=True)  # fmt: skip
     assert Manifest.load(tmp_path / "out" / "shards" / "map2d").surveys == ("mock-lamost",)
     pq.write_table(pa.table({"flux": [1.0]}), tmp_path / "y.parquet")
     with pytest.raises(BadObjectError, match="no known layout: parquet of flux"):
