@@ -296,13 +296,15 @@ def _refuse_newer(path: Path, content: dict[str, Any]) -> None:
         raise JobError(
             f"{path}: format version {shown(version)}, this program reads up to {FORMAT_VERSION}; update it"
         )
-    config, shards, stats = (_parts(content.get(name)) for name in ("config", "shards", "label_stats"))
+    config = content.get("config")
+    image = config.get("image") if isinstance(config, dict) else None
+    shards, stats = (_parts(content.get(name)) for name in ("shards", "label_stats"))
     for prefix, kind, parts in (
         ("", Manifest, [content]),
-        ("config.", ShardConfig, config[:1]),
-        ("config.image.", ImageConfig, _parts(config[0].get("image"))[:1] if config else []),
+        ("config.", ShardConfig, [config]),
+        ("config.image.", ImageConfig, [image]),
         ("shards.", ShardRecord, shards),
-        ("label_stats.", LabelStats, stats[1:]),
+        ("label_stats.", LabelStats, stats),
     ):
         known = {item.name for item in fields(kind)}
         for name in sorted({name for part in parts if isinstance(part, dict) for name in part} - known):
@@ -313,9 +315,9 @@ def _refuse_newer(path: Path, content: dict[str, Any]) -> None:
 
 
 def _parts(content: Any) -> list[Any]:
-    """An object and what is in it, or what is in a list."""
+    """What is in an object or a list."""
     if isinstance(content, dict):
-        return [content, *content.values()]
+        return list(content.values())
     return content if isinstance(content, list) else []
 
 

@@ -96,6 +96,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("label_stats.z.mean", None, "label_stats.z: are not the statistics"),
     ("label_stats.colour", {"count": 0, "mean": None, "std": None, "min": None, "max": None}, "label_stats.colour"),
     ("config", None, "config: None is not an object"),
+    ("config", [None], "config: [None] is not an object"),
+    ("config.image", [1], "config.image: [1] is not an object"),
+    ("label_stats", [1], "label_stats: [1] is not an object"),
+    ("label_stats.z", 5, "label_stats.z: 5 is not an object"),
+    ("shards", [None], "shards[0]: None is not an object"),
     ("config.encoding", "gif", "ENCODING=gif is of a package"),
     ("config.encoding", ["png"], "config.encoding"),
     ("config.seed", -1, "seed=-1"),
@@ -185,7 +190,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_manifest_is_read_as_it_says_or_refused(good: dict[str, Any], tmp_path: Path, data: Any) -> None:
     changed = copy.deepcopy(good)
