@@ -24,6 +24,7 @@ from specshards.common.errors import BadObjectError, JobError, UsageError, make_
 from specshards.common.files import replacing
 from specshards.common.text import aligned, escaped
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
+from specshards.ingest.limits import parse_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +54,7 @@ def command(
     n: Annotated[int, typer.Option("--n", help="Of a folder: so many random spectra in the picture; 0: none.")] = 12,
     max_files: Annotated[int, typer.Option(help="Of a folder: look at a random choice of so many files.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
+    max_file_size: Annotated[str | None, typer.Option(help="Of a FITS file, uncompressed, such as 2GB.")] = None,
 ) -> None:
     """Say what a file of spectra is, or what a folder of them holds, and draw it."""
     path = Path(what).expanduser()
@@ -64,13 +66,14 @@ def command(
         raise UsageError(f"--n {n}: give a number of spectra from 0 to {_MOST_DRAWN}")
     if max_files < 1 or seed < 0:
         raise UsageError(f"--max-files {max_files} --seed {seed}: give at least one file, and a seed of 0 or more")
+    most_bytes = None if max_file_size is None else parse_size(max_file_size)
     if path.is_file():
-        inspect_file(path, png, row)
+        inspect_file(path, png, row, most_bytes)
     else:
-        inspect_folder(what, png, n, max_files, seed)
+        inspect_folder(what, png, n, max_files, seed, most_bytes)
 
 
-def inspect_file(path: Path, png: Path | None = None, row: int | None = None) -> None:
+def inspect_file(path: Path, png: Path | None = None, row: int | None = None, most_bytes: int | None = None) -> None:
     """Print what `path` is and what its first objects are, and draw the first usable one; or all that of `row`.
 
     Raises:
@@ -78,7 +81,7 @@ def inspect_file(path: Path, png: Path | None = None, row: int | None = None) ->
     """
     from specshards.ingest.spectra import plots
 
-    contents = Contents()
+    contents = Contents(most_bytes=most_bytes)
     opened = contents.look(path, row, few=True)
     ((layout, of_layout),) = contents.layouts.items()
     if row is not None and contents.rows and not contents.shown:
@@ -99,7 +102,9 @@ def inspect_file(path: Path, png: Path | None = None, row: int | None = None) ->
     _save(figure, png or _default_png(path.name), f"row {number}")
 
 
-def inspect_folder(what: str, png: Path | None, n: int, max_files: int, seed: int) -> None:
+def inspect_folder(
+    what: str, png: Path | None, n: int, max_files: int, seed: int, most_bytes: int | None = None
+) -> None:
     """Print what the files of a folder or glob hold, by layout, and draw `n` random spectra of them.
 
     Raises:
@@ -114,7 +119,7 @@ def inspect_folder(what: str, png: Path | None, n: int, max_files: int, seed: in
     if len(names) > max_files:
         print(f"a random {max_files:,} of {len(names):,} files (seed {seed}; more with --max-files)")
         names = sorted(random.Random(seed).sample(names, max_files))
-    contents = Contents(n, seed)
+    contents = Contents(n, seed, most_bytes)
     for name in tqdm(names, desc="inspect", unit="file", disable=None):
         contents.look(root / name)
     print("\n".join([*contents.tables(), *contents.why()]))
@@ -159,11 +164,12 @@ def _read_rows(file: TableFile, layout: str, source_file: str, first: int = 0) -
             number += len(table)
 
 
-def open_any(path: Path, first: int = 0) -> Opened:
+def open_any(path: Path, first: int = 0, most_bytes: int | None = None) -> Opened:
     """Open a file that `build` reads, or spectra Parquet that it wrote.
 
     Args:
         first: of a table, the first row to read.
+        most_bytes: see `ingest.surveys.open_file`.
 
     Raises:
         BadObjectError: damaged, empty or foreign. OSError: the environment (permission).
@@ -172,7 +178,7 @@ def open_any(path: Path, first: int = 0) -> Opened:
     from specshards.ingest.surveys import multimodal_universe as mmu
 
     try:
-        opened = open_file(path)
+        opened = open_file(path, most_bytes=most_bytes)
     except BadObjectError:
         own = _own(path)
         if own is None:
@@ -241,13 +247,13 @@ class Contents:
         rows: objects in the file looked at last.
     """
 
-    def __init__(self, n: int = 0, seed: int = 0) -> None:
+    def __init__(self, n: int = 0, seed: int = 0, most_bytes: int | None = None) -> None:
         self.layouts: dict[str, _Layout] = {}
         self.reasons: Counter[str] = Counter()
         self.drawn: list[Spectrum] = []
         self.shown: list[tuple[int, Spectrum | BadObjectError]] = []
         self.rows = self._usable = 0
-        self._n, self._random = n, random.Random(seed)
+        self._n, self._random, self._most_bytes = n, random.Random(seed), most_bytes
 
     def look(self, path: Path, row: int | None = None, few: bool = False) -> Opened | None:
         """Take in a file, or only its `row`; with `few`, of a table no more rows than `shown` needs.
@@ -256,7 +262,7 @@ class Contents:
         """
         opened, self.rows = None, 0
         try:
-            opened = open_any(path, row or 0)
+            opened = open_any(path, row or 0, self._most_bytes)
             name, is_table = opened.layout, opened.reader.is_table
             for number, item in enumerate(opened.objects(), (row or 0) if is_table else 0):
                 self.rows = number + 1

@@ -65,11 +65,14 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
     device: Device = "auto",
+    max_file_size: Annotated[str | None, typer.Option(help="Of a FITS file, uncompressed, such as 2GB.")] = None,
 ) -> None:
     """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""
+    from specshards.ingest.limits import parse_size
     from specshards.train.use.predict import predict as run
 
-    run(model, given(input), out=out, batch_size=batch_size, device=device)
+    most_bytes = None if max_file_size is None else parse_size(max_file_size)
+    run(model, given(input), out=out, batch_size=batch_size, device=device, most_bytes=most_bytes)
 
 
 @configured

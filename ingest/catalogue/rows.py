@@ -27,6 +27,8 @@ from specshards.common.spectrum import MISSING_UP_TO
 from specshards.ingest.surveys.common import label
 
 BATCH = 8192
+#: Bytes of a FITS catalogue that is packed with gzip, which astropy unpacks in memory; plain ones are mapped.
+MOST_CATALOGUE = 4 << 30
 # Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.
 # Each column has its own, and catalogues have hundreds of narrow ones: less than for spectra (`ingest.tables`).
 _READ_BUFFER = 1 << 17
@@ -197,7 +199,9 @@ def _fits(path: Path) -> Rows:
     from astropy.io import fits
 
     from specshards.ingest.fits.astropy import masked, quiet_astropy
+    from specshards.ingest.fits.content import check_unpacked
 
+    check_unpacked(path, MOST_CATALOGUE)
     with fits.open(path, memmap=True) as hdus:
         columns, total = tuple(hdus[1].columns.names), int(hdus[1].header["NAXIS2"])
 

@@ -26,6 +26,7 @@ import httpx2
 from specshards.common.errors import JobError, make_folder, naming
 from specshards.common.files import publish
 from specshards.ingest.catalogue.checksums import ALGORITHMS
+from specshards.ingest.limits import MOST_BYTES, too_large
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
 
 USER_AGENT = f"specshards/{PROGRAM_VERSION}"
@@ -49,6 +50,7 @@ class Policy:
         whole_timeout: seconds that one attempt at one file may take, however many bytes still drip.
         pause: least seconds between the starts of two requests.
         backoff: seconds before the first retry; each further one waits twice as long.
+        max_file_size: bytes of one file, as sent and uncompressed.
     """
 
     parallel: int = 4
@@ -58,6 +60,7 @@ class Policy:
     whole_timeout: float = 600.0
     pause: float = 0.0
     backoff: float = 1.0
+    max_file_size: int = MOST_BYTES
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class _AgainError(Exception):
     """This attempt failed and another may not."""
 
 
-def check_file(path: Path, digest: str | None) -> bool:
+def check_file(path: Path, digest: str | None, most_bytes: int = MOST_BYTES) -> bool:
     """Whether `path` is gzipped, after checking that it is a whole FITS file (or gzipped one) with this checksum.
 
     A gzip file is read to its end, so that every member's own checksum is compared; FITS files come in blocks of
@@ -115,6 +118,8 @@ def check_file(path: Path, digest: str | None) -> bool:
                 size = len(begin)
                 while block := content.read(1 << 20):
                     size += len(block)
+                    if size > most_bytes:
+                        raise BadBodyError(str(too_large("uncompressed, it has", most_bytes)))
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise BadBodyError(f"damaged gzip: {error}") from error
     if begin != _FITS:
@@ -258,7 +263,11 @@ class Fetcher:
                 total = _continued(response.headers, offset, part)
             else:
                 return self._refused(response, part)
-            self._receive(response, part, total)
+            try:
+                self._receive(response, part, total)
+            except BadBodyError as error:
+                part.drop()
+                return Outcome("failed", reason=str(error))
         return self._finish(part, final, digest)
 
     @contextmanager
@@ -299,11 +308,16 @@ class Fetcher:
         return Outcome("missing" if status in _MISSING else "failed", reason=f"HTTP {status}")
 
     def _receive(self, response: httpx2.Response, part: _Part, total: int | None) -> None:
-        started = time.monotonic()
+        started, size, most = time.monotonic(), part.size(), self.policy.max_file_size
+        if total is not None and total > most:
+            raise BadBodyError(str(too_large("it has", most)))
         with naming(part.path), part.path.open("ab") as sink:
             # Raw: what a server calls the encoding of a .fits.gz is the file itself.
             for chunk in response.iter_raw():
                 sink.write(chunk)
+                size += len(chunk)
+                if size > most:
+                    raise BadBodyError(str(too_large("it has", most)))
                 with self._lock:
                     self.received += len(chunk)
                 if self.stop.is_set():
@@ -317,10 +331,11 @@ class Fetcher:
 
     def _finish(self, part: _Part, final: Path, digest: str | None) -> Outcome:
         try:
-            packed = check_file(part.path, digest)
+            packed = check_file(part.path, digest, self.policy.max_file_size)
         except BadBodyError as error:
             part.drop()
-            if "not a FITS file" in str(error):  # a page will be a page again
+            # A page will be a page again, and what is too large as large.
+            if "not a FITS file" in str(error) or "--max-file-size" in str(error):
                 return Outcome("failed", reason=str(error))
             raise _AgainError(str(error)) from None
         bare = final.with_name(final.name.removesuffix(".gz"))

@@ -55,6 +55,9 @@ def command(
     pause: Annotated[float, typer.Option(help="Least seconds between two requests.")] = 0.0,
     retries: Annotated[int, typer.Option(help="Further attempts after a server error or a cut connection.")] = 4,
     timeout: Annotated[float, typer.Option(help="Seconds without a byte before an attempt is given up.")] = 30.0,
+    max_file_size: Annotated[
+        str | None, typer.Option(help="Of one file, uncompressed, such as 2GB. [512MiB]")
+    ] = None,
     max_bad_fraction: Annotated[
         float, typer.Option(help="Fail when more than this share of rows is missing or failed; 1 never stops.")
     ] = 0.05,
@@ -76,6 +79,7 @@ def command(
     Then: specshards ingest build --survey sdss --data data/sdss --out OUT
     """
     from specshards.ingest.download.fetch import Policy
+    from specshards.ingest.limits import MOST_BYTES, parse_size
 
     if not 1 <= parallel <= _MOST_PARALLEL:
         raise UsageError(f"PARALLEL={parallel}: give 1 to {_MOST_PARALLEL} connections")
@@ -86,7 +90,10 @@ def command(
     download(
         survey, catalog, out, release=release, base=base, token=token or None, limit=limit,
         checksums=checksums or (), verify=verify, max_bad_fraction=max_bad_fraction,
-        policy=Policy(parallel=parallel, retries=retries, timeout=timeout, pause=pause),
+        policy=Policy(
+            parallel=parallel, retries=retries, timeout=timeout, pause=pause,
+            max_file_size=MOST_BYTES if max_file_size is None else parse_size(max_file_size),
+        ),
     )  # fmt: skip
 
 

@@ -6,14 +6,15 @@ import mmap
 import os
 import zlib
 from io import FileIO
+from pathlib import Path
 
 import deflate
-from isal import igzip_lib
+from isal import igzip, igzip_lib
 from isal.igzip_lib import IsalError
 
 from specshards.common.errors import BadObjectError
 from specshards.ingest.fits.hdu import Content
-from specshards.ingest.limits import too_large
+from specshards.ingest.limits import shown, too_large
 
 GZIP = b"\x1f\x8b"
 # Larger files are mapped, so that a DESI coadd's resolution matrices are never read.
@@ -78,3 +79,21 @@ def _in_pieces(content: bytes, most_bytes: int) -> bytearray:
     except (EOFError, zlib.error, IsalError) as error:  # type: ignore[misc]  # its stub: an instance
         raise BadObjectError(f"damaged gzip: {error}") from error
     return result
+
+
+def check_unpacked(path: Path, most_bytes: int) -> None:
+    """Go through a gzip file without keeping it; nothing to do for any other file.
+
+    Raises:
+        BadObjectError: it uncompresses to more than `most_bytes`. OSError: damaged, or the environment.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != GZIP:
+            return
+        file.seek(0)
+        size = 0
+        with igzip.IGzipFile(fileobj=file) as unpacked:
+            while piece := unpacked.read(_PIECE):
+                size += len(piece)
+                if size > most_bytes:
+                    raise BadObjectError(f"it uncompresses to more than {shown(most_bytes)}; unpack it with gunzip")

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,3 +181,27 @@ def test_mistakes_on_the_command_line_are_one_line(
     errors = capsys.readouterr().err
     assert stop.value.code == 2 and errors.startswith("error: ") and message in errors and errors.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def endless(handler: Any, _: bytes) -> None:
+    """A body without a length that never ends."""
+    handler.send_response(200)
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    handler.wfile.write(spectrum(1))
+    while True:
+        handler.wfile.write(bytes(1 << 20))
+
+
+def test_a_body_that_does_not_end_is_cut_off_and_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+    policy = replace(QUICK, max_file_size=20 << 20)
+    bomb = gzip.compress(spectrum(3) + bytes(30 << 20))
+    server.trouble = {spec(1): [endless] * 9, spec(2): [answer(200, bytes(30 << 20))] * 9}
+    server.files = {spec(3): bomb, spec(4): spectrum(4)}
+    out = tmp_path / "out"
+    assert get(server, plates(tmp_path, [1, 2, 3, 4]), out, policy=policy, max_bad_fraction=1.0) == {
+        "failed": 3, "done": 1,
+    }  # fmt: skip
+    assert len(server.requests) == 4 and set(files(out)) == {spec(4)}
+    reasons = {row["reason"] for row in records(out) if row["status"] == "failed"}
+    assert all("more than 20 MiB; raise --max-file-size" in reason for reason in reasons)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
-from specshards.common.errors import UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.limits import parse_size
-from tests.conftest import ROOT
+from tests.conftest import ROOT, call
 from tests.ingest.test_grids import sp_spec
 from tests.oracles.survey_files import WAVE, desi_coadd, lamost_image, lamost_table, sdss_spec
 
@@ -186,3 +187,38 @@ def test_sizes() -> None:
     for text in ("", "many", "-1GB", "12", "nan", "inf", "1e40GB"):
         with pytest.raises(UsageError, match="--max-file-size"):
             parse_size(text)
+
+
+def test_a_packed_catalogue_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from specshards.ingest.catalogue import rows
+
+    path = tmp_path / "labels.fits.gz"
+    table = Table({"obsid": [1, 2], "z": [0.1, 0.2]})
+    table.write(tmp_path / "labels.fits")
+    path.write_bytes(gzip.compress((tmp_path / "labels.fits").read_bytes()))
+    assert rows.open_rows(path).total == 2
+    monkeypatch.setattr(rows, "MOST_CATALOGUE", 1 << 20)
+    bomb(path, (tmp_path / "labels.fits").read_bytes(), 8 << 20)
+    with pytest.raises(UsageError, match="more than 1 MiB; unpack it with gunzip"):
+        rows.open_rows(path)
+
+
+def test_a_catalogue_of_one_endless_line(tmp_path: Path) -> None:
+    from specshards.ingest.catalogue import rows
+
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"obsid,z\n1," + b"7" * (64 << 20))
+    with pytest.raises(UsageError, match="not a readable table"):
+        list(rows.open_rows(path).batches(["obsid", "z"]))
+
+
+def test_inspect_takes_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from specshards.ingest import __main__ as ingest
+
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.fits.gz"
+    path.write_bytes(gzip.compress(lamost_table(tmp_path / "a.fits").read_bytes() + bytes(3 << 19)))
+    with pytest.raises(JobError, match="more than 1 MiB; raise --max-file-size"):
+        call(ingest.app, "inspect", path, "--max-file-size", "1MiB")
+    with pytest.raises(UsageError, match="--max-file-size much: give a size such as 2GB"):
+        call(ingest.app, "inspect", path, "--max-file-size", "much")

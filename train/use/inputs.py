@@ -27,17 +27,23 @@ KNOWN = pa.schema(
 Source = Iterator[tuple[pa.Table, Any]]
 
 
-def from_spectra(card: Card, inputs: Path, batch_size: int, quarantine: list[dict[str, Any]]) -> Source:
-    """Objects of survey files or spectra Parquet, as the model reads them; the others go to `quarantine`."""
+def from_spectra(
+    card: Card, inputs: Path, batch_size: int, quarantine: list[dict[str, Any]], most_bytes: int | None = None
+) -> Source:
+    """Objects of survey files or spectra Parquet, as the model reads them; the others go to `quarantine`.
+
+    Args:
+        most_bytes: of one survey file; see `ingest.surveys.open_file`.
+    """
     image = ImageConfig.from_dict(card.image)
     if card.config.view == "spectra":
-        for batch in spectra(inputs, image.frame, batch_size):
+        for batch in spectra(inputs, image.frame, batch_size, most_bytes):
             quarantine += batch.quarantine
             if batch.rows:
                 arrays = map(torch.from_numpy, stack(batch.spectra))
                 yield _identity(batch.rows), dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
     else:
-        for drawn in pictures(inputs, image, batch_size):
+        for drawn in pictures(inputs, image, batch_size, most_bytes):
             quarantine += drawn.quarantine
             if drawn.rows:
                 yield _identity(drawn.rows), torch.from_numpy(drawn.pixel_values).permute(0, 3, 1, 2)

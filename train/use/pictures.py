@@ -50,7 +50,7 @@ class PictureBatch(ObjectBatch):
     pixel_values: npt.NDArray[np.uint8]
 
 
-def spectra(inputs: Path, frame: str, batch_size: int) -> Iterator[ObjectBatch]:
+def spectra(inputs: Path, frame: str, batch_size: int, most_bytes: int | None = None) -> Iterator[ObjectBatch]:
     """Every spectrum with two good pixels, wherever they lie; see `ingest.spectra.objects` for the inputs.
 
     Every object comes out once, in `rows` or in `quarantine`; the last batch may be short, or hold only quarantine.
@@ -58,20 +58,23 @@ def spectra(inputs: Path, frame: str, batch_size: int) -> Iterator[ObjectBatch]:
     Raises:
         UsageError: nothing there.
     """
-    for batch, _ in _batches(inputs, frame, batch_size, lambda spectrum: check(*spectrum)):
+    for batch, _ in _batches(inputs, frame, batch_size, lambda spectrum: check(*spectrum), most_bytes):
         yield batch
 
 
-def pictures(inputs: Path, image: ImageConfig, batch_size: int) -> Iterator[PictureBatch]:
+def pictures(
+    inputs: Path, image: ImageConfig, batch_size: int, most_bytes: int | None = None
+) -> Iterator[PictureBatch]:
     """Draw every spectrum; otherwise as `spectra`."""
     drawer = renderer(image)
-    for batch, codes in _batches(inputs, image.frame, batch_size, lambda spectrum: drawer.codes(*spectrum)):
+    batches = _batches(inputs, image.frame, batch_size, lambda spectrum: drawer.codes(*spectrum), most_bytes)
+    for batch, codes in batches:
         stacked = np.stack(codes) if codes else np.empty((0, *drawer.code_shape), np.uint8)
         yield PictureBatch(batch.rows, batch.spectra, batch.quarantine, drawer.expand_batch(stacked))
 
 
 def _batches(
-    inputs: Path, frame: str, batch_size: int, draw: Callable[[Arrays], T]
+    inputs: Path, frame: str, batch_size: int, draw: Callable[[Arrays], T], most_bytes: int | None
 ) -> Iterator[tuple[ObjectBatch, list[T]]]:
     """Batches, and what `draw` makes of each spectrum; a RenderError sends the object to quarantine."""
     quarantine: list[dict[str, Any]] = []
@@ -85,7 +88,7 @@ def _batches(
             done.clear()
         return batch
 
-    for meta, observed in objects(inputs, quarantine):
+    for meta, observed in objects(inputs, quarantine, most_bytes):
         try:
             spectrum, _ = framed(frame, observed, None, meta.get("z"), meta.get("frame") or "observed")
             drawn.append(draw(spectrum))

@@ -83,11 +83,14 @@ class Predictor:
             raise nothing_read(inputs, account.quarantine)
         return pa.concat_tables(parts)
 
-    def batches(self, inputs: str | Path, account: PredictionCounts) -> Iterator[pa.Table]:
+    def batches(
+        self, inputs: str | Path, account: PredictionCounts, most_bytes: int | None = None
+    ) -> Iterator[pa.Table]:
         """Predictions, a batch at a time, in the order of the input; what cannot be drawn goes to `account`.
 
         Args:
             inputs: a FITS file, a folder or glob of them, spectra Parquet, or a folder of shards (all its splits).
+            most_bytes: of one survey file; see `ingest.surveys.open_file`.
 
         Yields:
             One row an object: object_id, survey, source_file, ra, dec (and `split`, from shards). A classification
@@ -98,7 +101,7 @@ class Predictor:
         Raises:
             UsageError: nothing there, or shards of other pictures.
         """
-        for rows, given in self._source(Path(inputs), account):
+        for rows, given in self._source(Path(inputs), account, most_bytes):
             with torch.inference_mode(), self._accelerator.autocast():
                 logits = self._network(send_to_device(given, self._accelerator.device))
             table = self._table(rows, logits.float())
@@ -111,9 +114,9 @@ class Predictor:
                     account.classes.setdefault(task.name, Counter()).update(column.to_pylist())
             yield table
 
-    def _source(self, inputs: Path, account: PredictionCounts) -> Source:
+    def _source(self, inputs: Path, account: PredictionCounts, most_bytes: int | None) -> Source:
         if not (inputs / MANIFEST).is_file():
-            yield from from_spectra(self.card, inputs, self._batch, account.quarantine)
+            yield from from_spectra(self.card, inputs, self._batch, account.quarantine, most_bytes)
             return
         manifest = Manifest.load(inputs)
         check_pictures(self.card, manifest.config.image, [str(inputs)])
@@ -135,13 +138,15 @@ class Predictor:
 
 
 def predict(
-    run: Path, inputs: Path, *, out: Path | None = None, batch_size: int = 64, device: str = "auto"
-) -> PredictionCounts:
+    run: Path, inputs: Path, *, out: Path | None = None, batch_size: int = 64, device: str = "auto",
+    most_bytes: int | None = None,
+) -> PredictionCounts:  # fmt: skip
     """Predict every object of `inputs` and write `out`; what cannot be drawn goes to `<out>_quarantine.parquet`.
 
     Args:
         run: folder of a trained model.
         inputs: see `Predictor.batches`.
+        most_bytes: of one survey file; see `ingest.surveys.open_file`.
         out: `.parquet` or `.csv`; `<run>/predictions.parquet` by default. It is written as the predictions come.
 
     Raises:
@@ -154,7 +159,7 @@ def predict(
     make_folder(out.parent)
     _check_writable(out)
     account = PredictionCounts()
-    batches = model.batches(inputs, account)
+    batches = model.batches(inputs, account, most_bytes)
     first = next(batches, None)
     if first is None:
         raise nothing_read(inputs, account.quarantine)
