@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.impossible import Impossible
-from specshards.common.spectrum import CLASSES, MISSING_UP_TO, NUMBERS, POSITION, RANGES, BoolArray
+from specshards.common.spectrum import CLASSES, MISSING_UP_TO, NUMBERS, POSITION, RANGES, BoolArray, Range
 
 
 def sifted(table: pa.Table) -> tuple[pa.Table, Impossible]:
@@ -16,7 +18,7 @@ def sifted(table: pa.Table) -> tuple[pa.Table, Impossible]:
 
     An error whose value is missing is null, too, and is not counted. Positions stay: the rows are split by them.
     """
-    found = Impossible()
+    found, names = Impossible(), set(table.column_names)
     for place, name in enumerate(table.column_names):
         lost, counted = _outside(name, table[name])
         if not lost.any():
@@ -27,7 +29,9 @@ def sifted(table: pa.Table) -> tuple[pa.Table, Impossible]:
         table = table.set_column(place, table.schema.field(name), _without(table[name], lost))
     for label in NUMBERS:
         value, error = label.columns[0], label.columns[-1]
-        if label.has_error and {value, error} <= set(table.column_names):
+        if not label.has_error or not {value, error} <= names or table[error].null_count == len(table):
+            continue
+        if table[value].null_count:
             alone = table[value].is_null().to_numpy() & table[error].is_valid().to_numpy()
             if alone.any():
                 place = table.column_names.index(error)
@@ -41,21 +45,49 @@ def possible_numbers(name: str, values: npt.NDArray[np.float64]) -> BoolArray:
     return np.ones(values.shape, np.bool_) if limits is None else limits.holds(values)
 
 
+def only_possible(vectors: npt.NDArray[np.float64], names: tuple[str, ...]) -> None:
+    """Make NaN, in label vectors of these names, what no object can have.
+
+    Args:
+        vectors: float64 `(n, len(names))`, written to.
+    """
+    low, high, special = _bounds(names)
+    # NaN is written over NaN, too.
+    vectors[~((vectors >= low) & (vectors <= high))] = np.nan
+    for place, name in special:
+        values = vectors[:, place]
+        values[~possible_numbers(name, values)] = np.nan
+
+
+@lru_cache(maxsize=8)
+def _bounds(names: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[tuple[int, str]]]:
+    limits = [_LIMITS.get(name, Range(-np.inf, np.inf)) for name in names]
+    special = [(i, name) for i, name in enumerate(names) if limits[i].never or limits[i].is_whole]
+    return np.array([each.low for each in limits]), np.array([each.high for each in limits]), special
+
+
 _LIMITS = {name: limits for name, limits in RANGES.items() if name not in {label.name for label in POSITION}}
 
 
 def _outside(name: str, column: pa.ChunkedArray) -> tuple[BoolArray, BoolArray]:
     """What is to be null in a column, and what of that is to be counted: bool `(rows,)`."""
     none = np.zeros(len(column), np.bool_)
+    if column.null_count == len(column):
+        return none, none
     if name == "class":
-        if set(column.unique().to_pylist()) <= {*CLASSES, None}:
+        is_encoded = pa.types.is_dictionary(column.type)
+        said = [chunk.dictionary.to_pylist() if is_encoded else chunk.unique().to_pylist() for chunk in column.chunks]
+        if all(value in CLASSES or value is None for values in said for value in values):
             return none, none
         lost = np.array([value not in (*CLASSES, None) for value in column.to_pylist()], np.bool_)
         return lost, lost
     if name not in _LIMITS or not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         return none, none
-    values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    lost = ~possible_numbers(name, values) & column.is_valid().to_numpy()
+    values = np.asarray(column.to_numpy(), np.float64)  # null is NaN, and so is missing
+    lost = ~possible_numbers(name, values)
+    if not lost.any():
+        return none, none
+    lost &= column.is_valid().to_numpy()
     return lost, lost & (values > MISSING_UP_TO)
 
 

@@ -195,6 +195,8 @@ def sift(values: dict[str, Any]) -> dict[str, Any]:
         if said is None:
             continue
         if (limits := RANGES.get(name)) is not None:
+            if type(said) is float and limits.has(said) and not limits.is_whole:  # nearly always
+                continue
             try:
                 number = math.inf if isinstance(said, bool | np.bool_) else float(said)
             except (TypeError, ValueError, OverflowError):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import is_remote, sha256
-from specshards.common.label_columns import possible_numbers, sifted
+from specshards.common.label_columns import only_possible, sifted
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, Manifest, key, label_npy
 from specshards.shards.format.tar import BLOCK
 
@@ -189,9 +189,7 @@ class Archive:
     def labels(self, places: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
         """The same, without numbers that no object can have: NaN is in their place."""
         vectors, wrong = self.vectors(places)
-        for column, name in enumerate(self._names):  # of a data set made before they were looked at
-            values = vectors[:, column]
-            values[~possible_numbers(name, values)] = np.nan
+        only_possible(vectors, self._names)  # of a data set made before they were looked at
         return vectors, wrong
 
     def key(self, place: tuple[int, int]) -> str:

@@ -29,7 +29,7 @@ from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.ingest.surveys import read_file
 from specshards.shards.format.archive import Archive, read_sidecars
-from specshards.shards.format.manifest import LabelStats, Manifest, ShardConfig, label_npy
+from specshards.shards.format.manifest import LabelStats, Manifest, ShardConfig, key, label_npy
 from specshards.shards.format.tar import TarWriter
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
@@ -208,7 +208,7 @@ def test_a_label_vector_of_an_earlier_version(tmp_path: Path) -> None:
     vector = np.full(len(LABELS), 99_999.0)
     vector[:2] = 0
     with TarWriter(tmp_path / "a.tar") as tar:
-        tar.add("000000000", [("png", b"x"), ("npy", label_npy(vector))])
+        tar.add(key(0), [("png", b"x"), ("npy", label_npy(vector))])
     archive = Archive([tmp_path / "a.tar"], [1], "png", LABELS, keep=1)
     labels, wrong = archive.labels([(0, 0)])
     kept = {name for name, value in zip(LABELS, labels[0], strict=True) if not np.isnan(value)}
