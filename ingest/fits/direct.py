@@ -314,7 +314,7 @@ class FitsFile:
 def _shape(content: bytes, first: bool) -> tuple[tuple[int, ...], int]:
     """Shape in numpy's order, and data bytes, from the mandatory cards in their fixed places."""
     naxis = content[3 * CARD - 51 : 3 * CARD - 50]  # the last digit of a fixed-format integer
-    if not naxis.isdigit():
+    if not naxis.isdigit() or any(content.count(b"NAXIS%d  =" % (i + 1)) > 1 for i in range(int(naxis))):
         raise _SurpriseError
     return _mandatory(content[: (3 + int(naxis) + (0 if first else 2)) * CARD], first)
 
@@ -323,7 +323,8 @@ def _shape(content: bytes, first: bool) -> tuple[tuple[int, ...], int]:
 def _mandatory(content: bytes, first: bool) -> tuple[tuple[int, ...], int]:
     """`_shape` of the mandatory cards alone; thousands of files share them to the byte."""
     header = Header(content)
-    if header.card(0, b"SIMPLE  " if first else b"XTENSION") not in (True, "IMAGE", "BINTABLE"):
+    kind = header.card(0, b"SIMPLE  " if first else b"XTENSION")
+    if (kind is not True) if first else (kind not in ("IMAGE", "BINTABLE")):
         raise _SurpriseError
     bitpix, naxis = header.card(1, b"BITPIX  "), header.card(2, b"NAXIS   ")
     if (

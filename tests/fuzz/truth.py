@@ -120,7 +120,7 @@ def _hdf5(path: Path) -> list[Reading]:
 
     with h5py.File(path) as file:
         lower = {name.lower(): name for name in file}
-        columns = {name: file[spelled][...] for name, spelled in lower.items()}
+        columns = {name: file[spelled][...] for name, spelled in lower.items() if hasattr(file[spelled], "shape")}
     rows = [{name: values[i] for name, values in columns.items()} for i in range(len(columns["object_id"]))]
     return [_row(row, {part: row.get(f"spectrum_{part}") for part in _PARTS}) for row in rows]
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
+import pytest
 from astropy.io import fits
 from astropy.io.fits.card import Undefined
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from specshards.common.errors import BadObjectError
 from specshards.ingest.fits.direct import FitsFile, Header, _SurpriseError
+from specshards.ingest.surveys import read_file
+from tests.oracles.survey_files import WAVE, lamost_image
 
 KEYS = ("Z", "COEFF0", "CLASS", "EXTNAME")
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=70)
@@ -96,3 +101,17 @@ def test_a_file_too(cards: list[str]) -> None:
             return
         for key, value in values.items():
             assert same(value, of_astropy(theirs, key)), (key, cards)
+
+
+def test_mandatory_cards_are_what_they_must_be(tmp_path: Path) -> None:
+    """SIMPLE = 1 is no FITS, and a second NAXIS1 makes astropy give up: found by `make fuzz`."""
+    path = lamost_image(tmp_path / "a.fits", "Flux, Inverse, Wavelength, Andmask, Ormask", WAVE)
+    content = path.read_bytes()
+    assert read_file(path).object_id == "701002"
+    path.write_bytes(f"{'SIMPLE':<8}= {1:>20}".ljust(80).encode() + content[80:])
+    with pytest.raises(BadObjectError, match="No SIMPLE card"):
+        read_file(path)
+    at = content.index(b"SUBCLASS")
+    path.write_bytes(content[:at] + f"{'NAXIS1':<8}= 'FLUX    '".ljust(80).encode() + content[at + 80 :])
+    with pytest.raises(BadObjectError):
+        read_file(path)
