@@ -254,7 +254,10 @@ def version_of(file: TableFile) -> int:
 
 def columns_of(file: TableFile) -> mmu.Columns:
     """Where MultimodalUniverse's Parquet keeps what; JobError where it holds no spectra."""
-    columns = mmu.Columns.of(file)
+    try:
+        columns = mmu.Columns.of(file)
+    except BadObjectError as error:
+        raise JobError(f"{file.path}: {error}") from error
     if columns is None:
         missing = {"object_id", "spectrum", "_healpix_29", "survey"} - file.names
         raise JobError(

@@ -110,6 +110,9 @@ class Columns:
         labels |= {name: names[name] for name in SURVEY_SN if name in names}
         if not {"flux", "lambda"} <= parts.keys() or "object_id" not in labels:
             return None
+        for name in labels.values():
+            if pa.types.is_struct(kind := file.schema.field(name).type) or pa.types.is_map(kind):
+                raise BadObjectError(f"column {name} holds {kind}, where one number or text a row belongs")
         missing = (NO_IVAR if "ivar" not in parts else "") + (NO_MASK if "mask" not in parts else "")
         true_is_good = labels.get("zwarning", "").lower() == "zwarn" and not file.in_hats
         declared = Declared("angstrom") if is_own(file) else Declared.of(file, nested, parts)

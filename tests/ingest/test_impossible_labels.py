@@ -241,3 +241,16 @@ def test_the_tables_that_went_wrong(real_data: Path, tmp_path: Path, name: str, 
         stats = manifest.label_stats[label]
         assert stats.count and RANGES[label].has(stats.min) and RANGES[label].has(stats.max)
         assert np.isnan(label_of(tmp_path / "out", label)).any()
+
+
+def test_a_struct_of_labels_in_spectra_is_one_line(tmp_path: Path) -> None:
+    table = sdss_table(mock(6), survey=["sdss"] * 6)
+    table = table.set_column(table.column_names.index("Z"), "Z", pa.array([{"a": 1}] * 6))
+    (tmp_path / "in").mkdir()
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    with pytest.raises(
+        JobError, match=r"a\.parquet: column Z holds struct<a: int64>, where one number or text a row"
+    ):
+        build(ShardConfig(), tmp_path / "in", tmp_path / "out", engine=HERE)
+    with pytest.raises(JobError, match=r"no usable  ?spectrum|no usable spectrum"):
+        ingest(IngestConfig(), str(tmp_path / "in"), tmp_path / "out", engine=HERE)
