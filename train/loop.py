@@ -21,7 +21,6 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from specshards.common.errors import JobError, UsageError
 from specshards.common.json import finite, fits
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
@@ -33,7 +32,7 @@ from specshards.train.accelerator import keep_freed_memory, make_accelerator
 from specshards.train.config import LoopConfig, RunOptions
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.parameters import parameter_groups
-from specshards.train.run import RUN, claim, data_record, folder_of, holds_anything, write_record
+from specshards.train.run import claim, data_record, folder_of, leaving_nothing, write_record
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
 
@@ -141,7 +140,10 @@ def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], opt
     parse_augment(config.augment)  # a mistake is told before there is a folder
     manifests = [Manifest.load(Path(folder)) for folder in config.shards]
     accelerator = make_accelerator(options.device, config.precision, options.tracker, out)
-    with folder_of(out).locked() if accelerator.is_main_process else nullcontext():
+    with (
+        folder_of(out).locked() if accelerator.is_main_process else nullcontext(),
+        leaving_nothing(out) if accelerator.is_main_process else nullcontext(),
+    ):
         return _train(config, out, make, options, manifests, accelerator)
 
 
@@ -150,26 +152,11 @@ def _train(
     manifests: Sequence[Manifest], accelerator: Accelerator,
 ) -> Path:  # fmt: skip
     """`train` in a folder whose lock is held."""
+    augment = parse_augment(config.augment)
     data = data_record(config.shards, manifests)
-    is_new = not (out / RUN).exists()
     if accelerator.is_main_process:
         claim(out, config.to_dict(), data, options.resume)
     accelerator.wait_for_everyone()
-    try:
-        return _run(config, out, make, options, data, accelerator)
-    except (UsageError, JobError):
-        # A mistake that shows when shards or a backbone are opened leaves nothing behind.
-        if is_new and accelerator.is_main_process and not holds_anything(out):
-            folder_of(out).unclaim()
-        raise
-
-
-def _run(
-    config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: RunOptions,
-    data: tuple[dict[str, Any], ...], accelerator: Accelerator,
-) -> Path:  # fmt: skip
-    """`train` in a folder that is claimed."""
-    augment = parse_augment(config.augment)
     record = claim(out, config.to_dict(), data, "auto")
     if record["status"] == "complete":
         _tell(accelerator, f"{out}: this run is complete; nothing to do. --resume never trains it again")

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -218,10 +219,17 @@ def write_record(run: Path, record: Mapping[str, Any]) -> None:
     folder_of(run).write_claim(record)
 
 
-def holds_anything(run: Path) -> bool:
-    """Whether a run has saved more than that it began."""
-    record = folder_of(run).claimed() or {}
-    return bool(record.get("history")) or (run / CARD).exists() or checkpoint.latest(run) is not None
+@contextmanager
+def leaving_nothing(run: Path) -> Iterator[None]:
+    """A mistake that shows when shards or a backbone are opened leaves no claim on a folder that was free."""
+    is_new = not (run / RUN).exists()
+    try:
+        yield
+    except (UsageError, JobError):
+        record = (folder_of(run).claimed() or {}) if is_new else {}
+        if is_new and not record.get("history") and not (run / CARD).exists() and checkpoint.latest(run) is None:
+            folder_of(run).unclaim()
+        raise
 
 
 def clear(run: Path) -> None:
