@@ -314,8 +314,13 @@ class FitsFile:
 def _shape(content: bytes, first: bool) -> tuple[tuple[int, ...], int]:
     """Shape in numpy's order, and data bytes, from the mandatory cards in their fixed places."""
     naxis = content[3 * CARD - 51 : 3 * CARD - 50]  # the last digit of a fixed-format integer
-    if not naxis.isdigit() or any(content.count(b"NAXIS%d  =" % (i + 1)) > 1 for i in range(int(naxis))):
+    if not naxis.isdigit():
         raise _SurpriseError
+    keywords = np.frombuffer(content, "<u8")[:: CARD // 8]
+    for i in range(int(naxis)):
+        name = int.from_bytes(b"NAXIS%-3d" % (i + 1), "little")
+        if np.count_nonzero(keywords == name) > 1:  # which of the two is meant, nobody knows
+            raise _SurpriseError
     return _mandatory(content[: (3 + int(naxis) + (0 if first else 2)) * CARD], first)
 
 
