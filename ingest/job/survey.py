@@ -63,6 +63,6 @@ def _try(config: IngestConfig, catalogue: Path | None, mock: Callable[[Path, int
     with TemporaryDirectory(prefix="specshards-") as scratch:
         folder = Path(scratch)
         if catalogue is None:
-            mock(folder, 1, config.seed, 0)
-            catalogue = folder / MOCK_CATALOGUE
+            mock(folder / "mock", 1, config.seed, 0)
+            catalogue = folder / "mock" / MOCK_CATALOGUE
         prepare(config, catalogue, folder)
