@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -139,7 +140,9 @@ class AstropyHdu:
             # Astropy takes a copy, and 64-bit floats for scaled integers; a compressed image has what it promises.
             check_array(size)
             if self._is_packed:
-                check_array(8 * int(np.prod(self.shape, dtype=object)))
+                most = 8 * int(np.prod(self.shape, dtype=object))
+                check_array(most)
+                _check_tiles(self._stored, most)
             if header.get("XTENSION") == "BINTABLE" and header["NAXIS1"] != self._stored.columns.dtype.itemsize:
                 raise BadObjectError(f"HDU {self._index}: NAXIS1 is not the width of its columns")
             self._check_data(self._index, info["datLoc"], size, header.get("DATASUM"))
@@ -170,6 +173,14 @@ def quiet_astropy() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
         yield
+
+
+def _check_tiles(stored: Any, most: int) -> None:
+    """BadObjectError where a tile unpacks to more than the whole image: astropy would have it all in memory."""
+    for name in {"COMPRESSED_DATA", "GZIP_COMPRESSED_DATA"} & set(stored.columns.names):
+        for tile in map(bytes, stored.data[name]):
+            if tile.startswith(b"\x1f\x8b") and len(zlib.decompressobj(31).decompress(tile, most + 1)) > most:
+                raise BadObjectError("a compressed image has a tile that is larger than all of it")
 
 
 def _data_size(hdu: Any) -> int:

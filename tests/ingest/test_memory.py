@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 
 from specshards.common.errors import JobError, UsageError
@@ -222,3 +223,19 @@ def test_inspect_takes_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         call(ingest.app, "inspect", path, "--max-file-size", "1MiB")
     with pytest.raises(UsageError, match="--max-file-size much: give a size such as 2GB"):
         call(ingest.app, "inspect", path, "--max-file-size", "much")
+
+
+def test_a_tile_that_is_a_bomb(tmp_path: Path) -> None:
+    """DESI's masks are images in gzipped tiles, and each tile unpacks to whatever it likes."""
+    path = desi_coadd(tmp_path / "coadd-a.fits", rows=1, compression="GZIP_1")
+    assert read(path)[0] == "1 read"
+    packed = bomb(tmp_path / "tile", b"", GB).read_bytes()
+    with fits.open(path, disable_image_compression=True) as hdus:
+        mask = hdus["B_MASK"]
+        column = fits.Column("COMPRESSED_DATA", "1PB()", array=np.array([np.frombuffer(packed, np.uint8)], object))
+        new = fits.BinTableHDU.from_columns([column], name="B_MASK")
+        new.header.update({k: v for k, v in mask.header.items() if k.startswith(("Z", "BZERO", "BSCALE"))})
+        hdus["B_MASK"] = new
+        hdus.writeto(tmp_path / "coadd-b.fits")
+    outcome, peak = read(tmp_path / "coadd-b.fits")
+    assert outcome == "a compressed image has a tile that is larger than all of it" and peak < 0.4 * GB
