@@ -23,6 +23,7 @@ from specshards.common.errors import BadObjectError, shortened
 from specshards.common.files import is_remote, readable
 from specshards.ingest.limits import MOST_CHUNK, MOST_PIXELS, MOST_RATIO, shown
 from specshards.ingest.listing import matching, open_input, walk
+from specshards.ingest.probe import can_be_asked
 from specshards.ingest.seal import Footer, check, checksums, chunk_places, crc
 
 PARQUET_MAGIC = b"PAR1"
@@ -204,7 +205,7 @@ class TableFile:
     def checksum(self, columns: Collection[str], inside: Collection[str], group: int) -> int:
         """CRC-32 of the stored bytes of columns of a row group, as `slices` reads them."""
         wanted = self._wanted(columns, inside)
-        places = chunk_places(self._source.metadata, group)
+        places = chunk_places(self._chunks(), group)
         return crc(checksums(self.path, [places[i] for i in wanted]).tobytes())
 
     def _check(self, group: int, wanted: Sequence[int]) -> None:
@@ -213,6 +214,16 @@ class TableFile:
             paths = self._paths
             chunks = self.footer.chunks[group * len(paths) : (group + 1) * len(paths)][list(wanted)]
             check(self.path, chunks, [paths[i] for i in wanted])
+
+    def _chunks(self) -> Any:
+        """The metadata of a Parquet file, of whose column chunks pyarrow may be asked. BadObjectError: it may not."""
+        if not self._is_sound:
+            raise BadObjectError("damaged Parquet: its footer contradicts itself")
+        return self._source.metadata
+
+    @cached_property
+    def _is_sound(self) -> bool:
+        return self.footer.chunks is not None or can_be_asked(self.footer.content)
 
     @cached_property
     def _paths(self) -> list[str]:
@@ -225,7 +236,7 @@ class TableFile:
         wanted, paths = self._wanted(columns, inside), self._paths
         names = [paths[i] for i in wanted]
         for number in range(len(self.groups)) if group is None else (group,):
-            chunks = self._source.metadata.row_group(number)
+            chunks = self._chunks().row_group(number)
             for i in wanted:
                 if (values := chunks.column(i).num_values) > MOST_PIXELS * max(1, chunks.num_rows):
                     raise BadObjectError(f"{paths[i]}: {values:,} values in {chunks.num_rows:,} rows; a damaged file")
@@ -265,13 +276,17 @@ def _own_arrays(file: Any) -> dict[str, Any]:
     """The arrays of an HDF5 file; what it only points to in another file is not opened.
 
     Raises:
-        BadObjectError: one promises more than such a file can hold, or than can be read at once.
+        BadObjectError: one promises more than such a file can hold, or than can be read at once, or is listed and
+            not there.
     """
     import h5py
 
     arrays: dict[str, Any] = {}
     for name in file:
-        item = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+        link = file.get(name, getlink=True)
+        if link is None:
+            raise BadObjectError(f"{name} is listed, and cannot be opened; a damaged file")
+        item = file[name] if isinstance(link, h5py.HardLink) else None
         if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
             continue
         arrays[name] = item

@@ -110,7 +110,10 @@ class AstropyHdu:
         """See `Hdu`."""
         if not self._is_table:
             return frozenset()
-        found = (self.get(f"TTYPE{i + 1}") for i in range(int(self.get("TFIELDS", 0))))
+        fields = self.get("TFIELDS", 0)  # FITS standard 4.0, section 7.3.1
+        if not isinstance(fields, int) or not 0 <= fields <= 999:
+            raise BadObjectError(f"HDU {self._index}: TFIELDS = {fields!r}; a table has 999 columns at most")
+        found = (self.get(f"TTYPE{i + 1}") for i in range(fields))
         return frozenset(str(name).lower() for name in found if name is not None)
 
     def image(self) -> npt.NDArray[Any]:

@@ -32,6 +32,14 @@ def floats(values: Any) -> Any:
     return np.asarray(values, np.float64).reshape(-1)
 
 
+def named_columns(hdu: Any) -> dict[str, Any]:
+    """The columns of a table by lower-case name, but for those without one: with such, astropy reads none."""
+    for i in range(hdu.header["TFIELDS"]):
+        if not hdu.header.get(f"TTYPE{i + 1}"):
+            hdu.columns[i].name = f"unnamed {i}"
+    return {name.lower(): hdu.data[name] for name in hdu.columns.names if not name.startswith("unnamed ")}
+
+
 def lamost(hdus: Any) -> Reading:
     header = hdus[0].header
     if hdus[0].data is not None and np.ndim(hdus[0].data) == 2:
@@ -51,8 +59,9 @@ def lamost(hdus: Any) -> Reading:
 
 
 def sdss(hdus: Any) -> Reading:
-    pixels = {name.lower(): hdus[1].data[name] for name in hdus[1].data.names}
-    row = {name.lower(): hdus[2].data[name][0] for name in hdus[2].data.names}
+    pixels = named_columns(hdus[1])
+    # A vector is no label.
+    row = {name: values[0] for name, values in named_columns(hdus[2]).items() if np.ndim(values[0]) == 0}
     mask = (np.asarray(pixels["and_mask"]).astype(np.int64) & SDSS_BAD) != 0
     with np.errstate(over="ignore"):
         wave = 10.0 ** floats(pixels["loglam"])
