@@ -1,7 +1,7 @@
 """Label tables: streamed once into sorted buckets, memory-mapped by every worker, joined on the survey's key.
 
-Where a catalogue has a value it wins over the file's header (they differ in places: subclass, |dz| up to 2e-3), and
-`label_source` records the choice.
+Where a catalogue has a value it wins over the file's header (they differ in places: subclass, |dz| up to 2e-3), its
+error goes with it, and `label_source` records the choice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from specshards.common.errors import BadObjectError, JobError, UsageError, make_
 from specshards.common.files import replacing, sha256, write_text
 from specshards.common.identity import SAME_ARCSEC, separation
 from specshards.common.impossible import Impossible
-from specshards.common.spectrum import NUMERIC_LABELS, RANGES, Spectrum, sift
+from specshards.common.spectrum import NUMBERS, NUMERIC_LABELS, RANGES, Spectrum, sift
 from specshards.ingest.catalogue.rows import Rows, check_once, check_type, label_numbers, mapped, open_rows
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, label, text
@@ -38,6 +38,7 @@ ALIASES = {
 }  # fmt: skip
 _POSITION = ("ra", "dec")
 _LABELS = ("class", "subclass", *NUMERIC_LABELS)
+_ERRORS = {label.name: label.columns[1] for label in NUMBERS if label.has_error}
 
 # Sorting wants a bucket in memory; one in this many rows of the file's bytes keeps that to tens of MB.
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.I)
@@ -259,7 +260,7 @@ class Catalogue:
                     f"{spectrum.object_id} is at {spectrum.ra:.4f} {spectrum.dec:+.4f}, in the catalogue at {ra:.4f} "
                     f"{dec:+.4f}, {apart / 3600:.2g} degrees from there: its labels are another object's"
                 )
-        labels = {name: value for name, value in known.items() if name in _LABELS}
+        labels = self._labels(known)
         for name in labels:  # the file's may have been impossible; it is not needed any more
             spectrum.impossible.pop(name, None)
         spectrum.impossible |= impossible
@@ -268,8 +269,22 @@ class Catalogue:
                 spectrum.extra[f"file_{name}"] = said
         spectrum.labels.update(labels)
         spectrum.extra.update({name: value for name, value in known.items() if name not in _LABELS})
-        spectrum.label_source = "catalogue"
+        if any(value is not None for value in labels.values()):
+            spectrum.label_source = "catalogue"
         return True
+
+    def _labels(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """What replaces the file's labels. A value and its error are of one source, and None replaces an error, too.
+
+        The file's error stays only where the catalogue has no such column: cuts ask for errors (LAMOST's `paper`).
+        """
+        labels = {name: value for name, value in known.items() if name in _LABELS}
+        for value, error in _ERRORS.items():
+            if value not in labels:
+                labels.pop(error, None)
+            elif error in self.columns:
+                labels[error] = known.get(error)
+        return labels
 
 
 def conflict(spectrum: Spectrum) -> str | None:

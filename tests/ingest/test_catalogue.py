@@ -118,3 +118,26 @@ def test_what_file_and_catalogue_say_otherwise(
     assert Catalogue(prepare(tmp_path / "c.csv", "lamost", tmp_path)).apply(spectrum)
     found = conflict(spectrum)
     assert (found is None) if expected is None else (found or "").startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("z,z_err\n9999,0.001", (0.1, 1e-5, "header")),  # impossible: neither value nor error is taken
+        ("z,z_err\n,0.02", (0.1, 1e-5, "header")),
+        ("z_err,class\n0.02,STAR", (0.1, 1e-5, "catalogue")),
+        ("z,z_err\n0.5,-1", (0.5, None, "catalogue")),
+        ("z,z_err\n0.5,", (0.5, None, "catalogue")),
+        ("z,z_err\n0.5,0.02", (0.5, 0.02, "catalogue")),
+        ("z\n0.5", (0.5, 1e-5, "catalogue")),  # no such column: the file's stays
+    ],
+)
+def test_a_value_and_its_error_are_of_one_source(
+    tmp_path: Path, content: str, expected: tuple[float, float | None, str]
+) -> None:
+    header, _, row = content.partition("\n")
+    (tmp_path / "c.csv").write_text(f"obsid,{header}\n7,{row}\n")
+    labels = {"z": 0.1, "z_err": 1e-5}
+    spectrum = make_spectrum(0, np.random.default_rng(0), object_id="7", labels=labels, label_source="header")
+    assert Catalogue(prepare(tmp_path / "c.csv", "lamost", tmp_path)).apply(spectrum)
+    assert (spectrum.labels["z"], spectrum.labels["z_err"], spectrum.label_source) == expected
