@@ -26,10 +26,10 @@ from specshards.render.prepare import check
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.cells import fine_enough
-from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
+from specshards.shards.write.job import Claim, earlier, folder_of, locked, publish, run, start
 from specshards.shards.write.plan import cut_tasks, fingerprint
 from specshards.shards.write.repeats import decide, refuse_too_many, within
-from specshards.shards.write.task import Portion, SetAside, ShardTask, TaskResult
+from specshards.shards.write.task import LEDGER, Portion, SetAside, ShardTask, TaskResult
 from specshards.shards.write.visits import keep_together, near_rows
 
 
@@ -104,6 +104,10 @@ def build(
     _placed(source)
     with locked(out):
         old = earlier(out, config, source.digests, force)
+        if old is not None and (changed := _changed(source, out)) is not None:
+            if not force:
+                raise folder_of(out).refusal([f"the input changed: {changed}"])
+            old = None
         if old is not None:
             # The rows that have shards keep their numbers, and the surveys theirs.
             known = [name for generation in old.inputs for name in generation]
@@ -127,6 +131,21 @@ def build(
             mock=any(name.startswith("mock") for name in source.surveys), max_bad_fraction=max_bad_fraction,
             allow_empty=allow_empty_split,
         )  # fmt: skip
+
+
+def _changed(source: SpectraFolder, out: Path) -> str | None:
+    """A file of no seal that is not what shards were made of, by their records: its footer may be what it was."""
+    unsealed = {f"{group.file}:{group.group}": group for group in source.groups if not group.is_sealed}
+    drawn: dict[str, int] = {}
+    for path in (out / LEDGER).glob("[0-9]*.json") if unsealed else ():
+        try:
+            drawn |= TaskResult.loads(path.read_text(encoding="utf-8")).content
+        except (ValueError, KeyError, TypeError):
+            continue  # not a record any more: its shards are made again
+    for name in sorted(drawn.keys() & unsealed.keys()):
+        if content_of(source.folder, unsealed[name]) != drawn[name]:
+            return unsealed[name].file
+    return None
 
 
 def _fingerprint(source: SpectraFolder, results: Sequence[TaskResult]) -> str:

@@ -165,10 +165,16 @@ def test_others_parquet_without_checksums_has_its_content_in_the_fingerprint(tmp
     at = bytes(content).index(mock(1)[0].flux[100:108].tobytes())
     content[at + 1] ^= 8
     path.write_bytes(bytes(content))
-    assert (
-        SpectraFolder.scan(path).digests != {}
-        and draw(ShardConfig(), path, tmp_path / "other", engine=HERE).input_fingerprint != first.input_fingerprint
-    )
+    other = draw(ShardConfig(), path, tmp_path / "other", engine=HERE)
+    assert SpectraFolder.scan(path).digests != {} and other.input_fingerprint != first.input_fingerprint
+    # Its footer is what it was: a rerun has to look at the content, or would mix old and new spectra.
+    for lost in (False, True):
+        if lost:
+            next((tmp_path / "first").rglob("train-*.tar")).unlink()
+        with pytest.raises(UsageError, match=r"made otherwise \(the input changed: x\.parquet\)"):
+            draw(ShardConfig(), path, tmp_path / "first", engine=HERE)
+    draw(ShardConfig(), path, tmp_path / "first", engine=HERE, force=True)
+    assert tree(tmp_path / "first") == tree(tmp_path / "other")
 
 
 def test_others_page_checksums_are_verified(tmp_path: Path) -> None:
