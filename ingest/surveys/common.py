@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import CLASSES, MISSING_UP_TO, Spectrum, WavelengthArray, log_grid
+from specshards.common.spectrum import CLASSES, MISSING_UP_TO, Spectrum, WavelengthArray, good_pixels, log_grid
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.surveys.flux import fitted, unit_of
 from specshards.ingest.surveys.survey import survey_of
@@ -311,9 +311,16 @@ def _to_vacuum(spectrum: Spectrum) -> None:
     spectrum.wavelength = wave
 
 
-def _reaches(flux: npt.NDArray[Any], level: float) -> bool:
-    """Whether any flux is larger; a few are enough to see it of nearly every spectrum."""
-    return bool((np.abs(flux[::32]) > level).any() or (np.abs(flux) > level).any())
+def _reaches(spectrum: Spectrum, level: float) -> bool:
+    """Whether the middle of the good fluxes is larger, or the largest where the middle is 0.
+
+    What stands in a bad pixel says nothing, and one good pixel is not a spectrum.
+    """
+    ivar = spectrum.ivar if spectrum.has_ivar else None
+    values = np.abs(spectrum.flux[good_pixels(spectrum.flux, ivar, spectrum.mask)])
+    if not len(values):
+        return False
+    return bool((np.median(values) or values.max()) * spectrum.flux_scale > level)
 
 
 def _fit(spectrum: Spectrum) -> None:
@@ -321,7 +328,7 @@ def _fit(spectrum: Spectrum) -> None:
     unit = spectrum.flux_unit
     if unit is None and (survey := survey_of(spectrum.survey)) is not None:
         # A table with a survey's spectra may have them in another unit, and not say so.
-        unit = survey.flux_unit if _reaches(spectrum.flux, 1e-9) else None
+        unit = survey.flux_unit if _reaches(spectrum, 1e-9) else None
     effective = unit if unit is None or spectrum.flux_scale == 1 else unit_of(f"{spectrum.flux_scale:g} {unit}")
     ivar = spectrum.ivar if spectrum.has_ivar else None
     fit = fitted(spectrum.flux, ivar, spectrum.mask, effective)

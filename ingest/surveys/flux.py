@@ -38,6 +38,18 @@ _DECADES = 25  # of a flux without errors that float32 must hold below its large
 # A survey that gives a pixel an error of 1e18 times the median says that it knows nothing of it.
 _NOTHING = 1e-36
 
+# Words for a flux without a unit, letters alone.
+_UNCALIBRATED = {
+    RELATIVE, "relativeflux", "normalized", "normalised", "normalizedflux", "normalisedflux", "continuumnormalized",
+    "continuumnormalised", "dimensionless", "unitless", "arbitrary", "arbitraryunits", "uncalibrated",
+}  # fmt: skip
+# Common spellings that astropy does not know -> its own.
+_SPELLINGS = (
+    ("counts?", "count"), ("adus?", "adu"), ("dns?", "DN"), ("ergs", "erg"), ("secs?", "s"), ("photons", "photon"),
+    ("electrons", "electron"), ("e-(?=$|[/ *])", "electron"), ("nanomaggies", "nanomaggy"),
+    ("flam", "erg / (Angstrom s cm2)"), ("fnu", "erg / (Hz s cm2)"),
+)  # fmt: skip
+
 
 class FittedFlux(NamedTuple):
     """Flux and inverse variance that fit float32.
@@ -153,18 +165,36 @@ def _divided(flux: npt.NDArray[Any], ivar: npt.NDArray[Any] | None, scale: float
         return FittedFlux(fluxes, None if ivar is None else np.asarray(ivar, np.float32), scale)
 
 
+def declared_unit(text: str | None) -> str | None:
+    """A unit of flux that a table declares, as `unit_of` gives it; None where it declares none.
+
+    Raises:
+        BadObjectError: a unit that is not known here. Another one in its place would be a wrong number.
+    """
+    if not (text or "").strip():
+        return None
+    if (unit := unit_of(text)) is None:
+        raise BadObjectError(
+            f"flux is declared to be in {text!r}, no unit of flux that is known here: write it as astropy does, such "
+            "as 1e-17 erg / (Angstrom s cm2), count or mJy, or relative where it is not calibrated"
+        )
+    return unit
+
+
 @lru_cache(maxsize=256)
 def unit_of(text: str | None) -> str | None:
     """A unit of flux as astropy writes it: `1e-17 erg / (Angstrom s cm2)`, `mJy`; None where `text` is none.
 
-    In a unit of flux `A` is Angstrom, as surveys write it, where astropy would read ampere.
+    In a unit of flux `A` and `a` are Angstrom, as surveys write it, where astropy would read ampere and year.
     """
     from astropy import units
 
     content = (text or "").strip()
-    if content.lower() == RELATIVE:
+    if re.sub(r"[^a-z]", "", content.lower()) in _UNCALIBRATED:
         return RELATIVE
-    content = re.sub(r"(?<![A-Za-z])(A|AA|Ang|ang|Å|Angstroms?|angstroms?)(?![A-Za-z])", "Angstrom", content)
+    for pattern, usual in _SPELLINGS:
+        content = re.sub(rf"(?<![A-Za-z])(?:{pattern})(?![A-Za-z])", usual, content, flags=re.IGNORECASE)
+    content = re.sub(r"(?<![A-Za-z])(A|a|AA|Ang|ang|Å|Angstroms?|angstroms?)(?![A-Za-z])", "Angstrom", content)
     content = content.replace("²", "2").replace("^", "**")
     for kind in (None, "cds", "ogip", "fits"):
         try:
@@ -173,8 +203,9 @@ def unit_of(text: str | None) -> str | None:
                 unit = units.Unit(content, format=kind)
         except (ValueError, TypeError):
             continue
-        name = str(unit.to_string())
-        return name or None
+        if unit.is_equivalent(units.dimensionless_unscaled):  # a number alone says nothing
+            return None
+        return str(unit.to_string())
     return None
 
 

@@ -31,7 +31,7 @@ from specshards.common.spectrum import SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
 from specshards.ingest.surveys.common import checked, class_label, error, label, number, position, positive, text
 from specshards.ingest.surveys.declared import Declared
-from specshards.ingest.surveys.flux import unit_of
+from specshards.ingest.surveys.flux import declared_unit
 from specshards.ingest.surveys.lists import Lists
 from specshards.ingest.surveys.survey import Reader, with_files
 from specshards.ingest.surveys.wavelengths import UnknownUnitError as UnknownUnitError
@@ -227,8 +227,8 @@ def _spectrum(
             mask=~np.isfinite(flux) if mask is None else mask, layout=columns.layout, source_file=source,
             label_source="table", labels=_labels(values, columns.true_is_good), row=row,
             survey_sn={name: number(values.get(name)) for name in SURVEY_SN}, has_ivar=ivar is not None,
-            flux_unit=unit_of(text(values.get("flux_unit")) or columns.declared.flux_unit),
-            flux_scale=positive(number(values.get("flux_scale"))) or 1.0, frame=frame,
+            flux_unit=declared_unit(text(values.get("flux_unit")) or columns.declared.flux_unit),
+            flux_scale=_scale(values.get("flux_scale")), frame=frame,
             wavelength_unit=_unit(wavelength, columns.declared, stated, frame),
             medium=stated.medium or columns.declared.medium or "vacuum",
         )
@@ -237,6 +237,16 @@ def _spectrum(
         # The ones above were for `checked`; in a file they would pass for a measurement.
         spectrum.ivar = np.full_like(spectrum.flux, np.nan)
     return spectrum
+
+
+def _scale(value: Any) -> float:
+    """What a flux is to be multiplied by; 1 where a row says nothing. BadObjectError: no number above 0."""
+    if value is None:
+        return 1.0
+    scale = positive(number(value))
+    if scale is None or isinstance(value, bool):
+        raise BadObjectError(f"flux_scale is {value!r}, no number above 0: null stands for 1")
+    return scale
 
 
 def _frame(value: Any, declared: Declared) -> str:
