@@ -44,7 +44,7 @@ HATS_CARD = "hats.properties"
 
 @dataclass(frozen=True)
 class Stated:
-    """What a user says of the wavelengths of tables; it overrules what they declare.
+    """What a user says of the wavelengths of tables, where these do not say it themselves.
 
     Attributes:
         wavelength_unit, medium: see `ingest.surveys.wavelengths`; None says nothing.
@@ -371,12 +371,14 @@ def _slice_rows(row_bytes: float) -> int:
 
 
 def _texts(holder: Any) -> dict[str, str]:
-    """The attributes of an HDF5 file or array that are text."""
+    """The attributes of an HDF5 file or array that are one text, number or truth value."""
     found = {str(name).lower(): value for name, value in holder.attrs.items()}
+    found = {name: value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
+             for name, value in found.items()}  # fmt: skip
     texts = {
         name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value for name, value in found.items()
     }
-    return {name: value for name, value in texts.items() if isinstance(value, str)}
+    return {name: str(value) for name, value in texts.items() if isinstance(value, str | int | float)}
 
 
 def _arrow_type(array: Any) -> pa.DataType | None:

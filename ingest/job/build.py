@@ -59,7 +59,7 @@ class IngestConfig:
         cuts: selection cuts by name: `paper` (of the published training sets).
         where: a filter, as: snrg > 10 and class in ('STAR', 'QSO') and teff is not null
         listed_only: set aside what the catalogue does not list.
-        wavelength_unit: of tables that do not say it, or say it wrongly.
+        wavelength_unit: of tables that do not say it, or say what their range contradicts.
         medium: of the wavelengths of tables that do not say it: `vacuum`, or `air`, which is converted.
         files_per_part: files of one task, at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.

@@ -23,6 +23,7 @@ from specshards.ingest.spectra.schema import SCHEMA_VERSION, healpix_29
 from specshards.ingest.surveys import SUFFIXES
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.declared import Declared
+from specshards.ingest.surveys.wavelengths import medium_of
 from specshards.ingest.tables import UNSTATED, Stated, TableFile, parquet_files
 
 #: Row groups from this size on are read in slices, and larger ones may be shared out among tasks (see `plan`).
@@ -282,7 +283,7 @@ def _unit_of(file: TableFile, columns: mmu.Columns) -> str:
         raise UsageError(f"{file.path}: {error}") from error
     except BadObjectError:
         return ""  # its rows say so
-    medium = file.stated.medium or columns.declared.medium or "vacuum"
+    medium = medium_of(columns.declared.medium, file.stated.medium)
     words = [*([unit] if unit != "angstrom" else []), *(["air"] if medium == "air" else [])]
     return f"; wavelengths converted from {', '.join(words)}" if words else ""
 

@@ -30,13 +30,12 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
 from specshards.ingest.surveys.common import checked, class_label, error, label, number, position, positive, text
-from specshards.ingest.surveys.declared import Declared
+from specshards.ingest.surveys.declared import Declared, frame_of
 from specshards.ingest.surveys.flux import declared_unit
 from specshards.ingest.surveys.lists import Lists
 from specshards.ingest.surveys.survey import Reader, with_files
 from specshards.ingest.surveys.wavelengths import UnknownUnitError as UnknownUnitError
-from specshards.ingest.surveys.wavelengths import judged
-from specshards.ingest.surveys.wavelengths import unit_of as wavelength_unit_of
+from specshards.ingest.surveys.wavelengths import medium_of, settled
 from specshards.ingest.tables import UNSTATED, Stated, TableFile
 
 UNKNOWN = "unknown"
@@ -115,7 +114,7 @@ class Columns:
                 raise BadObjectError(f"column {name} holds {kind}, where one number or text a row belongs")
         missing = (NO_IVAR if "ivar" not in parts else "") + (NO_MASK if "mask" not in parts else "")
         true_is_good = labels.get("zwarning", "").lower() == "zwarn" and not file.in_hats
-        declared = Declared("angstrom") if is_own(file) else Declared.of(file, nested, parts)
+        declared = Declared("angstrom", medium="vacuum") if is_own(file) else Declared.of(file, nested, parts)
         return cls(layout + missing, nested, parts, labels, _survey_by_columns(names), true_is_good, declared)
 
 
@@ -230,7 +229,7 @@ def _spectrum(
             flux_unit=declared_unit(text(values.get("flux_unit")) or columns.declared.flux_unit),
             flux_scale=_scale(values.get("flux_scale")), frame=frame,
             wavelength_unit=_unit(wavelength, columns.declared, stated, frame),
-            medium=stated.medium or columns.declared.medium or "vacuum",
+            medium=medium_of(columns.declared.medium, stated.medium),
         )
     )  # fmt: skip
     if ivar is None:
@@ -250,25 +249,22 @@ def _scale(value: Any) -> float:
 
 
 def _frame(value: Any, declared: Declared) -> str:
-    """`observed` or `rest`; a column may say so in words, or be True for the rest frame."""
-    if isinstance(value, bool):
-        return "rest" if value else "observed"
-    return "rest" if (text(value) or declared.frame or "").lower().startswith("rest") else "observed"
+    """`observed` or `rest`, by a row's own word or its table's."""
+    return frame_of(value) or frame_of(declared.frame) or "observed"
 
 
 def _unit(wavelength: npt.NDArray[Any], declared: Declared, stated: Stated, frame: str) -> str:
-    if stated.wavelength_unit is not None:
-        return stated.wavelength_unit
     low, high = sorted((float(wavelength[0]), float(wavelength[-1])))
-    return judged(low, high, wavelength_unit_of(declared.wavelength_unit), is_rest=frame == "rest")
+    return settled(low, high, declared.wavelength_unit, stated.wavelength_unit, is_rest=frame == "rest")
 
 
 def check_unit(file: TableFile, columns: Columns) -> str:
-    """The unit of the wavelengths of a table, by its first spectrum.
+    """The unit of the wavelengths of a table, by its first spectrum; their medium is looked at as well.
 
     Raises:
         BadObjectError: nobody can tell.
     """
+    medium_of(columns.declared.medium, file.stated.medium)
     of_wavelengths = replace(columns, parts={"lambda": columns.parts["lambda"]})
     where = of_wavelengths.nested or columns.parts["lambda"]
     frames = [name for our, name in columns.labels.items() if our == "frame"]

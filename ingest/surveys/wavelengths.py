@@ -7,6 +7,7 @@ Below 2000 Angstrom the literature gives vacuum wavelengths, so nothing is conve
 from __future__ import annotations
 
 import math
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +34,8 @@ _NAMES = {
     "nanometer": "nm", "nanometers": "nm", "nanometre": "nm", "nanometres": "nm", "micron": "um", "microns": "um",
     "micrometer": "um", "micrometers": "um", "µm": "um", "μm": "um",
 }  # fmt: skip
+_MEDIA = {"air": "air", "awav": "air", "airwave": "air", "vacuum": "vacuum", "vac": "vacuum", "vacuo": "vacuum"}
+_NO_MEDIUM = {"in", "of", "at", "standard", "std", "dry", "stp", "iau", "wavelength", "wavelengths", "wave"}
 # Spectra are of 900 A (the Lyman limit, in the observed frame) to 30 micron.
 _SHORTEST, _LONGEST = 900.0, 300_000.0
 
@@ -87,6 +90,57 @@ def unit_of(text: str | None) -> str | None:
         f"wavelengths are declared to be in {text!r}, no unit of wavelength that is known here: say what they are "
         "with --wavelength-unit"
     )
+
+
+@lru_cache(maxsize=256)
+def medium_of(declared: str | None, stated: str | None = None) -> str:
+    """`air` or `vacuum`: what is declared, else what the user states, else vacuum.
+
+    Raises:
+        UnknownUnitError: neither, and the user has not said which.
+    """
+    if declared is None:
+        return stated or "vacuum"
+    words = set(re.findall(r"[a-z0-9]+", declared.lower()))
+    found = {_MEDIA.get(word, word) for word in words - _NO_MEDIUM}
+    if len(found) == 1 and found <= {"air", "vacuum"}:
+        return found.pop()
+    if stated is not None:
+        return stated
+    raise UnknownUnitError(
+        f"wavelengths are declared to be in {declared!r}, neither air nor vacuum: say which with --medium"
+    )
+
+
+def settled(low: float, high: float, declared: str | None, stated: str | None, *, is_rest: bool = False) -> str:
+    """The unit of wavelengths from `low` to `high`: `judged` by what is declared, or else by what the user states.
+
+    Args:
+        declared: as a file says it. stated: by the user; it counts where the file says nothing, or what nobody knows
+            or its range contradicts, and must be possible itself.
+        is_rest: as for `judged`.
+
+    Raises:
+        BadObjectError: nobody can tell.
+    """
+    shortest = _SHORTEST / 8 if is_rest else _SHORTEST
+    try:
+        unit = unit_of(declared)
+        if unit is not None and unit == stated and _holds(low, high, unit, shortest):
+            return unit  # said twice, it is no slip
+        if unit is not None or stated is None:
+            return judged(low, high, unit, is_rest=is_rest)
+    except UnknownUnitError:
+        if stated is None:
+            raise
+    try:
+        return judged(low, high, stated, is_rest=is_rest)
+    except BadObjectError as error:
+        what = "are hardly" if _holds(low, high, stated, shortest) else "cannot be"
+        raise UnknownUnitError(
+            f"wavelengths from {low:.6g} to {high:.6g} {what} {stated}, which --wavelength-unit says: give the "
+            "option for the tables that it is true of, or let each table declare its unit"
+        ) from error
 
 
 def to_angstrom(values: npt.NDArray[Any], unit: str) -> npt.NDArray[np.float64]:

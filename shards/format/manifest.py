@@ -81,7 +81,7 @@ class ShardConfig:
         seed: of the split, of the order of row groups and of rows.
         best_of: `object` keeps one visit of each, that of the highest S/N, and leaves out the others; an object is
             one id of a survey, or what lies within two arcseconds.
-        wavelength_unit: of tables that are drawn as they are and do not say it, or say it wrongly.
+        wavelength_unit: of tables that are drawn as they are and do not say it, or say what their range contradicts.
         medium: of the wavelengths of such tables: `vacuum`, or `air`, which is converted.
     """
 

@@ -289,3 +289,106 @@ def test_the_faulty_file_is_refused(real_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nm.parquet: wavelengths from 380.189 to 954.773 look like nm"):
         ingest(IngestConfig(), str(path), tmp_path / "out", engine=HERE)
     assert ingest(IngestConfig(wavelength_unit="nm"), str(path), tmp_path / "out", engine=HERE).samples == 4
+
+
+@pytest.mark.parametrize("key", ["Unit", "UNIT", "tunit", "wave_unit", "Lambda_Unit", "wavelength_units"])
+def test_a_unit_is_found_whatever_its_key_is_called(key: str, tmp_path: Path) -> None:
+    wave, path = np.linspace(5000, 28_000, 400), tmp_path / "x.parquet"
+    pq.write_table(table(wave, {key: "nm"}), path)
+    np.testing.assert_allclose(waves(path)[0].wavelength, wave * 10, rtol=1e-6)
+    if "unit" not in key.lower().split("_")[:1] and key != "tunit":  # of a table, `unit` alone says nothing
+        pq.write_table(table(wave).replace_schema_metadata({key: "nm"}), path)
+        np.testing.assert_allclose(waves(path)[0].wavelength, wave * 10, rtol=1e-6)
+        pq.write_table(table(wave).replace_schema_metadata({"PANDAS_ATTRS": json.dumps({key: "nm"})}), path)
+        assert waves(path)[0].wave_source == "nm"
+
+
+def test_the_users_word_is_for_tables_that_say_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pq.write_table(table(WAVE, {"unit": "Angstrom", "medium": "vacuum"}), folder / "a.parquet")
+    nm = table(WAVE / 10)
+    pq.write_table(nm.set_column(0, "object_id", pa.array([f"p{i}" for i in range(6)])), folder / "b.parquet")
+    config = IngestConfig(wavelength_unit="nm", medium="air")
+    ingest(config, str(folder), tmp_path / "out", engine=HERE)
+    found = {}
+    for _, block in iter_blocks(SpectraFolder.scan(tmp_path / "out" / "spectra")):
+        for i, name in enumerate(block.meta["object_id"].to_pylist()):
+            found[name] = block.arrays(i).wavelength
+    np.testing.assert_allclose(found["o0"], WAVE, rtol=1e-7)
+    np.testing.assert_allclose(found["p0"], vacuum_of_air(WAVE), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "stated"),
+    [(380, 920, "um"), (3800, 9200, "nm"), (380, 920, "angstrom"), (3800, 9200, "log10"), (3.5, 4.0, "ln")],
+)
+def test_the_users_word_must_be_possible(low: float, high: float, stated: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(table(np.linspace(low, high, 400)), path)
+    with pytest.raises(BadObjectError, match=f"{stated}, which --wavelength-unit says"):
+        waves(path, wavelength_unit=stated)
+    with pytest.raises(UsageError, match=f"x.parquet: .*{stated}, which --wavelength-unit says"):
+        ingest(IngestConfig(wavelength_unit=stated), str(path), tmp_path / "out", engine=HERE)
+
+
+def test_a_unit_that_is_declared_and_stated_is_no_slip(tmp_path: Path) -> None:
+    wave, path = np.linspace(2850, 4100, 400), tmp_path / "x.parquet"
+    pq.write_table(table(wave, {"unit": "nm"}), path)
+    np.testing.assert_allclose(waves(path, wavelength_unit="nm")[0].wavelength, wave * 10, rtol=1e-6)
+
+
+REST = [True, 1, 1.0, "True", "T", "yes", "rest", "Rest-frame", "REST", "emitted", "restframe", "rest frame", b"rest"]
+OBSERVED = [False, 0, 0.0, "F", "no", "observed", "Observer", "obs-frame", None, float("nan"), "barycentric", "icrs"]
+
+
+@pytest.mark.parametrize("column", ["frame", "restframe"])
+@pytest.mark.parametrize(("said", "frame"), [*((v, "rest") for v in REST), *((v, "observed") for v in OBSERVED)])
+def test_spellings_of_the_frame(column: str, said: Any, frame: str, tmp_path: Path) -> None:
+    pq.write_table(table(WAVE, **{column: [said] * 6}), tmp_path / "x.parquet")
+    assert {spectrum.frame for spectrum in waves(tmp_path / "x.parquet")} == {frame}
+
+
+@pytest.mark.parametrize("key", ["frame", "FRAME", "restframe", "rest_frame", "Rest-Frame"])
+def test_spellings_of_the_frame_in_metadata(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    for said in ("rest", "restframe", "rest-frame", "true", "emitted"):
+        pq.write_table(table(WAVE).replace_schema_metadata({key: said}), path)
+        assert waves(path)[0].frame == "rest"
+    pq.write_table(table(WAVE).replace_schema_metadata({"PANDAS_ATTRS": json.dumps({key: True})}), path)
+    assert waves(path)[0].frame == "rest"
+    pq.write_table(table(WAVE).replace_schema_metadata({key: "false"}), path)
+    assert waves(path)[0].frame == "observed"
+
+
+@pytest.mark.parametrize("said", ["sideways", 2, 237])
+def test_a_frame_that_nobody_knows_is_refused(said: Any, tmp_path: Path) -> None:
+    pq.write_table(table(WAVE, frame=[said] * 6), tmp_path / "x.parquet")
+    with pytest.raises(BadObjectError, match=rf"frame of the wavelengths is {said!r}, neither rest nor observed"):
+        waves(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("key", ["medium", "MEDIUM", "AIRORVAC", "air_or_vacuum"])
+def test_spellings_of_the_medium(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    spellings = {"air": ["air", "AIR", "standard air", "air (STP)", "in air", "AWAV", "air wavelengths"],
+                 None: ["vac", "Vacuum", "in vacuum", "vacuum wavelengths"]}  # fmt: skip
+    for source, many in spellings.items():
+        for said in many:
+            for made in (table(WAVE, {key: said}), table(WAVE).replace_schema_metadata({key: said})):
+                pq.write_table(made, path)
+                assert waves(path)[0].wave_source == source
+                assert waves(path, medium="vacuum")[0].wave_source == source, "what is declared holds"
+    pq.write_table(table(WAVE, {"VACUUM": "F"}), path)
+    assert waves(path)[0].wave_source == "air"
+
+
+@pytest.mark.parametrize("said", ["water", "helium", "air or vacuum", "not air"])
+def test_a_medium_that_nobody_knows_is_refused_and_settled_by_an_option(said: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(table(WAVE, {"medium": said}), path)
+    for command in (lambda: ingest(IngestConfig(), str(path), tmp_path / "out", engine=HERE),
+                    lambda: draw(ShardConfig(), path, tmp_path / "out", engine=HERE)):  # fmt: skip
+        with pytest.raises(UsageError, match=rf"x.parquet: .*declared to be in '{said}', neither.*--medium"):
+            command()
+    assert waves(path, medium="air")[0].wave_source == "air"
