@@ -10,7 +10,7 @@ missing is neither true nor false: a comparison with it does not pass, nor does 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError
-from specshards.common.spectrum import RANGES
+from specshards.common.spectrum import CLASSES, RANGES
 from specshards.ingest.catalogue import expression as ex
-from specshards.ingest.catalogue.rows import check_type, label_numbers, mapped
+from specshards.ingest.catalogue.rows import check_type, label_numbers, mapped, refuse_large
 from specshards.ingest.spectra.schema import SCHEMA
+from specshards.ingest.surveys.common import cell, class_label
 from specshards.ingest.surveys.common import text as word
 from specshards.ingest.surveys.survey import with_files
 
@@ -51,6 +52,11 @@ class Cut:
     def columns(self) -> tuple[str, ...]:
         """The columns that it asks for, sorted."""
         return tuple(sorted(self.kinds))
+
+    @property
+    def exact(self) -> frozenset[str]:
+        """Columns in which rounding an integer beyond 2^53 could change what is chosen."""
+        return frozenset(_exact(self.condition))
 
     def keeps(self, columns: Mapping[str, Sequence[Any] | pa.ChunkedArray], rows: int) -> npt.NDArray[np.bool_]:
         """Which of `rows` objects pass; a comparison with a missing value does not pass.
@@ -89,10 +95,14 @@ class Cut:
     def _column(self, name: str, kind: str, values: Sequence[Any] | pa.ChunkedArray) -> pa.Array:
         column = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else _array(values)
         check_type(column.type, f"--where {self.text!r}: {name}")
+        if name == "class":  # as spectra Parquet keeps it
+            return mapped(column, class_label, pa.string())
         if kind != NUMBER:
-            return mapped(column, word, pa.string())
-        numbers, words = label_numbers(column)
+            return mapped(column, word if name in _OURS else cell, pa.string())
+        if name in self.exact:
+            refuse_large(column, f"--where {self.text!r}: {name}")
         limits = RANGES.get(name)
+        numbers, words = label_numbers(column, is_known=limits is not None)
         if words and limits is None:
             raise UsageError(
                 f"--where {self.text!r}: {name} is compared with numbers and holds {words[0][:40]!r}; "
@@ -128,10 +138,11 @@ def parse(text: str) -> Cut:
     try:
         condition = ex.parse(text)
         kinds = ex.kinds(condition, _known())
+        condition = _as_kept(condition)
     except ex.ExpressionError as error:
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         raise UsageError(f"--where {' '.join(shown.split())!r}: {error}; {_EXAMPLE}") from None
-    return Cut(text, _rounded(condition), kinds)
+    return Cut(text, condition, kinds)
 
 
 def cut_for(cuts: str | None, where: str | None, survey: str | None) -> Cut | None:
@@ -173,28 +184,64 @@ def _known() -> dict[str, str]:
     return {**extra_columns(), **schema}
 
 
+_OURS = frozenset(SCHEMA.names)
 _SINGLE = frozenset(each.name for each in SCHEMA if pa.types.is_float32(each.type))
 
 
-def _rounded(node: ex.Node) -> ex.Node:
-    """Numbers that are compared with a column of float32, as float32 has them: 0.1 is then what the column holds."""
+def _exact(node: ex.Node) -> Iterator[str]:
+    """Columns that are compared or reckoned with more than numbers below 2^53; with those, rounding does no harm."""
+    if isinstance(node, ex.Column):
+        yield node.name
+    elif isinstance(node, ex.Compare) and (_is_small(node.left) or _is_small(node.right)):
+        for side in (node.left, node.right):
+            yield from () if isinstance(side, ex.Column) else _exact(side)
+    elif isinstance(node, ex.Among) and isinstance(node.term, ex.Column):
+        yield from () if all(_is_small(ex.Value(value)) for value in node.values) else _exact(node.term)
+    elif not (isinstance(node, ex.IsNull) and isinstance(node.term, ex.Column)):
+        for child in ex.children(node):
+            yield from _exact(child)
+
+
+def _is_small(node: ex.Node) -> bool:
+    return isinstance(node, ex.Value) and (isinstance(node.value, str) or abs(node.value) < 2**53)
+
+
+def _as_kept(node: ex.Node) -> ex.Node:
+    """Values as the column holds them that they are compared with: numbers as float32 has them, where it is one of
+    float32 (0.1 is then what the column holds), text without blanks around it, a class in capitals.
+
+    Raises:
+        ExpressionError: text that no value can equal.
+    """
     if isinstance(node, ex.Group):
-        return ex.Group(node.operators, tuple(map(_rounded, node.terms)))
+        return ex.Group(node.operators, tuple(map(_as_kept, node.terms)))
     if isinstance(node, ex.Not):
-        return ex.Not(_rounded(node.term))
+        return ex.Not(_as_kept(node.term))
     if isinstance(node, ex.Compare):
-        single = any(isinstance(side, ex.Column) and side.name in _SINGLE for side in (node.left, node.right))
-        return ex.Compare(node.operator, *(_single(side) if single else side for side in (node.left, node.right)))
-    if isinstance(node, ex.Among) and isinstance(node.term, ex.Column) and node.term.name in _SINGLE:
-        return ex.Among(node.term, tuple(float(np.float32(value)) for value in node.values), node.negated)
+        names = [side.name for side in (node.left, node.right) if isinstance(side, ex.Column)]
+        sides = (
+            _value(side, names, node.operator == "==") if isinstance(side, ex.Value) else side
+            for side in (node.left, node.right)
+        )
+        return ex.Compare(node.operator, *sides)
+    if isinstance(node, ex.Among) and isinstance(node.term, ex.Column):
+        kept = (_value(ex.Value(value), [node.term.name], not node.negated).value for value in node.values)
+        return ex.Among(node.term, tuple(kept), node.negated)
     return node
 
 
-def _single(node: ex.Node) -> ex.Node:
-    if isinstance(node, ex.Value) and not isinstance(node.value, str):
+def _value(node: ex.Value, names: Sequence[str], is_equal: bool) -> ex.Value:
+    if not isinstance(node.value, str):
         with np.errstate(over="ignore"):
-            return ex.Value(float(np.float32(node.value)))
-    return node
+            return ex.Value(float(np.float32(node.value))) if _SINGLE.intersection(names) else node
+    said = node.value.strip()
+    if "class" in names:
+        said = said.upper()
+        if is_equal and said not in CLASSES and word(said) is not None:
+            raise ex.ExpressionError(f"{node.value!r} is no class: {', '.join(CLASSES)}, or is null")
+    if is_equal and word(said) is None:
+        raise ex.ExpressionError(f"{node.value!r} says that a value is missing: write is null")
+    return ex.Value(said)
 
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {

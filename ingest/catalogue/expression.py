@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 _DEEPEST, _LONGEST = 50, 2000
+_EXACT_DIGITS = 15
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))|(?P<word>[^\W\d]\w*)"
     r"|(?P<text>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")|(?P<column>`[^`]+`)|(?P<sign>==|!=|<>|<=|>=|[-+*/<>=(),\[\]{}]))"
@@ -122,7 +123,7 @@ def kinds(node: Node, known: Mapping[str, str]) -> dict[str, str]:
         told = len(found)
         for part in parts:
             _agree(part, found)
-    used = {child for part in parts if not isinstance(part, IsNull) for child in _children(part)}
+    used = {child for part in parts if not isinstance(part, IsNull) for child in children(part)}
     for part in parts:
         if isinstance(part, Column):
             found.setdefault(part.name, "number" if part in used else "any")
@@ -166,7 +167,8 @@ def _words(node: Node) -> str:
     return repr(node.value) if isinstance(node, Value) else "what is reckoned"
 
 
-def _children(node: Node) -> tuple[Node, ...]:
+def children(node: Node) -> tuple[Node, ...]:
+    """The terms of a node."""
     if isinstance(node, Group):
         return node.terms
     if isinstance(node, Compare):
@@ -176,7 +178,7 @@ def _children(node: Node) -> tuple[Node, ...]:
 
 def _parts(node: Node) -> Iterator[Node]:
     yield node
-    for child in _children(node):
+    for child in children(node):
         yield from _parts(child)
 
 
@@ -366,6 +368,7 @@ def _a_column(node: Node, what: str) -> Node:
 
 def _number(said: str) -> float:
     value = float(said)
-    if not math.isfinite(value) or (value >= 2**53 and said.isdigit()):
+    digits = re.sub(r"[eE].*|\.", "", said).strip("0")
+    if not math.isfinite(value) or (value >= 2**53 and (said.isdigit() or len(digits) > _EXACT_DIGITS)):
         raise ExpressionError(f"{said[:40]} is larger than numbers are exact: compare it as text, in quotes")
     return value

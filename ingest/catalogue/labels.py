@@ -10,7 +10,7 @@ import json
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,15 @@ from specshards.common.files import replacing, sha256, write_text
 from specshards.common.identity import SAME_ARCSEC, separation
 from specshards.common.impossible import Impossible
 from specshards.common.spectrum import NUMBERS, NUMERIC_LABELS, RANGES, Spectrum, sift
-from specshards.ingest.catalogue.rows import Rows, check_once, check_type, label_numbers, mapped, open_rows
+from specshards.ingest.catalogue.rows import (
+    Rows,
+    check_once,
+    check_type,
+    label_numbers,
+    mapped,
+    open_rows,
+    refuse_large,
+)
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, label, text
 from specshards.ingest.surveys.survey import SURVEYS, check_survey, with_files
@@ -47,7 +55,13 @@ _BUCKET_BYTES = 64 << 20
 _MAX_BUCKETS = 256
 
 
-def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, str] | None = None) -> Path:
+def prepare(
+    path: Path,
+    survey: str | None,
+    folder: Path,
+    kinds: Mapping[str, str] | None = None,
+    exact: Collection[str] = (),
+) -> Path:
     """Write the label columns of catalogue `path` as `folder/catalogue.arrow`, unless that is what it holds already.
 
     The result is an uncompressed Arrow file of record batches, each sorted by key, a key's batch given by its hash:
@@ -57,6 +71,7 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
     Args:
         kinds: further columns to keep, for selection cuts: name -> `text` or `number`. Those that the catalogue does
             not have are left to the files.
+        exact: of these, the columns whose integers a float64 may not round.
 
     Raises:
         UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats or may
@@ -82,11 +97,12 @@ def prepare(path: Path, survey: str | None, folder: Path, kinds: Mapping[str, st
         raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
     for name, kind in (kinds or {}).items():
         if name in names and name not in wanted:
-            wanted[name] = _NUMBER if kind == "number" else _TEXT
+            wanted[name] = _TEXT if kind != "number" else _EXACT if name in exact else _NUMBER
     make_folder(folder)
     final = folder / "catalogue.arrow"
     status = path.stat()
-    origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, sorted(wanted), 2])
+    asked = [sorted(wanted), sorted(name for name, reader in wanted.items() if reader is _EXACT)]
+    origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, *asked, 3])
     if _record(final).get("origin") != origin or not final.exists():
         unread = _write(rows, {"key": key, **{name: names[name] for name in wanted}}, wanted, path, final)
         content = {"origin": origin, "sha256": sha256(final), "unread": asdict(unread)}
@@ -107,6 +123,7 @@ def unread(prepared: Path) -> Impossible:
 _Column = tuple[pa.DataType, Callable[[Any], Any]]
 _TEXT: _Column = (pa.string(), text)
 _NUMBER: _Column = (pa.float64(), label)
+_EXACT: _Column = (pa.float64(), label)
 
 
 def _reader_of(name: str) -> _Column:
@@ -163,10 +180,12 @@ def _tables(
             check_type(column.type, f"{path}: {names[name]}")
             if pa.types.is_boolean(column.type) and name in RANGES:
                 raise UsageError(f"{path}: {names[name]} holds true and false, where numbers belong")
-            if convert is not label:
+            if kind != pa.float64():
                 columns[name] = mapped(column, convert, kind)
                 continue
-            columns[name], words = label_numbers(column)
+            if wanted[name] is _EXACT:
+                refuse_large(column, f"{path}: {names[name]}")
+            columns[name], words = label_numbers(column, is_known=name in RANGES)
             if words and name not in (*_LABELS, *_POSITION):
                 raise UsageError(
                     f"{path}: {names[name]} is compared with numbers and holds {words[0][:40]!r}; "

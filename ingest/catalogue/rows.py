@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import UsageError, is_environment, shortened
 from specshards.common.spectrum import MISSING_UP_TO
-from specshards.ingest.surveys.common import label
+from specshards.ingest.surveys.common import SENTINELS, label
 
 BATCH = 8192
 #: Bytes of a FITS catalogue that is packed with gzip, which astropy unpacks in memory; plain ones are mapped.
@@ -33,6 +33,7 @@ MOST_CATALOGUE = 4 << 30
 # Each column has its own, and catalogues have hundreds of narrow ones: less than for spectra (`ingest.tables`).
 _READ_BUFFER = 1 << 17
 
+_SENTINELS = pa.array(sorted(SENTINELS), pa.float64())
 _Batch = dict[str, list[Any]]
 
 
@@ -263,8 +264,44 @@ def check_type(kind: pa.DataType, what: str) -> None:
         raise UsageError(f"{what} holds {kind}, where one number or text a row belongs")
 
 
-def label_numbers(column: pa.ChunkedArray) -> tuple[pa.DoubleArray, list[str]]:
+def large_integer(column: pa.ChunkedArray | pa.Array) -> str | None:
+    """An integer of a column that a float64 may round, beyond 2^53, as text; None without any."""
+    values = _plain(column)
+    if pa.types.is_floating(values.type) or pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
+        return None
+    if pa.types.is_integer(values.type):
+        ends = pc.min_max(values).as_py().values()
+        return next((str(end) for end in ends if end is not None and abs(end) > 2**53), None)
+    words = (str(said) for said in _texts(values.unique()))
+    return next((word for word in words if _LONG.fullmatch(word) and abs(int(word.split(".")[0])) > 2**53), None)
+
+
+def refuse_large(column: pa.ChunkedArray | pa.Array, what: str) -> None:
+    """Refuse a column of numbers of which a float64 may round one.
+
+    Raises:
+        UsageError: names one.
+    """
+    if (large := large_integer(column)) is not None:
+        raise UsageError(
+            f"{what} holds {large[:40]}, beyond 2^53, where numbers are not exact: compare it with text in quotes, "
+            "or with a number below 2^53"
+        )
+
+
+_LONG = re.compile(r"\s*[+-]?\d{16,}(\.0*)?\s*")
+
+
+def _texts(values: pa.Array) -> list[str]:
+    found = (value for value in values.to_pylist() if value is not None)
+    return [value.decode("ascii", "replace") if isinstance(value, bytes) else str(value) for value in found]
+
+
+def label_numbers(column: pa.ChunkedArray, *, is_known: bool = True) -> tuple[pa.DoubleArray, list[str]]:
     """A column of labels as float64, null where a value is missing, infinite where it is: `sift` judges it.
+
+    Args:
+        is_known: whether the column has a range; see `surveys.common.label`.
 
     Returns:
         And every text that is neither a number nor a word for a missing one; it is null.
@@ -273,12 +310,15 @@ def label_numbers(column: pa.ChunkedArray) -> tuple[pa.DoubleArray, list[str]]:
     if pa.types.is_boolean(values.type):
         return values.cast(pa.float64()), []
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        meant = {said: label(said) for said in values.unique().to_pylist()}
+        meant = {said: label(said, is_known=is_known) for said in values.unique().to_pylist()}
         strange = {said: str(what) for said, what in meant.items() if not isinstance(what, float | None)}
         words = [strange[said] for said in values.to_pylist() if said in strange] if strange else []
         return mapped(column, lambda said: None if said in strange else meant[said], pa.float64()), words
     floats = values.cast(pa.float64(), safe=False)
-    is_missing = pc.or_(pc.is_nan(floats), pc.less_equal(floats, MISSING_UP_TO))
+    far = pc.less_equal(floats, MISSING_UP_TO)
+    if not is_known:
+        far = pc.and_(far, pc.is_in(floats, _SENTINELS))
+    is_missing = pc.or_(pc.is_nan(floats), far)
     return pc.if_else(is_missing, pa.scalar(None, pa.float64()), floats), []
 
 

@@ -261,7 +261,9 @@ def prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path 
         raise UsageError("--listed-only: needs a --catalog that lists objects")
     prepared = None
     if catalogue is not None:
-        prepared = labels.prepare(catalogue, config.survey, ledger, None if cut is None else cut.kinds)
+        prepared = labels.prepare(
+            catalogue, config.survey, ledger, None if cut is None else cut.kinds, () if cut is None else cut.exact
+        )
     if cut is not None:
         known = {*SCHEMA.names, *extra_columns()} - {"spectrum"}
         known |= set() if prepared is None else set(labels.open_catalogue(prepared).columns)

@@ -70,7 +70,7 @@ def number(value: Any, missing: tuple[float, ...] = ()) -> float | None:
     if value is np.ma.masked:
         return None
     try:
-        result = float(value)
+        result = _float(value)
     except (TypeError, ValueError):
         return None
     if not math.isfinite(result) or result <= MISSING_UP_TO or result in missing:
@@ -78,10 +78,32 @@ def number(value: Any, missing: tuple[float, ...] = ()) -> float | None:
     return result
 
 
-def label(value: Any) -> Any:
+#: The numbers that surveys write for a missing one: -999, -9999, ..., and with nines behind the point (-9999.9), also
+#: as float32 has them. In a column of which nothing is known these alone are missing: -1200 may be a velocity.
+SENTINELS = frozenset(
+    rounded
+    for digits in range(3, 8)
+    for said in ("9" * digits, *(f"{'9' * digits}.{'9' * n}" for n in range(1, 4)))
+    for rounded in (-float(said), -float(np.float32(said)))
+    if rounded % 10 != 0  # float32 of -9999999.9 is -1e7, which is a number
+)
+
+
+def _float(value: Any) -> float:
+    """`float`, but not of the text 1_5, which Python alone takes for 15."""
+    if (isinstance(value, str) and "_" in value) or (isinstance(value, bytes) and b"_" in value):
+        raise ValueError
+    return float(value)
+
+
+def label(value: Any, *, is_known: bool = True) -> Any:
     """A label as a file gives it, None where it has none; `common.spectrum.sift` judges the rest.
 
     A number comes as float, infinity too; what is none comes as it is, so that it can be counted.
+
+    Args:
+        is_known: whether it is of a column with a range, so that whatever is so far below 0 is missing; of any other
+            column, only `SENTINELS` are.
     """
     if value is None or value is np.ma.masked:
         return None
@@ -90,10 +112,17 @@ def label(value: Any) -> Any:
     if isinstance(value, bool | np.bool_):
         return value
     try:
-        result = float(value)
+        result = _float(value)
     except (TypeError, ValueError):
         return value
-    return None if math.isnan(result) or result <= MISSING_UP_TO else result
+    is_missing = result <= MISSING_UP_TO if is_known else result in SENTINELS
+    return None if math.isnan(result) or is_missing else result
+
+
+def cell(value: Any) -> str | None:
+    """A value of a column of which nothing is known, as text; None where it says nothing, as text or as a number."""
+    said = text(value)
+    return None if said is None or label(said, is_known=False) is None else said
 
 
 def error(value: Any) -> Any:

@@ -20,6 +20,7 @@ from specshards.ingest.catalogue.rows import open_rows
 from specshards.ingest.catalogue.subset import select
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.surveys import read_file
+from specshards.ingest.surveys.common import number
 from tests.oracles.survey_files import sdss_spec
 
 
@@ -180,6 +181,13 @@ def test_columns_of_the_wrong_kind_are_one_line(tmp_path: Path, columns: dict[st
     with pytest.raises(UsageError) as caught:
         joined(tmp_path / "c.parquet")
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_digits_with_underscores_are_no_number(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("obsid,z,class\n1,1_5,STAR\n")
+    assert (joined(tmp_path / "c.csv").lookup("1") or {})["z"] is None
+    assert unread(tmp_path / "out" / "catalogue.arrow").examples == {"z": [["1_5", "in z"]]}
+    assert number("1_5") is number(b"1_5") is None and number("15") == 15
 
 
 def test_labels_of_any_type_of_number_and_text_are_read(tmp_path: Path) -> None:
