@@ -41,6 +41,7 @@ class Folder:
         claim, lock: names of their files within it.
         holds: what is in it, for errors.
         mend: what replaces that, for errors.
+        work: patterns of the files that a finished task leaves, where it gave anything.
     """
 
     out: Path
@@ -48,6 +49,7 @@ class Folder:
     lock: str
     holds: str
     mend: str = "FORCE=1 to replace them"
+    work: tuple[str, ...] = ()
 
     def locked(self) -> AbstractContextManager[None]:
         """Keep other writers out; see the function `locked`."""
@@ -73,6 +75,8 @@ class Folder:
     def is_foreign(self, asked: Mapping[str, Any], force: bool) -> bool:
         """Whether the folder is made from something else than `asked`.
 
+        A claim of which nothing came refuses nobody: a mistake must not stand in the way of the right command.
+
         Raises:
             UsageError: it is, and `force` does not say to replace it. JobError: nobody can tell, likewise.
         """
@@ -82,9 +86,13 @@ class Folder:
             if not force:
                 raise
             return True
-        if changed and not force:
+        if changed and not force and self.has_work():
             raise self.refusal(changed)
         return bool(changed)
+
+    def has_work(self) -> bool:
+        """Whether any task gave something; True where `work` does not say what that would be."""
+        return not self.work or any(True for pattern in self.work for _ in self.out.glob(pattern))
 
     def write_claim(self, content: Mapping[str, Any]) -> None:
         """Write down what the folder is made from."""

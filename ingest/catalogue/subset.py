@@ -33,6 +33,7 @@ from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionC
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.rows import Rows, open_rows
 from specshards.ingest.ids import id_texts
+from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import open_table
 from specshards.ingest.spectra.schema import SCHEMA, spectra_writer, upgraded
 from specshards.ingest.surveys.multimodal_universe import is_own
@@ -58,6 +59,7 @@ def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False
         JobError: nothing to select, damaged spectra, or the environment failed.
     """
     files = _spectra_files(source)
+    check_ended(files or [])
     _check_out(source, out, files is not None, force)
     with locked(out.with_name(f".{out.name}.lock") if files is None else out / f"{_SCRATCH}lock", out):
         _check_out(source, out, files is not None, force)  # what another process wrote since

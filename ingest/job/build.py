@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections import Counter
@@ -35,6 +36,7 @@ from specshards.ingest.job.part import PartResult, PartTask, ingest_part
 from specshards.ingest.job.plan import Part, make_plan
 from specshards.ingest.job.summary import Summary, add_up
 from specshards.ingest.limits import parse_size
+from specshards.ingest.spectra.ended import CLAIM, SUMMARY, WORK
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import find_repeats
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
@@ -145,7 +147,7 @@ class Files(NamedTuple):
 
 def folder_of(out: Path) -> Folder:
     """The folder of an ingest job."""
-    return Folder(out, claim="ingest/config.json", lock="ingest/lock", holds="spectra")
+    return Folder(out, claim=CLAIM, lock="ingest/lock", holds="spectra", work=WORK)
 
 
 def find(config: IngestConfig, data: str) -> Files:
@@ -211,17 +213,31 @@ def ingest_files(
     )  # fmt: skip
     quarantine = [task.quarantine for task, result in zip(tasks, results, strict=True) if result.quarantined]
     merge_quarantine(quarantine, ledger / "quarantine.parquet")
-    content = {**asdict(summary), "files": summary.files, "samples": summary.samples}
-    content["repeats"] = None if summary.repeats is None else summary.repeats.to_dict()
-    write_text(ledger / "summary.json", json.dumps(content, indent=1) + "\n")
     LOGGER.info(summary.table())
-    if not summary.samples or (summary.matched is not None and labels.is_foreign(summary.matched, summary.samples)):
-        folder_of(out).unclaim()  # a wrong survey, filter or catalogue, which must not refuse the right one
-    _judge(summary, files, ledger, max_bad_fraction)
-    if catalogue is not None:
-        examples = [name for result in results for name in result.unmatched]
-        labels.check_matches(summary.matched or 0, summary.samples, catalogue, examples)
+    refused = None
+    try:
+        _judge(summary, files, ledger, max_bad_fraction)
+        if catalogue is not None:
+            examples = [name for result in results for name in result.unmatched]
+            labels.check_matches(summary.matched or 0, summary.samples, catalogue, examples)
+    except JobError as error:
+        refused = str(error)
+        if _is_mistake(summary):
+            folder_of(out).unclaim()  # which must not refuse the right command
+        raise
+    finally:
+        content = {**asdict(summary), "files": summary.files, "samples": summary.samples, "refused": refused}
+        content["repeats"] = None if summary.repeats is None else summary.repeats.to_dict()
+        write_text(out / SUMMARY, json.dumps(content, indent=1) + "\n")
     return summary
+
+
+def _is_mistake(summary: Summary) -> bool:
+    """Whether a job was refused for a wrong survey, filter or catalogue, or for an option that it advises."""
+    bad = Counter(summary.reasons).most_common(1)
+    advised = bool(bad) and re.search(r" --[a-z]", bad[0][0]) is not None
+    foreign = summary.matched is not None and labels.is_foreign(summary.matched, summary.samples)
+    return not summary.samples or foreign or advised
 
 
 def _repeats(results: Sequence[PartResult], out: Path) -> Repeats:
@@ -246,6 +262,7 @@ def claim(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, f
     for name in ("ingest/parts", "spectra"):
         make_folder(out / name)
     folder.sweep("ingest", "ingest/parts", "spectra")
+    (out / SUMMARY).unlink(missing_ok=True)  # until the job has ended
     folder.write_claim(identity)
 
 

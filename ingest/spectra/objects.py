@@ -12,6 +12,7 @@ from specshards.common.spectrum import Arrays
 from specshards.common.text import escaped
 from specshards.ingest.files import find_files
 from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
 from specshards.ingest.surveys import open_file
 
@@ -56,7 +57,9 @@ def _from_files(inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int 
 
 def _from_parquet(inputs: Path, quarantine: list[dict[str, Any]]) -> Iterator[Object]:
     # Nothing is split here, so an object without a position is as good as any.
-    for _, block in iter_blocks(SpectraFolder.scan(inputs), must_be_placed=False):
+    source = SpectraFolder.scan(inputs)
+    check_ended(source.folder / name for name in source.digests)
+    for _, block in iter_blocks(source, must_be_placed=False):
         quarantine += [quarantine_row(file, row, "read", error) for file, row, error in block.bad]
         for index, meta in enumerate(block.meta.to_pylist()):
             yield {**meta, "row": block.place(index)[1]}, block.arrays(index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import pyarrow as pa
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, location
 from specshards.ingest.spectra.blocks import SpectraBlock, read_blocks
+from specshards.ingest.spectra.ended import read_summary
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
 from specshards.ingest.tables import Stated
 from specshards.shards.format.manifest import Manifest
@@ -57,10 +57,10 @@ class Source:
         None where it says nothing that can be read.
         """
         try:
-            content = json.loads((self.spectra.folder.parent / "ingest" / "summary.json").read_text())
+            content = read_summary(self.spectra.folder.parent) or {}
             reasons = {str(reason): int(n) for reason, n in content["reasons"].items()}
             return int(content["files"]), int(content["samples"]), reasons
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             return None
 
 

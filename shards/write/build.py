@@ -18,6 +18,7 @@ from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
 from specshards.ingest.spectra.blocks import SpectraBlock, content_of, read_blocks
+from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder, read_positions
 from specshards.ingest.tables import Stated
 from specshards.render import RenderError, renderer
@@ -101,6 +102,7 @@ def build(
     """
     where, out = (absolute(location(path)) for path in (spectra, out))
     source = SpectraFolder.scan(where, survey, Stated(config.wavelength_unit, config.medium))
+    check_ended(source.folder / name for name in source.digests)
     _placed(source)
     with locked(out):
         old = earlier(out, config, source.digests, force)

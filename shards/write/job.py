@@ -92,7 +92,8 @@ class _ClaimContent:
 
 def folder_of(out: Path) -> Folder:
     """The folder of a data set."""
-    return Folder(out, claim=f"{LEDGER}/plan.json", lock=f"{LEDGER}/lock", holds="shards")
+    work = (MANIFEST, *(f"{name}/[!.]*" for name in SPLITS))
+    return Folder(out, claim=f"{LEDGER}/plan.json", lock=f"{LEDGER}/lock", holds="shards", work=work)
 
 
 def locked(out: Path) -> AbstractContextManager[None]:
@@ -103,7 +104,7 @@ def locked(out: Path) -> AbstractContextManager[None]:
 def earlier(
     out: Path, config: ShardConfig, inputs: dict[str, str], force: bool, *, grows: bool = True
 ) -> Claim | None:
-    """The claim of `out` where this job goes on with it; None for a new start.
+    """The claim of `out` where this job goes on with it; None for a new start, also where nothing came of the claim.
 
     Args:
         grows: inputs may have been added.
@@ -126,7 +127,7 @@ def earlier(
         changed = ["the input changed"]
     if not changed:
         return claim
-    if not force:
+    if not force and folder_of(out).has_work():
         raise folder_of(out).refusal(changed)
     return None
 
@@ -138,7 +139,7 @@ def start(out: Path, claim: Claim, anew: bool) -> None:
             remove_tree(out / name)
         for path in (out / LEDGER).glob("*.json"):
             path.unlink()
-        for path in (out / LEDGER / job_log.RUNS, out / PAGE):
+        for path in (out / LEDGER / job_log.RUNS, out / PAGE, out / "quarantine.parquet"):
             path.unlink(missing_ok=True)
     folder_of(out).sweep(LEDGER, *SPLITS)
     (out / MANIFEST).unlink(missing_ok=True)

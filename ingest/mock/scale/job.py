@@ -44,6 +44,7 @@ from specshards.ingest.mock.scale.draws import ROW, draw_rows, shares
 from specshards.ingest.mock.scale.kernels import MAX_SIZE, Buffers, Floats, expose, site_arrays
 from specshards.ingest.mock.scale.table import to_table
 from specshards.ingest.seal import digest_of, is_intact
+from specshards.ingest.spectra.ended import SUMMARY, WORK
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA_VERSION, spectra_writer
 
 VERSION = 1
@@ -172,7 +173,7 @@ def write_parquet_survey(
     engine = engine or Engine()
     if config.parts == 1 and engine.scheduler is None:
         engine = Engine(workers=0)  # done before a second process would have started
-    folder = Folder(out, "ingest/config.json", "ingest/lock", "spectra", "--force to replace them")
+    folder = Folder(out, "ingest/config.json", "ingest/lock", "spectra", "--force to replace them", WORK)
     with folder.locked():
         _claim(folder, config, force)
         return _write_parts(config, out, engine)
@@ -190,6 +191,7 @@ def _claim(folder: Folder, config: ScaleConfig, force: bool) -> None:
         folder.is_foreign({**asked, "n": n}, force)
     make_folder(spectra)
     folder.sweep("ingest", "spectra")
+    (folder.out / SUMMARY).unlink(missing_ok=True)  # until the job has ended
     folder.write_claim(asked)
 
 
@@ -206,7 +208,7 @@ def _write_parts(config: ScaleConfig, out: Path, engine: Engine) -> ScaleSummary
     results = books.run(write_part, engine, describe=f"mock {config.survey}", unit="object")
     bank.unlink(missing_ok=True)
     summary = _summarise(config, results)
-    write_text(out / "ingest" / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
+    write_text(out / SUMMARY, json.dumps(asdict(summary), indent=1) + "\n")
     return summary
 
 
