@@ -36,7 +36,7 @@ from specshards.ingest.catalogue.rows import (
     refuse_large,
 )
 from specshards.ingest.ids import id_texts
-from specshards.ingest.surveys.common import class_label, label, text
+from specshards.ingest.surveys.common import label, said_class, text
 from specshards.ingest.surveys.survey import SURVEYS, check_survey, with_files
 
 #: Usual column names of catalogues, in lower case, and ours; those of one survey are its `aliases`.
@@ -128,7 +128,7 @@ _EXACT: _Column = (pa.float64(), label)
 
 def _reader_of(name: str) -> _Column:
     if name == "class":
-        return pa.string(), class_label
+        return pa.string(), said_class
     return _TEXT if name == "subclass" else _NUMBER
 
 
@@ -280,6 +280,8 @@ class Catalogue:
                     f"{dec:+.4f}, {apart / 3600:.2g} degrees from there: its labels are another object's"
                 )
         labels = self._labels(known)
+        if "class" in impossible:  # its subclass is not one of the file's class
+            labels.pop("subclass", None)
         for name in labels:  # the file's may have been impossible; it is not needed any more
             spectrum.impossible.pop(name, None)
         spectrum.impossible |= impossible

@@ -171,6 +171,17 @@ def class_label(value: Any) -> str | None:
     return result if result in CLASSES else None
 
 
+_NO_CLASS = NOTHING | {"unknown", "unclassified", "unidentified", "sky", "object", "?"}
+
+
+def said_class(value: Any) -> str | None:
+    """`class_label`, but any other class (AGN, WD) as it is said: no object here can have it, and `sift` counts it.
+
+    Words for no class at all ('Unknown', 'SKY', blank) are None.
+    """
+    return class_label(value) or text(value, _NO_CLASS)
+
+
 def grid_coefficients(
     header: HeaderLike, wavelength: WavelengthArray, trimmed: int = 0
 ) -> tuple[float, float] | tuple[None, None]:

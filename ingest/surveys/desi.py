@@ -26,11 +26,11 @@ from specshards.ingest.limits import MOST_ROWS, check_pixels
 from specshards.ingest.surveys.common import (
     GridLimits,
     checked,
-    class_label,
     error,
     label,
     number,
     position,
+    said_class,
     text,
 )
 from specshards.ingest.surveys.flux import SDSS_UNIT
@@ -238,7 +238,7 @@ def _redrock(path: Path | None) -> dict[int, dict[str, Any]]:
     labels = {}
     for targetid, z, z_err, zwarn, kind, subtype in zip(*columns, strict=True):
         labels[int(targetid)] = {
-            "class": class_label(kind), "subclass": text(subtype), "z": label(z), "z_err": error(z_err),
+            "class": said_class(kind), "subclass": text(subtype), "z": label(z), "z_err": error(z_err),
             "zwarning": label(zwarn),
         }  # fmt: skip
     return labels

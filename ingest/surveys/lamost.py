@@ -33,6 +33,7 @@ from specshards.ingest.surveys.common import (
     native,
     number,
     position,
+    said_class,
     text,
     write_mock,
 )
@@ -154,7 +155,7 @@ def _release(header: HeaderLike, layout: str) -> str | None:
 
 def _labels(header: HeaderLike) -> dict[str, Any]:
     return {
-        "class": class_label(header.get("CLASS")),
+        "class": said_class(header.get("CLASS")),
         "subclass": text(header.get("SUBCLASS")) if class_label(header.get("CLASS")) else None,
         "z": label(header.get("Z")),
         "z_err": error(header.get("Z_ERR")),

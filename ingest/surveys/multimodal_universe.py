@@ -29,7 +29,7 @@ import pyarrow as pa
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
-from specshards.ingest.surveys.common import checked, class_label, error, label, number, position, positive, text
+from specshards.ingest.surveys.common import checked, error, label, number, position, positive, said_class, text
 from specshards.ingest.surveys.declared import Declared, frame_of
 from specshards.ingest.surveys.flux import declared_unit
 from specshards.ingest.surveys.lists import Lists
@@ -296,7 +296,7 @@ def _pixels(arrays: dict[str, Lists], index: int) -> tuple[Any, Any, Any, Any]:
 
 def _labels(values: dict[str, Any], true_is_good: bool) -> dict[str, Any]:
     labels = {
-        "class": class_label(values.get("class")),
+        "class": said_class(values.get("class")),
         "subclass": text(values.get("subclass")),
         "zwarning": _zwarning(values.get("zwarning"), true_is_good),
     }

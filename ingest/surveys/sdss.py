@@ -31,6 +31,7 @@ from specshards.ingest.surveys.common import (
     native,
     number,
     position,
+    said_class,
     text,
     write_mock,
 )
@@ -161,7 +162,7 @@ def _object_id(row: _Row) -> str:
 def _labels(row: _Row) -> dict[str, Any]:
     kind = class_label(row.get("class"))
     return {
-        "class": kind,
+        "class": said_class(row.get("class")),
         "subclass": text(row.get("subclass")) if kind else None,
         "z": label(row.get("z")),
         "z_err": error(row.get("z_err")),

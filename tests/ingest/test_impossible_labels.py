@@ -17,7 +17,7 @@ from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specshards.common.errors import JobError
+from specshards.common.errors import BadObjectError, JobError
 from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
 from specshards.common.label_columns import sifted
@@ -27,7 +27,7 @@ from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import to_table, write_parquet
-from specshards.ingest.surveys import read_file
+from specshards.ingest.surveys import open_file, read_file
 from specshards.shards.format.archive import Archive, read_sidecars
 from specshards.shards.format.manifest import LabelStats, Manifest, ShardConfig, key, label_npy
 from specshards.shards.format.tar import TarWriter
@@ -254,3 +254,34 @@ def test_a_struct_of_labels_in_spectra_is_one_line(tmp_path: Path) -> None:
         build(ShardConfig(), tmp_path / "in", tmp_path / "out", engine=HERE)
     with pytest.raises(JobError, match=r"no usable  ?spectrum|no usable spectrum"):
         ingest(IngestConfig(), str(tmp_path / "in"), tmp_path / "out", engine=HERE)
+
+
+def test_another_class_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for obsid, kind in enumerate(["AGN", "Unknown", "", "STAR", "STAR", "SKY"], 1):
+        lamost_table(data / f"{obsid}.fits", OBSID=obsid, CLASS=kind, SUBCLASS="G2", RA=20.0 * obsid)
+    summary = ingest(IngestConfig("lamost"), str(data), tmp_path / "out", engine=HERE)
+    assert summary.impossible.counts == {"class": 1} and summary.impossible.examples == {"class": [["AGN", "1"]]}
+    assert "1  class, now missing: AGN (1); possible: STAR, GALAXY, QSO" in capsys.readouterr().out
+    (tmp_path / "c.csv").write_text("obsid,class,subclass\n1,QSO,\n2,,\n3,unknown,\n4,AGN,BL\n5,agn,\n6,STAR,\n")
+    summary = ingest(IngestConfig("lamost"), str(data), tmp_path / "o2", catalogue=tmp_path / "c.csv", engine=HERE)
+    assert summary.impossible.examples == {"class": [["AGN", "4"], ["agn", "5"]]}
+    table = pq.read_table(tmp_path / "o2" / "spectra").sort_by("object_id")
+    assert table["class"].to_pylist() == ["QSO", None, None, "STAR", "STAR", "STAR"]
+    assert table["subclass"].to_pylist()[3] == "G2"
+    assert table["label_source"].to_pylist() == ["catalogue", *["header"] * 4, "catalogue"]
+
+
+def test_another_class_in_a_table_and_an_sdss_file_is_counted(tmp_path: Path) -> None:
+    spectra = mock(2)
+    table = sdss_table(spectra)
+    place = table.column_names.index("CLASS")
+    table = table.set_column(place, "CLASS", pa.array(["AGN", "Galaxy"]))
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = [item for item in open_file(tmp_path / "t.parquet").objects() if not isinstance(item, BadObjectError)]
+    assert [item.impossible for item in found] == [{"class": "AGN"}, {}] and found[1].labels["class"] == "GALAXY"
+    with fits.open(sdss_spec(tmp_path / "b.fits")) as hdus:
+        hdus[2].data["CLASS"] = "AGN"
+        hdus.writeto(tmp_path / "c.fits")
+    assert read_file(tmp_path / "c.fits").impossible == {"class": "AGN"}
