@@ -26,11 +26,11 @@ _WAVE_UNIT = (*(f"{name}{end}" for name in _WAVE for end in ("_unit", "_units", 
 _FLUX_UNIT = ("flux_unit", "flux_units", "fluxunit", "fluxunits", "bunit")
 _MEDIUM = ("medium", "wavelength_medium", "wave_medium", "airorvac", "air_or_vac", "air_or_vacuum", "vacuum")
 _FRAME = ("frame", "restframe", "rest_frame", "wavelength_frame", "is_rest", "is_restframe", "is_rest_frame")
-# Letters of what says so; `_TRUE` and `_FALSE` answer a key or column such as `restframe`.
-_TRUE, _FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
-_REST = {*_TRUE, "rest", "restframe", "restwavelength", "restwavelengths", "emitted", "emittedframe", "emission",
+#: Answers to a key or column such as `restframe` or `VACUUM`, in lower case.
+TRUE, FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
+_REST = {*TRUE, "rest", "restframe", "restwavelength", "restwavelengths", "emitted", "emittedframe", "emission",
          "source", "sourceframe"}  # fmt: skip
-_OBSERVED = {*_FALSE, "observed", "observedframe", "obs", "obsframe", "observer", "observerframe", "observersframe",
+_OBSERVED = {*FALSE, "observed", "observedframe", "obs", "obsframe", "observer", "observerframe", "observersframe",
              *(name + end for name in ("heliocent", "barycent", "topocent", "geocent") for end in ("", "ric")),
              "heliocentricframe", "barycentricframe"}  # fmt: skip
 _OF_POSITIONS = {"icrs", "fk4", "fk5", "galactic"}  # what else a frame may be
@@ -95,8 +95,8 @@ def frame_of(value: Any) -> str | None:
 
 def _medium(said: Mapping[str, str]) -> str | None:
     name = next((name for name in _MEDIUM if said.get(name, "").strip()), None)
-    if name == "vacuum" and (answer := said[name].strip().lower()) in (*_TRUE, *_FALSE):
-        return "vacuum" if answer in _TRUE else "air"
+    if name == "vacuum" and (answer := said[name].strip().lower()) in (*TRUE, *FALSE):
+        return "vacuum" if answer in TRUE else "air"
     return None if name is None else said[name].strip()
 
 

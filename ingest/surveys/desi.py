@@ -34,6 +34,7 @@ from specshards.ingest.surveys.common import (
     text,
 )
 from specshards.ingest.surveys.flux import SDSS_UNIT
+from specshards.ingest.surveys.headers import check_header, check_medium
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "desi"
@@ -159,6 +160,11 @@ class _Arms:
             if None in hdus:
                 lost = ", ".join(f"{arm}_{part}" for part, hdu in zip(_PARTS, hdus, strict=True) if hdu is None)
                 raise BadObjectError(f"half of the {arm} arm: no {lost}")
+            for name, hdu in zip(_PARTS, hdus, strict=True):
+                if hdu is not None and name == "FLUX":
+                    check_header(hdu.header, SDSS_UNIT)
+                elif hdu is not None and name == "WAVELENGTH":
+                    check_medium(hdu.header)
             check_pixels(sum(math.prod(hdu.shape) for hdu in hdus[:1] if hdu is not None))
             wave, flux, ivar = (hdu.image() for hdu in hdus if hdu is not None)
             mask_hdu = file.named(f"{arm}_MASK")

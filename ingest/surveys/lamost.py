@@ -38,6 +38,7 @@ from specshards.ingest.surveys.common import (
     write_mock,
 )
 from specshards.ingest.surveys.flux import RELATIVE
+from specshards.ingest.surveys.headers import check_header
 from specshards.ingest.surveys.lamost_addresses import ADDRESSES
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
@@ -80,8 +81,10 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     fibre = text(first_of(header, "FIB_TYPE", "FIBERTYP")) or ""
     if fibre.lower() in _NO_OBJECT:
         raise BadObjectError(f"fibre of type {fibre}: no object in it", selected_out=True)
+    check_header(header, RELATIVE)
     if layout == TABLE:
         columns = file[1]
+        check_header(columns.header, RELATIVE, "flux")
         flux, ivar, wave, and_mask = (columns.column(name)[0] for name in ("FLUX", "IVAR", "WAVELENGTH", "ANDMASK"))
     else:
         flux, ivar, wave, and_mask = file[0].image()[:4]

@@ -36,6 +36,7 @@ from specshards.ingest.surveys.common import (
     write_mock,
 )
 from specshards.ingest.surveys.flux import SDSS_UNIT
+from specshards.ingest.surveys.headers import check_header
 from specshards.ingest.surveys.sdss_addresses import ADDRESSES
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
@@ -67,6 +68,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     if pixels.shape[0] == 0:
         raise BadObjectError("HDU 1 has no pixels")
     check_pixels(pixels.shape[0])
+    check_header(header, SDSS_UNIT)
+    check_header(pixels.header, SDSS_UNIT, "flux")
     row = _Row(file[2])
     zwarning = None if (flags := number(row.get("zwarning"))) is None else int(flags)
     # TARGETTYPE stands in the SPECOBJ tables, OBJTYPE in the SPALL ones ('SKY', in SDSS-V also 'sky_boss').

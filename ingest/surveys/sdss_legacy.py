@@ -28,7 +28,8 @@ from specshards.ingest.surveys.common import (
     position,
     text,
 )
-from specshards.ingest.surveys.flux import inverse_variance
+from specshards.ingest.surveys.flux import SDSS_UNIT, inverse_variance
+from specshards.ingest.surveys.headers import check_header
 
 SURVEY = "sdss"
 SPSPEC = "sdss-spspec"
@@ -67,6 +68,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     kind = number(header.get("SPEC_CLN"))
     if kind == _SKY or (text(header.get("OBJTYPE")) or "").upper() == "SKY":
         raise BadObjectError("sky fibre: its class and z mean nothing", selected_out=True)
+    check_header(header, SDSS_UNIT)
     check_pixels(file[0].shape[1])
     rows = file[0].image()
     if len(rows) < 4:
