@@ -10,8 +10,8 @@ UniverseTBD/mmu_desi_edr_sv3 and mmu_sdss_sdss, and the HATS 1.x directory layou
   wavelengths `spectrum_wavelength` and has neither ivar nor mask. Padding to one length: lambda -1 (LAMOST: 0).
 - SDSS `ZWARNING`, as bool, is True for a warning. DESI `ZWARN`, as bool, is True for **no** warning in the Hugging
   Face data set (its script negates it) and True for a warning in HATS (converted from HDF5 without negation; the
-  card's example, a bright galaxy with z_err 5e-5, has False). So a file that lies in a HATS catalogue is read the
-  second way, and any other the first.
+  card's example, a bright galaxy with z_err 5e-5, has False). HATS files have a column `_healpix_29`, those of
+  Hugging Face the metadata `huggingface`; a flag in a file with neither or both is not read, but counted as impossible.
 - SDSS ids are byte strings with blanks, often as the text of a bytes literal: "b' 4820503933...'".
 - SDSS' `survey`, where there is one, is a programme (boss, eboss, segue1); DESI's too (sv3, main).
 """
@@ -66,6 +66,7 @@ _NAMES = {
     **{name + end: (name + end,) for name in ("teff", "logg", "feh") for end in ("", "_err")},
 }
 _NOTHING = Declared()
+_OF_HATS = {"_healpix_29", "_hipscat_index"}  # columns
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Columns:
         parts: flux, ivar, lambda, mask -> field or column; without those that the table lacks.
         labels: our name -> column.
         survey: whose rows these are, by the columns; `unknown` where they do not say.
-        true_is_good: the sense of a boolean `zwarning`.
+        true_is_good: the sense of a boolean `zwarning`; None where nobody can tell.
         declared: what the table says of its units, medium and frame.
     """
 
@@ -87,7 +88,7 @@ class Columns:
     parts: dict[str, str]
     labels: dict[str, str]
     survey: str
-    true_is_good: bool
+    true_is_good: bool | None
     declared: Declared = field(default=_NOTHING, repr=False)  # `repr` is part of old fingerprints
 
     @property
@@ -113,9 +114,19 @@ class Columns:
             if pa.types.is_struct(kind := file.schema.field(name).type) or pa.types.is_map(kind):
                 raise BadObjectError(f"column {name} holds {kind}, where one number or text a row belongs")
         missing = (NO_IVAR if "ivar" not in parts else "") + (NO_MASK if "mask" not in parts else "")
-        true_is_good = labels.get("zwarning", "").lower() == "zwarn" and not file.in_hats
+        true_is_good = _true_is_good(file, labels.get("zwarning"))
         declared = Declared("angstrom", medium="vacuum") if is_own(file) else Declared.of(file, nested, parts)
         return cls(layout + missing, nested, parts, labels, _survey_by_columns(names), true_is_good, declared)
+
+
+def _true_is_good(file: TableFile, name: str | None) -> bool | None:
+    if name is None or name.lower() != "zwarn":
+        return False
+    if not pa.types.is_boolean(file.schema.field(name).type):
+        return not file.in_hats  # not asked for, but part of old fingerprints
+    in_hats = file.in_hats or not _OF_HATS.isdisjoint(map(str.lower, file.schema.names))
+    of_hugging_face = b"huggingface" in file.metadata
+    return None if in_hats == of_hugging_face else of_hugging_face
 
 
 def recognise(file: TableFile) -> str | None:
@@ -294,7 +305,7 @@ def _pixels(arrays: dict[str, Lists], index: int) -> tuple[Any, Any, Any, Any]:
     return flux, ivar, wavelength, found["mask"][inside].copy() if "mask" in found else None
 
 
-def _labels(values: dict[str, Any], true_is_good: bool) -> dict[str, Any]:
+def _labels(values: dict[str, Any], true_is_good: bool | None) -> dict[str, Any]:
     labels = {
         "class": said_class(values.get("class")),
         "subclass": text(values.get("subclass")),
@@ -305,9 +316,10 @@ def _labels(values: dict[str, Any], true_is_good: bool) -> dict[str, Any]:
     return labels
 
 
-def _zwarning(value: Any, true_is_good: bool) -> Any:
-    """The survey's bits, or 0 and 1 (good and bad) where only a flag is left of them."""
-    return int(value != true_is_good) if isinstance(value, bool) else label(value)
+def _zwarning(value: Any, true_is_good: bool | None) -> Any:
+    """The survey's bits, or 0 and 1 (good and bad) where only a flag is left of them; the flag itself, which `sift`
+    takes away and counts, where nobody can tell its sense."""
+    return int(value != true_is_good) if isinstance(value, bool) and true_is_good is not None else label(value)
 
 
 def _survey(value: Any, inferred: str) -> str:

@@ -134,15 +134,19 @@ def labels_of(table: pa.Table, path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("names", "folder", "expected"),
+    ("names", "folder", "marks", "expected"),
     [
-        (("ZWARNING", "Z_ERR"), ".", [1, 0, None]),  # SDSS: True = bad
-        (("ZWARN", "ZERR"), ".", [0, 1, None]),  # DESI as its script writes it: True = good
-        (("ZWARN", "ZERR"), "dataset/Norder=1/Dir=0", [1, 0, None]),  # DESI in HATS: not negated
+        (("ZWARNING", "Z_ERR"), ".", "", [1, 0, None]),  # SDSS: True = bad
+        (("ZWARN", "ZERR"), ".", "huggingface", [0, 1, None]),  # DESI as its script writes it: True = good
+        (("ZWARN", "ZERR"), "dataset/Norder=1/Dir=0", "", [1, 0, None]),  # DESI in HATS: not negated
+        (("ZWARN", "ZERR"), "dataset/Norder=1/Dir=0", "_healpix_29", [1, 0, None]),
+        (("ZWARN", "ZERR"), ".", "_healpix_29", [1, 0, None]),  # copied out of its catalogue
+        (("ZWARN", "ZERR"), ".", "", [None] * 3),  # nobody can tell
+        (("ZWARN", "ZERR"), ".", "huggingface _healpix_29", [None] * 3),
     ],
 )
 def test_the_sense_of_boolean_warnings(
-    names: tuple[str, str], folder: str, expected: list[int | None], tmp_path: Path
+    names: tuple[str, str], folder: str, marks: str, expected: list[int | None], tmp_path: Path
 ) -> None:
     spectra = mock(3)
     changes: dict[str, Any] = {
@@ -150,10 +154,14 @@ def test_the_sense_of_boolean_warnings(
         "Z_ERR": None,
     }
     changes |= {names[0]: pa.array([True, False, None]), names[1]: pa.array([0.1, float("nan"), -1.0])}
+    changes |= {"_healpix_29": [0, 1, 2]} if "_healpix_29" in marks else {}
     path = tmp_path / folder / "x.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    labels = labels_of(sdss_table(spectra, **changes), path)
+    table = sdss_table(spectra, **changes)
+    labels = labels_of(table.replace_schema_metadata({"huggingface": "{}"} if "huggingface" in marks else None), path)
     assert [row["zwarning"] for row in labels] == expected
+    said = [item.impossible.get("zwarning") for item in open_file(path).objects() if isinstance(item, Spectrum)]
+    assert said == ([True, False, None] if expected == [None] * 3 else [None] * 3), "what is not read is counted"
     assert [row["z_err"] for row in labels] == [0.1, None, None]
     assert open_file(path).survey == ("sdss" if names[0] == "ZWARNING" else "desi")
 
