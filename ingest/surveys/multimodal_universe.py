@@ -11,7 +11,7 @@ UniverseTBD/mmu_desi_edr_sv3 and mmu_sdss_sdss, and the HATS 1.x directory layou
 - SDSS `ZWARNING`, as bool, is True for a warning. DESI `ZWARN`, as bool, is True for **no** warning in the Hugging
   Face data set (its script negates it) and True for a warning in HATS (converted from HDF5 without negation; the
   card's example, a bright galaxy with z_err 5e-5, has False). HATS files have a column `_healpix_29`, those of
-  Hugging Face the metadata `huggingface`; a flag in a file with neither or both is not read, but counted as impossible.
+  Hugging Face the metadata `huggingface`; a flag in a file with neither or both is null, and counted as impossible.
 - SDSS ids are byte strings with blanks, often as the text of a bytes literal: "b' 4820503933...'".
 - SDSS' `survey`, where there is one, is a programme (boss, eboss, segue1); DESI's too (sv3, main).
 """
