@@ -195,7 +195,7 @@ def unit_of(text: str | None) -> str | None:
     for pattern, usual in _SPELLINGS:
         content = re.sub(rf"(?<![A-Za-z])(?:{pattern})(?![A-Za-z])", usual, content, flags=re.IGNORECASE)
     content = re.sub(r"(?<![A-Za-z])(A|a|AA|Ang|ang|Å|Angstroms?|angstroms?)(?![A-Za-z])", "Angstrom", content)
-    content = content.replace("²", "2").replace("^", "**")
+    content = content.replace("²", "2").replace("^", "**").replace("{", "(").replace("}", ")")
     for kind in (None, "cds", "ogip", "fits"):
         try:
             with warnings.catch_warnings():
@@ -203,7 +203,8 @@ def unit_of(text: str | None) -> str | None:
                 unit = units.Unit(content, format=kind)
         except (ValueError, TypeError):
             continue
-        if unit.is_equivalent(units.dimensionless_unscaled):  # a number alone says nothing
+        # A number alone says nothing, and a wavelength's unit has slipped in.
+        if unit.is_equivalent(units.dimensionless_unscaled) or unit.is_equivalent(units.AA):
             return None
         return str(unit.to_string())
     return None
