@@ -30,10 +30,17 @@ class BadObjectError(Exception):
         layout: the layout recognised before the failure, if any.
         selected_out: True for what is whole but not an object to learn from (a sky fibre); not counted as bad.
         row: which row of a file of many spectra it is, None for a file of one.
+        kind: what it is counted under, where the reason is of this object alone; by default the reason.
     """
 
     def __init__(
-        self, reason: str, *, layout: str | None = None, selected_out: bool = False, row: int | None = None
+        self,
+        reason: str,
+        *,
+        layout: str | None = None,
+        selected_out: bool = False,
+        row: int | None = None,
+        kind: str | None = None,
     ) -> None:
         # Some values print themselves on several lines, or hold what cannot be printed.
         self.reason = printable(" ".join(reason.split()))
@@ -41,14 +48,15 @@ class BadObjectError(Exception):
         self.layout = layout
         self.selected_out = selected_out
         self.row = row
+        self.kind = self.reason if kind is None else kind
 
-    def __reduce__(self) -> tuple[Callable[..., BadObjectError], tuple[str, str | None, bool, int | None]]:
+    def __reduce__(self) -> tuple[Callable[..., BadObjectError], tuple[str, str | None, bool, int | None, str]]:
         """Keep the attributes on the way back from a worker process."""
-        return _bad_object, (self.reason, self.layout, self.selected_out, self.row)
+        return _bad_object, (self.reason, self.layout, self.selected_out, self.row, self.kind)
 
 
-def _bad_object(reason: str, layout: str | None, selected_out: bool, row: int | None) -> BadObjectError:
-    return BadObjectError(reason, layout=layout, selected_out=selected_out, row=row)
+def _bad_object(reason: str, layout: str | None, selected_out: bool, row: int | None, kind: str) -> BadObjectError:
+    return BadObjectError(reason, layout=layout, selected_out=selected_out, row=row, kind=kind)
 
 
 _ENVIRONMENT = {

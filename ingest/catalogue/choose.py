@@ -25,7 +25,7 @@ from specshards.common.text import aligned
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.cuts import Cut, near
 from specshards.ingest.catalogue.labels import ALIASES
-from specshards.ingest.catalogue.rows import check_once, mapped
+from specshards.ingest.catalogue.rows import by_meaning, check_once, mapped, the_one
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, text
 from specshards.ingest.surveys.survey import SURVEYS, with_files
@@ -61,16 +61,16 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
     """
     surveys = with_files() if config.survey is None else [SURVEYS[config.survey]]
     aliases = {**ALIASES, **{column: label for survey in surveys for column, label in survey.aliases.items()}}
-    exact: dict[str, str] = {}
-    meant: dict[str, str] = {}
-    for spelling in columns:
-        name = spelling.strip().lower()
-        exact.setdefault(name, spelling)
-        meant.setdefault(aliases.get(name, name), spelling)
+    exact, meant = by_meaning(columns, {}), by_meaning(columns, aliases)
 
     def find(*candidates: str) -> str | None:
-        spellings = (exact.get(name) or meant.get(aliases.get(name, name)) for name in candidates)
-        return next(filter(None, spellings), None)
+        for name in candidates:
+            meaning = aliases.get(name, name)
+            if name in exact and name != meaning:  # that column and no other is asked for
+                return exact[name][0]
+            if meaning in meant:
+                return the_one(source, meaning, meant[meaning])
+        return None
 
     def need(role: str, what: str, *candidates: str) -> None:
         if (column := find(*candidates)) is None:
@@ -83,7 +83,7 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
     need("id", f"{' or '.join(keys)}, the object's id", *keys)
     if config.survey is None or not is_catalogue:
         need("survey", "survey; name it with --survey", "survey")
-    if config.per_class is not None or find("class") is not None:
+    if config.per_class is not None or "class" in meant:
         need("class", "class, which --per-class needs", "class")
     cut = config.cut()
     for name in () if cut is None else cut.columns:

@@ -28,12 +28,14 @@ from specshards.common.impossible import Impossible
 from specshards.common.spectrum import NUMBERS, NUMERIC_LABELS, RANGES, Spectrum, sift
 from specshards.ingest.catalogue.rows import (
     Rows,
+    by_meaning,
     check_once,
     check_type,
     label_numbers,
     mapped,
     open_rows,
     refuse_large,
+    the_one,
 )
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import label, said_class, text
@@ -50,6 +52,8 @@ _ERRORS = {label.name: label.columns[1] for label in NUMBERS if label.has_error}
 
 # Sorting wants a bucket in memory; one in this many rows of the file's bytes keeps that to tens of MB.
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.I)
+
+_SEXAGESIMAL = re.compile(r"[+-]?\d+(?:\s*[:hd°]\s*|\s+)\d")
 
 _BUCKET_BYTES = 64 << 20
 _MAX_BUCKETS = 256
@@ -83,9 +87,9 @@ def prepare(
     check_survey(survey)
     keys, aliases = SURVEYS[survey].keys, {**ALIASES, **SURVEYS[survey].aliases}
     rows = open_rows(path)
-    names: dict[str, str] = {}
-    for name in rows.columns:
-        names.setdefault(aliases.get(name.lower(), name.lower()), name)
+    meant = by_meaning(rows.columns, aliases)
+    used = {*keys, *_LABELS, *_POSITION, *(kinds or {})}
+    names = {name: the_one(path, name, found) for name, found in meant.items() if name in used}
     key = next((names[k] for k in keys if k in names), None)
     if key is None:
         raise UsageError(
@@ -150,7 +154,7 @@ def _write(
     with TemporaryDirectory(dir=final.parent, prefix=".catalogue-") as scratch:
         parts = [Path(scratch) / f"{i}.arrow" for i in range(buckets)]
         _scatter(_tables(rows, names, wanted, schema, path, unread), parts, schema)
-        _refuse_decimal_commas(path, unread)
+        _refuse_other_numbers(path, unread)
         with (
             replacing(final) as temporary,
             pa.OSFile(str(temporary), "wb") as sink,
@@ -197,11 +201,13 @@ def _tables(
         yield table.filter(pc.is_valid(table["key"]))
 
 
-def _refuse_decimal_commas(path: Path, unread: Impossible) -> None:
+def _refuse_other_numbers(path: Path, unread: Impossible) -> None:
     for name, examples in unread.examples.items():
         for value, _ in examples:
             if _DECIMAL_COMMA.fullmatch(value):
                 raise UsageError(f"{path}: {name} is written with decimal commas ({value}); write decimal points")
+            if name in _POSITION and _SEXAGESIMAL.match(value):
+                raise UsageError(f"{path}: {name} is in sexagesimal ({value}): give degrees")
 
 
 def _scatter(tables: Iterator[pa.Table], parts: Sequence[Path], schema: pa.Schema) -> None:
@@ -277,7 +283,8 @@ class Catalogue:
             elif (apart := float(separation(ra, dec, spectrum.ra, spectrum.dec))) > SAME_ARCSEC:
                 raise BadObjectError(
                     f"{spectrum.object_id} is at {spectrum.ra:.4f} {spectrum.dec:+.4f}, in the catalogue at {ra:.4f} "
-                    f"{dec:+.4f}, {apart / 3600:.2g} degrees from there: its labels are another object's"
+                    f"{dec:+.4f}, {apart / 3600:.2g} degrees from there: its labels are another object's",
+                    kind="at another place than in the catalogue: its labels are another object's",
                 )
         labels = self._labels(known)
         if "class" in impossible:  # its subclass is not one of the file's class

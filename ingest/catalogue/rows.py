@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from specshards.common.errors import UsageError, is_environment, shortened
+from specshards.common.messages import LOGGER
 from specshards.common.spectrum import MISSING_UP_TO
 from specshards.ingest.surveys.common import SENTINELS, label
 
@@ -204,14 +205,19 @@ def _fits(path: Path) -> Rows:
 
     check_unpacked(path, MOST_CATALOGUE)
     with fits.open(path, memmap=True) as hdus:
-        columns, total = tuple(hdus[1].columns.names), int(hdus[1].header["NAXIS2"])
+        tables_of = (i for i, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU))
+        if (at := next(tables_of, None)) is None:
+            raise UsageError(f"{path}: no table in it; give a FITS file with the catalogue in an extension")
+        columns, total = tuple(hdus[at].columns.names), int(hdus[at].header["NAXIS2"])
 
     def tables(wanted: Sequence[str] | None = None) -> Iterator[pa.Table]:
         with _readable(path), fits.open(path, memmap=True) as hdus:
-            data, stored = hdus[1].data, hdus[1].columns
+            data, stored = hdus[at].data, hdus[at].columns
             for start in range(0, total, BATCH):
                 part = data[start : start + BATCH]
                 names = columns if wanted is None else wanted
+                if odd := [name for name in names if part.dtype[name].base.kind == "c"]:
+                    raise UsageError(f"{path}: column {odd[0]} holds complex numbers, which Parquet has not; drop it")
                 with quiet_astropy():
                     found = {name: _arrow(part[name], masked(part, stored[name])) for name in names}
                 yield pa.table(found)
@@ -252,6 +258,30 @@ def check_once(path: Path, columns: Sequence[str], used: Iterable[str]) -> None:
         like = [other for other in columns if other.strip().lower() == name.strip().lower()]
         if len(like) > 1:
             raise UsageError(f"{path}: columns {' and '.join(like)} differ by case alone; rename all but one")
+
+
+def by_meaning(columns: Iterable[str], aliases: Mapping[str, str]) -> dict[str, list[str]]:
+    """Meaning -> the columns that have it, by their names in lower case or by what these are aliases of."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        name = column.strip().lower()
+        found.setdefault(aliases.get(name, name), []).append(column)
+    return found
+
+
+def the_one(path: Path, meaning: str, found: Sequence[str]) -> str:
+    """Of columns that mean the same that of the very name, which is said; `check_once` refuses two of it.
+
+    Raises:
+        UsageError: several, and none of the very name.
+    """
+    exact = [column for column in found if column.strip().lower() == meaning]
+    others = [column for column in found if column not in exact]
+    if not exact and len(others) > 1:
+        raise UsageError(f"{path}: columns {' and '.join(others)} both mean {meaning}; rename or drop all but one")
+    if exact and others:
+        LOGGER.info(f"{path}: column {exact[0]} is taken for {meaning}, and not {' or '.join(others)}")
+    return (exact or others)[0]
 
 
 def check_type(kind: pa.DataType, what: str) -> None:

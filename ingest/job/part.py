@@ -276,7 +276,7 @@ class _Part:
             count.set_aside += 1
         else:
             count.bad += 1
-        self.reasons[error.reason] += 1
+        self.reasons[error.kind] += 1
         self.quarantine.append(quarantine_row(name, error.row, stage, error))
 
     def _count(self, layout: str | None) -> LayoutCount:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import SURVEY_SN, Spectrum
+from specshards.common.spectrum import NUMERIC_LABELS, SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
 from specshards.ingest.surveys.common import checked, error, label, number, position, positive, said_class, text
 from specshards.ingest.surveys.declared import Declared, frame_of
@@ -65,6 +65,7 @@ _NAMES = {
     "frame": ("frame", "restframe"),
     **{name + end: (name + end,) for name in ("teff", "logg", "feh") for end in ("", "_err")},
 }
+_LABEL_NAMES = [name for name in _NAMES if name in ("class", "subclass", *NUMERIC_LABELS)]
 _NOTHING = Declared()
 _OF_HATS = {"_healpix_29", "_hipscat_index"}  # columns
 
@@ -110,6 +111,7 @@ class Columns:
         labels |= {name: names[name] for name in SURVEY_SN if name in names}
         if not {"flux", "lambda"} <= parts.keys() or "object_id" not in labels:
             return None
+        _refuse_two(file.schema.names)
         for name in labels.values():
             if pa.types.is_struct(kind := file.schema.field(name).type) or pa.types.is_map(kind):
                 raise BadObjectError(f"column {name} holds {kind}, where one number or text a row belongs")
@@ -373,6 +375,14 @@ def _by_lower_case(names: Sequence[str]) -> dict[str, str]:
         if name.lower() not in found or name.islower():
             found[name.lower()] = name
     return found
+
+
+def _refuse_two(names: Sequence[str]) -> None:
+    """BadObjectError where two columns mean one label: `Z` beside `z` may be a metallicity, or a magnitude."""
+    for our in _LABEL_NAMES:
+        found = [name for name in names if name.lower() in _NAMES[our]]
+        if len(found) > 1:
+            raise BadObjectError(f"columns {' and '.join(found)} both mean {our}; rename or drop all but one")
 
 
 def _first(many: Sequence[str], names: dict[str, str]) -> str | None:

@@ -152,6 +152,9 @@ def test_headers_of_every_program_are_read(tmp_path: Path, content: str, packed:
         (b'obsid, "z"\n1, "0.5"\n', "blanks between delimiter and quote"),
         ("obsid,z\n1,0.5\n".encode("utf-16"), "not text in UTF-8; save it as CSV"),
         (b"obsid,z\n1,0.5,7\n", "not a readable table"),
+        (b"obsid,z,ra,dec\n1,0.5,10:20:30.5,-5:10:00\n", "ra is in sexagesimal (10:20:30.5): give degrees"),
+        (b"obsid,z,ra,dec\n1,0.5,10 20 30.5,-5 10 00\n", "ra is in sexagesimal (10 20 30.5): give degrees"),
+        (b"obsid,z,plug_ra,target_ra\n1,0.5,10,20\n", "columns plug_ra and target_ra both mean ra; rename or drop"),
         (b"# only a note\n", "not a readable table: no header"),
         (b"obsid z\n1 0.5\n", "no key column for lamost: expected obsid, found obsid z"),
         (b"obsid,subclass\n1,caf\xe9\n", "not a readable table"),
@@ -205,3 +208,29 @@ def test_labels_of_any_type_of_number_and_text_are_read(tmp_path: Path) -> None:
     assert [value for value in (catalogue.lookup("2") or {}).values() if value is not None] == ["QSO"]
     assert (catalogue.lookup("3") or {})["z"] is None
     assert unread(tmp_path / "out" / "catalogue.arrow").counts == {"z": 1}
+
+
+def test_of_two_columns_of_one_meaning_that_of_the_name_is_taken_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "c.csv").write_text("obsid,SPECTYPE,class,zerr,z_err,z,fe_h\n7,QSO,STAR,0.5,0.001,0.1,-1\n")
+    with caplog.at_level("INFO"):
+        row = joined(tmp_path / "c.csv").lookup("7") or {}
+    assert (row["class"], row["z_err"], row["feh"]) == ("STAR", 0.001, -1.0)
+    assert "column class is taken for class, and not SPECTYPE" in caplog.text
+    assert "column z_err is taken for z_err, and not zerr" in caplog.text and "feh" not in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        select(tmp_path / "c.csv", tmp_path / "o.parquet", SelectConfig(where="z_err < 0.1", survey="lamost"))
+    assert "column z_err is taken for z_err, and not zerr" in caplog.text
+
+
+def test_the_first_table_of_a_fits_file_is_the_catalogue(tmp_path: Path) -> None:
+    table = fits.BinTableHDU(Table({"obsid": [1, 2], "z": [0.1, 0.2], "class": ["STAR", "QSO"], "c": [1j, 2j]}))
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((2, 2))), table]).writeto(tmp_path / "c.fits")
+    assert joined(tmp_path / "c.fits").lookup("2") == {"class": "QSO", "z": 0.2}  # c is not needed
+    with pytest.raises(UsageError, match=r"c\.fits: column c holds complex numbers, which Parquet has not; drop it"):
+        select(tmp_path / "c.fits", tmp_path / "o.parquet", SelectConfig(survey="lamost"))
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((2, 2)))]).writeto(tmp_path / "d.fits")
+    with pytest.raises(UsageError, match=r"d\.fits: no table in it"):
+        joined(tmp_path / "d.fits")

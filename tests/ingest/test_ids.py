@@ -199,6 +199,20 @@ def test_a_catalogue_that_has_the_id_at_another_place_gives_no_labels(tmp_path: 
     )
 
 
+def test_objects_at_other_places_than_in_the_catalogue_are_counted_together(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for obsid in range(1, 7):
+        lamost_table(data / f"{obsid}.fits", OBSID=obsid, RA=10.0 * obsid, DEC=20.0)
+    rows = "".join(f"{i},0.1,{10 * i + (i < 3)},20\n" for i in range(1, 7))
+    (tmp_path / "c.csv").write_text(f"obsid,z,ra,dec\n{rows}")
+    summary = ingest(
+        IngestConfig("lamost"), str(data), tmp_path / "out", catalogue=tmp_path / "c.csv", engine=Engine(workers=0),
+        max_bad_fraction=0.5,
+    )  # fmt: skip
+    assert summary.reasons == {"at another place than in the catalogue: its labels are another object's": 2}
+
+
 @pytest.mark.parametrize("kind", ["csv", "fits", "parquet"])
 def test_nothing_is_fetched_for_a_rounded_id(tmp_path: Path, kind: str) -> None:
     for survey, ids in (("sdss", [float(2**62)]), ("lamost", list(np.array([101401001], np.float32)))):

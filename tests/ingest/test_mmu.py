@@ -286,3 +286,15 @@ def test_our_own_parquet_is_told_from_theirs(tmp_path: Path) -> None:
     pq.write_table(pa.table({"flux": [1.0]}), tmp_path / "y.parquet")
     with pytest.raises(BadObjectError, match="no known layout: parquet of flux"):
         open_file(tmp_path / "y.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("z", [-1.0, -2.0]), ("redshift", [0.1, 0.2]), ("SPECTYPE", ["QSO"] * 2)]
+)
+def test_two_columns_of_one_label_are_refused(tmp_path: Path, name: str, values: list[Any]) -> None:
+    table = sdss_table(mock(2))
+    pq.write_table(table.append_column(name, pa.array(values)), tmp_path / "t.parquet")
+    with pytest.raises(
+        BadObjectError, match=r"^columns \w+ and \w+ both mean (z|class); rename or drop all but one$"
+    ):
+        open_file(tmp_path / "t.parquet")
