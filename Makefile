@@ -55,7 +55,7 @@ export $(VALUES)
 # `$(call flag,--name,VALUE)` passes an option only where it has a value.
 flag = $(if $(strip $($(2))),$(1) "$$$(2)")
 
-.PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load bench-train bench-compare test kills format clean distclean
+.PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load bench-train bench-compare test kills fuzz format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
@@ -86,7 +86,7 @@ shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 	    $(call flag,--n,N) --image "$$IMAGE" --encoding "$$ENCODING" \
 	    $(call flag,--preset,PRESET) $(call flag,--split,SPLIT) $(call flag,--window,WINDOW) \
 	    $(call flag,--workers,WORKERS) $(call flag,--scheduler,SCHEDULER) $(call flag,--memory,MEMORY) \
-	    $(if $(strip $(FORCE)),--force) $(ARGS)
+	    $(if $(filter 1 yes true,$(FORCE)),--force) $(ARGS)
 
 report: $(STAMP)  ## The page of a finished data set, SHARDS/report.html, made again
 	@$(SPECSHARDS) shards report "$$SHARDS" $(ARGS)

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 import typer
 import typer.main
@@ -22,6 +22,8 @@ from specshards.common import messages
 from specshards.common.errors import JobError, UsageError, one_line
 
 _INTERRUPTED = 130
+#: Parameters that are paths, or addresses of an object store.
+_PATHS = ("out", "spectra", "folder", "folders", "data")
 _GO_ON = "interrupted: what is finished is kept; run the same command again to go on"
 
 
@@ -91,7 +93,32 @@ def application(about: str, commands: Mapping[str, Callable[..., None] | str]) -
 
 def _add(app: typer.Typer, name: str, command: Callable[..., None]) -> None:
     needs = any(each.default is inspect.Parameter.empty for each in inspect.signature(command).parameters.values())
-    app.command(name, cls=vars(command).get("command_class"), no_args_is_help=needs)(command)
+    own = vars(command).get("command_class", TyperCommand)
+    app.command(name, cls=type("Command", (_Named, own), {"paths": _paths(command)}), no_args_is_help=needs)(command)
+
+
+class _Named(TyperCommand):
+    """A command whose paths have a name: a blank one would be this folder, or a folder of blanks."""
+
+    paths: frozenset[str]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse a blank path before it becomes one."""
+        given, *_ = self.make_parser(ctx).parse_args(list(args)) if args else ({},)
+        for each in self.params:
+            value = given.get(str(each.name))
+            values = value if isinstance(value, list | tuple) else (value,)
+            if each.name in self.paths and any(isinstance(one, str) and not one.strip() for one in values):
+                what = each.opts[0] if each.param_type_name == "option" else str(each.name).upper()
+                raise UsageError(f"{what} is blank: name a path" + ("" if each.required else ", or leave it out"))
+        return super().parse_args(ctx, args)
+
+
+def _paths(command: Callable[..., None]) -> frozenset[str]:
+    """The names of the parameters that are paths."""
+    kinds = {name: each.annotation for name, each in inspect.signature(command, eval_str=True).parameters.items()}
+    plain = {name: get_args(kind)[0] if get_origin(kind) is Annotated else kind for name, kind in kinds.items()}
+    return frozenset(name for name, kind in plain.items() if name in _PATHS or Path in (kind, *get_args(kind)))
 
 
 class _Later(TyperCommand):

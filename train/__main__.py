@@ -11,7 +11,7 @@ from specshards.common.arguments import Fields, configured
 from specshards.common.cli import application, run_app
 from specshards.common.errors import UsageError
 from specshards.train.config import RunOptions, TrainConfig, configure
-from specshards.train.options import Device, Model, Workers, folders, given
+from specshards.train.options import Device, MaxFileSize, Model, Workers, folders, given, most_bytes
 from specshards.train.use.commands import embed, explain, export
 
 _PRESET = (
@@ -65,14 +65,13 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
     device: Device = "auto",
-    max_file_size: Annotated[str | None, typer.Option(help="Of a FITS file, uncompressed, such as 2GB.")] = None,
+    max_file_size: MaxFileSize = None,
 ) -> None:
     """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""
-    from specshards.ingest.limits import parse_size
     from specshards.train.use.predict import predict as run
 
-    most_bytes = None if max_file_size is None else parse_size(max_file_size)
-    run(model, given(input), out=out, batch_size=batch_size, device=device, most_bytes=most_bytes)
+    size = most_bytes(max_file_size)
+    run(model, given(input), out=out, batch_size=batch_size, device=device, most_bytes=size)
 
 
 @configured

@@ -13,6 +13,7 @@ from specshards.train.config import RunOptions
 
 Device = Annotated[str, option(RunOptions, "device")]
 Workers = Annotated[int | None, option(RunOptions, "threads")]
+MaxFileSize = Annotated[str | None, typer.Option(help="Of a FITS file, uncompressed, such as 2GB.")]
 Model = Annotated[Path, typer.Option(help="Folder of a trained run.")]
 
 
@@ -26,3 +27,10 @@ def given(text: str) -> Path:
     if not text.strip():
         raise UsageError("no INPUT given: name a FITS file, a folder or glob of them, or spectra Parquet")
     return Path(text)
+
+
+def most_bytes(size: str | None) -> int | None:
+    """What `--max-file-size` stands for; None where it is not given."""
+    from specshards.ingest.limits import parse_size
+
+    return None if size is None else parse_size(size)

@@ -15,6 +15,7 @@ import pytest
 from specshards.common.errors import UsageError
 from specshards.ingest.__main__ import app as ingest
 from specshards.shards.__main__ import app as shards
+from specshards.train.__main__ import app as train
 from tests.conftest import ROOT, call
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
@@ -86,3 +87,41 @@ def test_data_of_an_address_are_refused_too(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="DATA=s3://bucket/folder: no such file or folder"):
         call(shards, "make", "--survey", "lamost", "--data", "s3://bucket/folder", "--out", tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize(
+    ("app", "words", "what"),
+    [
+        (shards, ["make", "--survey", "lamost", "--out", None], "--out"),
+        (shards, ["build", "--spectra", "s", "--out", None], "--out"),
+        (shards, ["build", "--spectra", None, "--out", "o"], "--spectra"),
+        (shards, ["reshard", None, "--out", "o"], "FOLDER"),
+        (shards, ["merge", "a", None, "--out", "o"], "FOLDERS"),
+        (shards, ["verify", None], "FOLDER"),
+        (ingest, ["build", "--out", None], "--out"),
+        (ingest, ["build", "--data", None, "--out", "o"], "--data"),
+        (ingest, ["build", "--catalog", None, "--out", "o"], "--catalog"),
+        (ingest, ["select", "--from", None, "--out", "o.parquet"], "--from"),
+        (ingest, ["mock", 5, "--out", None], "--out"),
+        (train, ["embed", "--model", "m", "--input", "i", "--out", None], "--out"),
+        (train, ["predict", "--model", None, "--input", "i"], "--model"),
+    ],
+)
+def test_a_blank_is_no_path(
+    app: object, words: list[object], what: str, blank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"^{what} is blank: name a path"):
+        call(app, *(blank if word is None else word for word in words))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "true", "0", "no", "false", ""])
+def test_force_says_yes_or_no(value: str) -> None:
+    apart = {name: text for name, text in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES")}
+    done = subprocess.run(
+        ["make", "-o", ".venv/.made", TELL, "shards", f"FORCE={value}"], cwd=ROOT, env=apart, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert ("--force" in json.loads(done.stdout)) == (value in ("1", "yes", "true"))

@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.spectra.plots import strong_lines
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.build import build
+from specshards.train.__main__ import app
 from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.fit import fit
 from specshards.train.models.attention import per_token
@@ -28,7 +30,7 @@ from specshards.train.use.embed import embed
 from specshards.train.use.explain import TABLE, Sight, draw, explain, look
 from specshards.train.use.pictures import pictures, spectra
 from specshards.train.use.predict import Predictor
-from tests.conftest import make_spectrum, near_infrared
+from tests.conftest import call, make_spectrum, near_infrared
 from tests.oracles.sequences import batch_of, model, spectrum
 from tests.oracles.small_run import IMAGE
 
@@ -228,6 +230,19 @@ def test_explain_draws_survey_files(run: Path, fits: Path, tmp_path: Path, capsy
         good = np.pad((ivar > 0) & ~mask, (0, -len(mask) % 32)).reshape(tokens, 32).any(axis=1)
         assert ((relative > 0) == good).all() and relative[good].mean() == pytest.approx(1)
         assert wavelength[0] < where[0] < wavelength[31] and (np.diff(where) > 0).all()
+
+
+@pytest.mark.parametrize(("command", "out"), [("embed", "e.parquet"), ("explain", "seen")])
+def test_the_size_of_files_is_bounded_as_asked(
+    run: Path, fits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, out: str
+) -> None:
+    words = [command, "--model", run, "--input", fits, "--device", "cpu", "--out", tmp_path / out]
+    call(app, *words, "--max-file-size", "2GB")
+    with pytest.raises(UsageError, match="--max-file-size 1kB: give a size"):
+        call(app, *words, "--max-file-size", "1kB")
+    monkeypatch.setattr("specshards.train.use.commands.most_bytes", {"1MB": 4096}.get)  # these files are small
+    with pytest.raises(JobError, match=r"no object of 4 could be read .*--max-file-size"):
+        call(app, *words, "--max-file-size", "1MB")
 
 
 def sights(run: Path, folder: Path) -> list[Sight]:

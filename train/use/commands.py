@@ -9,7 +9,7 @@ import typer
 
 from specshards.common.arguments import configured
 from specshards.common.errors import UsageError
-from specshards.train.options import Device, Model, Workers, given
+from specshards.train.options import Device, MaxFileSize, Model, Workers, given, most_bytes
 
 
 @configured
@@ -20,11 +20,12 @@ def explain(
     limit: Annotated[int, typer.Option(help="Most objects to draw.")] = 8,
     lines: Annotated[bool, typer.Option(help="Mark strong lines at the known or predicted redshift.")] = True,
     device: Device = "auto",
+    max_file_size: MaxFileSize = None,
 ) -> None:
     """Draw where a model looks: attention along the spectrum, and on the picture where it reads one."""
     from specshards.train.use.explain import explain as run
 
-    run(model, given(input), out=out, limit=limit, lines=lines, device=device)
+    run(model, given(input), out=out, limit=limit, lines=lines, device=device, most_bytes=most_bytes(max_file_size))
 
 
 @configured
@@ -40,13 +41,14 @@ def embed(
     batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
     device: Device = "auto",
     workers: Workers = None,
+    max_file_size: MaxFileSize = None,
 ) -> None:
     """Write every object's vector, its nearest neighbours, and how far it stands from them."""
     from specshards.train.use.embed import embed as run
 
     run(
         model, given(input), split=split, reference=reference, out=out, neighbours=neighbours, batch_size=batch_size,
-        device=device, threads=workers,
+        device=device, threads=workers, most_bytes=most_bytes(max_file_size),
     )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def embed(
     batch_size: int = 64,
     device: str = "auto",
     threads: int | None = None,
+    most_bytes: int | None = None,
 ) -> pa.Table:
     """Embed every object of `inputs`, look up its nearest neighbours, and write both.
 
@@ -55,6 +56,7 @@ def embed(
             are looked up there instead of among `inputs`.
         out: Parquet; `<run>/embeddings.parquet` by default. What cannot be drawn goes to `<out>_quarantine.parquet`.
         neighbours: how many, fewer where there are no more; an object is not its own.
+        most_bytes: of one survey file; see `ingest.surveys.open_file`.
 
     Returns:
         One row an object: object_id, survey, source_file, ra, dec; `embedding`, float32: the CLS token after the last
@@ -81,7 +83,7 @@ def embed(
     if (inputs / MANIFEST).is_file():
         source = from_shards(card, inputs, split, batch_size, str(accelerator.device), threads)
     else:
-        source = from_spectra(card, inputs, batch_size, quarantine)
+        source = from_spectra(card, inputs, batch_size, quarantine, most_bytes)
     rows, vectors = _embed(card.config.architecture, network, accelerator, source)
     if not vectors.numel():
         raise nothing_read(inputs, quarantine)

@@ -46,8 +46,9 @@ TABLE = "attention.parquet"
 
 
 def explain(
-    run: Path, inputs: Path, *, out: Path | None = None, limit: int = 8, lines: bool = True, device: str = "auto"
-) -> Path:
+    run: Path, inputs: Path, *, out: Path | None = None, limit: int = 8, lines: bool = True, device: str = "auto",
+    most_bytes: int | None = None,
+) -> Path:  # fmt: skip
     """Draw, for the first objects of `inputs`, what the model attended to.
 
     Args:
@@ -56,6 +57,7 @@ def explain(
         out: folder; `<run>/explain` by default. Pictures of an earlier call go.
         limit: most objects to draw.
         lines: mark strong lines at the redshift that is known, else at the one that is predicted.
+        most_bytes: of one survey file; see `ingest.surveys.open_file`.
 
     Returns:
         `out`, with a PNG for every object and `attention.parquet`: object_id, survey, `wavelength` (Angstrom),
@@ -78,7 +80,11 @@ def explain(
     quarantine: list[dict[str, Any]] = []
     image = ImageConfig.from_dict(card.image)
     count, reads_pictures = min(limit, _AT_ONCE), card.config.view == "picture"
-    for batch in pictures(inputs, image, count) if reads_pictures else spectra(inputs, image.frame, count):
+    for batch in (
+        pictures(inputs, image, count, most_bytes)
+        if reads_pictures
+        else spectra(inputs, image.frame, count, most_bytes)
+    ):
         quarantine += batch.quarantine
         if batch.rows:
             for sight in look(card, model, image, batch)[: limit - len(sights)]:
