@@ -16,7 +16,7 @@ from specshards.common.spectrum import CLASSES, MISSING_UP_TO, Spectrum, Wavelen
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.surveys.flux import fitted, unit_of
 from specshards.ingest.surveys.survey import survey_of
-from specshards.ingest.surveys.wavelengths import to_angstrom, vacuum_of_air
+from specshards.ingest.surveys.wavelengths import medium_of, to_angstrom, vacuum_of_air
 
 #: ORIGIN of the files that `ingest.mock` writes.
 MOCK_ORIGIN = "specshards mock"
@@ -337,7 +337,7 @@ def _check_grid(spectrum: Spectrum, limits: GridLimits) -> None:
 
 def _to_vacuum(spectrum: Spectrum) -> None:
     """Wavelengths in Angstrom, vacuum, float32; what is that already is left alone to the bit."""
-    unit, medium, wave = spectrum.wavelength_unit, spectrum.medium, spectrum.wavelength
+    unit, medium, wave = spectrum.wavelength_unit, medium_of(spectrum.medium), spectrum.wavelength
     if unit != "angstrom" or medium != "vacuum":
         converted = to_angstrom(wave, unit)
         wave = vacuum_of_air(converted) if medium == "air" else converted

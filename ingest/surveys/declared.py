@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -42,7 +42,7 @@ class Declared:
     """As it is written; None where nothing is said.
 
     Attributes:
-        wavelength_unit, flux_unit: of all spectra of the table.
+        wavelength_unit, flux_unit, flux_scale: of all spectra of the table.
         medium: of the wavelengths, for `wavelengths.medium_of`. frame: for `frame_of`.
     """
 
@@ -50,6 +50,7 @@ class Declared:
     flux_unit: str | None = None
     medium: str | None = None
     frame: str | None = None
+    flux_scale: str | None = field(default=None, repr=False)  # `repr` is part of old fingerprints
 
     @classmethod
     def of(cls, file: TableFile, nested: str | None, parts: Mapping[str, str]) -> Declared:
@@ -73,6 +74,7 @@ class Declared:
         return cls(
             unit, its_unit or _first(general, *_FLUX_UNIT), _medium(its_wave) or _medium(general),
             _first(its_wave, *_FRAME) or _first(general, *_FRAME),
+            _first(its_flux, "flux_scale", "scale") or _first(general, "flux_scale"),
         )  # fmt: skip
 
 

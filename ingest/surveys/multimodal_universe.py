@@ -240,7 +240,7 @@ def _spectrum(
             label_source="table", labels=_labels(values, columns.true_is_good), row=row,
             survey_sn={name: number(values.get(name)) for name in SURVEY_SN}, has_ivar=ivar is not None,
             flux_unit=declared_unit(text(values.get("flux_unit")) or columns.declared.flux_unit),
-            flux_scale=_scale(values.get("flux_scale")), frame=frame,
+            flux_scale=_scale(values.get("flux_scale"), columns.declared), frame=frame,
             wavelength_unit=_unit(wavelength, columns.declared, stated, frame),
             medium=medium_of(columns.declared.medium, stated.medium),
         )
@@ -251,8 +251,9 @@ def _spectrum(
     return spectrum
 
 
-def _scale(value: Any) -> float:
-    """What a flux is to be multiplied by; 1 where a row says nothing. BadObjectError: no number above 0."""
+def _scale(value: Any, declared: Declared) -> float:
+    """What a flux is to be multiplied by; 1 where row and table say nothing. BadObjectError: no number above 0."""
+    value = declared.flux_scale if value is None else value
     if value is None:
         return 1.0
     scale = positive(number(value))

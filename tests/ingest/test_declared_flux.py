@@ -109,6 +109,19 @@ def test_a_scale_that_is_none_is_refused(said: Any, tmp_path: Path) -> None:
     assert isinstance(item, BadObjectError) and f"flux_scale is {said!r}" in item.reason
 
 
+@pytest.mark.parametrize("said", ["1e-17", "10^-17"])
+def test_a_scale_in_the_metadata_counts(said: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    read(path, np.full(200, 20.0), np.ones(200), flux_unit=CGS)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"FLUX_SCALE": said}), path)
+    (item,) = open_file(path).objects()
+    if said == "1e-17":
+        assert isinstance(item, Spectrum)
+        np.testing.assert_allclose(cgs(item, 1.0), 20e-17, rtol=1e-6)
+    else:
+        assert isinstance(item, BadObjectError) and f"flux_scale is {said!r}" in item.reason
+
+
 def test_a_scale_as_text_is_read_and_a_missing_one_is_1(tmp_path: Path) -> None:
     for said, scale in (("1e-17 ", 1e-17), (None, 1.0)):
         spectrum = read(tmp_path / "x.parquet", np.full(200, 20.0), np.ones(200), flux_scale=said, flux_unit=CGS)

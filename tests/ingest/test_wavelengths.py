@@ -383,6 +383,14 @@ def test_spellings_of_the_medium(key: str, tmp_path: Path) -> None:
     assert waves(path)[0].wave_source == "air"
 
 
+def test_a_reader_may_spell_the_medium_and_not_invent_one() -> None:
+    made = make_spectrum(0, np.random.default_rng(0), n=400, wavelength=WAVE, medium="standard air")
+    made.wave_coeff0 = made.wave_coeff1 = None
+    np.testing.assert_array_equal(checked(made).wavelength, vacuum_of_air(WAVE).astype(np.float32))
+    with pytest.raises(BadObjectError, match="'water', neither air nor vacuum"):
+        checked(make_spectrum(0, np.random.default_rng(0), n=400, wavelength=WAVE, medium="water"))
+
+
 @pytest.mark.parametrize("said", ["water", "helium", "air or vacuum", "not air"])
 def test_a_medium_that_nobody_knows_is_refused_and_settled_by_an_option(said: str, tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
