@@ -23,9 +23,10 @@ from specshards.ingest.catalogue.cuts import Cut, parse
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 from specshards.ingest.seal import digest_of, is_intact
 from specshards.ingest.spectra.schema import spectra_writer, to_table
+from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.common import placed
-from specshards.ingest.tables import Stated
+from specshards.ingest.tables import Stated, TableFile
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class PartResult:
         matched: samples that the catalogue lists; `unmatched` has examples of those that it does not.
         conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
         impossible: labels that were taken away.
-        converted: samples whose numbers are not those of the file, by what was done.
+        converted: samples whose numbers are not those of the file, or whose survey is a guess, by what was done.
     """
 
     number: int
@@ -183,6 +184,7 @@ class _Part:
         self.conflicts: Counter[str] = Counter()
         self.impossible = Impossible()
         self.converted: Counter[str] = Counter()
+        self._by_columns: dict[str, str] = {}  # file -> its survey, told by its columns
 
     def run(self) -> None:
         with self._stack:
@@ -202,6 +204,8 @@ class _Part:
             return
         count = self._count(opened.layout)
         count.files += 1
+        if isinstance(opened.file, TableFile) and (survey := _guessed_survey(opened.file)) is not None:
+            self._by_columns[name] = survey
         try:
             for item in opened.objects():
                 if isinstance(item, BadObjectError):
@@ -252,6 +256,9 @@ class _Part:
         classes, label = self._count(spectrum.layout).classes, spectrum.labels.get("class") or "unlabelled"
         classes[label] = classes.get(label, 0) + 1
         self.converted.update(_conversions(spectrum))
+        if spectrum.source_file in self._by_columns:
+            survey = self._by_columns[spectrum.source_file]
+            self.converted[f"are taken for {survey} by the columns of their table; name the survey to be sure"] += 1
         if spectrum.is_listed:
             self.matched += 1
             if differs := labels.conflict(spectrum):
@@ -281,6 +288,13 @@ class _Part:
 
     def _count(self, layout: str | None) -> LayoutCount:
         return self.layouts.setdefault(layout or UNKNOWN, LayoutCount())
+
+
+def _guessed_survey(file: TableFile) -> str | None:
+    """The survey of a table that its columns alone tell; None where a column or the user says it."""
+    columns = mmu.Columns.of(file)
+    is_said = columns is None or "survey" in columns.labels or file.survey is not None
+    return None if is_said or columns is None or columns.survey == mmu.UNKNOWN else columns.survey
 
 
 def _conversions(spectrum: Spectrum) -> list[str]:

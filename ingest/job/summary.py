@@ -67,7 +67,7 @@ class Summary:
         impossible: labels that no object can have and that are missing therefore, of all objects that were read.
         unread: values of the catalogue that are no numbers where a number belongs, and are missing therefore.
         repeats: samples that have one id; None where nobody has looked.
-        converted: samples whose numbers are not those of the file, by what was done.
+        converted: samples whose numbers are not those of the file, or whose survey is a guess, by what was done.
     """
 
     survey: str | None

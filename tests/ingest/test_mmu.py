@@ -16,6 +16,8 @@ import pytest
 from specshards.common.errors import BadObjectError, JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import LABELS, Spectrum
+from specshards.ingest.job.build import IngestConfig
+from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import to_table, write_parquet
@@ -298,3 +300,21 @@ def test_two_columns_of_one_label_are_refused(tmp_path: Path, name: str, values:
         BadObjectError, match=r"^columns \w+ and \w+ both mean (z|class); rename or drop all but one$"
     ):
         open_file(tmp_path / "t.parquet")
+
+
+def test_a_survey_that_only_the_columns_tell_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spectra = mock(2)
+    table = sdss_table(spectra).drop_columns(["ZWARNING", "Z_ERR"])
+    for name, value in {"teff": 5000.0, "logg": 4.5, "feh": -1.0}.items():
+        table = table.append_column(name, pa.array([value, value]))
+    (tmp_path / "data").mkdir()
+    pq.write_table(table, tmp_path / "data" / "t.parquet")
+    words = "are taken for lamost by the columns of their table; name the survey to be sure"
+    summary = ingest(IngestConfig(), str(tmp_path / "data"), tmp_path / "a", engine=Engine(workers=0))
+    assert summary.converted == {words: 2} and f"of 2 samples {words}" in capsys.readouterr().out
+    summary = ingest(IngestConfig("lamost"), str(tmp_path / "data"), tmp_path / "b", engine=Engine(workers=0))
+    assert summary.converted == {}
+    table = table.append_column("survey", pa.array(["vandels"] * 2))
+    (tmp_path / "said").mkdir()
+    pq.write_table(table, tmp_path / "said" / "t.parquet")
+    assert ingest(IngestConfig(), str(tmp_path / "said"), tmp_path / "c", engine=Engine(workers=0)).converted == {}
