@@ -11,7 +11,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from specshards.common.errors import BadObjectError, JobError, UsageError, make_
 from specshards.common.files import replacing, sha256, write_text
 from specshards.common.identity import SAME_ARCSEC, separation
 from specshards.common.impossible import Impossible
+from specshards.common.json import fits, parse
 from specshards.common.spectrum import NUMBERS, NUMERIC_LABELS, RANGES, Spectrum, sift
 from specshards.ingest.catalogue.rows import (
     Rows,
@@ -138,10 +139,20 @@ def _reader_of(name: str) -> _Column:
 
 def _record(prepared: Path) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(prepared.with_suffix(".json").read_text())
+        record = parse(prepared.with_suffix(".json").read_text(encoding="utf-8"), nan=True)
+        fits(record, _Record)
     except (FileNotFoundError, ValueError):
         return {}
-    return record
+    return dict(record)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """`catalogue.json`: what a prepared catalogue was made from, and its content."""
+
+    origin: str
+    sha256: str
+    unread: Impossible
 
 
 def _write(

@@ -28,6 +28,7 @@ from specshards.common.errors import JobError, UsageError, is_environment, short
 from specshards.common.files import replacing
 from specshards.common.folder import locked
 from specshards.common.identity import id_hashes, judge
+from specshards.common.json import parse
 from specshards.common.messages import LOGGER
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
@@ -250,7 +251,7 @@ def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: 
     for leftover in filter(Path.is_dir, out.glob(f"{_SCRATCH}*")):  # of a run that was killed
         shutil.rmtree(leftover)
     configs = {_open_spectra(path).metadata.get(b"specshards.config", b"{}") for path in files}
-    note = {"select": asdict(config), "ingest": [json.loads(text) for text in sorted(configs)]}
+    note = {"select": asdict(config), "ingest": _parsed(files[0].parent, configs)}
     with TemporaryDirectory(dir=out, prefix=_SCRATCH) as scratch:
         written = _write_parts(_gathered(_read_chosen(files, chosen), _SPECTRA_ROWS), Path(scratch), note)
         _check_written(files[0].parent, written, chosen)
@@ -259,6 +260,17 @@ def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: 
             old.unlink()
         for part in sorted(Path(scratch).iterdir()):
             os.replace(part, out / part.name)
+
+
+def _parsed(folder: Path, configs: set[bytes]) -> list[Any]:
+    """What each file says that it was made with."""
+    try:
+        return [parse(text.decode("utf-8"), nan=True) for text in sorted(configs)]
+    except ValueError as error:
+        raise JobError(
+            f"{folder}: specshards.config in the Parquet is not what this program writes ({shortened(error)}); "
+            "ingest it again"
+        ) from error
 
 
 def _read_chosen(files: Sequence[Path], chosen: RowNumbers) -> Iterator[pa.Table]:

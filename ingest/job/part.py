@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from specshards.common.errors import BadObjectError, naming
 from specshards.common.files import sha256, write_text
 from specshards.common.impossible import Impossible
+from specshards.common.json import fits
+from specshards.common.json import parse as parse_json
 from specshards.common.quarantine import quarantine_row, write_quarantine
 from specshards.common.spectrum import Spectrum
 from specshards.common.text import escaped
@@ -128,8 +130,9 @@ class PartResult:
 
     @classmethod
     def loads(cls, text: str) -> PartResult:
-        """The inverse of `dumps`."""
-        content = json.loads(text)
+        """The inverse of `dumps`; ValueError for anything else."""
+        content = parse_json(text, nan=True)
+        fits(content, cls)
         content["layouts"] = {name: LayoutCount(**count) for name, count in content["layouts"].items()}
         content["unmatched"] = tuple(content["unmatched"])
         content["impossible"] = Impossible.from_dict(content["impossible"])

@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from specshards.common.errors import is_environment
 from specshards.common.files import replacing
+from specshards.common.messages import LOGGER
 from specshards.common.text import escaped
 from specshards.ingest.surveys import companions
 
@@ -43,8 +45,7 @@ class Part:
 def make_plan(root: Path, files: Sequence[str], path: Path, *, files_per_part: int, seed: int) -> list[Part]:
     """Bring the plan at `path` up to date with `files`, and return its parts that hold any."""
     table = _stamped(root, files)
-    if path.exists():
-        old = pq.read_table(path, schema=_SCHEMA)
+    if (old := _earlier(path)) is not None:
         at = pc.index_in(table["file"], value_set=old["file"].combine_chunks())
         part = old["part"].take(at)
     else:
@@ -67,6 +68,23 @@ def make_plan(root: Path, files: Sequence[str], path: Path, *, files_per_part: i
     with replacing(path) as temporary:
         pq.write_table(table.cast(_SCHEMA), temporary, compression="zstd")
     return list(_parts(table, [files[i] for i in reading.tolist()]))
+
+
+def _earlier(path: Path) -> pa.Table | None:
+    """The plan that is there; None where there is none that this program can have written: it is made again."""
+    try:
+        old = pq.ParquetFile(path).read()
+        if old.schema.equals(_SCHEMA) and not any(column.null_count for column in old.columns):
+            parts = pc.min_max(old["part"]).as_py()
+            if not old.num_rows or (parts["min"] >= 0 and parts["max"] < 2**31 - 1 - 2 * old.num_rows):
+                return old
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError) as error:
+        if is_environment(error):
+            raise
+    LOGGER.info(f"{path}: not what this program writes, or damaged; made again")
+    return None
 
 
 def _stamped(root: Path, files: Sequence[str]) -> pa.Table:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from specshards.common.errors import UsageError
 from specshards.common.folder import locked
 from specshards.common.jobs import Engine, cores, run_tasks
+from specshards.common.json import parse
 from specshards.ingest.mock.files import lamost, sdss
 from specshards.ingest.mock.files.fitsbytes import BLOCK
 from specshards.ingest.mock.lines import Array
@@ -227,7 +228,7 @@ def _replace(path: Path, content: bytes) -> None:
 def _recorded(path: Path) -> Row | None:
     """What a marker file says; None when there is none."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse(path.read_text(encoding="utf-8"), nan=True)
     except FileNotFoundError:
         return None
     except ValueError:

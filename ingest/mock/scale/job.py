@@ -33,6 +33,7 @@ from specshards.common.errors import UsageError, make_folder, naming
 from specshards.common.files import write_text
 from specshards.common.folder import Folder, Ledger
 from specshards.common.jobs import Engine
+from specshards.common.json import fits, parse
 from specshards.common.messages import LOGGER
 from specshards.ingest.mock.instrument import LOG_STEP, grid
 from specshards.ingest.mock.lines import Array
@@ -147,7 +148,9 @@ class _Task:
         return Path(self.out) / "ingest" / f"part-{self.number:05d}.json"
 
     def loads(self, text: str) -> ScalePartResult:
-        return ScalePartResult(**json.loads(text))
+        content = parse(text)
+        fits(content, ScalePartResult)
+        return ScalePartResult(**content)
 
     def is_whole(self, record: ScalePartResult) -> bool:
         is_there = self.spectra.is_file() and self.spectra.stat().st_size == record.file_bytes
