@@ -97,6 +97,9 @@ def refuse_multiples(column: pa.ChunkedArray | pa.Array, name: str) -> None:
     numbers with `_SURE` bits to spare, all together, in one case of 2^40. SDSS' specObjIDs do not use their last ten
     bits, and of most of them float64 holds all others.
 
+    Columns with fewer bits to spare, such as 13 ids of DESI, and those of which a part was rounded, are not told from
+    good ones: ids that somebody counted in steps of 8 would be refused with them. Positions tell them.
+
     Raises:
         BadObjectError: all of these ids have been rounded.
     """
