@@ -306,6 +306,9 @@ class Catalogue:
         for name in ("class", "subclass"):
             if (said := spectrum.labels.get(name)) is not None:
                 spectrum.extra[f"file_{name}"] = said
+        ours = spectrum.labels.get("class")
+        if ours not in (None, labels.get("class", ours)) and spectrum.labels.get("subclass") is not None:
+            labels.setdefault("subclass", None)  # the file's is one of another class
         spectrum.labels.update(labels)
         spectrum.extra.update({name: value for name, value in known.items() if name not in _LABELS})
         if any(value is not None for value in labels.values()):

@@ -141,3 +141,15 @@ def test_a_value_and_its_error_are_of_one_source(
     spectrum = make_spectrum(0, np.random.default_rng(0), object_id="7", labels=labels, label_source="header")
     assert Catalogue(prepare(tmp_path / "c.csv", "lamost", tmp_path)).apply(spectrum)
     assert (spectrum.labels["z"], spectrum.labels["z_err"], spectrum.label_source) == expected
+
+
+@pytest.mark.parametrize(("said", "subclass"), [("QSO,", None), ("STAR,", "G2"), (",", "G2"), ("QSO,BL", "BL")])
+def test_a_subclass_of_the_file_does_not_stand_under_another_class(
+    tmp_path: Path, said: str, subclass: str | None
+) -> None:
+    (tmp_path / "c.csv").write_text(f"obsid,class,subclass,z\n7,{said},0.1\n")
+    labels = {"class": "STAR", "subclass": "G2"}
+    spectrum = make_spectrum(0, np.random.default_rng(0), object_id="7", labels=labels)
+    assert Catalogue(prepare(tmp_path / "c.csv", "lamost", tmp_path)).apply(spectrum)
+    assert spectrum.labels["subclass"] == subclass
+    assert conflict(spectrum) == ("class STAR in the file, QSO in the catalogue" if "QSO" in said else None)
