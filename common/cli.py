@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -21,7 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 from specshards.common import messages
 from specshards.common.errors import JobError, UsageError, one_line
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143
 #: Parameters that are paths, or addresses of an object store.
 _PATHS = ("out", "spectra", "folder", "folders", "data")
 _GO_ON = "interrupted: what is finished is kept; run the same command again to go on"
@@ -30,7 +32,8 @@ _GO_ON = "interrupted: what is finished is kept; run the same command again to g
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, name: str | None = None) -> NoReturn:
     """Run a command-line application with the project's error rules.
 
-    Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. `SPECSHARDS_DEBUG=1` shows tracebacks.
+    Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted, 143 terminated (SIGTERM, as schedulers of clusters send
+    it, ends a job as Ctrl-C does). `SPECSHARDS_DEBUG=1` shows tracebacks.
 
     Args:
         arguments: default: those of the process. name: the program's, for its help.
@@ -42,6 +45,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, name: str 
     if os.environ.get("SPECSHARDS_DEBUG"):
         app(arguments, prog_name=name)
         sys.exit(0)
+    terminated = _as_interrupt(signal.SIGTERM)
     try:
         app(arguments, prog_name=name)
         code = 0
@@ -57,7 +61,20 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None, name: str 
         code = _say(one_line(error), 1)
     except KeyboardInterrupt:
         code = _say(_GO_ON, _INTERRUPTED)
-    sys.exit(code)
+    sys.exit(_TERMINATED if code == _INTERRUPTED and terminated else code)
+
+
+def _as_interrupt(number: int) -> list[int]:
+    """Let a signal end the command as Ctrl-C does; the list that it will be noted in."""
+    seen: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, interrupt)
+    return seen
 
 
 def _say(message: object, code: int) -> int:

@@ -6,6 +6,7 @@ fits(content, Manifest)                 # ValueError: shards[3].samples: -1.5 is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,27 @@ def finite(content: Any) -> Any:
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return content
+
+
+def signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` and, as `checksum`, the sha256 of it: of one flipped bit, a number is another one and still JSON."""
+    return {**content, "checksum": _digest(content)}
+
+
+def unsigned(content: dict[str, Any]) -> dict[str, Any]:
+    """What `signed` was given; without a checksum, as older versions wrote it, `content` itself.
+
+    Raises:
+        ValueError: it is not what was signed.
+    """
+    content = dict(content)
+    if content.pop("checksum", None) not in (None, _digest(content)):
+        raise ValueError("it is not what was written: its checksum is of something else")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def parse(text: str, *, nan: bool = False) -> Any:

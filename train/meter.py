@@ -137,7 +137,7 @@ def forward_flops(model: nn.Module, size: int, device: torch.device, view: str =
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, so that a step is never cut in half; the second one stops at once."""
+    """The first Ctrl-C or SIGTERM sets the event, so that a step is never cut in half; the second stops at once."""
     event = threading.Event()
 
     def ask(*_: object) -> None:
@@ -149,8 +149,9 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -19,7 +19,7 @@ from typing import Any
 
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.folder import Folder, changes
-from specshards.common.json import different, fits, parse
+from specshards.common.json import different, fits, parse, signed, unsigned
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import Manifest
 from specshards.train import checkpoint
@@ -73,7 +73,7 @@ class Card:
             "baselines": {name: baselines.to_dict() for name, baselines in self.baselines.items()},
             "files": self.files,
         }  # fmt: skip
-        return json.dumps(content, indent=1) + "\n"
+        return json.dumps(signed(content), indent=1) + "\n"
 
     @classmethod
     def loads(cls, text: str) -> Card:
@@ -83,8 +83,10 @@ class Card:
             ValueError, KeyError or TypeError: anything else, which it says. UsageError: of a task or backbone that is
                 not here.
         """
-        content = parse(text, nan=True)
-        fits(content, _CardContent)
+        stored = parse(text, nan=True)
+        fits(stored, dict[str, Any])
+        fits({name: value for name, value in stored.items() if name != "checksum"}, _CardContent)
+        content = unsigned(stored)
         return cls(
             tasks=tuple(map(task_from_dict, content["tasks"])), config=TrainConfig.from_dict(content["config"]),
             image=ImageConfig.from_dict(content["image"]).to_dict(), data=tuple(content["data"]),
@@ -160,6 +162,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
             ("splits", dict[str, dict[str, dict[str, Any]]]), ("training", dict[str, Any] | None),
         ):  # fmt: skip
             fits(content.get(name) if name == "training" else content[name], kind, name)
+        content = unsigned(content)
     except (ValueError, KeyError) as error:
         raise JobError(
             f"{path}: not readable as metrics ({shortened(error)}); remove it and evaluate again"

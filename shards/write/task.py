@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import make_folder, naming
 from specshards.common.files import is_remote, location, replacing, sha256, write_text
 from specshards.common.impossible import Impossible
-from specshards.common.json import fits, parse
+from specshards.common.json import fits, parse, signed, unsigned
 from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.render import renderer
@@ -158,15 +157,12 @@ class TaskResult:
 
     def dumps(self) -> str:
         """JSON; NaN statistics are written as such and read back by `loads`."""
-        content = asdict(self)
-        return json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n"
+        return json.dumps(signed(asdict(self)), indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def loads(cls, text: str) -> TaskResult:
         """The inverse of `dumps`; ValueError, KeyError or TypeError for anything else."""
-        content = parse(text, nan=True)
-        if content.pop("checksum", None) not in (None, _checksum(content)):
-            raise ValueError("not the record that was written")
+        content = unsigned(parse(text, nan=True))
         fits(content, cls)
         for record in content["shards"]:
             check_record(ShardRecord(**record), CLASSES)
@@ -174,10 +170,6 @@ class TaskResult:
         content["impossible"] = Impossible.from_dict(content.get("impossible", {}))
         content["train_stats"] = {k: LabelStats(**v) for k, v in content["train_stats"].items()}
         return cls(**content)
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
 from specshards.common.errors import JobError, UsageError
+from specshards.common.json import unsigned
 from specshards.shards import loader as shard_loader
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.network import open_model
@@ -128,7 +129,7 @@ def test_a_hub_folder_opens_and_answers_as_the_run_does(
 def test_folders_of_this_machine_stay_unnamed(evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
-    content = json.loads((run / "specshards.json").read_text())
+    content = unsigned(json.loads((run / "specshards.json").read_text()))
     content["config"]["backbone"] = "/home/somebody/models/dino"
     (run / "specshards.json").write_text(json.dumps(content))
     hub = export_hub(run, tmp_path / "a-name")
@@ -217,7 +218,7 @@ def test_names_cannot_write_markup(evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "<b>run"
     shutil.copytree(evaluated, run)
     for name in ("specshards.json", "metrics.json"):
-        content = json.loads((run / name).read_text())
+        content = unsigned(json.loads((run / name).read_text()))
         content["data"][0]["surveys"] = ["<script>x</script>\n# no heading | `"]
         (run / name).write_text(json.dumps(content))
     text = modelcard(run)
@@ -229,7 +230,7 @@ def test_names_cannot_write_markup(evaluated: Path, tmp_path: Path) -> None:
 def test_metrics_of_other_weights_are_refused(evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
-    content = json.loads((run / "metrics.json").read_text())
+    content = unsigned(json.loads((run / "metrics.json").read_text()))
     (run / "metrics.json").write_text(json.dumps({**content, "model": "0" * 64}))
     with pytest.raises(UsageError, match="not of the model that is there now; run `make evaluate"):
         modelcard(run)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import sha256
+from specshards.common.json import signed, unsigned
 from specshards.common.quarantine import read_quarantine
 from specshards.shards.report.make import write_page
 from specshards.shards.write.job import Claim
@@ -96,8 +97,8 @@ CARDS: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("place", "value", "words"), CARDS, ids=[f"{p}={str(v)[:20]}" for p, v, _ in CARDS])
 def test_a_card_that_was_tampered_with_is_refused(run: Path, place: str, value: Any, words: str) -> None:
-    content = json.loads((run / "specshards.json").read_text())
-    (run / "specshards.json").write_text(json.dumps(put(content, place, value)))
+    content = unsigned(json.loads((run / "specshards.json").read_text()))
+    (run / "specshards.json").write_text(json.dumps(signed(put(content, place, value))))
     with pytest.raises(JobError) as error:
         open_any(run)
     assert words in said(error) and str(run / "specshards.json") in said(error)
@@ -113,13 +114,13 @@ VALUES = st.one_of(
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_card_is_read_or_refused(trained: Path, tmp_path: Path, data: Any) -> None:
-    content = json.loads((trained / "specshards.json").read_text())
+    content = unsigned(json.loads((trained / "specshards.json").read_text()))
     for _ in range(data.draw(st.integers(1, 2))):
         # A level such as 0.68, and the name of a file, have the dot that separates the steps of a place.
         every = [place for place in places(content) if "scores." not in place and "files." not in place]
         content = put(content, data.draw(st.sampled_from(every)), data.draw(VALUES))
     path = tmp_path / "card.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(signed(content) if data.draw(st.booleans()) else content))
     try:
         card = Card.read(path)
     except JobError as error:
@@ -254,6 +255,20 @@ def test_metrics_and_records_of_something_else_are_refused(run: Path, shards: Pa
         with pytest.raises(JobError, match=r"not of a run|not what this program writes") as error:
             fit(config, run, options)
         said(error)
+
+
+@pytest.mark.parametrize("name", ["specshards.json", "metrics.json"])
+def test_a_digit_that_changed_is_refused(run: Path, name: str) -> None:
+    """A scale, a threshold or a metric of one flipped bit is a number like any other: other science, in silence."""
+    content = bytearray((run / name).read_bytes())
+    digits = [at for at, letter in enumerate(content) if letter in b"2345"]
+    for at in digits[:: len(digits) // 12]:
+        content[at] ^= 1
+        (run / name).write_bytes(content)
+        with pytest.raises(JobError, match=f"{name}: not .*its checksum is of something else") as error:
+            evaluate(run, device="cpu", threads=1) if name == "metrics.json" else open_any(run)
+        said(error)
+        content[at] ^= 1
 
 
 def test_tables_of_something_else_are_refused(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import write_text
-from specshards.common.json import finite
+from specshards.common.json import finite, signed
 from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
@@ -130,7 +130,7 @@ def write(
         raise JobError(
             f"{path}: not readable as metrics ({shortened(error)}); remove it and evaluate again"
         ) from error
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(signed(content), indent=1) + "\n")
     write_text(run / REPORT, markdown)
     if page:
         html.write(run, content, card)

@@ -19,6 +19,7 @@ from torch import nn
 
 from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing, write_text
+from specshards.common.json import signed
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.train.network import file_checksums, open_model
@@ -91,7 +92,7 @@ def export_hub(run: Path, out: Path) -> Path:
     write_text(out / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_text(out / CARD, replace(_without_paths(card), files=file_checksums(out)).dumps())
     content["data"] = [_without_path(record) for record in content["data"]]
-    write_text(out / METRICS, json.dumps(content, indent=1) + "\n")
+    write_text(out / METRICS, json.dumps(signed(content), indent=1) + "\n")
     write_text(out / _README, modelcard(run, out.resolve().name))
     LOGGER.info(f"{out}: ready for `hf upload NAME {out}`; read its {_README} first")
     return out
