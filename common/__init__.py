@@ -3,6 +3,9 @@
 errors          the three ways things go wrong, and the line a user sees
 cli             running a command line by these rules
 spectrum        one spectrum: its arrays, its good pixels, what may be known of its object
+identity        which rows have one id, and whether they are one object
+impossible      labels that no object can have, counted with examples
+label_columns   columns of labels without them
 sky             which objects lie close together
 arguments       a command's options, made from the fields of configurations
 options         options that commands of several rooms share

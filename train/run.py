@@ -110,7 +110,9 @@ class Card:
             if missing := {task.name for task in card.tasks} - set(card.baselines):
                 raise ValueError(f"baselines: {min(missing)} is missing")
             return card
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, UsageError) as error:
+        except UsageError as error:  # of a package that is not installed, or no value that a run can have
+            raise JobError(f"{path}: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise JobError(
                 f"{path}: not a card of this program ({shortened(error, 200)}); train the model again"
             ) from error

@@ -1,4 +1,4 @@
-"""The six benchmarks, and what they measure with.
+"""The benchmarks, and what they measure with.
 
 render          drawing, beside a memset of the picture and matplotlib
 encode          a sample's bytes, beside OpenCV's
@@ -8,5 +8,6 @@ load            batches of pictures, beside other people's loaders
 train           steps with the loader, beside cached batches
 load_data       the pictures that loaders load
 load_startup    opening a million samples
+verify          what it costs to compare what is read with checksums
 seal            what checksums of spectra Parquet cost
 """

@@ -58,7 +58,8 @@ def link_many(one: Path, many: Path, samples: int) -> int:
         records.append(replace(record, name=name))
     total = copies * record.samples
     # The manifest comes last, as always.
-    (many / MANIFEST).write_text(replace(manifest, shards=tuple(records), objects=total, quarantined=0).dumps())
+    whole = replace(manifest, shards=tuple(records), objects=total, quarantined=0, label_stats={})
+    (many / MANIFEST).write_text(whole.dumps())
     return total
 
 

@@ -2,6 +2,7 @@
 
 labels          a label table, streamed once, joined by every worker
 cuts            selection cuts, `--cuts` and `--where`
+expression      the grammar of filters
 help            help texts that name the surveys and cuts of other packages
 rows            the rows of CSV, FITS and Parquet in batches
 checksums       lists of checksums

@@ -6,6 +6,7 @@ job             what both are: claim the folder, run the tasks, publish
 task            one shard number
 plan            what goes where: split by sky, order by a seed
 cells           how fine the cells of the sky are
+repeats         which rows are set aside, because their object is there more than once
 visits          visits of one object stay in one split
 card            dataset card, table of counts, `_info.json`
 job_log         what the jobs read, and how fast they were

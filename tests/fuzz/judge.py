@@ -44,6 +44,7 @@ def judge(path: Path, layout: str, original: Path) -> Verdict:
         path: of a redrock file, the coadd that it lies beside.
     """
     _forget_peak()
+    before = peak()  # of a process that may have loaded much else
     try:
         outcome, why = (_own if layout == OWN else _survey)(path, original)
     except (BadObjectError, JobError, UsageError) as error:
@@ -53,7 +54,7 @@ def judge(path: Path, layout: str, original: Path) -> Verdict:
     except Exception as error:
         return Verdict("crash", f"{type(error).__name__}: {error}"[:300], peak())
     memory = _read_peak.pop() if _read_peak else peak()
-    if memory > MOST_MEMORY or "MemoryError" in why:
+    if memory - before > MOST_MEMORY or "MemoryError" in why:
         return Verdict("memory", f"{memory / 1e6:.0f} MB; {outcome} {why}", memory)
     if outcome == "refused" and "\n" in why:
         return Verdict("crash", f"a reason of several lines: {why!r}", memory)

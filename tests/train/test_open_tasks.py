@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from specshards.common.errors import UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.mock.scale.config import ScaleConfig
 from specshards.ingest.mock.scale.job import write_parquet_survey
@@ -109,5 +109,5 @@ def test_a_column_that_the_spectra_had_not_is_named(shards: Path, tmp_path: Path
 
 def test_a_run_of_a_task_that_is_gone_names_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TASKS, "_things", {name: kind for name, kind in TASKS.items() if name != "ebv"})
-    with pytest.raises(UsageError, match="unknown TASK=ebv: choose classify, subclass"):
+    with pytest.raises(JobError, match=r"specshards\.json: unknown TASK=ebv: choose classify, subclass"):
         Predictor.open(run, device="cpu")

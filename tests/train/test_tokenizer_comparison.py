@@ -288,6 +288,6 @@ def test_what_cannot_be_compared_is_named(run: Path, shards: list[str], tmp_path
         compare(broken, device="cpu")
     (broken / "tokenizer.json").write_text("{}")
     with pytest.raises(
-        JobError, match=r"tokenizer\.json: not a card of this program \('config'\); pretrain it again"
+        JobError, match=r"tokenizer\.json: not a card of this program \(config: is missing\); pretrain it again"
     ):
         compare(broken, device="cpu")

@@ -108,7 +108,7 @@ class Classification(Task):
             fits(content[field], kind, f"{cls.__name__}.{field}")
         if (
             not content["classes"]
-            or len(content["classes"]) != len(content["shares"])
+            or len(content["shares"]) not in (0, len(content["classes"]))
             or different(content["classes"])
         ):
             raise ValueError(f"{content['name']}: not classes with their shares")
