@@ -304,7 +304,8 @@ def _conversions(spectrum: Spectrum) -> list[str]:
     """What was done to the numbers of the file, in words."""
     words = []
     if spectrum.flux_scale != 1:
-        words.append(f"flux is kept over {spectrum.flux_scale:g}, of {spectrum.flux_unit or 'the unit of the file'}")
+        unit = spectrum.flux_unit or "not declared"
+        words.append(f"flux is stored divided by {spectrum.flux_scale:g} (flux_scale); unit: {unit}")
     if spectrum.wave_source is not None:
         words.append(f"wavelengths are converted from {spectrum.wave_source}")
     if spectrum.frame != "observed":

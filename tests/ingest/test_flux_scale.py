@@ -163,7 +163,7 @@ def test_a_table_in_cgs_keeps_every_pixel_by_both_ways(
     pq.write_table(table(flux, sigma, unit=unit), path)
     ingest(IngestConfig(), str(path), tmp_path / "out", engine=HERE)
     said = capsys.readouterr().out
-    assert said.count("flux is kept over 1e-17") == 1 and "of 8 samples" in said
+    assert said.count("flux is stored divided by 1e-17 (flux_scale); unit: ") == 1 and "of 8 samples" in said
     for where in (tmp_path / "out" / "spectra", path):
         ((_, block),) = iter_blocks(SpectraFolder.scan(where))
         assert set(block.meta["flux_scale"].to_pylist()) == {1e-17}
