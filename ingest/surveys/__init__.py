@@ -12,6 +12,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
     flux                    flux and ivar that fit float32, and their unit
     wavelengths             units of wavelength, air to vacuum
+    headers                 what a FITS header says of unit and medium
     lists                   columns of lists as arrays
     declared                what a table says of its units
     common                  what every reader needs: missing values, grids, the last checks
