@@ -218,7 +218,7 @@ def test_what_follows_from_training_times() -> None:
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_loader_alone_goes_on_over_epochs(tmp_path: Path) -> None:
-    folders = train._shards(tmp_path, 60, ("png", "flux"))
+    folders = train.make_shards(tmp_path, 60, ("png", "flux"))
     found = train.alone_records(folders, 8, 1, steps=20, device="cpu")  # an epoch has six
     assert [r.name for r in found] == ["loader alone, png", "loader alone, flux"]
     assert all(r.group == "load on cpu, batch 8" and r.about == {"batch": 8} and r.median > 0 for r in found)

@@ -156,7 +156,7 @@ def made(words: list[str]) -> list[list[str]]:
     variables = [word.partition("=")[0] for word in words[1:] if "=" in word]
     unknown = [name for name in variables if not re.search(rf"^(\w+: *)?{name} *\?=", MAKEFILE, re.M)]
     assert not unknown, f"the Makefile has no {', '.join(unknown)}"
-    command = ["make", "-n", "-o", ".venv/.made", *words[1:]]
+    command = ["make", "--no-print-directory", "-n", "-o", ".venv/.made", *words[1:]]
     # What `make test` was given is not meant for them.
     apart = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES")}
     done = subprocess.run(command, cwd=ROOT, env=apart, capture_output=True, text=True, check=True)
@@ -166,7 +166,7 @@ def made(words: list[str]) -> list[list[str]]:
     # Values come through the environment: ask what the commands are given.
     tell = f"SPECSHARDS={shlex.quote(sys.executable)} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
     done = subprocess.run(
-        ["make", "-o", ".venv/.made", tell, *words[1:]],
+        ["make", "--no-print-directory", "-o", ".venv/.made", tell, *words[1:]],
         cwd=ROOT,
         env=apart,
         capture_output=True,

@@ -30,8 +30,8 @@ def told(*words: str, **environment: str) -> dict[str, str]:
     """Option -> value, of the command that make starts."""
     apart = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES")}
     done = subprocess.run(
-        ["make", "-o", ".venv/.made", TELL, *words], cwd=ROOT, env={**apart, **environment}, capture_output=True,
-        text=True, check=True,
+        ["make", "--no-print-directory", "-o", ".venv/.made", TELL, *words], cwd=ROOT, env={**apart, **environment},
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     (line,) = done.stdout.splitlines()
     words_of = json.loads(line)
@@ -121,7 +121,7 @@ def test_a_blank_is_no_path(
 def test_force_says_yes_or_no(value: str) -> None:
     apart = {name: text for name, text in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES")}
     done = subprocess.run(
-        ["make", "-o", ".venv/.made", TELL, "shards", f"FORCE={value}"], cwd=ROOT, env=apart, capture_output=True,
-        text=True, check=True,
+        ["make", "--no-print-directory", "-o", ".venv/.made", TELL, "shards", f"FORCE={value}"], cwd=ROOT, env=apart,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ("--force" in json.loads(done.stdout)) == (value in ("1", "yes", "true"))

@@ -265,7 +265,7 @@ def test_a_digit_that_changed_is_refused(run: Path, name: str) -> None:
     for at in digits[:: len(digits) // 12]:
         content[at] ^= 1
         (run / name).write_bytes(content)
-        with pytest.raises(JobError, match=f"{name}: not .*its checksum is of something else") as error:
+        with pytest.raises(JobError, match=f"{name}: not (a card|readable)") as error:
             evaluate(run, device="cpu", threads=1) if name == "metrics.json" else open_any(run)
         said(error)
         content[at] ^= 1
