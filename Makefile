@@ -50,7 +50,10 @@ train:  OUT ?= runs/$(TASK)
 pretrain: OUT ?= runs/tokenizer
 # MODEL=tokenizer:folder trains on what `make pretrain` left there.
 train:  BACKBONE := $(if $(filter tokenizer:%,$(MODEL)),$(MODEL),$(BACKBONE))
+# The tests start make themselves, with values of their own.
+ifeq (,$(filter test,$(MAKECMDGOALS)))
 export $(VALUES)
+endif
 
 # `$(call flag,--name,VALUE)` passes an option only where it has a value.
 flag = $(if $(strip $($(2))),$(1) "$$$(2)")

@@ -261,13 +261,15 @@ def test_metrics_and_records_of_something_else_are_refused(run: Path, shards: Pa
 def test_a_digit_that_changed_is_refused(run: Path, name: str) -> None:
     """A scale, a threshold or a metric of one flipped bit is a number like any other: other science, in silence."""
     content = bytearray((run / name).read_bytes())
+    whole = json.loads(content)
     digits = [at for at, letter in enumerate(content) if letter in b"2345"]
     for at in digits[:: len(digits) // 12]:
         content[at] ^= 1
-        (run / name).write_bytes(content)
-        with pytest.raises(JobError, match=f"{name}: not (a card|readable)") as error:
-            evaluate(run, device="cpu", threads=1) if name == "metrics.json" else open_any(run)
-        said(error)
+        if json.loads(content) != whole:  # the last digits may be more than a float holds
+            (run / name).write_bytes(content)
+            with pytest.raises(JobError, match=f"{name}: not (a card|readable)") as error:
+                evaluate(run, device="cpu", threads=1) if name == "metrics.json" else open_any(run)
+            said(error)
         content[at] ^= 1
 
 
