@@ -33,7 +33,7 @@ def finite(content: Any) -> Any:
 
 def signed(content: Mapping[str, Any]) -> dict[str, Any]:
     """`content` and, as `checksum`, the sha256 of it: of one flipped bit, a number is another one and still JSON."""
-    return {**content, "checksum": _digest(content)}
+    return {**content, "checksum": digest(content)}
 
 
 def unsigned(content: dict[str, Any]) -> dict[str, Any]:
@@ -43,12 +43,13 @@ def unsigned(content: dict[str, Any]) -> dict[str, Any]:
         ValueError: it is not what was signed.
     """
     content = dict(content)
-    if content.pop("checksum", None) not in (None, _digest(content)):
+    if content.pop("checksum", None) not in (None, digest(content)):
         raise ValueError("it is not what was written: its checksum is of something else")
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def digest(content: Any) -> str:
+    """sha256 of JSON content, whatever the order of its keys, as hexadecimal text."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -5,6 +5,7 @@ fits            FITS files: a direct parser, and astropy for every surprise
 tables          Parquet and HDF5 of many spectra, in slices of rows
 probe           whether pyarrow survives a footer that no seal vouches for
 seal            checksums of Parquet, column by column
+columns         a column of a table as one array
 ids             ids of objects, exact or refused
 listing         what lies in a folder
 limits          how large a file may be

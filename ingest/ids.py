@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.errors import BadObjectError, UsageError
+from specshards.ingest.columns import as_array
 
 #: What stands where there is no id.
 _NONE = ("", "nan", "NaN", "null", "NULL", "None", "N/A", "<NA>", "--")
@@ -75,7 +76,7 @@ def id_texts(column: pa.ChunkedArray | pa.Array, name: str, table: Path | str) -
 
 def exact_ids(column: pa.ChunkedArray | pa.Array, name: str) -> pa.StringArray:
     """As `id_texts`, of a table that is one input of many: `BadObjectError` says what is wrong with all of it."""
-    values = _decoded(column)
+    values = as_array(column)
     kind = values.type
     if pa.types.is_integer(kind) or pa.types.is_null(kind):
         return values.cast(pa.string())
@@ -103,7 +104,7 @@ def refuse_multiples(column: pa.ChunkedArray | pa.Array, name: str) -> None:
     Raises:
         BadObjectError: all of these ids have been rounded.
     """
-    values = _decoded(column)
+    values = as_array(column)
     if pa.types.is_floating(values.type):
         values = values.cast(pa.float64())
         values = values.filter(pc.fill_null(pc.less(pc.abs(values), 2.0**53), False))
@@ -137,19 +138,6 @@ def is_text(kind: pa.DataType) -> bool:
         pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary,
     )  # fmt: skip
     return any(test(kind) for test in tests)
-
-
-def _decoded(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(values, pa.ChunkedArray):  # of no chunk, or too large for one
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
-        values = values.cast(pa.string())
-    if pa.types.is_large_binary(values.type) or pa.types.is_binary_view(values.type):
-        values = values.cast(pa.binary())
-    return values
 
 
 def _of_floats(values: pa.Array, name: str) -> pa.StringArray:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import UsageError, is_environment, shortened
 from specshards.common.messages import LOGGER
 from specshards.common.spectrum import MISSING_UP_TO
+from specshards.ingest.columns import as_array
 from specshards.ingest.surveys.common import SENTINELS, label
 
 BATCH = 8192
@@ -296,7 +297,7 @@ def check_type(kind: pa.DataType, what: str) -> None:
 
 def large_integer(column: pa.ChunkedArray | pa.Array) -> str | None:
     """An integer of a column that a float64 may round, beyond 2^53, as text; None without any."""
-    values = _plain(column)
+    values = as_array(column)
     if pa.types.is_floating(values.type) or pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
         return None
     if pa.types.is_integer(values.type):
@@ -336,7 +337,7 @@ def label_numbers(column: pa.ChunkedArray, *, is_known: bool = True) -> tuple[pa
     Returns:
         And every text that is neither a number nor a word for a missing one; it is null.
     """
-    values = _plain(column)
+    values = as_array(column)
     if pa.types.is_boolean(values.type):
         return values.cast(pa.float64()), []
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
@@ -354,20 +355,9 @@ def label_numbers(column: pa.ChunkedArray, *, is_known: bool = True) -> tuple[pa
 
 def mapped(column: pa.ChunkedArray, convert: Callable[[Any], Any], kind: pa.DataType) -> pa.Array:
     """`convert` of every value, None for a missing one; called once for each that occurs."""
-    encoded = _plain(column).dictionary_encode("encode")
+    encoded = as_array(column).dictionary_encode("encode")
     meaning = pa.array([convert(value) for value in encoded.dictionary.to_pylist()], kind)
     return meaning.take(encoded.indices)
-
-
-def _plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(values, pa.ChunkedArray):  # of no chunk, or too large for one
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
-        values = values.cast(pa.string())
-    return values
 
 
 def _stripped(values: pa.Array) -> pa.StringArray:

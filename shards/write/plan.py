@@ -6,14 +6,13 @@ nothing about it depends on how many workers there are.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from specshards.common.json import digest
 from specshards.common.spectrum import RANGES
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup
 from specshards.ingest.spectra.schema import HEALPIX_ORDER, PROGRAM_VERSION
@@ -67,7 +66,7 @@ def fingerprint(*identity: Any, schema_version: int = 1) -> str:
         schema_version: of the spectra that are read: shards of older ones stay as they are.
     """
     content = [*identity, FORMAT_VERSION, schema_version, PROGRAM_VERSION, RANGES]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest(content)
 
 
 def _pieces(group: RowGroup, target: int) -> Iterator[RowGroup]:

@@ -19,7 +19,6 @@ of any kind (the FITS mock has it), errors in labels: every label is the truth. 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +32,7 @@ from specshards.common.errors import UsageError, make_folder, naming
 from specshards.common.files import write_text
 from specshards.common.folder import Folder, Ledger
 from specshards.common.jobs import Engine
-from specshards.common.json import fits, parse
+from specshards.common.json import digest, fits, parse
 from specshards.common.messages import LOGGER
 from specshards.ingest.mock.instrument import LOG_STEP, grid
 from specshards.ingest.mock.lines import Array
@@ -287,7 +286,7 @@ def write_part(task: _Task) -> ScalePartResult:
 
 def _fingerprint(config: ScaleConfig, rows: int) -> str:
     content = [VERSION, SCHEMA_VERSION, PROGRAM_VERSION, config.without_n(), rows]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest(content)
 
 
 def _tasks(config: ScaleConfig, out: Path, bank: Path | None) -> list[_Task]:
