@@ -203,19 +203,22 @@ from specshards.train.accelerator import keep_freed_memory
 if "keep" in sys.argv:
     keep_freed_memory()
 pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-values, before = torch.ones(10_000_000), pages()
-for _ in range(20):
+values, given_out = torch.ones(10_000_000), []
+for _ in range(21):
+    before = pages()
     doubled = values * 2
     del doubled
-print(pages() - before)
+    given_out.append(pages() - before)
+print(sorted(given_out)[10])
 """
+    # The median of 21 steps: a machine short of memory takes pages away from any process.
     # dask sets these for its workers, and leaves them behind.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     given_out = {
         word: int(subprocess.check_output(commands.script(code, word), cwd=commands.user_folder(), env=plain))
         for word in ("keep", "not")
     }
-    assert given_out["keep"] < given_out["not"] / 4
+    assert given_out["keep"] < given_out["not"] / 4, given_out
 
 
 def test_the_arithmetic_of_a_vit_b_16_is_counted() -> None:
