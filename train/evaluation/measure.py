@@ -80,18 +80,26 @@ def _intervals(task: Task, scored: Scored, labelled: Rows) -> dict[str, list[flo
 
 
 def _visits(scored: Scored, rows: IntArray) -> IntArray | None:
+    """`visits` of some rows."""
+    if not {"ra", "dec"} <= set(scored.labels):
+        return None
+    return visits(*(scored.labels[name][rows] for name in ("ra", "dec")))
+
+
+def visits(ra: FloatArray, dec: FloatArray) -> IntArray | None:
     """For every row the number of its object, int `(N,)`: rows close to each other, also in a chain.
 
     Rows without a position are objects of their own; None where no position is known at all.
+
+    Args:
+        ra, dec: float `(N,)`, degrees, NaN = unknown.
     """
-    if not {"ra", "dec"} <= set(scored.labels):
-        return None
-    position = np.stack([scored.labels[name][rows] for name in ("ra", "dec")], axis=1)
+    position = np.stack([ra, dec], axis=1)
     known = np.isfinite(position).all(axis=1)
     if not known.any():
         return None
     # Places first: many rows at the very same one would have a pair for each two of them.
     places, place = np.unique(position[known], axis=0, return_inverse=True)
-    visits = len(places) + np.arange(len(rows))
-    visits[known] = groups(places[:, 0], places[:, 1])[place.reshape(-1)]
-    return visits
+    found = len(places) + np.arange(len(ra))
+    found[known] = groups(places[:, 0], places[:, 1])[place.reshape(-1)]
+    return found

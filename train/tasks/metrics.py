@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 LIGHT_SPEED = 299_792.458  # km/s
 OUTLIER = 0.15  # |dz| above it is an outlier
@@ -19,6 +20,7 @@ _FEWEST_ROUNDS = 50  # below it the ends of a 95% interval are single rounds
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 def classification(true: IntArray, predicted: IntArray, classes: Sequence[str]) -> dict[str, Any]:
@@ -191,13 +193,73 @@ def regression(
         result["mean_abs_dz"] = _mean(np.abs(dz))
         result["nmad"] = nmad(dz)
         result["outliers"] = _mean(np.abs(dz) > OUTLIER)
-        limits = np.full(n, np.nan)
-        if classes is not None:
-            for i, name in enumerate(class_names):
-                limits[classes == i] = NON_CATASTROPHIC[name]
-        known = np.isfinite(limits)
-        result["non_catastrophic"] = _mean(np.abs(dz[known]) * LIGHT_SPEED < limits[known])
+        known, within = non_catastrophic(true, predicted, classes, class_names)
+        result["non_catastrophic"] = _mean(within[known])
     return result
+
+
+def non_catastrophic(
+    true: FloatArray, predicted: FloatArray, classes: FloatArray | None,
+    class_names: Sequence[str] = ("STAR", "GALAXY", "QSO"),
+) -> tuple[BoolArray, BoolArray]:  # fmt: skip
+    """Which redshifts have a class, and which of those have |dz| c below its limit: bool `(N,)` each.
+
+    Args:
+        true, predicted: float `(N,)`. classes: positions in `class_names`, NaN = missing; None where all are.
+    """
+    limits = _limits(len(true), classes, class_names)
+    known = np.isfinite(limits)
+    return known, known & (np.abs((predicted - true) / (1 + true)) * LIGHT_SPEED < limits)
+
+
+def most_non_catastrophic(
+    true: FloatArray, classes: FloatArray, class_names: Sequence[str] = ("STAR", "GALAXY", "QSO")
+) -> float:
+    """The one redshift that is no catastrophe for most of the objects, NaN where none has a class.
+
+    Each object allows an open interval around its redshift; the answer is the middle of where most of them overlap.
+    """
+    limits = _limits(len(true), classes, class_names)
+    known = np.isfinite(limits) & np.isfinite(true)
+    if not known.any():
+        return float("nan")
+    reach = limits[known] / LIGHT_SPEED * (1 + true[known])
+    ends = np.concatenate([true[known] - reach, true[known] + reach])
+    opens = np.repeat([1, -1], known.sum())
+    order = np.lexsort((opens, ends))  # at equal ends an interval closes before the next opens
+    depth = np.cumsum(opens[order])
+    best = int(depth.argmax())
+    return float((ends[order][best] + ends[order][best + 1]) / 2)
+
+
+def crps_gaussian(true: FloatArray, predicted: FloatArray, sigma: float | FloatArray) -> FloatArray:
+    """CRPS of normal distributions around the predictions, float `(N,)`, in the unit of `true`.
+
+    Gneiting & Raftery 2007 (JASA 102, 359), eq. 21. Where sigma is 0 it is the absolute error.
+    """
+    error, sigma = np.abs(true - predicted), np.broadcast_to(np.asarray(sigma, np.float64), np.shape(true))
+    w = np.divide(error, sigma, out=np.zeros_like(error), where=sigma > 0)
+    density = np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi)
+    score = sigma * (w * (2 * ndtr(w) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+    return np.where(sigma > 0, score, error)
+
+
+def crps_gaussian_z(true: FloatArray, predicted: FloatArray, sigma: float | None = None) -> FloatArray:
+    """CRPS of points as the published code of A&A 709, A122 has it, float `(N,)`, in z.
+
+    Every prediction becomes a normal distribution of one and the same width: the standard deviation of the residuals
+    themselves, with N below, so that the width is learnt from the truths that it is scored by.
+
+    Args:
+        sigma: the width, where it is that of other objects too.
+    """
+    width = float(np.std(predicted - true)) if sigma is None and len(true) else sigma or 0.0
+    return crps_gaussian(true, predicted, width)
+
+
+def median_deviation(error: FloatArray) -> float:
+    """MAD of residuals, the median of |residual| of float `(N,)`: around zero, not their median. NaN when empty."""
+    return float(np.median(np.abs(error))) if len(error) else float("nan")
 
 
 def nmad(dz: FloatArray) -> float:
@@ -205,6 +267,15 @@ def nmad(dz: FloatArray) -> float:
     if not len(dz):
         return float("nan")
     return 1.4826 * float(np.median(np.abs(dz - np.median(dz))))
+
+
+def _limits(n: int, classes: FloatArray | None, class_names: Sequence[str]) -> FloatArray:
+    """The limit of each object, km/s, float `(n,)`; NaN without a class."""
+    limits = np.full(n, np.nan)
+    if classes is not None:
+        for i, name in enumerate(class_names):
+            limits[classes == i] = NON_CATASTROPHIC[name]
+    return limits
 
 
 def _by_confidence(true: IntArray, probabilities: FloatArray, bins: int) -> tuple[IntArray, FloatArray, FloatArray]:

@@ -1,0 +1,115 @@
+"""What a data set holds, over all its splits: labels, classes, S/N, survey. From the tables beside its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from specshards.common.spectrum import CLASSES
+from specshards.shards.format.archive import read_sidecars
+from specshards.shards.format.manifest import SPLITS, Manifest
+from specshards.train.tasks import metrics
+from specshards.train.tasks.metrics import FloatArray
+
+STELLAR = ("teff", "logg", "feh")
+_NUMBERS = ("z", *STELLAR, "sn_survey", "sn_median")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """N objects of a data set.
+
+    Attributes:
+        surveys, splits: names, object `(N,)`. classes: positions in `CLASSES`, float64, NaN = none.
+        numbers: `z`, `teff`, `logg`, `feh`, `sn_survey`, `sn_median`, float64 `(N,)`, NaN = missing.
+        mock: whether any is of a mock survey.
+    """
+
+    surveys: npt.NDArray[Any]
+    splits: npt.NDArray[Any]
+    classes: FloatArray
+    numbers: dict[str, FloatArray]
+    mock: bool = False
+    _constants: dict[tuple[str, str, tuple[str, ...]], float] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def read(cls, folders: Sequence[Path], manifests: Sequence[Manifest]) -> Objects:
+        """Of all splits that are not empty.
+
+        Raises:
+            JobError: a table is missing or damaged.
+        """
+        tables, splits = [], []
+        for split in SPLITS:
+            if any(manifest.samples(split) for manifest in manifests):
+                table = read_sidecars(folders, manifests, split, None, True)
+                names = [name for name in ("survey", "class", *_NUMBERS) if name in table.column_names]
+                tables.append(table.select(names))
+                splits += [split] * table.num_rows
+        table = pa.concat_tables(tables, promote_options="default")
+        positions = {name: float(i) for i, name in enumerate(CLASSES)}
+        return cls(
+            np.array(table["survey"].to_pylist(), object), np.array(splits, object),
+            np.array([positions.get(name, np.nan) for name in table["class"].to_pylist()], np.float64),
+            {name: _numbers(table, name) for name in _NUMBERS}, any(manifest.mock for manifest in manifests),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.surveys)
+
+    def is_class(self, name: str) -> npt.NDArray[np.bool_]:
+        """Which objects have this class."""
+        return np.asarray(self.classes == CLASSES.index(name))
+
+    @property
+    def is_train(self) -> npt.NDArray[np.bool_]:
+        """Which objects are of the train split."""
+        return np.asarray(self.splits == "train")
+
+    def constant(self, task: str, metric: str, classes: Sequence[str] = CLASSES) -> float:
+        """The constant answer that is the best for a metric on the train split, NaN where it has no label.
+
+        Args:
+            metric: `accuracy`: the commonest class; `r2`, `std`: the mean; `mad`, `crps`: the median;
+                `crps_gaussian_z`: of the two the better; `non_catastrophic`: see `metrics.most_non_catastrophic`.
+            classes: of the objects that count; those of the stellar labels are stars.
+        """
+        key = task, metric, tuple(classes)
+        if key not in self._constants:
+            self._constants[key] = self._constant(*key)
+        return self._constants[key]
+
+    def _constant(self, task: str, metric: str, classes: Sequence[str]) -> float:
+        chosen = self.is_train & np.any([self.is_class(name) for name in classes], axis=0)
+        if task == "classify":
+            counts = [int((self.is_train & self.is_class(name)).sum()) for name in CLASSES]
+            return float(np.argmax(counts)) if any(counts) else float("nan")
+        if task in STELLAR:
+            chosen = self.is_train & self.is_class("STAR")
+        elif set(classes) == set(CLASSES) and metric != "non_catastrophic":
+            chosen = self.is_train  # an object without a class has a redshift, too
+        values = self.numbers["z" if task == "redshift" else task]
+        known = chosen & np.isfinite(values)
+        if not known.any():
+            return float("nan")
+        if metric == "non_catastrophic":
+            return metrics.most_non_catastrophic(values[known], self.classes[known])
+        values = values[known]
+        mean, median = float(np.mean(values)), float(np.median(values))
+        if metric == "crps_gaussian_z":
+            costs = {c: metrics.crps_gaussian_z(values, np.full(len(values), c)).mean() for c in (mean, median)}
+            return min(costs, key=lambda c: float(costs[c]))
+        return mean if metric in ("r2", "std") else median
+
+
+def _numbers(table: pa.Table, name: str) -> FloatArray:
+    if name not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    return np.asarray(table[name].cast(pa.float64()).fill_null(float("nan")).to_numpy(), np.float64)

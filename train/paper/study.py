@@ -1,0 +1,80 @@
+"""All that the tables and figures are made from: answers, objects, and what is not comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from specshards.common.spectrum import CLASSES
+from specshards.train.paper.answers import Answers, Block
+from specshards.train.paper.cells import Cell, Metric, measured, missing
+from specshards.train.paper.objects import Objects
+
+#: Pictures and other methods in words, in the order of the tables.
+PICTURES = {"simple": "simple", "overlap": "overlap", "map2d": "map2d", "mega": "mega (the three together)"}
+METHODS = {"svm": "support vectors", "forest": "random forest", "sequence": "1-D transformer"}
+
+
+def _all(block: Block) -> Block:
+    return block
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was learnt, and on what.
+
+    Attributes:
+        objects: of each data set, by its name, in the order of the tables.
+        notes: of each data set, what is not comparable with the paper whatever the cell.
+        absent: why a picture of a set has no answers: (set, task, picture), where a task of "" stands for all.
+        chosen: (set, task) -> the picture that was best on validation: what is shown where one is.
+        runs: a record of every run, for the page.
+    """
+
+    answers: Answers
+    objects: Mapping[str, Objects]
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    absent: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    chosen: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    runs: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def mock(self) -> bool:
+        """Whether any object is of a mock survey."""
+        return any(objects.mock for objects in self.objects.values())
+
+    @property
+    def sets(self) -> list[str]:
+        """Names of the data sets."""
+        return list(self.objects)
+
+    @property
+    def widest(self) -> str:
+        """The set of the most objects."""
+        return max(self.objects, key=lambda name: len(self.objects[name]))
+
+    def picture(self, data_set: str, task: str = "redshift") -> str | None:
+        """The picture of a set that is shown: by validation, or else the first that answered; None without any."""
+        there = self.answers.pictures(data_set, task)
+        first = next((picture for picture in PICTURES if picture in there), None)
+        chosen = self.chosen.get((data_set, task))
+        return chosen if chosen in there else first
+
+    def cell(
+        self, data_set: str, task: str, method: str, metric: Metric, kind: str, *, more: bool,
+        choose: Callable[[Block], Block] = _all, classes: Sequence[str] = CLASSES,
+    ) -> Cell:  # fmt: skip
+        """A metric of what one method answered.
+
+        Args:
+            kind: names the best constant, see `Objects.constant`; empty for none.
+            choose: which objects count. classes: theirs, for the constant.
+        """
+        block = self.answers.block(data_set, task, method)
+        if block is None:
+            keys = ((data_set, task, method), (data_set, "", method), (data_set, task, ""))
+            return missing(next((self.absent[key] for key in keys if key in self.absent), "not trained"))
+        constant = self.objects[data_set].constant(task, kind, classes) if kind else None
+        found = measured(metric, choose(block), more=more, constant=constant)
+        return found.noted(*self.notes.get(data_set, ())) if found.count else found
