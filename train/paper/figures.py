@@ -114,8 +114,8 @@ def _residuals(study: Study, name: str, key: str) -> PaperFigure:
         return PaperFigure(key, head, "No redshifts were learnt.", None)
     caption = (
         f"{len(block):,} test spectra, picture {PICTURES.get(str(picture), picture)}, which validation chose: "
-        "predicted - true redshift. Left all of them, right those between the 5th and the 95th percentile of the residuals, as "
-        "the published code draws them."
+        "predicted - true redshift. Left all of them, right those between the 5th and the 95th percentile of the "
+        "residuals, as the published code draws them."
     )
     return PaperFigure(key, head, caption, lambda: _over_truth(block))
 
