@@ -8,27 +8,36 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from specshards.common.errors import UsageError
-from specshards.train.models.backbone import Backbone, open_backbone
+from specshards.common.spectrum import CLASSES
+from specshards.train.models.backbone import NORMALISE, Backbone, open_backbone
 
 #: Sizes of the tokenizer; see `train.models.tokenizer.config`.
 TOKENIZER_SIZES = ("base", "tiny")
 HEADS = ("auto", "histogram", "gaussian", "mse")
 CHOICES = {
     "head": HEADS,
-    "schedule": ("cosine", "constant"),
+    "schedule": ("cosine", "linear", "constant"),
+    "decay": ("matrices", "trainer"),
     "precision": ("auto", "fp32", "bf16"),
     "balance": ("none", "weights", "logits"),
     "freeze": ("none", "backbone"),
     "pool": ("mean", "attention"),
+    "normalise": NORMALISE,
+    "target": ("auto", "z", "max"),
 }
-#: Values that a preset gives; what a user gives beside it wins. `paper` is A&A 709, A122.
+#: Values that a preset gives; what a user gives beside it wins. `paper` is what the published code of A&A 709, A122
+#: does, its seed included.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
-        "lr": 1e-5, "weight_decay": 0.01, "epochs": 30, "head": "mse", "schedule": "constant", "warmup": 0.0,
-        "layer_decay": 1.0,
+        "lr": 1e-5, "weight_decay": 0.01, "decay": "trainer", "layer_decay": 1.0, "schedule": "linear", "warmup": 0.0,
+        "clip": 1.0, "epochs": 30, "batch_size": 64, "accumulate": 1, "precision": "fp32", "seed": 42, "head": "mse",
+        "target": "max", "normalise": "0.5", "select": "r2,accuracy",
     },
     "modern": {"layer_decay": 0.75, "weight_decay": 0.05, "warmup": 0.1, "drop_path": 0.1},
 }  # fmt: skip
+#: Fields that records of older runs do not have: written only where they are not at their defaults, so that such a
+#: run goes on, and its card stays what it was.
+LATER = ("decay", "normalise", "target", "select", "only")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +51,10 @@ class LoopConfig:
         accumulate: batches whose gradients make one step.
         lr: peak learning rate. By default 1e-3 for the tiny models, 1e-4 otherwise.
         weight_decay: of AdamW.
+        decay: what weight decay holds for: `matrices` alone, embeddings left out, or all but biases and norms, as in
+            the `trainer` of transformers.
         layer_decay: learning rate of each layer relative to the one above it; 1 is off.
-        schedule: after the warm-up, a `cosine` down to 1%, or `constant`.
+        schedule: after the warm-up, a `cosine` down to 1%, a `linear` descent to 0 over all steps, or `constant`.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient.
         augment: changes made to spectra while training: noise=1,scale=0.05,tilt=0.1,mask=0.1, any of them
@@ -62,6 +73,7 @@ class LoopConfig:
     accumulate: int = 1
     lr: float | None = None
     weight_decay: float = 0.05
+    decay: str = "matrices"
     layer_decay: float = 1.0
     schedule: str = "cosine"
     warmup: float = 0.05
@@ -113,8 +125,12 @@ class LoopConfig:
         return "spectra"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content, with the learning rate resolved."""
-        return {**asdict(self), "shards": list(self.shards), "lr": self.peak_lr}
+        """JSON-able content, with the learning rate resolved; of `LATER` what is not at its default."""
+        defaults = {field.name: field.default for field in fields(self)}
+        content = {
+            name: value for name, value in asdict(self).items() if name not in LATER or value != defaults[name]
+        }
+        return {**content, "shards": list(self.shards), "lr": self.peak_lr}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -142,6 +158,14 @@ class TrainConfig(LoopConfig):
             `auto` is a histogram for redshift and a Gaussian for the rest.
         bins: of the histogram.
         balance: of classes: `weights` in the loss, or `logits` adjusted by the log of the class shares.
+        normalise: mean and standard deviation that pictures are brought to: the `backbone`'s own, `0.5` for both in
+            each colour, or those of `imagenet`.
+        target: what a regression learns: `auto`, ln(1 + z) or another label, on the scale of the train split;
+            `z`, a redshift as it is; `max`, any label over the largest one of the train split. The last two by
+            squared errors.
+        select: metrics, with commas, by which the best epoch on validation is chosen; each task takes the first that
+            it has, such as r2,accuracy. `auto` is the task's own.
+        only: classes, with commas, such as STAR: labels of other objects count as missing, also in the evaluation.
     """
 
     task: str
@@ -152,6 +176,10 @@ class TrainConfig(LoopConfig):
     head: str = "auto"
     bins: int = 128
     balance: str = "none"
+    normalise: str = "backbone"
+    target: str = "auto"
+    select: str = "auto"
+    only: str = ""
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
@@ -162,11 +190,32 @@ class TrainConfig(LoopConfig):
             raise UsageError(f"drop_path={self.drop_path}: give a share, 0 to below 1")
         if self.bins < 8:
             raise UsageError(f"bins={self.bins}: give at least 8")
+        if self.target != "auto" and self.head not in ("auto", "mse"):
+            raise UsageError(f"target={self.target}: is learnt by squared errors; give head=mse, not {self.head}")
+        if self.normalise != "backbone" and not self.architecture.normalises:
+            raise UsageError(
+                f"normalise={self.normalise}: BACKBONE={self.backbone} reads no pictures that are normalised for it; "
+                "leave it out"
+            )
+        if unknown := set(self.only_classes) - set(CLASSES):
+            raise UsageError(f"only={self.only}: no class {min(unknown)}; choose of {', '.join(CLASSES)}")
+        if not _names(self.select):
+            raise UsageError("select: name a metric, such as r2 or accuracy, or auto")
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The names in `task`."""
-        return tuple(name for name in (part.strip() for part in self.task.split(",")) if name)
+        return _names(self.task)
+
+    @property
+    def only_classes(self) -> tuple[str, ...]:
+        """The names in `only`; none for all objects."""
+        return _names(self.only)
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """The metrics in `select`; none for the task's own."""
+        return () if self.select == "auto" else _names(self.select)
 
     @property
     def architecture(self) -> Backbone:
@@ -193,7 +242,15 @@ def configure(preset: str | None = None, **given: Any) -> TrainConfig:
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"unknown PRESET={preset}: choose {' or '.join(PRESETS)}")
     backbone = open_backbone(given.get("backbone", TrainConfig.backbone))
-    return TrainConfig(**{**backbone.options, **PRESETS.get(preset or "", {}), **given})
+    chosen = dict(PRESETS.get(preset or "", {}))
+    if not backbone.normalises:
+        chosen.pop("normalise", None)
+    return TrainConfig(**{**backbone.options, **chosen, **given})
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ class Labels:
         tasks = make_tasks(config, train.manifests, train.sidecar)
         for loader in (train, start.val):
             add_targets(tasks, loader)
-        labels = train.sidecar(["survey", *(task.label for task in tasks)])
+        labels = train.sidecar(list(dict.fromkeys(["survey", *(name for task in tasks for name in task.columns)])))
         baselines = {task.name: Baselines.learn(task, labels) for task in tasks}
         mock = any(manifest.mock for manifest in train.manifests)
         card = Card(tasks, config, train.image.to_dict(), start.data, mock, baselines)
@@ -107,13 +107,14 @@ class Labels:
         scored = score(model, self.tasks, loader, accelerator, check)
         scores = {task.name: measure(task, scored[task.name], self.card.baselines[task.name]) for task in self.tasks}
         entry = {f"loss_{name}": found["loss"] for name, found in scores.items()}
-        entry |= {f"{task.name}_{task.best[0]}": scores[task.name]["all"][task.best[0]] for task in self.tasks}
+        metrics = {task.name: task.criterion[0] for task in self.tasks}
+        entry |= {f"{name}_{metric}": scores[name]["all"][metric] for name, metric in metrics.items()}
         return Verdict(*self.criterion(scores), entry, (scored, scores))
 
     def criterion(self, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, float, bool]:
-        """Metric, value and whether more is better: the task's own, or the mean skill where there are several."""
+        """Metric, value and whether more is better: the task's, or the mean skill where there are several."""
         if len(self.tasks) == 1:
-            metric, more = self.tasks[0].best
+            metric, more = self.tasks[0].criterion
             return metric, scores[self.tasks[0].name]["all"][metric], more
         skills = [skill for task in self.tasks if math.isfinite(skill := task.skill(scores[task.name]))]
         return "mean_skill", sum(skills) / len(skills) if skills else math.nan, True
@@ -140,7 +141,9 @@ class Labels:
         )
         train, val = self._images
         mock = "MOCK data: " if self.card.mock else ""
-        return f"{mock}{train:,} train images, {val:,} val images; {counts}\n{self.config.backbone}"
+        kinds = self.config.only_classes
+        only = f"; only labels of class {', '.join(kinds)} count" if kinds else ""
+        return f"{mock}{train:,} train images, {val:,} val images{only}; {counts}\n{self.config.backbone}"
 
     def finish(self, summary: dict[str, Any]) -> str:
         """The report with the whole history."""

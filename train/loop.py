@@ -211,7 +211,7 @@ class _Trainer:
         self.steps = min(config.epochs * a_step, config.max_steps or sys.maxsize)
         self.epochs = math.ceil(self.steps / a_step)
         self.plain = objective.build(accelerator.device)
-        groups = parameter_groups(self.plain, config.weight_decay, config.layer_decay)
+        groups = parameter_groups(self.plain, config.weight_decay, config.layer_decay, config.decay)
         fused = accelerator.device.type in ("cuda", "cpu")
         optimizer = torch.optim.AdamW(groups, lr=config.peak_lr, betas=(0.9, 0.999), fused=fused)
         self.average = self.averaged()
@@ -316,13 +316,15 @@ class _Trainer:
         return whole
 
     def schedule(self, step: int) -> float:
-        """Share of the peak learning rate: linear warm-up, then constant or a cosine down to 1%."""
+        """Share of the peak learning rate: linear warm-up, then constant, linear to 0, or a cosine down to 1%."""
         warmup = max(1, round(self.config.warmup * self.steps)) if self.config.warmup else 0
         if step < warmup:
             return (step + 1) / warmup
         if self.config.schedule == "constant":
             return 1.0
         share = (step - warmup) / max(1, self.steps - warmup)
+        if self.config.schedule == "linear":
+            return 1.0 - share
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
 
     def validate(self) -> None:
@@ -337,7 +339,9 @@ class _Trainer:
         verdict = self.objective.validate(model, self.val, self.accelerator, check)
         self.verified()
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        entry = {"epoch": progress.epoch, "step": progress.step, verdict.metric: verdict.value, **verdict.entry}
+        rate = self.config.peak_lr * self.schedule(max(0, progress.step - 1))  # of the last step
+        entry = {"epoch": progress.epoch, "step": progress.step, "learning_rate": rate,
+                 verdict.metric: verdict.value, **verdict.entry}  # fmt: skip
         progress.history.append(finite(entry))
         text = f"{progress.epoch}/{self.epochs} val {verdict.metric} {verdict.value:.4f}"
         self.meter.epoch(progress.step, text, entry)

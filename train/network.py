@@ -23,7 +23,8 @@ from specshards.train.tasks.multitask import output_names
 def plan(card: Card) -> Plan:
     """What the network of a card is built for."""
     image = ImageConfig.from_dict(card.image)
-    return Plan(tuple(output_names(card.tasks)), image, card.config.pool, card.config.drop_path)
+    config = card.config
+    return Plan(tuple(output_names(card.tasks)), image, config.pool, config.drop_path, config.normalise)
 
 
 def build_model(card: Card) -> nn.Module:

@@ -40,6 +40,8 @@ OTHER: dict[str, tuple[str, Any]] = {
     "best_of": ("object", "object"),
     "survey": ("sdss", "sdss"), "cuts": ("paper", "paper"), "where": ("z > 1", "z > 1"), "n": ("7", 7),
     "shards": ("a, b", ("a", "b")), "task": ("teff", "teff"), "schedule": ("constant", "constant"),
+    "decay": ("trainer", "trainer"), "normalise": ("0.5", "0.5"), "target": ("max", "max"),
+    "select": ("r2,accuracy", "r2,accuracy"), "only": ("STAR", "STAR"),
     "precision": ("fp32", "fp32"), "balance": ("logits", "logits"), "freeze": ("backbone", "backbone"),
     "pool": ("attention", "attention"), "head": ("mse", "mse"), "augment": ("noise=1", "noise=1"),
     "backbone": ("tiny", "tiny"), "tracker": ("none", "none"), "resume": ("never", "never"),
@@ -122,7 +124,7 @@ def test_every_field_arrives(command: Callable[..., None], kind: type, field: st
 
 def test_a_preset_of_training_gives_what_is_not_given() -> None:
     config = received(train.fit, TrainConfig, ["--preset", "paper", "--epochs", "3"])
-    assert (config.lr, config.schedule, config.epochs) == (1e-5, "constant", 3)
+    assert (config.lr, config.schedule, config.epochs) == (1e-5, "linear", 3)
     with pytest.raises(UsageError, match="unknown PRESET=best: choose paper or modern"):
         received(train.fit, TrainConfig, ["--preset", "best"])
 

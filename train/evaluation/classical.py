@@ -36,7 +36,7 @@ from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.stack import log_bins, resample
 from specshards.train.evaluation import predictions
 from specshards.train.tasks.metrics import FloatArray
-from specshards.train.tasks.task import Task
+from specshards.train.tasks.task import OF_DISTRIBUTIONS, Task
 
 Features = npt.NDArray[np.float32]
 
@@ -188,7 +188,7 @@ def fit_classical(
     if limit < 2:
         raise UsageError(f"limit {limit}: give at least 2 train objects")
     threads, folders = threads or cores(), tuple(map(str, folders))
-    labels = sorted({task.label for task in tasks})
+    labels = sorted({name for task in tasks for name in task.columns})
     with _open(folders, "train", threads) as loader:
         table = loader.sidecar(["survey", *labels])
         targets = {task.name: task.targets(table) for task in tasks}
@@ -310,7 +310,9 @@ def _fit_one(
     began = time.perf_counter()
     known = np.flatnonzero(np.isfinite(target))[: MOST_FOR_SVM if name == "svm" else None]
     x, y = features[known], task.to_estimator(target[known])
-    metric, more = task.best
+    metric, more = task.criterion
+    if metric in OF_DISTRIBUTIONS:  # of which these have none
+        metric, more = task.best
     tried: list[dict[str, Any]] = []
     models: list[_Fitted] = []
     for options in GRIDS[name]:

@@ -35,6 +35,8 @@ BACKBONES: Registry[type[Backbone]] = Registry(
 #: What a name that is not registered is taken for.
 _OTHERS = "pretrained"
 WEIGHTS = "model.safetensors"
+#: What pictures can be brought to before a network; see `train.config.TrainConfig.normalise`.
+NORMALISE = ("backbone", "0.5", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ class Plan:
     Attributes:
         outputs: names of its outputs, of all tasks.
         image: of the pictures, or of those that the shards were made for.
-        pool, drop_path: see `train.config.TrainConfig`.
+        pool, drop_path, normalise: see `train.config.TrainConfig`.
     """
 
     outputs: tuple[str, ...]
     image: ImageConfig
     pool: str = "mean"
     drop_path: float = 0.0
+    normalise: str = "backbone"
 
 
 class Backbone(ABC):
@@ -66,6 +69,7 @@ class Backbone(ABC):
         view: `picture` or `spectra`. has_argument: whether there is one.
         peak_lr: the learning rate where none is asked for. options: other fields of `train.config.TrainConfig` that
             it changes where neither a preset nor the user gives them.
+        normalises: whether it normalises pictures as `Plan.normalise` says.
         shows_attention: whether `attend` may be called. exports: what of `onnx` and `hub` can be made of it.
     """
 
@@ -73,6 +77,7 @@ class Backbone(ABC):
     has_argument: ClassVar[bool] = False
     peak_lr: ClassVar[float] = 1e-4
     options: ClassVar[Mapping[str, Any]] = {}
+    normalises: ClassVar[bool] = False
     shows_attention: ClassVar[bool] = False
     exports: ClassVar[tuple[str, ...]] = ()
 

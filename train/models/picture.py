@@ -22,6 +22,8 @@ from specshards.train.models.parameters import head_parameters
 
 TINY = "tiny"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5)
+_NORMALISATIONS = {"0.5": (_HALF, _HALF), "imagenet": (IMAGENET_MEAN, IMAGENET_STD)}
 _WAYS_OUT = "give BACKBONE=folder (a copied model) or BACKBONE=tiny (small, from scratch)"
 _HUB_SECONDS = 10
 #: No pickle is opened, and no program code of a model is run.
@@ -33,7 +35,7 @@ class SpectrumModel(nn.Module):
 
     Attributes:
         network: the transformers model; what is saved.
-        mean, std: of the backbone's own normalisation, on the 0 to 1 scale.
+        mean, std: of the normalisation, on the 0 to 1 scale.
     """
 
     _scale: Tensor
@@ -94,13 +96,14 @@ class SpectrumModel(nn.Module):
 class _Transformers(Backbone):
     """An image classifier of transformers."""
 
+    normalises = True
     shows_attention = True  # `attend` says so where this one has none
     exports = ("onnx", "hub")
 
     def build(self, plan: Plan) -> SpectrumModel:
         """See `build`."""
         name, size = self.argument or self.name, plan.image.size
-        return build(name, len(plan.outputs), size, plan.outputs, drop_path=plan.drop_path)
+        return build(name, len(plan.outputs), size, plan.outputs, plan.drop_path, plan.normalise)
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """As `from_pretrained` opens it."""
@@ -127,14 +130,16 @@ class Pretrained(_Transformers):
 
 
 def build(
-    backbone: str, head_size: int, image_size: int, names: Sequence[str] | None = None, drop_path: float = 0.0
-) -> SpectrumModel:
+    backbone: str, head_size: int, image_size: int, names: Sequence[str] | None = None, drop_path: float = 0.0,
+    normalise: str = "backbone",
+) -> SpectrumModel:  # fmt: skip
     """A backbone with a fresh head of `head_size` outputs, for pictures of `image_size` pixels a side.
 
     Args:
         backbone: `tiny`, a folder (a bare encoder or an image classifier), or a name on the model hub.
         names: of the outputs.
         drop_path: largest share of residual branches left out while training; only some backbones have it.
+        normalise: see `train.config.TrainConfig`.
 
     Raises:
         UsageError: no such folder or model, not an image model, or one that cannot take pictures of this size.
@@ -150,7 +155,7 @@ def build(
     names = names or [f"LABEL_{i}" for i in range(head_size)]
     network.config.id2label = dict(enumerate(names))
     network.config.label2id = {name: i for i, name in enumerate(names)}
-    return SpectrumModel(network, mean, std)
+    return SpectrumModel(network, *_NORMALISATIONS.get(normalise, (mean, std)))
 
 
 def load(folder: Path) -> SpectrumModel:
@@ -191,7 +196,7 @@ def _tiny(image_size: int, head_size: int) -> tuple[Any, Sequence[float], Sequen
             image_size=image_size, patch_size=patch, num_labels=head_size,
         )
     )  # fmt: skip
-    return network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    return network, _HALF, _HALF
 
 
 def _pretrained(backbone: str, head_size: int, drop_path: float) -> tuple[Any, Sequence[float], Sequence[float]]:

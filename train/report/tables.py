@@ -92,7 +92,7 @@ def at_a_glance(content: Mapping[str, Any], card: Card) -> Rows:
     names = list(dict.fromkeys(name for _, _, scores in every for name in scores["baselines"]))
     rows = [["split", "task", "objects", "metric", "model", *(baseline(name) for name in names)]]
     for split, task, scores in every:
-        metric = task.best[0]
+        metric = task.criterion[0]
         others = (scores["baselines"].get(name, {}).get(metric) for name in names)
         rows.append([split, task.name, number(scores["labelled"]), metric_name(metric),
                      _with_interval(scores, metric), *map(number, others)])  # fmt: skip

@@ -41,6 +41,7 @@ class Classification(Task):
         shares: of each class among the labelled objects of the train split.
         balance: `none`; `weights` lets each class count alike in the loss; `logits` adds the log of the shares to the
             logits while training, which aims at balanced accuracy (Menon et al. 2021).
+        only, select: see `Task`.
         lacking: what is said where nothing can be learnt.
     """
 
@@ -48,9 +49,12 @@ class Classification(Task):
     name: str
     shares: tuple[float, ...] = ()
     balance: str = "none"
+    only: tuple[str, ...] = ()
+    select: str = ""
 
     lacking: ClassVar[str] = f"no class has {FEWEST} objects in the train split"
     best: ClassVar[tuple[str, bool]] = ("macro_f1", True)
+    criteria: ClassVar[Mapping[str, bool]] = {"accuracy": True, "nll": False, "ece": False, "brier": False}
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     reported: ClassVar[tuple[str, ...]] = ("count", "accuracy", "macro_f1")
     further: ClassVar[tuple[str, ...]] = ("nll", "ece", "brier")
@@ -99,7 +103,8 @@ class Classification(Task):
             LOGGER.warning(
                 f"{train}: every labelled object of the train split is a {present[0]}: there is nothing to tell apart"
             )
-        return cls(tuple(counts), name, tuple(n / total for n in counts.values()), config.balance)
+        shares = tuple(n / total for n in counts.values())
+        return cls(tuple(counts), name, shares, config.balance, config.only_classes, cls.choose(config.selected))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -112,12 +117,15 @@ class Classification(Task):
             or different(content["classes"])
         ):
             raise ValueError(f"{content['name']}: not classes with their shares")
-        return cls(tuple(content["classes"]), content["name"], tuple(content["shares"]), content["balance"])
+        task = cls(tuple(content["classes"]), content["name"], tuple(content["shares"]), content["balance"],
+                   tuple(content.get("only", ())), content.get("select", ""))  # fmt: skip
+        task.check_record()
+        return task
 
     def to_dict(self) -> dict[str, Any]:
         """Name, classes, shares and balance."""
         return {"name": self.name, "classes": list(self.classes), "shares": list(self.shares),
-                "balance": self.balance}  # fmt: skip
+                "balance": self.balance, **self.record()}  # fmt: skip
 
     @property
     def is_stored(self) -> bool:
@@ -145,7 +153,7 @@ class Classification(Task):
         by_text: dict[str | None, float] = {None: float("nan")}
         for text in set(texts) - {None}:
             by_text[text] = places.get(self.read(text) or "", float("nan"))
-        return np.array([by_text[text] for text in texts], np.float64)
+        return self.known(np.array([by_text[text] for text in texts], np.float64), sidecar)
 
     def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of every sample, balanced as asked for."""
@@ -279,7 +287,8 @@ class Classification(Task):
 
     def limits(self) -> str:
         """No other classes."""
-        return f"{self.name}: {', '.join(self.classes)} and nothing else; all that it sees becomes one."
+        kinds = f"learnt from objects of class {', '.join(self.only)} alone; " if self.only else ""
+        return f"{self.name}: {kinds}{', '.join(self.classes)} and nothing else; all that it sees becomes one."
 
     def _probabilities(self, columns: Arrays) -> FloatArray:
         return np.column_stack([columns[f"p_{kind}"] for kind in self.classes])
@@ -303,13 +312,17 @@ class Classify(Classification):
     @property
     def is_stored(self) -> bool:
         """The shards count as the task does."""
-        return True
+        return not self.only
 
     @classmethod
     def count(cls, train: TrainSplit) -> dict[str, int]:
-        """All three, from the manifests."""
+        """All three, from the manifests; none of other classes than `only`."""
         parts = [manifest.class_counts("train") for manifest in train.manifests]
-        return {kind: sum(part.get(kind, 0) for part in parts) for kind in train.manifests[0].classes}
+        counted = train.only or train.manifests[0].classes
+        return {
+            kind: sum(part.get(kind, 0) for part in parts) if kind in counted else 0
+            for kind in train.manifests[0].classes
+        }
 
 
 @TASKS.register("subclass")

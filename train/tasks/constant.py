@@ -33,7 +33,7 @@ class Baselines:
 
     @classmethod
     def learn(cls, task: Task, train: pa.Table) -> Baselines:
-        """From the sidecar of the train split: columns `survey` and the task's label."""
+        """From the sidecar of the train split: column `survey` and the task's `columns`."""
         surveys = np.asarray(train["survey"].to_pylist(), dtype=object)
         values = task.targets(train)
         labelled = np.isfinite(values)

@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from specshards.common.errors import UsageError
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.loader import Loader
 from specshards.train.config import TrainConfig
-from specshards.train.tasks.task import TASKS, Task, TrainSplit
+from specshards.train.tasks.task import OF_DISTRIBUTIONS, TASKS, Task, TrainSplit
 
 
 def check_tasks(config: TrainConfig) -> None:
-    """Raise UsageError for a task that does not exist."""
-    for name in config.tasks:
-        TASKS.choose(name)
+    """Raise UsageError for a task that does not exist, or one that knows nothing of what is asked for."""
+    kinds = {name: TASKS.choose(name) for name in config.tasks}
+    for name, kind in kinds.items():
+        metric = kind.choose(config.selected)
+        if metric in OF_DISTRIBUTIONS and len(kinds) > 1:
+            raise UsageError(f"select={metric}: TASK={name} is one of several, which are averaged by what a constant "
+                             "answer can be compared by; choose r2, accuracy or auto")  # fmt: skip
+    if config.target == "z" and not any(kind.label == "z" for kind in kinds.values()):
+        raise UsageError(f"target=z: TASK={config.task} learns no redshift; choose auto or max")
 
 
 def make_tasks(
@@ -32,8 +41,27 @@ def make_tasks(
     Raises:
         UsageError: no such task, or no object of the train split has its label, or it was used to make the data set.
     """
-    train = TrainSplit(config.shards, manifests, sidecar)
-    return tuple(TASKS.choose(name).fit(name, config, train) for name in config.tasks)
+    only = config.only_classes
+    train = TrainSplit(config.shards, manifests, _limited(sidecar, only) if only else sidecar, only)
+    tasks = tuple(TASKS.choose(name).fit(name, config, train) for name in config.tasks)
+    for task in tasks:  # a class of another package may take no notice
+        if task.only != only or task.select != task.choose(config.selected):
+            raise UsageError(f"TASK={task.name}: its class knows no --only and no --select; leave them out")
+    return tasks
+
+
+def _limited(
+    sidecar: Callable[[Sequence[str]], pa.Table], only: Sequence[str]
+) -> Callable[[Sequence[str]], pa.Table]:
+    """A sidecar that says nothing of objects of other classes."""
+
+    def read(columns: Sequence[str]) -> pa.Table:
+        table = sidecar(list(dict.fromkeys([*columns, "class"])))
+        others = pa.array(~np.isin(np.array(table["class"].to_pylist(), object), only))
+        nothing = {name: pc.if_else(others, None, table[name]) for name in columns}
+        return pa.table(nothing)
+
+    return read
 
 
 def task_from_dict(content: Mapping[str, Any]) -> Task:
@@ -49,7 +77,7 @@ def add_targets(tasks: Iterable[Task], loader: Loader) -> None:
     """Give a loader what the tasks learn and its shards do not hold."""
     for task in tasks:
         if not task.is_stored:
-            loader.add_label(task.target, task.targets(loader.sidecar([task.label])))
+            loader.add_label(task.target, task.targets(loader.sidecar(task.columns)))
 
 
 def output_names(tasks: Sequence[Task]) -> list[str]:

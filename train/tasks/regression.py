@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -35,6 +35,8 @@ class Regression(Task):
     Attributes:
         low, high: range of the label in the train split; a histogram spans it, labels outside count as its ends.
         centre, scale: of the axis, in units of t.
+        divisor: where there is one, the model learns the label divided by it in place of the axis.
+        only, select: see `Task`.
         transform: see `train.tasks.transforms`. default_head: what HEAD=auto is.
         by_peak: the point is that of the likeliest peak, not the mean.
     """
@@ -46,11 +48,15 @@ class Regression(Task):
     scale: float
     head: str = "histogram"
     bins: int = 128
+    divisor: float | None = None
+    only: tuple[str, ...] = ()
+    select: str = ""
 
     transform: ClassVar[Transform] = Identity()
     default_head: ClassVar[str] = "gaussian"
     by_peak: ClassVar[bool] = False
     best: ClassVar[tuple[str, bool]] = ("mae", False)
+    criteria: ClassVar[Mapping[str, bool]] = {"r2": True, "mae": False, "rmse": False, "crps": False}
     headline: ClassVar[tuple[str, ...]] = ("r2", "mae", "rmse")
     reported: ClassVar[tuple[str, ...]] = ("count", "r2", "mae", "rmse", "bias")
     further: ClassVar[tuple[str, ...]] = ("crps", "coverage68")
@@ -76,33 +82,50 @@ class Regression(Task):
             raise UsageError(
                 f"{train}: no object of the train split has a {cls.label}, so TASK={name} cannot be learnt"
             )
-        return cls.scaled_by(stats, name, config.head, config.bins)
+        task = cls.scaled_by(stats, name, config.head, config.bins, config.target)
+        return replace(task, only=config.only_classes, select=cls.choose(config.selected))
 
     @classmethod
-    def scaled_by(cls, stats: LabelStats, name: str, head: str = "auto", bins: int = 128) -> Self:
-        """With these statistics of the train split."""
+    def scaled_by(
+        cls, stats: LabelStats, name: str, head: str = "auto", bins: int = 128, target: str = "auto"
+    ) -> Self:
+        """With these statistics of the train split; `target` as in `train.config.TrainConfig`."""
         if stats.max - stats.min <= 0:
             LOGGER.warning(f"every {cls.label} of the train split is {stats.min:g}: there is nothing to learn")
         std = stats.std if stats.std > 0 else 1.0
         high = stats.max if stats.max > stats.min else stats.min + std
         centre, slope = cls.transform.forward(stats.mean), 1 / cls.transform.slope(stats.mean)
-        return cls(name, stats.min, high, centre, std * slope, cls.default_head if head == "auto" else head, bins)
+        divisor = high if target == "max" else 1.0 if target == "z" and cls.label == "z" else None
+        if divisor is not None and not divisor > 0:
+            raise UsageError(
+                f"target=max: the largest {cls.label} of the train split is {high:g}, and nothing can be divided by "
+                "it; leave it out"
+            )
+        default = cls.default_head if divisor is None else "mse"
+        head = default if head == "auto" else head
+        return cls(name, stats.min, high, centre, std * slope, head, bins, divisor)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; ValueError where the task learnt another label, or on another axis."""
-        fields = dict(content)
+        fields = {**content, "only": tuple(content.get("only", ()))}
         kind = fields.pop("label"), fields.pop("transform")
         if kind != (cls.label, cls.transform.name):
             raise ValueError(f"task {content['name']} learnt {' on the axis '.join(kind)}")
         fits(fields, cls, str(content["name"]))
         if not fields["low"] < fields["high"] or not fields["scale"] > 0 or not 1 <= fields["bins"] <= 2**20:
             raise ValueError(f"{content['name']}: not a scale that a label can have")
-        return cls(**fields)
+        task = cls(**fields)
+        if task.divisor is not None and not (task.divisor > 0 and task.head == "mse"):
+            raise ValueError(f"{task.name}: a divisor of {task.divisor:g} and a head {task.head} are not possible")
+        task.check_record()
+        return task
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, label and transform."""
-        return {**asdict(self), "label": self.label, "transform": self.transform.name}
+        """The fields, label and transform; what is at its default only where records of old have it."""
+        later = {"divisor": self.divisor} if self.divisor is not None else {}
+        fields = {name: value for name, value in asdict(self).items() if name not in ("divisor", "only", "select")}
+        return {**fields, **later, **self.record(), "label": self.label, "transform": self.transform.name}
 
     @cached_property
     def _head(self) -> Head:
@@ -125,14 +148,22 @@ class Regression(Task):
 
     def targets(self, sidecar: pa.Table) -> FloatArray:
         """The label of a sidecar's rows, float64 `(N,)`, NaN = missing."""
-        return numbers(sidecar, self.label)
+        return self.known(numbers(sidecar, self.label), sidecar)
 
     def scaled(self, label: Tensor) -> Tensor:
+        """Label to what the model learns."""
+        return self.on_axis(label) if self.divisor is None else label / self.divisor
+
+    def physical(self, learnt: Tensor) -> Tensor:
+        """The inverse of `scaled`."""
+        return self.off_axis(learnt) if self.divisor is None else learnt * self.divisor
+
+    def on_axis(self, label: Tensor) -> Tensor:
         """Label to axis."""
         return (self.transform.forward(label) - self.centre) / self.scale
 
-    def physical(self, axis: Tensor) -> Tensor:
-        """Axis to label: the inverse of `scaled`."""
+    def off_axis(self, axis: Tensor) -> Tensor:
+        """The inverse of `on_axis`."""
         return self.transform.inverse(axis * self.scale + self.centre)
 
     def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -143,7 +174,7 @@ class Regression(Task):
         """`point`; `<label>_std`; `<label>_q16`, `_q50`, `_q84`; in the label's unit."""
         logits = logits.cpu().double()
         point = self.physical(self._head.point(logits, mode=self.by_peak))
-        std = self._head.std(logits) * (self.scale * self.transform.slope(point))
+        std = self._head.std(logits) * (self.scale * self.transform.slope(point))  # none beside a divisor
         columns = {"point": point, f"{self.label}_std": std}
         quantiles = self.physical(self._head.quantiles(logits))
         columns |= {f"{self.label}_q{round(100 * q)}": quantiles[:, i] for i, q in enumerate(QUANTILES)}
@@ -156,10 +187,11 @@ class Regression(Task):
         `crps`: continuous ranked probability score, in units of t: the label's, for redshift those of ln(1 + z).
         """
         logits, axis = logits.cpu().double(), self.scaled(torch.from_numpy(target))
-        return {
-            "pit": self._head.cdf(logits, axis).numpy(),
-            "crps": (self._head.crps(logits, axis) * self.scale).numpy(),
-        }
+        crps = self._head.crps(logits, axis) * self.scale
+        if self.divisor is not None:  # a point, whose error counts as on any other axis
+            point = self.physical(self._head.point(logits, mode=self.by_peak))
+            crps = (self.transform.forward(point) - self.transform.forward(torch.from_numpy(target))).abs()
+        return {"pit": self._head.cdf(logits, axis).numpy(), "crps": crps.numpy()}
 
     @property
     def column(self) -> str:
@@ -241,11 +273,11 @@ class Regression(Task):
 
     def to_estimator(self, targets: FloatArray) -> FloatArray:
         """On the axis."""
-        return self.scaled(torch.from_numpy(targets)).numpy()
+        return self.on_axis(torch.from_numpy(targets)).numpy()
 
     def from_estimator(self, predicted: FloatArray) -> FloatArray:
         """In the label's unit."""
-        return self.physical(torch.from_numpy(predicted)).numpy()
+        return self.off_axis(torch.from_numpy(predicted)).numpy()
 
     def draw(self, true: FloatArray, point: FloatArray, classes: FloatArray) -> Figure:
         """Predicted against true."""
@@ -281,6 +313,8 @@ class Regression(Task):
             "mse": "a value",
         }[self.head]  # fmt: skip
         unit = f" {self.unit}" if self.unit else ""
+        if self.divisor is not None:
+            return f"{what} of {self.label} / {self.divisor:.6g}{unit}"
         of = self.transform.formula(self.label)
         return f"{what} of ({of} - {self.centre:.6g}) / {self.scale:.6g}{unit}"
 
@@ -288,7 +322,8 @@ class Regression(Task):
         """The range of the train split."""
         unit = f" {self.unit}" if self.unit else ""
         beyond = "; what lies beyond is put at the ends" if self.head == "histogram" else ""
-        return f"{self.name}: train objects from {self.low:.4g} to {self.high:.4g}{unit}{beyond}."
+        kinds = f" of class {', '.join(self.only)}" if self.only else ""
+        return f"{self.name}: train objects{kinds} from {self.low:.4g} to {self.high:.4g}{unit}{beyond}."
 
 
 @TASKS.register("redshift")
@@ -305,6 +340,9 @@ class Redshift(Regression):
     default_head = "histogram"
     by_peak = True
     best = ("mean_abs_dz", False)
+    criteria: ClassVar[Mapping[str, bool]] = {
+        **Regression.criteria, "mean_abs_dz": False, "nmad": False, "outliers": False, "non_catastrophic": True,
+    }  # fmt: skip
     brief = ("count", "mean_abs_dz", "nmad", "outliers", "non_catastrophic")
     headline = ("r2", "mae", "rmse", *brief[1:])
     reported = (*brief, "r2", "mae", "rmse")

@@ -19,10 +19,11 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from specshards.common.errors import JobError
+from specshards.common.errors import JobError, UsageError
+from specshards.common.json import fits
 from specshards.common.label_columns import possible_numbers
 from specshards.common.registry import Registry
-from specshards.common.spectrum import LABELS
+from specshards.common.spectrum import CLASSES, LABELS
 from specshards.shards.format.manifest import LabelStats, Manifest, combine_stats
 from specshards.train.config import TrainConfig
 from specshards.train.tasks import plots
@@ -36,6 +37,8 @@ Scores = Mapping[str, Any]
 TASKS: Registry[type[Task]] = Registry(
     "TASK", "specshards.tasks", ["specshards.train.tasks.classification", "specshards.train.tasks.regression"]
 )
+#: Metrics of predicted distributions: a constant answer, or that of another program, has none of them.
+OF_DISTRIBUTIONS = frozenset({"crps", "nll", "ece", "brier"})
 
 
 class Drawing(NamedTuple):
@@ -51,20 +54,22 @@ class TrainSplit:
 
     Attributes:
         folders, manifests: of the data sets.
-        sidecar: columns of their tables, one row a sample.
+        sidecar: columns of their tables, one row a sample; null in objects of other classes than `only`.
+        only: classes whose labels count; none for all.
     """
 
     folders: tuple[str, ...]
     manifests: Sequence[Manifest]
     sidecar: Callable[[Sequence[str]], pa.Table]
+    only: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The folders."""
         return ", ".join(self.folders)
 
     def statistics(self, label: str) -> LabelStats:
-        """Of a column that holds numbers: those of the manifests, or from the sidecar where these have none."""
-        if label in LABELS:
+        """Of a column that holds numbers: those of the manifests, or from the sidecar where these do not."""
+        if label in LABELS and not self.only:
             return combine_stats([self._checked(label, manifest) for manifest in self.manifests])
         values = numbers(self.sidecar([label]), label)
         values = values[np.isfinite(values)]
@@ -93,6 +98,9 @@ class Task(ABC):
         name: as in TASK=name.
         label: the column of the spectra that it learns. unit: of the label; empty for none.
         best: metric by which the best epoch is chosen on validation, and whether more is better.
+        criteria: metrics by which it can be chosen instead, and whether more is better.
+        select: the one of them that was asked for; empty for `best`.
+        only: classes of the objects whose labels count; none for all.
         headline: metrics that get an interval.
         reported, further: metrics in the tables, and those that follow where they are measured.
         brief: metrics that are printed on the terminal; none for those of `reported`.
@@ -107,6 +115,9 @@ class Task(ABC):
     label: ClassVar[str]
     unit: ClassVar[str] = ""
     best: ClassVar[tuple[str, bool]]
+    criteria: ClassVar[Mapping[str, bool]] = {}
+    select: str = ""
+    only: tuple[str, ...] = ()
     headline: ClassVar[tuple[str, ...]]
     reported: ClassVar[tuple[str, ...]]
     further: ClassVar[tuple[str, ...]] = ()
@@ -125,15 +136,61 @@ class Task(ABC):
     def fit(cls, name: str, config: TrainConfig, train: TrainSplit) -> Self:
         """The task under this name, scaled by the train split. UsageError where nothing there can be learnt."""
 
+    @classmethod
+    def choose(cls, metrics: Sequence[str]) -> str:
+        """The first of some metrics that can choose an epoch; empty where none is named.
+
+        Raises:
+            UsageError: it has none of them.
+        """
+        known = {cls.best[0]: cls.best[1], **cls.criteria}
+        for metric in metrics:
+            if metric in known:
+                return metric
+        if metrics:
+            what = f"select={','.join(metrics)}: nothing that a task on {cls.label} is chosen by"
+            raise UsageError(f"{what}; give one of {', '.join(known)}")
+        return ""
+
+    @property
+    def criterion(self) -> tuple[str, bool]:
+        """The metric by which the best epoch is chosen on validation, and whether more is better."""
+        return (self.select, {**self.criteria, self.best[0]: self.best[1]}[self.select]) if self.select else self.best
+
     @property
     def is_stored(self) -> bool:
         """Whether the labels in the shards hold what is learnt; otherwise it is read from the sidecar."""
-        return self.label in LABELS
+        return self.label in LABELS and not self.only
 
     @property
     def target(self) -> str:
         """The label of a batch that holds what is learnt."""
+        if self.only:
+            return f"{self.name} of {' '.join(self.only)}"
         return self.label if self.is_stored else self.name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a sidecar that `targets` reads."""
+        return (self.label, "class") if self.only else (self.label,)
+
+    def record(self) -> dict[str, Any]:
+        """`only` and `select` for `to_dict`, where they are not at their defaults."""
+        only = {"only": list(self.only)} if self.only else {}
+        return {**only, "select": self.select} if self.select else only
+
+    def check_record(self) -> None:
+        """Raise ValueError where `only` and `select` are nothing that a run can have."""
+        fits(list(self.only), list[str], f"{self.name}.only")
+        fits(self.select, str, f"{self.name}.select")
+        if set(self.only) - set(CLASSES) or (self.select and self.select not in {self.best[0], *self.criteria}):
+            raise ValueError(f"{self.name}: only {self.only} and select {self.select!r} are not possible")
+
+    def known(self, targets: FloatArray, sidecar: pa.Table) -> FloatArray:
+        """Targets of a sidecar's rows, NaN for objects of other classes than `only`."""
+        if not self.only:
+            return targets
+        return np.where(np.isin(np.array(sidecar["class"].to_pylist(), object), self.only), targets, np.nan)
 
     @property
     @abstractmethod
@@ -147,7 +204,7 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, sidecar: pa.Table) -> FloatArray:
-        """What is learnt of a sidecar's rows, float64 `(N,)`, NaN = missing."""
+        """What is learnt of a sidecar's rows, float64 `(N,)`, NaN = missing; it reads `columns`."""
 
     @abstractmethod
     def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -210,8 +267,8 @@ class Task(ABC):
         return {}
 
     def skill(self, scores: Scores) -> float:
-        """What several tasks are averaged by: 1 is perfect. `best`, or 1 - error / error of the constant."""
-        metric, more = self.best
+        """What several tasks are averaged by: 1 is perfect. `criterion`, or 1 - error / error of the constant."""
+        metric, more = self.criterion
         value = scores["all"][metric]
         return float(value if more else 1 - value / scores["baselines"]["constant"][metric])
 
