@@ -48,7 +48,8 @@ class Renderer(ABC):
         presets: name -> what it changes of the default `ImageConfig`; `default` is always there.
         gallery: names of the presets that a sheet of every image type shows.
         limits: the values of `ImageConfig.limits` that it takes.
-        options: which of `channels`, `order` and `grid` it reads; they are refused for the others.
+        options: which of `channels`, `order`, `grid`, `axis` and `line_colour` it reads; they are refused for the
+            others.
         noisy: codes hardly repeat, so that looking for repeats costs time and saves no bytes of a PNG.
         code_shape: of the stored array: `(h, w)` or `(h, w, 3)`, uint8.
         lut: uint8 `(256, 3)`, RGB of every code, or None where codes are gray levels or RGB already.
@@ -88,6 +89,8 @@ class Renderer(ABC):
             RenderError: it cannot be drawn; the message is the reason. ValueError: `out` does not fit.
         """
         spectrum = as_arrays(flux, ivar, wavelength, mask)
+        if self.config.bad_pixels == "draw":
+            spectrum = as_arrays(spectrum[0], None, spectrum[2], None)
         out = target(out, self.code_shape)
         status, pixels = self._draw(spectrum, out)
         if status != DRAWN:
@@ -133,6 +136,8 @@ class Renderer(ABC):
         outside = (waves < 0).any() or (waves + sizes > len(wavelength)).any()
         if offsets[0] < 0 or (sizes < 0).any() or offsets[-1] > len(flux) or outside:
             raise ValueError("offsets must rise from 0 to at most the number of pixels, of wavelengths too")
+        if self.config.bad_pixels == "draw":
+            weighted, mask = np.zeros(count, np.bool_), np.zeros(len(flux), np.bool_)
         out = target(out, (count, *self.code_shape))
         states = np.zeros(count, np.int64)
         places = Places(offsets, waves, weighted)
@@ -177,6 +182,8 @@ class Renderer(ABC):
         out = np.empty((size, size, 3), np.uint8)
         if self.block == 1 and self.lut is None:
             expand.gray(codes.ravel(), out.reshape(-1))
+        elif self.block == 1:
+            expand.coloured(codes.ravel(), self._colours, out.reshape(-1))
         else:
             blank = self._colours[self.empty]
             expand.blocks(np.ascontiguousarray(codes), self._colours, self.block, blank, out.reshape(size, -1))
@@ -196,6 +203,8 @@ class Renderer(ABC):
                 out[...] = codes
             elif self.block == 1 and self.lut is None:
                 expand.gray_batch(codes.reshape(count, size**2), out.reshape(count, 3 * size**2))
+            elif self.block == 1:
+                expand.coloured_batch(codes.reshape(count, size**2), self._colours, out.reshape(count, 3 * size**2))
             else:
                 pictures, blank = out.reshape(count, size, 3 * size), self._colours[self.empty]
                 expand.blocks_batch(codes, self._colours, self.block, blank, pictures)

@@ -16,6 +16,8 @@ GRIDS = ("native", "stretch", "log")
 RESAMPLINGS = ("flux", "linear")
 FRAMES = ("observed", "rest")
 ORDERS = ("rows", "boustrophedon", "patch")
+AXES = ("window", "spectrum")
+BAD_PIXELS = ("skip", "draw")
 #: What a channel of `map2d` can hold. `none` is black.
 CHANNELS = ("flux", "derivative", "curvature", "roi", "residual", "significance", "mask", "snr", "none")
 #: Names for sets of channels, for command lines.
@@ -27,6 +29,10 @@ CHANNEL_SETS = {
     "quality": ("flux", "mask", "snr"),
     "lines": ("residual", "derivative", "significance"),
 }
+#: What the published pictures have in common: the window that Spectromer cuts, and every pixel as it is.
+PUBLISHED = {"window": (3536.714, 10413.58), "bad_pixels": "draw"}
+#: Fields of `ImageConfig` that came after the first data sets were written.
+_LATER = ("frame", "axis", "bad_pixels", "line_colour")
 #: Side of a patch of the usual vision transformers (ViT-B/16), pixels.
 PATCH = 16
 
@@ -39,8 +45,9 @@ class RenderError(ValueError):
 class ImageConfig:
     """What decides the bytes of a picture.
 
-    The defaults are those of Spectromer (A&A 709, A122, and its public plotting code) but for one: the scale of
-    `map2d` is each spectrum's own, because fixed flux limits made for SDSS saturate LAMOST's relative flux.
+    The defaults take the three pictures of Spectromer (A&A 709, A122) and change what a place in them means: a column
+    of a line is a wavelength, and the scale of `map2d` is each spectrum's own. The pictures as its public plotting
+    code draws them are the preset `paper`.
 
     Attributes:
         image: the image type.
@@ -54,8 +61,14 @@ class ImageConfig:
         percentiles: of `limits="percentile"`; what lies outside is cut off at the limit.
         scale: between the limits: `linear`, or `asinh`(x / softening) / asinh(1 / softening) for x from 0 to 1.
         softening: of `asinh`: below it the scale is nearly linear.
-        margin: share of the flux range left free above and below a line (matplotlib's default).
+        axis: of `simple` and `overlap`: `window` (a column is a wavelength; the thirds of `overlap` are those of the
+            window), or `spectrum` (each line goes from its first to its last pixel, whatever their wavelengths; the
+            thirds of `overlap` are of equal numbers of pixels: as published).
+        bad_pixels: `skip`, or `draw`: mask and ivar are not looked at, as published; what is not finite is skipped.
+        margin: share of the flux range left free above and below a line, and beside it for `axis="spectrum"`
+            (matplotlib's default).
         line_width: of `simple` and `overlap`, pixels (0.5 points at 100 dots per inch).
+        line_colour: of `simple`: matplotlib's name; `tab:blue` as published.
         alpha: opacity of each of the three lines of `overlap`.
         block: side of one value's square in `map2d`, pixels.
         order: of the values of `map2d`: `rows`, `boustrophedon` (every other row backwards), or `patch`: each patch
@@ -83,8 +96,11 @@ class ImageConfig:
     percentiles: tuple[float, float] = (0.5, 99.5)
     scale: str = "linear"
     softening: float = 0.1
+    axis: str = "window"
+    bad_pixels: str = "skip"
     margin: float = 0.05
     line_width: float = 0.5 * 100 / 72
+    line_colour: str = "black"
     alpha: float = 0.5
     block: int = 3
     order: str = "rows"
@@ -101,7 +117,7 @@ class ImageConfig:
         """Check the fields; ValueError names the field, its value and what is allowed."""
         for name, allowed in (
             ("limits", LIMITS), ("scale", SCALES), ("order", ORDERS), ("grid", GRIDS), ("resample", RESAMPLINGS),
-            ("roi_unit", ("sigma", "flux")), ("frame", FRAMES),
+            ("roi_unit", ("sigma", "flux")), ("frame", FRAMES), ("axis", AXES), ("bad_pixels", BAD_PIXELS),
         ):  # fmt: skip
             value = getattr(self, name)
             _check(value in allowed, f"{name}={value}: choose {', '.join(allowed[:-1])} or {allowed[-1]}")
@@ -131,7 +147,7 @@ class ImageConfig:
         _check(
             self.limits in limits, f"limits={self.limits} is for {others}; {self.image} takes {' or '.join(limits)}"
         )
-        for name in ("channels", "order", "grid"):
+        for name in ("channels", "order", "grid", "axis", "line_colour"):
             value, others = getattr(self, name), having("options", name)
             _check(
                 name in kind.options or value == getattr(ImageConfig, name),
@@ -158,9 +174,9 @@ class ImageConfig:
         return self.size // self.block
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content; without `frame` where it is `observed`, as from before there was another."""
+        """JSON-able content; without the fields of `_LATER` where they are what was drawn before they came."""
         content = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in content.items() if (k, v) != ("frame", "observed")}
+        return {k: v for k, v in content.items() if k not in _LATER or v != getattr(ImageConfig, k)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ImageConfig:

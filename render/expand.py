@@ -82,3 +82,20 @@ def gray_batch(codes, pictures):  # type: ignore[no-untyped-def]
     """`gray` for B of them: codes uint8 `(B, n)`, pictures uint8 `(B, n * 3)`."""
     for b in prange(len(codes)):
         gray(codes[b], pictures[b])
+
+
+@njit(nogil=True, cache=True)
+def coloured(codes, colours, picture):  # type: ignore[no-untyped-def]
+    """Codes uint8 `(n,)` of single pixels to RGB uint8 `(n * 3,)`; `colours` as for `blocks`."""
+    last = len(codes) - 1
+    for i in range(last):  # four bytes are stored for three; the fourth is the next one's
+        store_four(picture, 3 * i, colours[codes[i]])
+    for byte in range(3 if len(codes) else 0):
+        picture[3 * last + byte] = np.uint8(colours[codes[last]] >> np.uint32(8 * byte))
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def coloured_batch(codes, colours, pictures):  # type: ignore[no-untyped-def]
+    """`coloured` for B of them: codes uint8 `(B, n)`, pictures uint8 `(B, n * 3)`."""
+    for b in prange(len(codes)):
+        coloured(codes[b], colours, pictures[b])

@@ -41,14 +41,15 @@ class LineSettings(NamedTuple):
     high: float
     size: int
     width: float
-    free: float  # share of the height above and below the limits
+    free: float  # share of the height above and below the limits; of the width beside a line, for `spectrum`
     alpha: float
+    spectrum: bool  # each line spans the picture; else the window does
 
     @classmethod
     def of(cls, config: ImageConfig) -> LineSettings:
         """Of a configuration."""
         free = config.margin / (1 + 2 * config.margin)
-        return cls(*config.window, config.size, config.line_width, free, config.alpha)
+        return cls(*config.window, config.size, config.line_width, free, config.alpha, config.axis == "spectrum")
 
 
 @njit(nogil=True, cache=True)

@@ -11,7 +11,7 @@ from numba import njit, prange
 
 from specshards.render.base import Codes, Renderer
 from specshards.render.channels import draw_channels, draw_channels_batch
-from specshards.render.config import CHANNEL_SETS, LIMITS, ImageConfig
+from specshards.render.config import CHANNEL_SETS, LIMITS, PUBLISHED, ImageConfig
 from specshards.render.grid import NATIVE, MapSettings, on_grid
 from specshards.render.prepare import DRAWN, Floats, Flux, Good, KernelArrays, Places, one_of, select
 from specshards.render.registry import RENDERERS
@@ -48,10 +48,10 @@ class Map2d(Renderer):
     presets = MappingProxyType(
         {
             "default": {},
-            "paper": {"limits": "fixed"},
-            "paper-red": {"channels": CHANNEL_SETS["red"]},
-            "paper-derivatives": {"channels": CHANNEL_SETS["derivatives"]},
-            "paper-roi": {"channels": CHANNEL_SETS["roi"], "roi_threshold": 1.5, "roi_unit": "flux"},
+            "paper": {**PUBLISHED, "limits": "fixed"},
+            "paper-red": {**PUBLISHED, "channels": CHANNEL_SETS["red"]},
+            "paper-derivatives": {**PUBLISHED, "channels": CHANNEL_SETS["derivatives"]},
+            "paper-roi": {**PUBLISHED, "channels": CHANNEL_SETS["roi"], "roi_threshold": 1.5, "roi_unit": "flux"},
             "robust": {"limits": "percentile", "scale": "asinh"},
             "survey-free": {"limits": "percentile", "grid": "log"},
             "quality": {"limits": "percentile", "grid": "log", "channels": CHANNEL_SETS["quality"]},

@@ -1,7 +1,8 @@
-"""`overlap`: three equal wavelength segments over each other in red, green and blue (Spectromer, A&A 709, A122)."""
+"""`overlap`: three equal pieces of a spectrum over each other in red, green and blue (Spectromer, A&A 709, A122)."""
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +10,12 @@ import numpy.typing as npt
 from numba import njit, prange
 
 from specshards.render.base import Codes, Renderer
-from specshards.render.config import ImageConfig
+from specshards.render.config import PUBLISHED, ImageConfig
 from specshards.render.lines import COLOURS, FULL, SPARE, LineSettings, canvas, clear, develop, draw, pieces
 from specshards.render.prepare import DRAWN, Floats, Flux, Good, KernelArrays, Places, one_of, select
 from specshards.render.registry import RENDERERS
 from specshards.render.scale import Scale
-from specshards.render.simple import Simple, polyline
+from specshards.render.simple import polylines
 from specshards.render.wavelengths import of_columns
 
 if TYPE_CHECKING:
@@ -23,12 +24,21 @@ if TYPE_CHECKING:
 
 @RENDERERS.register("overlap")
 class Overlap(Renderer):
-    """Each third of the window spans the picture's full width; one flux scale serves all three.
+    """Each third of the window, or of the spectrum's pixels, spans the picture's width; one flux scale serves all.
 
     Lines are drawn one after another over white, each with the same opacity.
     """
 
-    presets = Simple.presets
+    presets = MappingProxyType(
+        {
+            "default": {},
+            "aligned": {},
+            "paper": {**PUBLISHED, "axis": "spectrum"},
+            "robust": {"limits": "percentile"},
+        }
+    )
+    gallery = ("default", "paper")
+    options = ("axis",)
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
@@ -67,15 +77,12 @@ def draw_overlap(flux, ivar, wavelength, mask, settings, scale, ink, out):  # ty
     if status != DRAWN:
         return status, len(flux)
     size = settings.size
-    # x over all three thirds first: the scale is one, and the borders are where x passes a multiple of the size.
-    x, y, count = polyline(flux, wavelength, good, settings, scale, 3.0 * size)
+    x, y, ends = polylines(flux, wavelength, good, settings, scale, 3)
     first = 0
     for third in range(3):
-        end = first
-        while end < count and (x[end] < (third + 1) * size or third == 2):
-            end += 1
+        end = ends[third]
         if end - first > 1:  # a survey that ends before this third has no line there
-            part_x, part_y, points = pieces(x[first:end] - np.float32(third * size), y[first:end], end - first)
+            part_x, part_y, points = pieces(x[first:end], y[first:end], end - first)
             draw(part_x, part_y, points, settings.width, ink[third])
         first = end
     lines, flat = np.zeros((3, size), np.int32), out.reshape(size, 3 * size)

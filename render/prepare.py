@@ -117,9 +117,12 @@ def check(
 def reason(status: int, config: ImageConfig, pixels: int) -> RenderError:
     """What a kernel's status says; `pixels` is the number of them inside the window."""
     low, high = config.window
+    judged = config.bad_pixels == "skip"
     return RenderError(
         {
-            NO_GOOD_PIXEL: "all pixels masked, without information (ivar = 0) or not finite",
+            NO_GOOD_PIXEL: "all pixels masked, without information (ivar = 0) or not finite"
+            if judged
+            else "no finite flux",
             WAVELENGTH_NOT_FINITE: "wavelengths are not finite",
             NOT_MONOTONIC: "wavelengths are neither increasing nor decreasing",
             OUTSIDE: f"fewer than two good pixels between {low:g} and {high:g} A",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from specshards.render.base import Codes, Renderer
-from specshards.render.config import ImageConfig
+from specshards.render.config import PUBLISHED, ImageConfig
 from specshards.render.lines import FULL, LineSettings, canvas, clear, develop, draw, pieces
 from specshards.render.prepare import DRAWN, Floats, Flux, Good, KernelArrays, Places, one_of, select
 from specshards.render.registry import RENDERERS
@@ -20,20 +21,43 @@ if TYPE_CHECKING:
     from specshards.render.device.draw import DeviceRenderer
 
 
+@lru_cache
+def line_table(name: str) -> Codes:
+    """RGB of each gray level of a line on white, uint8 `(256, 3)`; ValueError where matplotlib has no such colour."""
+    from matplotlib.colors import is_color_like, to_rgb
+
+    if not is_color_like(name):
+        raise ValueError(f"line_colour={name!r}: matplotlib has no such colour; choose black, tab:blue, #ff7700, ...")
+    colour = 255 * np.array(to_rgb(name))
+    level = np.arange(256)[:, None] / 255
+    return np.rint(colour + (255 - colour) * level).astype(np.uint8)
+
+
 @RENDERERS.register("simple")
 class Simple(Renderer):
-    """One black line on white. The window spans the picture's width; the flux range its height, less a margin.
+    """One line on white. The window or the spectrum spans the width, the flux range the height, less a margin.
 
     The line connects the good pixels; a constant flux is a level line in the middle. With percentile limits it leaves
-    the picture where flux lies far outside them.
+    the picture where flux lies far outside them. Codes are gray levels, black where the ink is full; the colour is
+    laid on when they expand.
     """
 
-    presets = MappingProxyType({"default": {}, "paper": {}, "robust": {"limits": "percentile"}})
-    gallery = ("default", "robust")
+    presets = MappingProxyType(
+        {
+            "default": {},
+            "aligned": {},
+            "paper": {**PUBLISHED, "axis": "spectrum", "line_colour": "tab:blue"},
+            "robust": {"limits": "percentile"},
+        }
+    )
+    gallery = ("default", "paper", "robust")
+    options = ("axis", "line_colour")
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
         self.code_shape = (config.size, config.size)
+        if config.line_colour != ImageConfig.line_colour:
+            self.lut = line_table(config.line_colour)
         self._settings, self._scale = LineSettings.of(config), Scale.of(config, 256)
 
     def _draw(self, spectrum: KernelArrays, out: Codes) -> tuple[int, int]:
@@ -55,27 +79,55 @@ class Simple(Renderer):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def polyline(flux, wavelength, good, settings, scale, stretch):  # type: ignore[no-untyped-def]
-    """The good pixels as points: x, y float32 `(count,)`, pixels from the top left corner.
+def polylines(flux, wavelength, good, settings, scale, parts):  # type: ignore[no-untyped-def]
+    """The good pixels as points of `parts` lines, one after another.
 
-    Args:
-        stretch: pixels that the window spans.
+    Returns:
+        x, y float32 `(>= ends[-1],)`, pixels from the top left corner; ends int64 `(parts,)`: line k has the points
+        from ends[k - 1] (0 for the first) to ends[k].
     """
     low, high = limits(flux, good, scale)
-    x, y = np.empty(len(flux), np.float32), np.empty(len(flux), np.float32)
+    n, size = len(flux), np.float64(settings.size)
+    x, y, ends = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(parts, np.int64)
     heights(flux, low, high, scale, y)
-    step, size = stretch / (settings.high - settings.low), np.float64(settings.size)
     bottom, height = np.float32(size * (1 - settings.free)), np.float32(size * (1 - 2 * settings.free))
-    for i in range(len(flux)):
-        x[i] = np.float32((wavelength[i] - settings.low) * step)
+    for i in range(n):
         y[i] = bottom - height * y[i]
-    count = good.sum()
-    if count < len(flux):
-        count = 0
-        for i in range(len(flux)):
-            x[count], y[count] = x[i], y[i]
-            count += good[i]
-    return x, y, count
+    if settings.spectrum:
+        _spanning(wavelength, settings, x, ends)
+    else:
+        step = parts * size / (settings.high - settings.low)
+        for i in range(n):
+            x[i] = np.float32((wavelength[i] - settings.low) * step)
+        # The scale is one, and the borders are where x passes a multiple of the size.
+        for part in range(parts):
+            ends[part] = np.searchsorted(x, np.float32((part + 1) * size)) if part < parts - 1 else n
+        for part in range(1, parts):
+            for i in range(ends[part - 1], ends[part]):
+                x[i] -= np.float32(part * size)
+    if good.sum() < n:
+        count = first = 0
+        for part in range(parts):
+            for i in range(first, ends[part]):
+                x[count], y[count] = x[i], y[i]
+                count += good[i]
+            first, ends[part] = ends[part], count
+    return x, y, ends
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _spanning(wavelength, settings, x, ends):  # type: ignore[no-untyped-def]
+    """x and ends of parts with the pixels that `numpy.array_split` gives; each spans the width, less the margin."""
+    n, parts, size, first = len(wavelength), len(ends), np.float64(settings.size), 0
+    left, width = size * settings.free, size * (1 - 2 * settings.free)
+    for part in range(parts):
+        end = first + n // parts + (part < n % parts)
+        if end > first:
+            low = wavelength[first]
+            step = width / (wavelength[end - 1] - low)  # of a single pixel not finite: it makes no line
+            for i in range(first, end):
+                x[i] = np.float32((wavelength[i] - low) * step + left)
+        first = ends[part] = end
 
 
 @njit(nogil=True, cache=True)
@@ -90,8 +142,8 @@ def draw_simple(flux, ivar, wavelength, mask, settings, scale, ink, out):  # typ
     status, flux, _, wavelength, good = select(flux, ivar, wavelength, mask, settings.low, settings.high, False)
     if status != DRAWN:
         return status, len(flux)
-    x, y, count = polyline(flux, wavelength, good, settings, scale, np.float64(settings.size))
-    x, y, count = pieces(x, y, count)
+    x, y, ends = polylines(flux, wavelength, good, settings, scale, 1)
+    x, y, count = pieces(x, y, ends[0])
     draw(x, y, count, settings.width, ink)
     line = np.zeros(settings.size, np.int32)
     for row in range(settings.size):

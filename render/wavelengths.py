@@ -6,6 +6,7 @@ import numpy as np
 
 from specshards.render.config import ImageConfig
 from specshards.render.grid import MapSettings, cell_order, on_grid
+from specshards.render.lines import LineSettings
 from specshards.render.prepare import DRAWN, Floats, Flux, Good, reason
 from specshards.render.scale import Scale
 
@@ -36,13 +37,27 @@ def of_cells(config: ImageConfig, flux: Flux, ivar: Flux, inside: Floats, good: 
 
 
 def of_columns(config: ImageConfig, inside: Floats, parts: int) -> Floats:
-    """Of a picture whose width each of `parts` equal pieces of the window spans: float64 `(parts, size, size)`.
+    """Of a picture whose width each of `parts` equal pieces of the window, or of the spectrum's pixels, spans.
 
     A column shows its middle, from the first column that the spectrum, `inside` the window, reaches to the last.
+    Pieces of the spectrum (`axis="spectrum"`) have wavelengths of their own, which others do not share.
+
+    Returns:
+        float64 `(parts, size, size)`.
     """
     low, high = config.window
     size = config.size
-    x = ((inside - low) * (parts * size / (high - low))).astype(np.float32)  # as `render.simple.polyline` has it
+    if config.axis == "spectrum":
+        settings = LineSettings.of(config)
+        left, width = size * settings.free, size * (1 - 2 * settings.free)
+        columns = np.full((parts, size), np.nan)
+        for i, pixels in enumerate(np.array_split(inside, parts)):
+            if len(pixels) > 1:  # a line has two ends
+                first, last = int(left), min(int(left + width), size - 1)
+                middles = np.arange(first, last + 1) + 0.5
+                columns[i, first : last + 1] = pixels[0] + (middles - left) * ((pixels[-1] - pixels[0]) / width)
+        return np.repeat(columns[:, None, :], size, axis=1)
+    x = ((inside - low) * (parts * size / (high - low))).astype(np.float32)  # as `render.simple.polylines` has it
     part = np.minimum(x // size, parts - 1).astype(int)
     middles = low + (np.arange(parts * size) + 0.5) * ((high - low) / (parts * size))
     columns = np.full((parts, size), np.nan)

@@ -16,11 +16,17 @@ Picture = npt.NDArray[np.uint8]
 
 def draw(spectrum: Arrays, config: ImageConfig) -> Picture:
     """`spectrum` as `config` says, by matplotlib: uint8 `(size, size, 3)`, RGB."""
+    spectrum = Arrays(*spectrum)
+    if config.bad_pixels == "draw":
+        spectrum = Arrays(spectrum.flux, None, spectrum.wavelength, np.zeros(len(spectrum.flux), np.bool_))
     if config.image == "map2d":
         return _map2d(spectrum, config)
-    x, y = _points(*prepare(*spectrum, config.window), config)
+    inside = prepare(*spectrum, config.window)
+    if config.axis == "spectrum":
+        return _spanning(*inside, config)
+    x, y = _points(*inside, config)
     if config.image == "simple":
-        return _lines([(x, y, "black")], config, 1.0)
+        return _lines([(x, y, config.line_colour)], config, 1.0)
     thirds = [(x >= third / 3) & (x < (third + 1) / 3) for third in range(3)]
     thirds[2] |= x == 1
     lines = [
@@ -28,6 +34,34 @@ def draw(spectrum: Arrays, config: ImageConfig) -> Picture:
         for i, (k, colour) in enumerate(zip(thirds, ("red", "green", "blue"), strict=True))
     ]
     return _lines(lines, config, config.alpha)
+
+
+def _spanning(
+    flux: npt.NDArray[np.float32],
+    wavelength: npt.NDArray[np.float64],
+    good: npt.NDArray[np.bool_],
+    config: ImageConfig,
+) -> Picture:
+    """`axis="spectrum"`: the pixels in as many parts as there are lines, within matplotlib's own margins."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(config.size / 100, config.size / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    # The limits are of all pixels, also of those that make no line.
+    axes.plot([0, 1], [flux[good].min(), flux[good].max()], alpha=0)
+    axes.margins(config.margin)
+    colours = ("red", "green", "blue") if config.image == "overlap" else (config.line_colour,)
+    for part, colour in zip(np.array_split(np.arange(len(flux)), len(colours)), colours, strict=True):
+        if len(part) > 1:
+            x, here = (wavelength[part] - wavelength[part[0]]) / np.ptp(wavelength[part]), good[part]
+            alpha = config.alpha if config.image == "overlap" else 1.0
+            width = config.line_width * 72 / 100
+            axes.plot(x[here], flux[part][here].astype(float), color=colour, linewidth=width, alpha=alpha)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def figure(spectrum: Arrays, config: ImageConfig) -> Picture:

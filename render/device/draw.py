@@ -75,6 +75,8 @@ class DeviceRenderer(torch.nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         if len(flux) == 0 or flux.shape[1] < 2:
             return flux.new_zeros((len(flux), *self.code_shape), dtype=torch.uint8), torch.zeros_like(has_ivar)
+        if self.config.bad_pixels == "draw":
+            mask, has_ivar = torch.zeros_like(mask), torch.zeros_like(has_ivar)
         pixels, drawn = select(flux, ivar, wavelength, mask, has_ivar, *self.config.window)
         codes, fits = self._draw(pixels, has_ivar)
         drawn = drawn & fits

@@ -16,7 +16,7 @@ from specshards.render.scale import FAR, Scale
 
 
 class DeviceLines(DeviceRenderer):
-    """One black line, or three coloured ones over each other; `lines` is 1 or 3."""
+    """One line, or three coloured ones over each other; `lines` is 1 or 3."""
 
     curve: Tensor
 
@@ -32,13 +32,11 @@ class DeviceLines(DeviceRenderer):
     def _draw(self, pixels: Values, has_ivar: Tensor) -> tuple[Tensor, bool]:
         """Codes of `simple` or `overlap`: `render.simple.draw_simple`, and `render.overlap.draw_overlap`."""
         size, lines = self.config.size, self._lines
-        x, y = self._points(pixels, lines * size)
+        x, part = self._across(pixels)
+        y = self._heights(pixels)
         at = pixels.good.flatten().nonzero()[:, 0]
-        x, y = x.flatten()[at], y.flatten()[at]
-        canvas = at // pixels.flux.shape[1] * lines
-        if lines == 3:
-            third = (x >= size).int() + (x >= 2 * size).int()
-            x, canvas = x - (third * size).float(), canvas + third
+        x, y, part = x.flatten()[at], y.flatten()[at], part.flatten()[at]
+        canvas = at // pixels.flux.shape[1] * lines + part
         ink = torch.zeros((len(pixels.flux) * lines, size + 2, size + 4), dtype=torch.int32, device=x.device)
         draw(*pieces(x, y, canvas), self._settings.width, ink)
         ink = ink.view(-1, lines, size + 2, size + 4)[:, :, :size, 1 : size + 1]
@@ -51,8 +49,29 @@ class DeviceLines(DeviceRenderer):
         green = rest + b * (1 - c) * float(COLOURS[1][1])
         return torch.stack([red + 0.5, green + 0.5, rest + c * 255 + 0.5], -1).to(torch.uint8), True
 
-    def _points(self, pixels: Values, stretch: int) -> tuple[Tensor, Tensor]:
-        """Every pixel's place, x and y float32 `(B, N)`: `render.simple.polyline`; bad ones anywhere."""
+    def _across(self, pixels: Values) -> tuple[Tensor, Tensor]:
+        """Every pixel's x on its line, float32, and which line that is, int64; `(B, N)`.
+
+        As `render.simple.polylines` has it.
+        """
+        settings, lines, wavelength = self._settings, self._lines, pixels.wavelength
+        if not settings.spectrum:
+            x = (wavelength - settings.low) * (lines * float(settings.size) / (settings.high - settings.low))
+            x = x.float()
+            part = sum((x >= k * settings.size).long() for k in range(1, lines)) + torch.zeros_like(x).long()
+            return x - (part * settings.size).float(), part
+        last = wavelength.shape[1] - 1
+        count, at = pixels.end - pixels.first, torch.arange(last + 1, device=wavelength.device)
+        ends = [pixels.first + k * (count // lines) + (count % lines).clamp(max=k) for k in range(lines + 1)]
+        part = sum((at >= end).long() for end in ends[1:-1]) + torch.zeros_like(wavelength).long()
+        first, final = torch.cat(ends[:-1], 1), torch.cat(ends[1:], 1) - 1
+        low, high = (wavelength.gather(1, place.clamp(0, last)) for place in (first, final))
+        left, width = settings.size * settings.free, settings.size * (1 - 2 * settings.free)
+        step = like(low, width) / (high - low)
+        return ((wavelength - low.gather(1, part)) * step.gather(1, part) + left).float(), part
+
+    def _heights(self, pixels: Values) -> Tensor:
+        """Every pixel's y, float32 `(B, N)`; bad ones anywhere."""
         low, high = self._limits(pixels.flux, pixels.good, fixed=False)
         span, settings = high - low, self._settings
         share = torch.where(span > 0, (torch.where(pixels.good, pixels.flux, 0) - low) / span, 0.5)
@@ -65,9 +84,7 @@ class DeviceLines(DeviceRenderer):
         share = share.clamp(-FAR, FAR)
         size = float(settings.size)
         bottom, height = np.float32(size * (1 - settings.free)), np.float32(size * (1 - 2 * settings.free))
-        y = float(bottom) - share.float() * float(height)
-        x = (pixels.wavelength - settings.low) * (stretch / (settings.high - settings.low))
-        return x.float(), y
+        return float(bottom) - share.float() * float(height)
 
 
 def pieces(x: Tensor, y: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -38,6 +38,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "percentiles": ("1,99", (1.0, 99.0)), "flux_max": ("99", 99.0), "encoding": ("flux", "flux"),
     "split": ("0.5,0.3,0.2", (0.5, 0.3, 0.2)), "split_nside": ("32", 32), "jpeg_quality": ("92", 92),
     "best_of": ("object", "object"),
+    "axis": ("spectrum", "spectrum"), "bad_pixels": ("draw", "draw"), "line_colour": ("tab:blue", "tab:blue"),
     "survey": ("sdss", "sdss"), "cuts": ("paper", "paper"), "where": ("z > 1", "z > 1"), "n": ("7", 7),
     "shards": ("a, b", ("a", "b")), "task": ("teff", "teff"), "schedule": ("constant", "constant"),
     "decay": ("trainer", "trainer"), "normalise": ("0.5", "0.5"), "target": ("max", "max"),
@@ -118,6 +119,8 @@ def test_every_field_arrives(command: Callable[..., None], kind: type, field: st
     arguments, value = words(kind, field)
     if field == "cuts":
         arguments += ["--survey", "lamost"]
+    if field in ("axis", "line_colour"):
+        arguments += ["--image", "simple"]
     config = received(command, kind, arguments)
     assert getattr(config, field) == value != getattr(received(command, kind, []), field)
 

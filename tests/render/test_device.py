@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from specshards.benchmarks.kit.samples import made_up_galaxy, read_spectra
-from specshards.render import RENDERERS, ImageConfig, RenderError, preset, presets, renderer
+from specshards.render import RENDERERS, ImageConfig, RenderError, preset, renderer
 from specshards.render.device import draw
 from specshards.render.device.draw import DeviceRenderer
 from specshards.render.device.expand import Expand
@@ -38,6 +38,8 @@ MAPS = [
     {"channels": ("mask", "snr", "flux"), "grid": "stretch", "block": 16},
     {"grid": "log", "block": 1, "size": 100, "window": (5000.0, 5300.0)},
     {"grid": "log", "block": 40, "size": 100},
+    {"limits": "fixed", "bad_pixels": "draw"},
+    {"bad_pixels": "draw", "channels": ("snr", "mask", "flux"), "grid": "log"},
 ]
 LINES = [
     {},
@@ -45,6 +47,9 @@ LINES = [
     {"scale": "asinh", "softening": 0.02, "size": 160},
     {"limits": "percentile", "scale": "asinh", "line_width": 2.9, "margin": 0.0},
     {"line_width": 0.3, "alpha": 1.0, "window": (4000.0, 7000.0), "size": 100},
+    {"axis": "spectrum", "bad_pixels": "draw"},
+    {"axis": "spectrum", "scale": "asinh", "limits": "percentile", "size": 160, "margin": 0.0},
+    {"axis": "spectrum", "window": (4000.0, 7000.0), "line_width": 2.3, "size": 100, "margin": 0.2},
 ]
 CONFIGS = [ImageConfig(**changes) for changes in MAPS] + [
     ImageConfig(image=image, **changes) for image in ("simple", "overlap") for changes in LINES
@@ -54,7 +59,9 @@ Spectrum = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
 
 def named(config: ImageConfig) -> str:
     plain = ImageConfig().to_dict()
-    return "-".join(f"{k}={v}" for k, v in config.to_dict().items() if v != plain[k]).replace(" ", "") or "default"
+    return (
+        "-".join(f"{k}={v}" for k, v in config.to_dict().items() if v != plain.get(k)).replace(" ", "") or "default"
+    )
 
 
 def padded(spectra: Sequence[Spectrum], device: str = "cpu") -> list[torch.Tensor]:
@@ -200,7 +207,7 @@ def test_what_is_not_in_order_is_left_to_the_kernels() -> None:
 
 
 def test_what_stays_on_the_cpu_says_why() -> None:
-    for config in (preset(name, "map2d") for name in presets()):
+    for config in (preset(name, "map2d") for name in RENDERERS["map2d"].presets):
         left = set(config.channels) & {"roi", "residual", "significance"}
         drawer = renderer(config).device()
         assert isinstance(drawer, str) == bool(left)
@@ -212,7 +219,7 @@ def test_what_stays_on_the_cpu_says_why() -> None:
 EXPANDED = [
     *(ImageConfig(size=size, block=block) for size in (224, 160) for block in (1, 2, 3, 4)),
     *(ImageConfig(block=3, size=size, channels=("mask", "snr", "flux")) for size in (224, 160)),
-    *(preset(name, "map2d") for name in presets()),
+    *(preset(name, "map2d") for name in RENDERERS["map2d"].presets),
     *(preset(name, image) for name in ("paper", "robust") for image in ("simple", "overlap")),
     ImageConfig(block=100, colormap="magma"),
 ]

@@ -23,7 +23,7 @@ def bars() -> Iterator[ImageConfig]:
 
 def test_names_stand_in_one_order_whatever_was_imported_first() -> None:
     assert list(RENDERERS)[:3] == ["simple", "overlap", "map2d"]
-    assert presets()[:4] == ("default", "paper", "paper-red", "paper-derivatives") and len(presets()) == 10
+    assert presets()[:4] == ("default", "paper", "paper-red", "paper-derivatives") and len(presets()) == 11
 
 
 def test_it_is_a_name_for_the_configuration_and_takes_the_options_that_it_says(bars: ImageConfig) -> None:
@@ -36,7 +36,7 @@ def test_it_is_a_name_for_the_configuration_and_takes_the_options_that_it_says(b
     ):
         with pytest.raises(ValueError, match=f"^{message}$"):
             ImageConfig(**wrong)
-    with pytest.raises(ValueError, match="PRESET=wide is for bars; for simple choose default, paper, robust"):
+    with pytest.raises(ValueError, match="wide is for bars; for simple choose default, aligned, paper, robust"):
         preset("wide", "simple")
 
 
@@ -72,8 +72,8 @@ def test_its_own_torch_module_draws_it() -> None:
 
 
 def test_a_sheet_of_every_image_shows_it_where_it_wants_to_be_seen(bars: ImageConfig) -> None:
-    ours = ["simple", "overlap", "simple, robust", "map2d"]
+    ours = ["simple", "overlap", "simple, paper", "simple, robust", "overlap, paper", "map2d"]
     with registered(RENDERERS, "level", Level):
         titles = [title for title, _ in every_image(64)]
-    assert titles[:5] == ["simple", "overlap", "bars", "simple, robust", "bars, wide"]
-    assert [title for title in titles if "bars" not in title][:4] == ours and "level" not in titles
+    assert titles[:4] == ["simple", "overlap", "bars", "simple, paper"] and titles[6] == "bars, wide"
+    assert [title for title in titles if "bars" not in title][:6] == ours and "level" not in titles

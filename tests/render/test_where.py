@@ -30,6 +30,12 @@ line_pictures = st.builds(
     window=st.sampled_from(WINDOWS), line_width=st.sampled_from([0.7, 2.0]),
 )  # fmt: skip
 
+published_lines = st.builds(
+    ImageConfig, image=st.sampled_from(["simple", "overlap"]), size=st.sampled_from([48, 100, 224]),
+    window=st.sampled_from(WINDOWS), line_width=st.sampled_from([0.7, 2.0]), axis=st.just("spectrum"),
+    bad_pixels=st.sampled_from(["skip", "draw"]),
+)  # fmt: skip
+
 
 @st.composite
 def impulses(draw: st.DrawFn, pictures: st.SearchStrategy[ImageConfig]):
@@ -114,8 +120,38 @@ def test_a_column_of_a_line_picture_shows_its_wavelength(case) -> None:
 
 
 @settings(max_examples=100, deadline=None)
+@given(impulses(published_lines))
+def test_a_column_of_a_published_line_shows_its_wavelength(case) -> None:
+    config, wavelength, bright, inside = case
+    there = renderer(config).wavelengths(wavelength)
+    lines = np.array_split(inside, 3 if config.image == "overlap" else 1)
+    assert there.shape == (len(lines), config.size, config.size)
+    np.testing.assert_array_equal(there[:, 0], there[:, -1])
+    upper = 255 - drawn(config, wavelength, bright)[: config.size // 2].astype(int)
+    columns, pen = np.flatnonzero(upper.any(axis=(0, 2))), 1.5 + config.line_width
+    (k,) = (k for k, line in enumerate(lines) if bright in line)
+    if len(lines[k]) < 2:
+        assert not len(columns) and np.isnan(there[k]).all()
+        return
+    # As matplotlib places a pixel: 5% of the range free at both sides.
+    x = config.size * (0.05 + (lines[k] - lines[k][0]) / np.ptp(lines[k])) / 1.1
+    at = np.searchsorted(lines[k], bright)
+    before, after = x[max(at - 1, 0)], x[min(at + 1, len(x) - 1)]
+    assert columns.min() >= before - pen and columns.max() <= after + pen
+    assert np.abs(columns + 0.5 - x[at]).min() <= 1.5
+    for line, row in zip(lines, there[:, 0], strict=True):
+        shown = np.flatnonzero(np.isfinite(row))
+        if len(line) < 2:
+            assert not len(shown)
+            continue
+        expected = line[0] + (1.1 * (shown + 0.5) / config.size - 0.05) * np.ptp(line)
+        np.testing.assert_allclose(row[shown], expected)
+        assert (shown[0], shown[-1]) == (int(config.size * 0.05 / 1.1), int(config.size * 1.05 / 1.1))
+
+
+@settings(max_examples=100, deadline=None)
 @given(
-    st.one_of(maps, line_pictures),
+    st.one_of(maps, line_pictures, published_lines),
     st.lists(st.floats(-10, 12000, width=32), min_size=0, max_size=30),
     st.booleans(),
 )
