@@ -1,6 +1,6 @@
 """Labels that no object can have: what was taken away, counted with examples.
 
-`common.spectrum.RANGES` says what is possible, `common.spectrum.sift` and `common.label_columns` take it away.
+`common.spectrum.LIMITS` says what is possible, `common.spectrum.sift` and `common.label_columns` take it away.
 """
 
 from __future__ import annotations
@@ -68,6 +68,6 @@ class Impossible:
 
 
 def _possible(name: str) -> str:
-    from specshards.common.spectrum import CLASSES, RANGES  # numpy, which help and lists of commands do without
+    from specshards.common.spectrum import CLASSES, LIMITS  # numpy, which help and lists of commands do without
 
-    return {"class": ", ".join(CLASSES), "subclass": "text"}.get(name) or str(RANGES[name])
+    return {"class": ", ".join(CLASSES), "subclass": "text"}.get(name) or str(LIMITS[name])

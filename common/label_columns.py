@@ -10,7 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.impossible import Impossible
-from specshards.common.spectrum import CLASSES, MISSING_UP_TO, NUMBERS, POSITION, RANGES, BoolArray, Range
+from specshards.common.spectrum import (
+    CLASSES,
+    LIMITS,
+    MISSING_UP_TO,
+    NUMBERS,
+    POSITION,
+    SN_SURVEY,
+    SURVEY_SN,
+    BoolArray,
+    Range,
+)
 
 
 def sifted(table: pa.Table) -> tuple[pa.Table, Impossible]:
@@ -37,6 +47,32 @@ def sifted(table: pa.Table) -> tuple[pa.Table, Impossible]:
                 place = table.column_names.index(error)
                 table = table.set_column(place, table.schema.field(error), _without(table[error], alone))
     return table, found
+
+
+def with_sn_survey(table: pa.Table) -> pa.Table:
+    """A table of spectra or samples with the column `sn_survey`, float32; earlier ones do not have it.
+
+    It is made of the survey's own columns, row by row as `common.spectrum.survey_sn_of` does; null where these do not
+    tell.
+    """
+    names = table.column_names
+    if SN_SURVEY in names:
+        return table
+    n = len(table)
+    own = {name: _numbers(table, name) for name in SURVEY_SN}
+    total = np.zeros(n)
+    for name in SURVEY_SN[:5]:
+        total += own[name] ** 2
+    values = np.where(np.isnan(own["sn_median_all"]), np.sqrt(total), own["sn_median_all"]).astype(np.float32)
+    place = names.index(SURVEY_SN[-1]) + 1 if SURVEY_SN[-1] in names else len(names)
+    return table.add_column(place, pa.field(SN_SURVEY, pa.float32()), pa.array(values, mask=np.isnan(values)))
+
+
+def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """A column of numbers, NaN where there is none: float64 `(rows,)`."""
+    if name not in table.column_names:
+        return np.full(len(table), np.nan)
+    return np.asarray(table[name].cast(pa.float64()).to_numpy(), np.float64)
 
 
 def possible_numbers(name: str, values: npt.NDArray[np.float64]) -> BoolArray:
@@ -66,7 +102,7 @@ def _bounds(names: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArra
     return np.array([each.low for each in limits]), np.array([each.high for each in limits]), special
 
 
-_LIMITS = {name: limits for name, limits in RANGES.items() if name not in {label.name for label in POSITION}}
+_LIMITS = {name: limits for name, limits in LIMITS.items() if name not in {label.name for label in POSITION}}
 
 
 def _outside(name: str, column: pa.ChunkedArray) -> tuple[BoolArray, BoolArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -109,7 +110,10 @@ POSITION = (
 )
 #: Columns of surveys' own signal-to-noise values.
 SURVEY_SN = ("snru", "snrg", "snrr", "snri", "snrz", "sn_median_all")
-#: Column -> what is possible in it.
+#: The column of `survey_sn_of`.
+SN_SURVEY = "sn_survey"
+_BANDS = SURVEY_SN[:5]
+#: Column -> what is possible in it; part of fingerprints, as it is. `LIMITS` is all that there is.
 RANGES = {
     **{
         name: limits
@@ -118,6 +122,8 @@ RANGES = {
     },
     **dict.fromkeys(SURVEY_SN, SIGNAL_TO_NOISE.range),
 }
+#: The same, with the columns that came after the first fingerprints.
+LIMITS = {**RANGES, SN_SURVEY: SIGNAL_TO_NOISE.range}
 _WORDS = ("class", "subclass")
 #: Measured values and their errors: float32 in Parquet.
 MEASURED_LABELS = tuple(name for label in NUMBERS if label.has_error for name in label.columns)
@@ -182,7 +188,7 @@ class Arrays(NamedTuple):
 
 
 def sift(values: dict[str, Any]) -> dict[str, Any]:
-    """Set to None what no object can have: numbers outside `RANGES` and what is no number, another class.
+    """Set to None what no object can have: numbers outside `LIMITS` and what is no number, another class.
 
     Args:
         values: labels by name, as a file gives them; those without a rule stay. Whole numbers become int.
@@ -194,7 +200,7 @@ def sift(values: dict[str, Any]) -> dict[str, Any]:
     for name, said in values.items():
         if said is None:
             continue
-        if (limits := RANGES.get(name)) is not None:
+        if (limits := LIMITS.get(name)) is not None:
             if type(said) is float and limits.has(said) and not limits.is_whole:  # nearly always
                 continue
             try:
@@ -215,6 +221,33 @@ def sift(values: dict[str, Any]) -> dict[str, Any]:
     return gone
 
 
+def tells_sn_survey(names: Collection[str]) -> bool:
+    """Whether columns of these names are enough for `survey_sn_of`."""
+    return SN_SURVEY in names or "sn_median_all" in names or set(_BANDS) <= set(names)
+
+
+def survey_sn_of(values: Mapping[str, Any]) -> float | None:
+    """The survey's own median S/N, as Spectromer (A&A 709, A122) counts objects by it; None where it cannot be told.
+
+    SDSS publishes one (`sn_median_all`, snMedian of its catalogues). Of LAMOST's five it is the root of the sum of
+    their squares, as the authors' code has it, and needs all five. Computed of what float32 holds, so that it is the
+    same from a file and from the columns of spectra Parquet (`common.label_columns.with_sn_survey`).
+
+    Args:
+        values: of `SURVEY_SN` and `SN_SURVEY` those that are known; the latter is taken as it is.
+    """
+    for name in (SN_SURVEY, "sn_median_all"):
+        if (said := values.get(name)) is not None:
+            return float(np.float32(said))
+    bands = [values.get(name) for name in _BANDS]
+    total = 0.0
+    for band in bands:
+        if band is None:
+            return None
+        total += float(np.float32(band)) ** 2
+    return math.sqrt(total)
+
+
 @dataclass(slots=True)
 class Spectrum:
     """One spectrum between a survey file and a Parquet row.
@@ -227,7 +260,8 @@ class Spectrum:
         mask: bool `(N,)`, True = bad.
         wave_coeff0, wave_coeff1: log10(wavelength) = coeff0 + coeff1 * i, where that holds, else None.
         labels: any of `class`, `subclass`, `z`, ... (None or absent = missing).
-        survey_sn: the survey's own signal-to-noise values under their own names.
+        survey_sn: the survey's own signal-to-noise values under their own names, and `sn_survey` where something
+            else than these says it.
         row: which row of a file of many spectra it was; None for a file of one.
         is_listed: whether a catalogue lists it.
         extra: what selection cuts may ask for and the schema does not keep (`instrument`, `targettype`).
@@ -285,6 +319,10 @@ class Spectrum:
     def good(self) -> BoolArray:
         """`good_pixels`: bool `(N,)`."""
         return self.arrays().good()
+
+    def sn_survey(self) -> float | None:
+        """`survey_sn_of` its survey's values."""
+        return survey_sn_of(self.survey_sn)
 
     def sn_median(self) -> float | None:
         """Median over the good pixels of flux x sqrt(ivar), the same for every survey; None without any, or ivar."""

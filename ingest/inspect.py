@@ -342,7 +342,8 @@ def facts(spectrum: Spectrum) -> dict[str, str]:
     """What there is to know about one spectrum: names and texts, in the order of reading."""
     wave, sn = spectrum.wavelength, spectrum.sn_median()
     place = f"RA {spectrum.ra:.6f}, Dec {spectrum.dec:+.6f} deg (ICRS)"
-    own = [f"{name} {value:.2f}" for name, value in spectrum.survey_sn.items() if value is not None]
+    named = {**spectrum.survey_sn, "sn_survey": spectrum.sn_survey()}
+    own = [f"{name} {value:.2f}" for name, value in named.items() if value is not None]
     median = "no sn_median without ivar" if sn is None else f"sn_median {sn:.2f} a pixel"
     return {
         "from": f"{spectrum.survey}, {spectrum.layout}, {Path(spectrum.source_file).name}",

@@ -20,12 +20,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import UsageError
-from specshards.common.spectrum import CLASSES
+from specshards.common.label_columns import sifted, with_sn_survey
+from specshards.common.spectrum import CLASSES, SN_SURVEY, SURVEY_SN, tells_sn_survey
 from specshards.common.text import aligned
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.cuts import Cut, near
 from specshards.ingest.catalogue.labels import ALIASES
-from specshards.ingest.catalogue.rows import by_meaning, check_once, mapped, the_one
+from specshards.ingest.catalogue.rows import by_meaning, check_once, label_numbers, mapped, the_one
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, text
 from specshards.ingest.surveys.survey import SURVEYS, with_files
@@ -40,7 +41,8 @@ class Roles:
 
     Attributes:
         source: the table, for messages.
-        names: role -> the table's own spelling: `id`, `class`, `survey`, and `cut.NAME` for what the cut asks for.
+        names: role -> the table's own spelling: `id`, `class`, `survey`, `cut.NAME` for what the cut asks for, and
+            `sn.NAME` for that of which it asks `sn_survey`.
         survey: of every row; None where a column says it.
         only: rows of this survey; None for any.
         cut: what passes; None for everything.
@@ -87,6 +89,10 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
         need("class", "class, which --per-class needs", "class")
     cut = config.cut()
     for name in () if cut is None else cut.columns:
+        own = {column: exact[column][0] for column in SURVEY_SN if column in exact}
+        if name == SN_SURVEY and find(name) is None and tells_sn_survey(own):
+            names |= {f"sn.{column}": spelling for column, spelling in own.items()}
+            continue
         need(f"cut.{name}", f"{name}, which the cut asks for", name)
     check_once(source, columns, names.values())
     survey, only = (config.survey, None) if is_catalogue else (None, config.survey)
@@ -232,7 +238,12 @@ class Selection:
         return codes, ~np.array(is_taken, np.bool_)[codes]
 
     def _is_within(self, table: pa.Table, cut: Cut) -> npt.NDArray[np.bool_]:
-        return cut.keeps({name: table[self._roles.names[f"cut.{name}"]] for name in cut.columns}, len(table))
+        names = self._roles.names
+        columns = {name: table[names[f"cut.{name}"]] for name in cut.columns if f"cut.{name}" in names}
+        if len(columns) < len(cut.columns):
+            own = {name: label_numbers(table[names[f"sn.{name}"]])[0] for name in SURVEY_SN if f"sn.{name}" in names}
+            columns[SN_SURVEY] = with_sn_survey(sifted(pa.table(own))[0])[SN_SURVEY]
+        return cut.keeps(columns, len(table))
 
     def rows(self) -> RowNumbers:
         """The chosen rows, in order."""

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError
-from specshards.common.spectrum import CLASSES, RANGES
+from specshards.common.spectrum import CLASSES, LIMITS, SN_SURVEY
 from specshards.ingest.catalogue import expression as ex
 from specshards.ingest.catalogue.rows import check_type, label_numbers, mapped, refuse_large
 from specshards.ingest.spectra.schema import SCHEMA
@@ -32,6 +32,8 @@ from specshards.ingest.surveys.survey import with_files
 #: What a filter may do with a column: compare it as text or as numbers; `any` is only asked whether it is missing.
 TEXT, NUMBER, ANY = "text", "number", "any"
 _EXAMPLE = "write for example: snrg > 10 and class in ('STAR', 'QSO') and teff is not null"
+#: Other names of columns, in lower case, for those who think in a survey's own.
+SPELLINGS = {"snmedian": SN_SURVEY}
 _NEAR = 3
 
 
@@ -61,7 +63,7 @@ class Cut:
     def keeps(self, columns: Mapping[str, Sequence[Any] | pa.ChunkedArray], rows: int) -> npt.NDArray[np.bool_]:
         """Which of `rows` objects pass; a comparison with a missing value does not pass.
 
-        Labels that no object can have are missing (`common.spectrum.RANGES`).
+        Labels that no object can have are missing (`common.spectrum.LIMITS`).
 
         Args:
             columns: by lower-case name, values of any kind, as a file gives them.
@@ -101,7 +103,7 @@ class Cut:
             return mapped(column, word if name in _OURS else cell, pa.string())
         if name in self.exact:
             refuse_large(column, f"--where {self.text!r}: {name}")
-        limits = RANGES.get(name)
+        limits = LIMITS.get(name)
         numbers, words = label_numbers(column, is_known=limits is not None)
         if words and limits is None:
             raise UsageError(
@@ -136,7 +138,7 @@ def parse(text: str) -> Cut:
         UsageError: it is something else; the message shows where.
     """
     try:
-        condition = ex.parse(text)
+        condition = ex.renamed(ex.parse(text), SPELLINGS)
         kinds = ex.kinds(condition, _known())
         condition = _as_kept(condition)
     except ex.ExpressionError as error:

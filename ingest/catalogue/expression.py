@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _DEEPEST, _LONGEST = 50, 2000
 _EXACT_DIGITS = 15
@@ -128,6 +128,17 @@ def kinds(node: Node, known: Mapping[str, str]) -> dict[str, str]:
         if isinstance(part, Column):
             found.setdefault(part.name, "number" if part in used else "any")
     return found
+
+
+def renamed(node: Node, names: Mapping[str, str]) -> Node:
+    """The same condition of columns that have these names instead."""
+    if isinstance(node, Column):
+        return Column(names.get(node.name, node.name))
+    if isinstance(node, Group):
+        return Group(node.operators, tuple(renamed(term, names) for term in node.terms))
+    if isinstance(node, Compare):
+        return Compare(node.operator, renamed(node.left, names), renamed(node.right, names))
+    return replace(node, term=renamed(node.term, names)) if isinstance(node, (Not, Among, IsNull)) else node
 
 
 def _agree(part: Node, found: dict[str, str]) -> None:

@@ -26,7 +26,17 @@ from specshards.common.files import replacing, sha256, write_text
 from specshards.common.identity import SAME_ARCSEC, separation
 from specshards.common.impossible import Impossible
 from specshards.common.json import fits, parse
-from specshards.common.spectrum import NUMBERS, NUMERIC_LABELS, RANGES, Spectrum, sift
+from specshards.common.spectrum import (
+    LIMITS,
+    NUMBERS,
+    NUMERIC_LABELS,
+    SN_SURVEY,
+    SURVEY_SN,
+    Spectrum,
+    sift,
+    survey_sn_of,
+    tells_sn_survey,
+)
 from specshards.ingest.catalogue.rows import (
     Rows,
     by_meaning,
@@ -45,10 +55,11 @@ from specshards.ingest.surveys.survey import SURVEYS, check_survey, with_files
 #: Usual column names of catalogues, in lower case, and ours; those of one survey are its `aliases`.
 ALIASES = {
     "zerr": "z_err", "fe_h": "feh", "zwarn": "zwarning", "spectype": "class", "subtype": "subclass",
-    "target_ra": "ra", "target_dec": "dec", "plug_ra": "ra", "plug_dec": "dec",
+    "snmedian": SN_SURVEY, "target_ra": "ra", "target_dec": "dec", "plug_ra": "ra", "plug_dec": "dec",
 }  # fmt: skip
 _POSITION = ("ra", "dec")
 _LABELS = ("class", "subclass", *NUMERIC_LABELS)
+_SN = (*SURVEY_SN, SN_SURVEY)
 _ERRORS = {label.name: label.columns[1] for label in NUMBERS if label.has_error}
 
 # Sorting wants a bucket in memory; one in this many rows of the file's bytes keeps that to tens of MB.
@@ -89,16 +100,19 @@ def prepare(
     keys, aliases = SURVEYS[survey].keys, {**ALIASES, **SURVEYS[survey].aliases}
     rows = open_rows(path)
     meant = by_meaning(rows.columns, aliases)
-    used = {*keys, *_LABELS, *_POSITION, *(kinds or {})}
+    used = {*keys, *_LABELS, *_SN, *_POSITION, *(kinds or {})}
     names = {name: the_one(path, name, found) for name, found in meant.items() if name in used}
     key = next((names[k] for k in keys if k in names), None)
     if key is None:
         raise UsageError(
             f"{path}: no key column for {survey}: expected {' or '.join(keys)}, found {', '.join(rows.columns[:12])}"
         )
-    check_once(path, rows.columns, [key, *(names[name] for name in (*_LABELS, *_POSITION) if name in names)])
-    wanted = {name: _reader_of(name) for name in (*_LABELS, *_POSITION) if name in names}
-    if not wanted.keys() & set(_LABELS):
+    signal = [name for name in _SN if name in names]
+    # One band alone says nothing of the whole, and the file's own may be of another reduction: all or none.
+    taken = [name for name in (*_LABELS, *(signal if tells_sn_survey(signal) else ()), *_POSITION) if name in names]
+    check_once(path, rows.columns, [key, *(names[name] for name in taken)])
+    wanted = {name: _reader_of(name) for name in taken}
+    if not wanted.keys() & {*_LABELS, *_SN}:
         raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
     for name, kind in (kinds or {}).items():
         if name in names and name not in wanted:
@@ -193,14 +207,14 @@ def _tables(
         for name, (kind, convert) in wanted.items():
             column = batch[names[name]]
             check_type(column.type, f"{path}: {names[name]}")
-            if pa.types.is_boolean(column.type) and name in RANGES:
+            if pa.types.is_boolean(column.type) and name in LIMITS:
                 raise UsageError(f"{path}: {names[name]} holds true and false, where numbers belong")
             if kind != pa.float64():
                 columns[name] = mapped(column, convert, kind)
                 continue
             if wanted[name] is _EXACT:
                 refuse_large(column, f"{path}: {names[name]}")
-            columns[name], words = label_numbers(column, is_known=name in RANGES)
+            columns[name], words = label_numbers(column, is_known=name in LIMITS)
             if words and name not in (*_LABELS, *_POSITION):
                 raise UsageError(
                     f"{path}: {names[name]} is compared with numbers and holds {words[0][:40]!r}; "
@@ -300,7 +314,13 @@ class Catalogue:
         labels = self._labels(known)
         if "class" in impossible:  # its subclass is not one of the file's class
             labels.pop("subclass", None)
-        for name in labels:  # the file's may have been impossible; it is not needed any more
+        signal = {name: value for name, value in known.items() if name in _SN}
+        if (sn := survey_sn_of(signal)) is not None:
+            signal[SN_SURVEY] = sn
+            spectrum.survey_sn |= signal
+        else:
+            signal = {}
+        for name in (*labels, *signal):  # the file's may have been impossible; it is not needed any more
             spectrum.impossible.pop(name, None)
         spectrum.impossible |= impossible
         for name in ("class", "subclass"):

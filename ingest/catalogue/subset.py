@@ -30,6 +30,7 @@ from specshards.common.folder import locked
 from specshards.common.identity import id_hashes, judge
 from specshards.common.json import parse
 from specshards.common.messages import LOGGER
+from specshards.common.spectrum import SN_SURVEY, SURVEY_SN
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.rows import Rows, open_rows
@@ -227,7 +228,8 @@ def _spectra_rows(files: Sequence[Path]) -> Rows:
             with _named(path):
                 file = _open_spectra(path)
                 for group in range(len(file.groups)):
-                    yield upgraded(file.read([*asked, "survey"], group)).select(asked)
+                    names = dict.fromkeys([*asked, "survey", *(SURVEY_SN if SN_SURVEY in asked else ())])
+                    yield upgraded(file.read(list(names), group)).select(asked)
 
     def batches(wanted: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
         for table in tables(wanted):

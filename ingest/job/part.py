@@ -18,7 +18,7 @@ from specshards.common.impossible import Impossible
 from specshards.common.json import fits
 from specshards.common.json import parse as parse_json
 from specshards.common.quarantine import quarantine_row, write_quarantine
-from specshards.common.spectrum import Spectrum
+from specshards.common.spectrum import SN_SURVEY, Spectrum
 from specshards.common.text import escaped
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, parse
@@ -324,6 +324,8 @@ def _column_value(spectrum: Spectrum, name: str) -> Any:
         return getattr(spectrum, name)
     if name == "sn_median":
         return spectrum.sn_median()
+    if name == SN_SURVEY:
+        return spectrum.sn_survey()
     for values in (spectrum.labels, spectrum.survey_sn, spectrum.extra):
         if name in values:
             return values[name]

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from specshards.common.errors import BadObjectError, JobError, shortened
 from specshards.common.impossible import Impossible
-from specshards.common.label_columns import sifted
+from specshards.common.label_columns import sifted, with_sn_survey
 from specshards.common.spectrum import CLASSES, LABELS, Arrays, BoolArray, Grid, Spectrum, log_grid
 from specshards.common.text import escaped
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
@@ -212,6 +212,7 @@ def _block(
     arrays = {name: _ragged(spectrum.field(name)) for name in parts}
     grid = None if "lambda" in parts else _grid(meta)
     meta, impossible = sifted(meta)
+    meta = with_sn_survey(meta)
     labels = _label_matrix(meta, surveys)
     return SpectraBlock(meta, labels, rows, bad, impossible, arrays, grid, _has_ivar(meta), _is_rest(meta), shift)
 

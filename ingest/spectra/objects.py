@@ -28,8 +28,8 @@ def objects(inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int | No
         most_bytes: of one survey file; see `ingest.surveys.open_file`.
 
     Yields:
-        A dictionary with object_id, survey, ra, dec, source_file, row, sn_median and the labels that are known; and
-        the pixels as observed.
+        A dictionary with object_id, survey, ra, dec, source_file, row, sn_median, sn_survey and the labels
+        that are known; and the pixels as observed.
 
     Raises:
         UsageError: nothing there.
@@ -50,7 +50,10 @@ def _from_files(inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int 
                     quarantine.append(quarantine_row(name, item.row, "read", item))
                     continue
                 meta = {key: getattr(item, key) for key in _KNOWN}
-                yield {**meta, "sn_median": item.sn_median(), **item.labels}, item.arrays()
+                yield (
+                    {**meta, "sn_median": item.sn_median(), "sn_survey": item.sn_survey(), **item.labels},
+                    item.arrays(),
+                )
         except BadObjectError as error:
             quarantine.append(quarantine_row(name, error.row, "read", error))
 

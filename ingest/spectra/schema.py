@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.files import replacing
-from specshards.common.spectrum import MEASURED_LABELS, SURVEY_SN, Spectrum
+from specshards.common.label_columns import with_sn_survey
+from specshards.common.spectrum import MEASURED_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
 from specshards.ingest.seal import seal
 from specshards.ingest.surveys.survey import survey_of
 
@@ -62,6 +63,7 @@ SCHEMA = pa.schema(
         *(pa.field(name, pa.float32()) for name in MEASURED_LABELS),
         pa.field("sn_median", pa.float32()),
         *(pa.field(name, pa.float32()) for name in SURVEY_SN),
+        pa.field(SN_SURVEY, pa.float32()),
         pa.field("layout", _DICTIONARY),
         pa.field("label_source", _DICTIONARY),
         pa.field("source_file", pa.string(), nullable=False),
@@ -101,11 +103,14 @@ def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
         columns[name] = pa.array([s.labels.get(name) for s in spectra], pa.float32())
     for name in SURVEY_SN:
         columns[name] = pa.array([s.survey_sn.get(name) for s in spectra], pa.float32())
+    columns[SN_SURVEY] = pa.array([s.sn_survey() for s in spectra], pa.float32())
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
 def upgraded(table: pa.Table) -> pa.Table:
-    """Rows of an earlier schema version with the columns that it lacks: fluxes in their survey's unit, unscaled."""
+    """Rows of an earlier schema version with the columns that it lacks: fluxes in their survey's unit, unscaled;
+    and `sn_survey`, made of the survey's own columns."""
+    table = with_sn_survey(table)
     n, names = table.num_rows, table.column_names
     if "flux_scale" in names:
         return table

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import NUMERIC_LABELS, SURVEY_SN, Spectrum
+from specshards.common.spectrum import NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
 from specshards.ingest.surveys.common import checked, error, label, number, position, positive, said_class, text
 from specshards.ingest.surveys.declared import Declared, frame_of
@@ -60,6 +60,7 @@ _NAMES = {
     "z": ("z", "redshift"),
     "z_err": ("z_err", "zerr"),
     "zwarning": ("zwarning", "zwarn"),
+    SN_SURVEY: (SN_SURVEY, "snmedian"),
     "flux_unit": ("flux_unit",),
     "flux_scale": ("flux_scale",),
     "frame": ("frame", "restframe"),
@@ -238,7 +239,7 @@ def _spectrum(
             ra=ra, dec=dec, flux=flux, ivar=np.ones_like(flux) if ivar is None else ivar, wavelength=wavelength,
             mask=~np.isfinite(flux) if mask is None else mask, layout=columns.layout, source_file=source,
             label_source="table", labels=_labels(values, columns.true_is_good), row=row,
-            survey_sn={name: number(values.get(name)) for name in SURVEY_SN}, has_ivar=ivar is not None,
+            survey_sn={name: number(values.get(name)) for name in (*SURVEY_SN, SN_SURVEY)}, has_ivar=ivar is not None,
             flux_unit=declared_unit(text(values.get("flux_unit")) or columns.declared.flux_unit),
             flux_scale=_scale(values.get("flux_scale"), columns.declared), frame=frame,
             wavelength_unit=_unit(wavelength, columns.declared, stated, frame),

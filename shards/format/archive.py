@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import is_remote, sha256
-from specshards.common.label_columns import only_possible, sifted
+from specshards.common.label_columns import only_possible, sifted, with_sn_survey
+from specshards.common.spectrum import SN_SURVEY, SURVEY_SN
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, Manifest, key, label_npy
 from specshards.shards.format.tar import BLOCK
 
@@ -280,10 +281,17 @@ def read_sidecars(
                     raise JobError(f"{path}: not the bytes that the manifest speaks of (checksum); {RERUN}")
                 if (rows := pq.read_metadata(path).num_rows) != record.samples:
                     raise JobError(f"{path}: {rows} rows of {record.samples} samples; {RERUN}")
-                missing = set(wanted or ()) - set(pq.read_schema(path).names)
+                asked, there = wanted, pq.read_schema(path).names
+                if asked is not None and SN_SURVEY in asked and SN_SURVEY not in there:  # an earlier program's
+                    own = (name for name in SURVEY_SN if name in there)
+                    asked = list(dict.fromkeys([*(name for name in asked if name != SN_SURVEY), *own]))
+                missing = set(asked or ()) - set(there)
                 if missing:
                     raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}; the spectra had none")
-                table = pq.read_table(path, columns=wanted)
+                table = pq.read_table(path, columns=asked)
+                if wanted is None or SN_SURVEY in wanted:
+                    table = with_sn_survey(table)
+                table = table if wanted is None else table.select(wanted)
                 keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
             except (pa.ArrowException, FileNotFoundError, KeyError) as error:
                 raise JobError(f"{path}: not a table of samples ({shortened(error)}); {RERUN}") from error

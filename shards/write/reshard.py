@@ -23,7 +23,7 @@ from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import absolute, location, readable
 from specshards.common.identity import among, id_hashes, judge, repeated
 from specshards.common.jobs import Engine, run_tasks
-from specshards.common.label_columns import sifted
+from specshards.common.label_columns import sifted, with_sn_survey
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row, read_quarantine
 from specshards.common.spectrum import CLASSES, LABELS, Arrays
@@ -385,4 +385,4 @@ def _sidecar(folder: str | Path, record: ShardRecord, columns: list[str] | None 
     wanted = {"key", "source_row", "source_file", "_healpix_29"} if columns is None else set(columns)
     if missing := wanted - set(table.column_names):
         raise JobError(f"{path}: has no column {', '.join(sorted(missing))}; {RERUN}")
-    return table
+    return with_sn_survey(table) if columns is None else table
