@@ -141,9 +141,8 @@ class Labels:
         )
         train, val = self._images
         mock = "MOCK data: " if self.card.mock else ""
-        kinds = self.config.only_classes
-        only = f"; only labels of class {', '.join(kinds)} count" if kinds else ""
-        return f"{mock}{train:,} train images, {val:,} val images{only}; {counts}\n{self.config.backbone}"
+        only = f" (labels{self.tasks[0].whose} alone)" if self.config.only_classes else ""
+        return f"{mock}{train:,} train images, {val:,} val images; {counts}{only}\n{self.config.backbone}"
 
     def finish(self, summary: dict[str, Any]) -> str:
         """The report with the whole history."""

@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from transformers import Trainer
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.mock.scale.config import ScaleConfig
 from specshards.ingest.mock.scale.job import write_parquet_survey
+from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import LabelStats
+from specshards.train import loop
 from specshards.train.config import RunOptions, TrainConfig, configure
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
+from specshards.train.models.parameters import parameter_groups
 from specshards.train.models.picture import IMAGENET_MEAN, build
+from specshards.train.report.modelcard import modelcard
 from specshards.train.run import Card
 from specshards.train.tasks.classification import Classify
-from specshards.train.tasks.multitask import check_tasks, task_from_dict
+from specshards.train.tasks.multitask import check_tasks, make_tasks, task_from_dict
 from specshards.train.tasks.regression import Redshift, regression
+from specshards.train.tasks.task import TASKS, TrainSplit
+from specshards.train.use.predict import Predictor
 from tests.oracles.small_run import small_shards
 
 QUIET = RunOptions(device="cpu", threads=1, tracker="none")
@@ -153,8 +162,6 @@ def test_a_run_says_what_it_took_and_by_what_its_epoch_was_chosen(trained: Path,
 
 
 def test_only_some_classes_count_everywhere(trained: Path, shards: Path) -> None:
-    from specshards.shards import loader as shard_loader
-
     card = Card.read(trained / "specshards.json")
     with shard_loader.open(shards, "train", 16, shuffle=False, threads=1) as loader:
         rows = loader.sidecar(["class", "z"]).to_pylist()
@@ -171,13 +178,81 @@ def test_only_some_classes_count_everywhere(trained: Path, shards: Path) -> None
 
 
 def test_a_model_reads_what_the_trainer_of_transformers_decays() -> None:
-    from transformers import Trainer
-
-    from specshards.train.models.parameters import parameter_groups
-
     model = build("tiny", 2, 32)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, 0.01, 1.0, "trainer")
     ours = {names[id(p)] for group in groups for p in group["params"] if group["weight_decay"]}
     theirs = Trainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
-    assert ours == set(theirs) and isinstance(model, nn.Module)
+    assert ours == set(theirs)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(trained: Path, recipe: TrainConfig) -> None:
+    with pytest.raises(UsageError, match=r"normalise: 0\.5 -> unset, target: max -> z"):
+        fit(replace(recipe, normalise="backbone", target="z"), trained, QUIET)
+    with pytest.raises(UsageError, match="only: STAR,QSO -> unset"):
+        fit(replace(recipe, only=""), trained, QUIET)
+
+
+def test_an_interrupted_run_goes_on_with_the_recipe_bit_for_bit(
+    trained: Path, recipe: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop._Trainer.step
+
+    def stopping(self: Any, window: Any) -> torch.Tensor:
+        if self.progress.step == 4:
+            self.stop.set()
+        return real(self, window)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Trainer, "step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe, tmp_path / "run", QUIET)
+    fit(recipe, tmp_path / "run", QUIET)
+    ours, theirs = (load_file(run / "model.safetensors") for run in (tmp_path / "run", trained))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    records = [json.loads((run / "run.json").read_text()) for run in (tmp_path / "run", trained)]
+    assert records[0]["history"] == records[1]["history"] and records[0]["best"] == records[1]["best"]
+
+
+def test_who_counted_stands_in_report_card_and_predictions(trained: Path, shards: Path) -> None:
+    for report in ("report.md", "report.html"):
+        assert "labelled train objects of class STAR, QSO" in (trained / report).read_text()
+    front, text = modelcard(trained).split("\n---\n", 1)
+    assert "with a z of class STAR, QSO" in text and "train objects of class STAR, QSO from" in text and front
+    assert "z / " in text  # what the output is
+    table = Predictor.open(trained, device="cpu")(shards)
+    assert len(table) == 240 and {"z", "z_lo68", "predicted_class"} <= set(table.column_names)
+    card = Card.read(trained / "specshards.json")
+    redshift = card.tasks[0]
+    assert isinstance(redshift, Redshift) and max(table["z"].to_pylist()) < 2 * redshift.high
+
+
+def test_a_run_of_a_class_that_no_object_has_says_so(recipe: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"shards \(class GALAXY alone\): no object of the train split has a teff"):
+        fit(replace(recipe, task="teff", only="GALAXY", select="r2"), tmp_path / "run", QUIET)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_task_of_another_package_that_knows_nothing_of_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its class makes itself in `fit` and takes no notice."""
+
+    class Deaf(regression("feh")):  # type: ignore[misc]
+        @classmethod
+        def fit(cls, name: str, config: TrainConfig, train: TrainSplit) -> Deaf:
+            return cls.scaled_by(STATS, name)
+
+    monkeypatch.setitem(TASKS._things, "deaf", Deaf)
+    for asked in ({"only": "STAR"}, {"select": "r2"}):
+        config = TrainConfig(task="deaf", shards=("s",), backbone="tiny", **asked)
+        with pytest.raises(UsageError, match="TASK=deaf: its class knows no --only and no --select"):
+            make_tasks(config, [], lambda columns: pa.table({}))
+    assert make_tasks(TrainConfig(task="deaf", shards=("s",), backbone="tiny"), [], lambda columns: pa.table({}))
+
+
+@pytest.mark.parametrize("wrong", [{"only": ["STARS"]}, {"select": "luck"}, {"divisor": -1.0}, {"only": "STAR"}])
+def test_a_record_that_no_run_writes_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        task_from_dict({**Redshift.scaled_by(STATS, "redshift", "mse").to_dict(), **wrong})
+    if "divisor" not in wrong:
+        with pytest.raises(ValueError):
+            task_from_dict({**Classify(("STAR", "QSO"), "classify").to_dict(), **wrong})

@@ -194,7 +194,9 @@ def fit_classical(
         targets = {task.name: task.targets(table) for task in tasks}
         for task in tasks:
             if np.isfinite(targets[task.name]).sum() < 2:
-                raise UsageError(f"{', '.join(folders)}: fewer than two train objects have a {task.label}")
+                raise UsageError(
+                    f"{', '.join(folders)}: fewer than two train objects{task.whose} have a {task.label}"
+                )
         rows = _choose(np.any([np.isfinite(column) for column in targets.values()], axis=0), limit, seed)
         surveys = np.asarray(table["survey"].to_pylist(), object)[rows]
         edges, ranges = _grid(loader, rows, surveys, ", ".join(folders))

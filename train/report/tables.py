@@ -27,7 +27,7 @@ def short(content: Mapping[str, Any], card: Card) -> str:
         if summary := task.summary(scores):
             lines.append(summary)
         if not scores["labelled"]:
-            lines.append(f"no object of the {split} split has a {task.label}: nothing could be measured")
+            lines.append(f"no object of the {split} split has a {task.label}{task.whose}: nothing could be measured")
     return "\n".join(lines)
 
 
@@ -62,8 +62,9 @@ def parts(content: Mapping[str, Any], card: Card) -> Iterator[tuple[str, Task, d
 
 def labelled(card: Card) -> list[str]:
     """A line a task: how many train objects it was learnt from, by survey and class."""
+    whose = {task.name: task.whose for task in card.tasks}
     return [
-        f"{name}: {baselines.counts.get('all', 0):,} labelled train objects ("
+        f"{name}: {baselines.counts.get('all', 0):,} labelled train objects{whose.get(name, '')} ("
         + ", ".join(f"{key} {n:,}" for key, n in baselines.counts.items() if key != "all") + ")"
         for name, baselines in card.baselines.items()
     ]  # fmt: skip
@@ -71,7 +72,7 @@ def labelled(card: Card) -> list[str]:
 
 def counted(scores: Mapping[str, Any], task: Task) -> str:
     """How many objects a split has, and how many of them count."""
-    return f"{scores['objects']:,} objects, {scores['labelled']:,} with a {task.label}."
+    return f"{scores['objects']:,} objects, {scores['labelled']:,} with a {task.label}{task.whose}."
 
 
 def calibration(card: Card) -> Rows:

@@ -287,8 +287,8 @@ class Classification(Task):
 
     def limits(self) -> str:
         """No other classes."""
-        kinds = f"learnt from objects of class {', '.join(self.only)} alone; " if self.only else ""
-        return f"{self.name}: {kinds}{', '.join(self.classes)} and nothing else; all that it sees becomes one."
+        learnt = f"learnt from objects{self.whose} alone; " if self.only else ""
+        return f"{self.name}: {learnt}{', '.join(self.classes)} and nothing else; all that it sees becomes one."
 
     def _probabilities(self, columns: Arrays) -> FloatArray:
         return np.column_stack([columns[f"p_{kind}"] for kind in self.classes])

@@ -322,8 +322,7 @@ class Regression(Task):
         """The range of the train split."""
         unit = f" {self.unit}" if self.unit else ""
         beyond = "; what lies beyond is put at the ends" if self.head == "histogram" else ""
-        kinds = f" of class {', '.join(self.only)}" if self.only else ""
-        return f"{self.name}: train objects{kinds} from {self.low:.4g} to {self.high:.4g}{unit}{beyond}."
+        return f"{self.name}: train objects{self.whose} from {self.low:.4g} to {self.high:.4g}{unit}{beyond}."
 
 
 @TASKS.register("redshift")

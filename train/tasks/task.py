@@ -64,8 +64,8 @@ class TrainSplit:
     only: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The folders."""
-        return ", ".join(self.folders)
+        """The folders, and the classes that count."""
+        return ", ".join(self.folders) + (f" (class {', '.join(self.only)} alone)" if self.only else "")
 
     def statistics(self, label: str) -> LabelStats:
         """Of a column that holds numbers: those of the manifests, or from the sidecar where these do not."""
@@ -156,6 +156,11 @@ class Task(ABC):
     def criterion(self) -> tuple[str, bool]:
         """The metric by which the best epoch is chosen on validation, and whether more is better."""
         return (self.select, {**self.criteria, self.best[0]: self.best[1]}[self.select]) if self.select else self.best
+
+    @property
+    def whose(self) -> str:
+        """Behind the name of a label: the classes of the objects whose labels count, where those are not all."""
+        return f" of class {', '.join(self.only)}" if self.only else ""
 
     @property
     def is_stored(self) -> bool:
