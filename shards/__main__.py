@@ -88,6 +88,7 @@ def build(
 _AS_IT_WAS = "Default: as it was."
 _SamplesPerShard = Annotated[int | None, option(ShardConfig, "samples_per_shard", _AS_IT_WAS)]
 _Split = Annotated[tuple[float, float, float] | None, option(ShardConfig, "split", _AS_IT_WAS)]
+_SplitBy = Annotated[str | None, option(ShardConfig, "split_by", _AS_IT_WAS)]
 _Seed = Annotated[int | None, option(ShardConfig, "seed", _AS_IT_WAS)]
 
 
@@ -101,6 +102,7 @@ def reshard(
     ] = None,
     samples_per_shard: _SamplesPerShard = None,
     split: _Split = None,
+    split_by: _SplitBy = None,
     seed: _Seed = None,
     where: options.Where = None,
     allow_empty_split: options.AllowEmptySplit = False,
@@ -110,8 +112,8 @@ def reshard(
     from specshards.shards.report.make import make_page
     from specshards.shards.write.reshard import remake
 
-    remake([folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=split, seed=seed, where=where,
-           engine=engine, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
+    remake([folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=split, split_by=split_by,
+           seed=seed, where=where, engine=engine, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
     make_page(out)
 
 
@@ -122,17 +124,18 @@ def merge(
     engine: _Engine,
     samples_per_shard: _SamplesPerShard = None,
     split: _Split = None,
+    split_by: _SplitBy = None,
     seed: _Seed = None,
     where: options.Where = None,
     allow_empty_split: options.AllowEmptySplit = False,
     force: options.Force = False,
 ) -> None:
-    """Make one data set of several, mixed and split by sky together: one object in two surveys falls in one split."""
+    """Make one data set of several, mixed and split together: one object in two surveys falls in one split."""
     from specshards.shards.report.make import make_page
     from specshards.shards.write.reshard import remake
 
-    remake(folders, out, samples_per_shard=samples_per_shard, split=split, seed=seed, where=where, engine=engine,
-           allow_empty_split=allow_empty_split, force=force)  # fmt: skip
+    remake(folders, out, samples_per_shard=samples_per_shard, split=split, split_by=split_by, seed=seed, where=where,
+           engine=engine, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
     make_page(out)
 
 

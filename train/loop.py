@@ -32,7 +32,7 @@ from specshards.train.accelerator import keep_freed_memory, make_accelerator
 from specshards.train.config import LoopConfig, RunOptions
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.parameters import parameter_groups
-from specshards.train.run import claim, data_record, folder_of, leaving_nothing, write_record
+from specshards.train.run import claim, data_record, folder_of, leaks, leaving_nothing, write_record
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
 
@@ -161,6 +161,8 @@ def _train(
     if record["status"] == "complete":
         _tell(accelerator, f"{out}: this run is complete; nothing to do. --resume never trains it again")
         return out
+    for line in leaks(data):
+        _tell(accelerator, line)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     set_seed(config.seed)

@@ -125,6 +125,7 @@ class DataContent:
     folder: str
     fingerprint: str
     surveys: list[str]
+    leaks: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,11 +174,17 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[dict[str, Any], ...]:
-    """What the data of a run are, JSON-able."""
+    """What the data of a run are, JSON-able; `leaks` only of those that are split by row."""
     return tuple(
-        {"folder": folder, "fingerprint": manifest.fingerprint(), "surveys": list(manifest.surveys)}
+        {"folder": folder, "fingerprint": manifest.fingerprint(), "surveys": list(manifest.surveys),
+         **({} if manifest.leaks is None else {"leaks": manifest.leaks.text})}
         for folder, manifest in zip(folders, manifests, strict=True)
-    )
+    )  # fmt: skip
+
+
+def leaks(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a split by row does to numbers that are measured on some data, a line each."""
+    return [f"{Path(each['folder']).name}: {each['leaks']}" for each in data if each.get("leaks")]
 
 
 def folder_of(run: Path) -> Folder:

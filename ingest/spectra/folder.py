@@ -201,6 +201,9 @@ def read_positions(folder: Path, file: str) -> Positions:
         table = open_table(path)
         own = mmu.is_own(table)
         labels = {"ra": "ra", "dec": "dec"} if own else columns_of(table).labels
+        if not {"ra", "dec"} <= labels.keys():
+            nowhere = np.full(table.rows, np.nan)
+            return nowhere, nowhere, np.full(table.rows, -1, np.int64)
         wanted = [labels["ra"], labels["dec"], *(["_healpix_29"] if own else [])]
         found = table.read(wanted)
     except (pa.ArrowException, OSError) as error:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
 from specshards.common.identity import Floats, Hashes, Repeats, Rows, among, id_hashes, judge, repeated
+from specshards.common.text import escaped
 from specshards.ingest.ids import exact_ids, id_text, is_text
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder, columns_of, open_table
@@ -46,6 +47,18 @@ def read_identities(source: SpectraFolder) -> Identities:
     tables = [_columns(source, file, first) for file, first in _files(source)]
     parts = zip(*((t.hashes, t.ra, t.dec, t.sn_median) for t in tables), strict=True)
     return Identities(*(np.concatenate(part) for part in parts))
+
+
+def read_names(source: SpectraFolder, file: str) -> dict[str, pa.ChunkedArray]:
+    """`survey`, `object_id` and `source_file` of the rows of a file, as text.
+
+    Raises:
+        JobError: a damaged file. UsageError: ids that are none.
+    """
+    surveys, ids, table = _read(source, file, ("source_file",))
+    own = "source_file" in table.column_names
+    files = table["source_file"].cast(pa.string()) if own else pa.repeat(escaped(file), len(ids))
+    return {"survey": surveys, "object_id": ids, "source_file": files}
 
 
 def find_repeats(source: SpectraFolder, who: Identities | None = None, *, copies: bool = True) -> Repeats:

@@ -52,7 +52,8 @@ def inspect(
     head = read_head(folder.expanduser(), split=split, shard=shard, count=count, out=out)
     for line in head.lines():
         print(line)
-    print(f"\n{len(head.rows)} of {head.record.samples:,} samples of {head.record.name}, drawn in {head.sheet}")
+    print(f"\n{head.split}")
+    print(f"{len(head.rows)} of {head.record.samples:,} samples of {head.record.name}, drawn in {head.sheet}")
 
 
 def report(

@@ -15,7 +15,9 @@ from specshards.common.identity import among, judge, repeated
 from specshards.common.sky import iter_close_pairs
 from specshards.shards.check.result import ANEW, REMAKE, RERUN, Check, first
 from specshards.shards.check.shard import Findings, Spread
+from specshards.shards.format.leaks import Leaks
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord, key
+from specshards.shards.write.job import Claim
 
 #: Objects closer than this, in arcseconds, are taken for one: they must not lie in different splits.
 RADIUS = 1.0
@@ -33,7 +35,7 @@ _PASSED = {
 
 
 class Overall:
-    """Takes the findings of shards, in whatever order they come, and judges: 34 bytes a sample."""
+    """Takes the findings of shards, in whatever order they come, and judges: 35 bytes a sample."""
 
     def __init__(self, folder: Path, manifest: Manifest, records: Sequence[ShardRecord]) -> None:
         """For the `records` that are read; those of the manifest that are not among them are damaged."""
@@ -46,6 +48,7 @@ class Overall:
         self._rows = np.full(samples, -1, np.int64)
         self._ra, self._dec = np.full(samples, np.nan), np.full(samples, np.nan)
         self._ids = np.arange(samples, dtype=np.uint64)  # like no hash, where none could be read
+        self._own = np.full(samples, -1, np.int8)
         self._seen = np.zeros(manifest.objects, bool)
         self._twice: list[int] = []
         self._faults: dict[str, list[tuple[int, str, str]]] = {}
@@ -66,6 +69,7 @@ class Overall:
         self._seen[rows] = True
         columns: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [
             (self._rows, found.rows), (self._ra, found.ra), (self._dec, found.dec), (self._ids, found.ids),
+            (self._own, found.own),
         ]  # fmt: skip
         for whole, part in columns:
             whole[self._starts[number] :][: len(part)] = part
@@ -76,7 +80,7 @@ class Overall:
 
     def checks(self) -> list[Check]:
         """Every check, those of single shards first."""
-        together = [self._keys(), self._identity(), self._sky(), self._statistics(), self._mixing()]
+        together = [self._keys(), self._identity(), self._places(), self._sky(), self._statistics(), self._mixing()]
         return [*map(self._each, _PASSED), *together]
 
     def _each(self, name: str) -> Check:
@@ -127,8 +131,36 @@ class Overall:
     def _record(self, place: int) -> ShardRecord:
         return self._records[int(np.searchsorted(self._starts, place, "right")) - 1]
 
+    def _places(self) -> Check:
+        """Every sample is in the split that the manifest's configuration gives it, or that of another visit."""
+        by = self._manifest.config.split_by
+        claim, expected = Claim.load(self._folder), self._own.copy()
+        moved = claim.moved if claim is not None else {}
+        for place in np.flatnonzero(np.isin(self._rows, list(moved))).tolist():
+            expected[place] = moved[int(self._rows[place])]
+        other = np.flatnonzero((self._own >= 0) & (expected != self._split)).tolist()
+        if not other:
+            with_visits = f", or where another visit of it is ({len(moved):,})" if moved and by != "row" else ""
+            return Check("split", True, f"every sample is where split_by {by} puts it{with_visits}")
+        where = f"{self._named(other[:1])}: not where split_by {by} puts it ({SPLITS[expected[other[0]]]})"
+        where += f" (and {len(other) - 1:,} more samples)" if len(other) > 1 else ""
+        if claim is None:
+            return Check("split", True, f"{where}; .ledger/plan.json, which is missing, may say why", note=True)
+        return Check("split", False, f"{where}; {ANEW}")
+
+    def _leaks(self) -> Check:
+        """Of a split by row the objects in several splits are counted in the manifest."""
+        said = self._manifest.leaks
+        if said is None or len(self._records) < len(self._manifest.shards) or (self._own < 0).any():
+            return Check("sky", True, "not checked: not every shard could be read", note=True)
+        if Leaks.count(self._ra, self._dec, self._ids, self._split) != said:
+            return Check("sky", False, f"{MANIFEST}: leaks: the samples do not have these; {RERUN}")
+        return Check("sky", True, said.text, note=True)
+
     def _sky(self) -> Check:
         """No object is in two splits; repeated visits, and one star in two surveys, count as one object."""
+        if self._manifest.config.split_by == "row":
+            return self._leaks()
         within = across = 0
         nearest = (len(self._ra), 0)
         for pairs in iter_close_pairs(self._ra, self._dec, RADIUS):

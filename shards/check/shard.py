@@ -21,6 +21,7 @@ from specshards.shards.format.archive import labels_of
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
 from specshards.shards.format.tar import BLOCK, read_index
+from specshards.shards.write.split import Splits, splits_of
 
 Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")
@@ -96,6 +97,7 @@ class Findings:
         rows: int64 `(n,)`, the samples' global row numbers in the tar's order; empty where the tar cannot be read.
         labels: whether the labels below could be read.
         ra, dec: float64 `(n,)`, degrees. ids: hashes of survey and object id, uint64 `(n,)`.
+        own: the split that each row would have alone (`shards.write.split`), int8 `(n,)`.
         moments: float64 `(5, labels)`: count, sum, sum of squares, least and greatest value of each label.
     """
 
@@ -107,6 +109,7 @@ class Findings:
     moments: Floats | None = None
     spread: Spread = field(default_factory=Spread)
     ids: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    own: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
 
 
 class _FaultError(Exception):
@@ -148,10 +151,9 @@ def examine(task: CheckTask) -> Findings:
     labels = attempt("labels", _label_vectors, samples)
     if labels is None:
         return Findings(task.record, faults, rows, spread=spread)
-    ids = attempt("labels", _same_labels, samples, rows, labels)
+    named = attempt("labels", _same_labels, samples, rows, labels) or ()
     ra, dec = (labels[:, task.labels.index(name)].copy() for name in ("ra", "dec"))
-    none = np.empty(0, np.uint64)
-    return Findings(task.record, faults, rows, ra, dec, _moments(labels), spread, none if ids is None else ids)
+    return Findings(task.record, faults, rows, ra, dec, _moments(labels), spread, *named)
 
 
 def _checksums(task: CheckTask) -> None:
@@ -244,11 +246,13 @@ def _label_vectors(task: CheckTask, samples: list[_Sample]) -> Floats:
     return labels
 
 
-def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.int64], labels: Floats) -> Hashes:
+def _same_labels(
+    task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.int64], labels: Floats
+) -> tuple[Hashes, Splits]:
     """Compare keys and labels with the sidecar's rows: bit for bit, NaN in the vector being null in the table.
 
     Returns:
-        A hash of each row's survey and object id.
+        A hash of each row's survey and object id, and the split that is the row's own.
     """
     path = task.record.sidecar(Path(task.folder))
     name = _name(task, path)
@@ -258,6 +262,7 @@ def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.i
         source = table["source_row"].cast(pa.float64()).to_numpy()
         stored = labels_of(table, task.labels, task.classes, task.surveys)
         ids = id_hashes(table["survey"], table["object_id"].cast(pa.string()))
+        own = splits_of(table, task.config)
     except (pa.ArrowException, OSError, ValueError, KeyError, JobError) as error:
         if is_environment(error):
             raise
@@ -279,7 +284,7 @@ def _same_labels(task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.i
             f"{task.record.name}: {samples[row].key}.npy: {task.labels[column]} at byte {offset} is "
             f"{float(labels[row, column])!r}, in {path.name} {float(stored[row, column])!r}"
         )
-    return ids
+    return ids, own
 
 
 def _moments(labels: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """What lies on disk, for writers and readers alike; `docs/shard-format.md` says it for others.
 
 layout          what a folder can look like: splits, names, numbers
+leaks           what a split by row tears apart
 manifest        sample, label vector, configuration, manifest
 encoding        how a sample's picture is stored: png, pnm, jpeg, flux
 png             PNG of small arrays

@@ -57,6 +57,10 @@ def check_content(manifest: Manifest) -> None:
         possible = known if stats.count else all(map(np.isnan, numbers))
         if not 0 <= stats.count <= manifest.objects or not possible:
             raise ValueError(f"{where}: are not the statistics of {stats.count} numbers")
+    if (manifest.leaks is not None) != (manifest.config.split_by == "row"):
+        raise ValueError("leaks: are those of a split by row, and only of that")
+    if manifest.leaks is not None:
+        manifest.leaks.check()
     renderer(manifest.config.image)
 
 

@@ -35,12 +35,22 @@ from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.layout import KEY_DIGITS as KEY_DIGITS
 from specshards.shards.format.layout import SPLITS as SPLITS
 from specshards.shards.format.layout import check_content, check_links
+from specshards.shards.format.leaks import Leaks
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PAGE = "report.html"
 
 NPY_HEADER_BYTES = 128
+
+#: What goes into one split as a whole.
+SPLIT_BY = {
+    "sky": "a cell of the sky, so that visits of an object, and an object in two surveys, fall together",
+    "object": "each object by itself, with all its visits",
+    "row": "each spectrum by itself, as the published code does: visits of one object fall into different splits",
+}
+#: Fields that came later, and their defaults, which are not written.
+_LATER: dict[str, Any] = {"best_of": None, "wavelength_unit": None, "medium": None, "split_by": "sky"}
 
 
 def key(row: int) -> str:
@@ -75,9 +85,10 @@ class ShardConfig:
         encoding: how a sample is stored.
         jpeg_quality: of `encoding="jpeg"`, 90 to 100.
         samples_per_shard: samples aimed at in one tar; whole row groups make a shard, so that each is read once.
-        split: shares of train, val and test over cells of the sky.
-        split_nside: HEALPix nside of those cells (64: 0.92 degrees). Finer ones are taken where these do not give
-            every split its share, as in a single deep field.
+        split: shares of train, val and test over what `split_by` names.
+        split_by: what goes into one split as a whole.
+        split_nside: HEALPix nside of the cells of `split_by="sky"` (64: 0.92 degrees). Finer ones are taken where
+            these do not give every split its share, as in a single deep field.
         seed: of the split, of the order of row groups and of rows.
         best_of: `object` keeps one visit of each, that of the highest S/N, and leaves out the others; an object is
             one id of a survey, or what lies within two arcseconds.
@@ -92,6 +103,7 @@ class ShardConfig:
     jpeg_quality: int = 95
     samples_per_shard: int = 8192
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    split_by: str = field(default="sky", metadata={"values": lambda: SPLIT_BY})
     split_nside: int = 64
     seed: int = 0
     best_of: str | None = None
@@ -116,15 +128,17 @@ class ShardConfig:
             raise UsageError(f"samples_per_shard={self.samples_per_shard}: give a positive number")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed={self.seed}: give a whole number from 0 on")
+        if self.split_by not in SPLIT_BY:
+            raise UsageError(f"split_by={self.split_by}: choose {', '.join(SPLIT_BY)}")
+        if self.split_by != "sky" and self.split_nside != ShardConfig.split_nside:
+            raise UsageError(f"split_nside={self.split_nside}: of split_by=sky, not of {self.split_by}; leave it out")
         if not 1 <= self.split_nside <= 2**29 or self.split_nside & (self.split_nside - 1):
             raise UsageError(f"split_nside={self.split_nside}: give a power of two")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content, without later fields that nobody asked for: data sets of before are known again."""
         content = {**asdict(self), "image": self.image.to_dict(), "split": list(self.split)}
-        return {
-            k: v for k, v in content.items() if v is not None or k not in ("best_of", "wavelength_unit", "medium")
-        }
+        return {k: v for k, v in content.items() if k not in _LATER or v != _LATER[k]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ShardConfig:
@@ -200,6 +214,7 @@ class Manifest:
         label_stats: of the train split only.
         mock: True when any object is of a mock survey.
         made_from: for a data set made from others: their fingerprints, objects and filter.
+        leaks: what of one object is in several splits, where the split is by row.
     """
 
     config: ShardConfig
@@ -213,6 +228,7 @@ class Manifest:
     mock: bool
     left_out: int = 0
     made_from: tuple[dict[str, Any], ...] = ()
+    leaks: Leaks | None = None
     labels: tuple[str, ...] = LABELS
     format_version: int = FORMAT_VERSION
     program_version: str = PROGRAM_VERSION
@@ -240,6 +256,8 @@ class Manifest:
     def dumps(self) -> str:
         """The JSON text, with a fixed order and layout. NaN statistics become null."""
         content = {**asdict(self), "config": self.config.to_dict()}
+        if self.leaks is None:  # as it was written before
+            del content["leaks"]
         content["label_stats"] = {
             name: {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in asdict(stats).items()}
             for name, stats in self.label_stats.items()
@@ -271,6 +289,8 @@ class Manifest:
             config = ShardConfig.from_dict(content.pop("config"))
             for name in ("classes", "surveys", "labels", "made_from"):
                 content[name] = tuple(content.get(name, getattr(cls, name, ())))
+            leaks = content.pop("leaks", None)
+            content["leaks"] = None if leaks is None else Leaks(**leaks)
             manifest = cls(config=config, shards=shards, label_stats=stats, **content)
             check_content(manifest)
             check_links(folder, shards)

@@ -117,7 +117,7 @@ def agreed(
             if theirs != ours and not (drawn_here and what == "image configuration"):
                 raise UsageError(f"{folder}: another {what} than {folders[0]}; make both shard sets alike")
         # Two different splits of one sky would put a train object of one data set into the test set of the other.
-        names = ("seed", "split", "split_nside")
+        names = ("seed", "split", "split_by", "split_nside")
         other = ", ".join(
             f"{name} {theirs}, not {ours}"
             for name in names
@@ -125,8 +125,8 @@ def agreed(
         )
         if other:
             raise UsageError(
-                f"{folder}: splits the sky otherwise than {folders[0]} ({other}); make both with one seed, split and "
-                "split_nside, or one data set of them with `shards merge`"
+                f"{folder}: splits the sky otherwise than {folders[0]} ({other}); make both with one seed, split, "
+                "split_by and split_nside, or one data set of them with `shards merge`"
             )
     if image is not None and image.frame != first.config.image.frame:
         raise UsageError(

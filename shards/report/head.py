@@ -21,6 +21,7 @@ from specshards.render.contact_sheet import contact, drawn
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardRecord
 from specshards.shards.format.tar import read_index
+from specshards.shards.write.card import split_by
 
 Picture = npt.NDArray[np.uint8]
 
@@ -39,13 +40,14 @@ class ShardHead:
     """The beginning of a shard.
 
     Attributes:
-        samples: of the tar.
+        samples: of the tar. split: how the samples are split.
         rows: of `COLUMNS`, one a sample shown, in the tar's order; bytes and offset are the picture's.
         sheet: the PNG.
     """
 
     record: ShardRecord
     samples: int
+    split: str
     rows: tuple[dict[str, Any], ...]
     sheet: Path
 
@@ -83,7 +85,7 @@ def read_head(
         why = shortened(error, 160)
         raise JobError(f"{folder / record.name}: damaged ({why}); `specshards shards verify` says more") from error
     _write(contact(list(zip(map(_caption, rows), pictures, strict=True))), out)
-    return ShardHead(record, record.samples, tuple(rows), out)
+    return ShardHead(record, record.samples, split_by(manifest), tuple(rows), out)
 
 
 def _record(manifest: Manifest, folder: Path, split: str, shard: int) -> ShardRecord:

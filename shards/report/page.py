@@ -36,7 +36,7 @@ from specshards.shards.report.statistics import (
     read_statistics,
 )  # fmt: skip
 from specshards.shards.write import job_log
-from specshards.shards.write.card import left_out
+from specshards.shards.write.card import left_out, split_by
 
 #: Samples in the gallery, and spectra at random for the coverage where the shards hold them.
 _GALLERY, _RANDOM = 60, 300
@@ -108,8 +108,7 @@ def _facts(manifest: Manifest, runs: Sequence[job_log.JobRun]) -> Iterator[tuple
     mean = total / max(1, manifest.samples())
     yield "size", f"{total / 1e6:,.1f} MB in {len(manifest.shards):,} tars, {mean:,.0f} bytes a sample"
     yield "throughput", f"{last.rate:,.0f} objects/s" if last else "the ledger does not say"
-    cell = f"by cell of the sky, HEALPix nside {manifest.config.split_nside}"
-    yield "split", f"{cell}: visits of one object, and one star in two surveys, fall together"
+    yield "split", split_by(manifest).removeprefix("split ")
     yield "fingerprint", manifest.fingerprint()
     yield "written by", f"specshards {manifest.program_version}, format version {manifest.format_version}"
     for made in manifest.made_from:

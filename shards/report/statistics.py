@@ -25,7 +25,7 @@ from specshards.common.files import sha256
 from specshards.common.quarantine import QUARANTINE_SCHEMA
 from specshards.ingest.spectra.schema import HEALPIX_ORDER
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardRecord
-from specshards.shards.write.plan import splitmix64
+from specshards.shards.write.split import splitmix64
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -4,7 +4,8 @@ build           spectra Parquet to shards
 reshard         data sets from data sets: `reshard`, `merge`
 job             what both are: claim the folder, run the tasks, publish
 task            one shard number
-plan            what goes where: split by sky, order by a seed
+split           which split a spectrum takes: by sky, by object, by row
+plan            in which order what goes into which shard
 cells           how fine the cells of the sky are
 repeats         which rows are set aside, because their object is there more than once
 visits          visits of one object stay in one split

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from specshards.common.errors import UsageError
 from specshards.common.files import absolute, location
@@ -19,7 +20,7 @@ from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
 from specshards.ingest.spectra.blocks import SpectraBlock, content_of, read_blocks
 from specshards.ingest.spectra.ended import check_ended
-from specshards.ingest.spectra.folder import RowGroup, SpectraFolder, read_positions
+from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
 from specshards.ingest.tables import Stated
 from specshards.render import RenderError, renderer
 from specshards.render.frame import framed
@@ -30,8 +31,9 @@ from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, earlier, folder_of, locked, publish, run, start
 from specshards.shards.write.plan import cut_tasks, fingerprint
 from specshards.shards.write.repeats import decide, refuse_too_many, within
+from specshards.shards.write.split import read_rows
 from specshards.shards.write.task import LEDGER, Portion, SetAside, ShardTask, TaskResult
-from specshards.shards.write.visits import keep_together, near_rows
+from specshards.shards.write.visits import moved_rows
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class DrawTask(ShardTask):
             content = content_of(location(self.spectra), group)
             if content is not None:
                 account.content[f"{group.file}:{group.group}"] = content
-            for block in read_blocks(location(self.spectra), group, self.surveys):
+            placed = self.config.split_by == "sky"
+            for block in read_blocks(location(self.spectra), group, self.surveys, must_be_placed=placed):
                 account.impossible.update(block.impossible)
                 account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
                 wanted = []
@@ -103,7 +106,7 @@ def build(
     where, out = (absolute(location(path)) for path in (spectra, out))
     source = SpectraFolder.scan(where, survey, Stated(config.wavelength_unit, config.medium))
     check_ended(source.folder / name for name in source.digests)
-    _placed(source)
+    _placed(source, config)
     with locked(out):
         old = earlier(out, config, source.digests, force)
         if old is not None and (changed := _changed(source, out)) is not None:
@@ -116,7 +119,7 @@ def build(
             source = source.after(known, old.surveys)
         asked = config.split_nside
         if old is None:
-            config = fine_enough(config, lambda: _positions(source), str(where), allow_empty_split)
+            config = fine_enough(config, lambda: _tables(source, config), str(where), allow_empty_split)
         else:
             config, asked = old.config, old.coarsest or old.config.split_nside
         claim = replace(
@@ -171,17 +174,25 @@ def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None, max_ba
         refuse_too_many(found, source.rows, max_bad_fraction, source.folder)
         aside = {why: [*aside.get(why, []), *rows] for why, rows in found.aside.items()}
         notes = found.notes
-        moved |= keep_together(near_rows(source, config), config, moved, first, found.repeats)
+        moved |= moved_rows(_numbered(source, config), config, moved, first, found.repeats)
         if generations:
             LOGGER.info(f"{len(new)} new files of spectra: the shards that are there stay as they are")
         generations.append(new)
     return Claim(config, tuple(generations), source.surveys, moved, aside, notes)
 
 
-def _positions(source: SpectraFolder) -> Iterator[npt.NDArray[np.int64]]:
-    """HEALPix indices of all objects, a file at a time."""
-    for file in dict.fromkeys(group.file for group in source.groups):
-        yield read_positions(source.folder, file)[2]
+def _tables(source: SpectraFolder, config: ShardConfig) -> Iterator[pa.Table]:
+    return (table for _, table in _numbered(source, config))
+
+
+def _numbered(source: SpectraFolder, config: ShardConfig) -> Iterator[tuple[npt.NDArray[np.int64], pa.Table]]:
+    """Numbers of all rows, and what decides their split, a file at a time."""
+    starts: dict[str, int] = {}
+    for group in source.groups:
+        starts.setdefault(group.file, group.first_row)
+    for file, first in starts.items():
+        table = read_rows(source, file, config)
+        yield first + np.arange(len(table)), table
 
 
 def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
@@ -230,12 +241,13 @@ def _draw(
     return np.array(drawn, np.int64), payloads
 
 
-def _placed(source: SpectraFolder) -> None:
+def _placed(source: SpectraFolder, config: ShardConfig) -> None:
     """Say what the input lacks; refuse one that cannot be split by sky before anything is read."""
     for note in source.notes:
         LOGGER.info(note)
-    if source.unplaced:
+    if source.unplaced and config.split_by == "sky":
         raise UsageError(
             f"{source.folder / source.unplaced[0]}: no columns ra and dec, so repeat visits of an object could fall "
-            "into train and test; take the HATS catalogue of the same data, which has them"
+            "into train and test; take the HATS catalogue of the same data, which has them, or say "
+            "--split-by object, which goes by ids where there are no positions"
         )

@@ -9,6 +9,7 @@ from specshards.common.spectrum import LABELS
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
+from specshards.shards.write.split import FINEST
 
 #: For timm's reader.
 INFO = "_info.json"
@@ -47,6 +48,16 @@ def left_out(manifest: Manifest) -> str:
     return f" + {manifest.left_out:,} left out: {' and '.join(whys)}"
 
 
+def split_by(manifest: Manifest) -> str:
+    """How the samples are split, and what that keeps together, or tears apart."""
+    if manifest.leaks is not None:
+        return manifest.leaks.text
+    if manifest.config.split_by == "object":
+        return f"split by object (HEALPix nside {FINEST}, 13 arcseconds): visits of one object fall together"
+    cell = f"split by cell of the sky, HEALPix nside {manifest.config.split_nside}"
+    return f"{cell}: visits of one object, and one star in two surveys, fall together"
+
+
 def timm_info(manifest: Manifest) -> str:
     """`_info.json`: file names and lengths per split, as timm's webdataset reader wants them."""
     splits = {}
@@ -74,6 +85,7 @@ def dataset_card(manifest: Manifest) -> str:
         f"{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} in "
         f"`quarantine.parquet`{left_out(manifest)}"
     )
+    how = split_by(manifest)
     mock = "**This is mock data**, made by a simulator; no telescope saw these objects.\n\n" if manifest.mock else ""
     return f"""# {", ".join(manifest.surveys)}: {manifest.samples():,} spectra{what}
 
@@ -84,7 +96,7 @@ def dataset_card(manifest: Manifest) -> str:
 {counts_table(manifest)}
 ```
 
-Splits are by cell of the sky (HEALPix nside {config.split_nside}), so repeated visits of one object fall together.
+{how[0].upper()}{how[1:]}.
 
 A sample is `<key>.{extension}` ({member}) and `<key>.npy` (float64 labels, NaN = missing), in this order:
 `{"`, `".join(LABELS)}`; `class` counts in {list(manifest.classes)}, `survey` in {list(manifest.surveys)}.

@@ -11,31 +11,32 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from specshards.common.errors import UsageError
 from specshards.common.messages import LOGGER
 from specshards.shards.format.manifest import SPLITS, ShardConfig
-from specshards.shards.write.plan import assign_splits
+from specshards.shards.write.split import FINEST as FINEST
+from specshards.shards.write.split import cell_nside, splits_of
 
 _INTS = npt.NDArray[np.int64]
 
-#: The finest cells are 13 arcseconds wide: six times what visits of one object may lie apart.
-FINEST = 16_384
 _DEGREES = np.degrees(np.sqrt(np.pi / 3))
 
 MEND = "use more objects, leave the split out (--split 1,0,0), or say --allow-empty-split"
 
 
 def fine_enough(
-    config: ShardConfig, positions: Callable[[], Iterator[_INTS]], name: str, allow_empty: bool = False
+    config: ShardConfig, tables: Callable[[], Iterator[pa.Table]], name: str, allow_empty: bool = False
 ) -> ShardConfig:
     """The configuration with cells as coarse as its own, or finer where these leave a split short.
 
     A split is short when it has less than half of its share, or less than chance may leave of a small one, or
-    nothing. What was chosen is said in one line.
+    nothing. What was chosen is said in one line. Of a split by object or by row there is nothing to choose: it is
+    only refused where it leaves a split without objects.
 
     Args:
-        positions: gives the HEALPix indices at order 29, int64, some objects at a time; called up to twice.
+        tables: gives the columns that `splits_of` needs, some objects at a time; called up to twice.
         name: of the data, for the error.
         allow_empty: take the cells as they are.
 
@@ -44,11 +45,11 @@ def fine_enough(
     """
     if allow_empty:
         return config
-    counts = _counts([config], positions)[0]
+    counts = _counts([config], tables)[0]
     if not _short(counts, config):
         return config
-    finer = [replace(config, split_nside=n) for n in _finer(config.split_nside)]
-    found = _counts(finer, positions)
+    finer = [replace(config, split_nside=n) for n in _finer(cell_nside(config))] if config.split_by == "sky" else []
+    found = _counts(finer, tables)
     wide_enough = [(i, each) for i, each in enumerate(finer) if not _short(found[i], each)]
     full = [(i, each) for i, each in enumerate(finer) if not _empty(found[i], each)]
     total = int(counts.sum())
@@ -76,12 +77,12 @@ def _finer(nside: int) -> list[int]:
     return [2 * nside << power for power in range(30) if 2 * nside << power <= FINEST]
 
 
-def _counts(configs: Sequence[ShardConfig], positions: Callable[[], Iterator[_INTS]]) -> _INTS:
+def _counts(configs: Sequence[ShardConfig], tables: Callable[[], Iterator[pa.Table]]) -> _INTS:
     """Objects by configuration and split: int64 `(configs, 3)`."""
     counts = np.zeros((len(configs), len(SPLITS)), np.int64)
-    for healpix in positions() if configs else ():
+    for table in tables() if configs else ():
         for row, config in zip(counts, configs, strict=True):
-            row += np.bincount(assign_splits(healpix, config), minlength=len(SPLITS))
+            row += np.bincount(splits_of(table, config), minlength=len(SPLITS))
     return counts
 
 

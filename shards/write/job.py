@@ -15,15 +15,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from specshards.common.errors import JobError, UsageError
-from specshards.common.files import is_remote, remove_tree, write_text
+from specshards.common.files import is_remote, readable, remove_tree, write_text
 from specshards.common.folder import Folder, Ledger, changes
+from specshards.common.identity import id_hashes
 from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
 from specshards.common.json import fits
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.common.spectrum import CLASSES, LABELS
+from specshards.shards.format.leaks import Leaks
 from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import card, job_log
 from specshards.shards.write.cells import MEND
@@ -217,9 +222,28 @@ def publish(
     ]
     if empty and not allow_empty:
         raise JobError(f"{out}: the {empty[0]} split of {manifest.samples():,} samples is empty; {MEND}")
+    manifest = replace(manifest, leaks=_leaks(results, claim.config, out))
     job_log.note(out, job)
     write_text(out / card.INFO, card.timm_info(manifest))
     write_text(out / "README.md", card.dataset_card(manifest))
     write_text(out / MANIFEST, manifest.dumps())
     LOGGER.info(card.summary(manifest, out) + (f", {job.rate:,.0f} objects/s" if job.rate else ""))
     return manifest
+
+
+def _leaks(results: Sequence[TaskResult], config: ShardConfig, out: Path) -> Leaks | None:
+    """What of one object is in several splits, from the sidecars, where the split is by row."""
+    if config.split_by != "row":
+        return None
+    found = []
+    for record in (record for result in results for record in result.shards):
+        names = ["ra", "dec", "survey", "object_id"]
+        table = pq.read_table(readable(record.sidecar(out)), columns=names)
+        split = np.full(len(table), SPLITS.index(record.split), np.int8)
+        ids = id_hashes(table["survey"], table["object_id"])
+        found.append((table["ra"].to_numpy(), table["dec"].to_numpy(), ids, split))
+    if not found:
+        return Leaks(0, 0, 0, 0, 0, 0)
+    leaks = Leaks.count(*(np.concatenate(part) for part in zip(*found, strict=True)))
+    LOGGER.info(leaks.text)
+    return leaks

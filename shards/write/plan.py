@@ -1,4 +1,4 @@
-"""What goes where, decided before anything is written: split by sky position, order by a seeded permutation.
+"""In which order what goes into which shard, decided before anything is written: a seeded permutation.
 
 A task is one shard number. It reads its own row groups, each of them once, and writes that number for every split;
 nothing about it depends on how many workers there are.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from specshards.common.json import digest
 from specshards.common.spectrum import RANGES
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup
-from specshards.ingest.spectra.schema import HEALPIX_ORDER, PROGRAM_VERSION
+from specshards.ingest.spectra.schema import PROGRAM_VERSION
 from specshards.shards.format.manifest import FORMAT_VERSION, ShardConfig
 
 T = TypeVar("T")
@@ -75,29 +75,6 @@ def _pieces(group: RowGroup, target: int) -> Iterator[RowGroup]:
     return iter((group,)) if group.rows <= size else group.cut(size)
 
 
-def assign_splits(healpix_29: npt.NDArray[np.int64], config: ShardConfig) -> npt.NDArray[np.int8]:
-    """The split of each object, as a position in `SPLITS`: int8, the shape of the input.
-
-    A split belongs to a cell of the sky, not to an object, so that repeated visits of a star, and the same star in
-    two surveys, fall together (but for stars within an arcsecond of a cell's border).
-    """
-    order = int(config.split_nside).bit_length() - 1
-    cell = healpix_29 >> (2 * (HEALPIX_ORDER - order))
-    fraction = splitmix64(cell.astype(np.uint64), config.seed) / 2.0**64
-    edges = np.cumsum(config.split)[:-1]
-    return np.asarray(np.searchsorted(edges, fraction, side="right"), dtype=np.int8)
-
-
 def row_order(config: ShardConfig, shard: int, rows: int) -> npt.NDArray[np.int64]:
     """The seeded order of the rows within one shard."""
     return np.random.default_rng([config.seed, 1, shard]).permutation(rows)
-
-
-def splitmix64(values: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
-    """A hash of values and seed (Steele, Lea & Flood 2014), as float64: the same everywhere, unlike `hash()`."""
-    with np.errstate(over="ignore"):
-        x = values + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-    return x.astype(np.float64)

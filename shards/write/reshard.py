@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import fingerprint, pack, task_size
 from specshards.shards.write.repeats import decided, refuse_too_many, within
+from specshards.shards.write.split import columns
 from specshards.shards.write.task import Portion, SetAside, ShardTask
-from specshards.shards.write.visits import keep_together, near_border
+from specshards.shards.write.visits import moved_rows
 
 #: A task takes its samples from about this many places, so that the data sets and their shards mix.
 _PLACES = 8
@@ -169,6 +171,7 @@ def remake(
     image: ImageConfig | None = None,
     samples_per_shard: int | None = None,
     split: tuple[float, float, float] | None = None,
+    split_by: str | None = None,
     seed: int | None = None,
     where: str | None = None,
     engine: Engine | None = None,
@@ -181,7 +184,7 @@ def remake(
     Args:
         folders: data sets of one picture and encoding; paths or URLs.
         encoding: `png`, `pnm` and `jpeg` can be made from `png` and `pnm`; all of them, and any `image`, from `flux`.
-        split: shares of train, val and test.
+        split: shares of train, val and test; split_by: what goes into one of them as a whole.
         where: take only samples that pass this filter over the sidecars' columns (see `ingest.catalogue.cuts`); the
         others
             are counted as left out.
@@ -194,7 +197,7 @@ def remake(
     """
     folders = [str(absolute(location(folder))) for folder in folders]
     manifests = [Manifest.load(location(folder)) for folder in folders]
-    config = _config(folders, manifests, encoding, image, samples_per_shard, split, seed)
+    config = _config(folders, manifests, encoding, image, samples_per_shard, split, split_by, seed)
     out = absolute(location(out))
     if out in [location(folder) for folder in folders]:
         raise UsageError(f"{out}: is one of the sources; choose another OUT")
@@ -214,7 +217,8 @@ def remake(
         _check(folders, manifests, engine or Engine())
         asked = config.split_nside
         if old is None:
-            config = fine_enough(config, lambda: _positions(sources, manifests, where), str(out), allow_empty_split)
+            tables = partial(_tables, sources, manifests, config, where)
+            config = fine_enough(config, tables, str(out), allow_empty_split)
             claim = _claim(sources, manifests, config, inputs, surveys, max_bad_fraction, out)
             claim = replace(claim, coarsest=None if asked == config.split_nside else asked)
         else:
@@ -236,7 +240,7 @@ def remake(
 
 def _config(
     folders: Sequence[str | Path], manifests: Sequence[Manifest], encoding: str | None, image: ImageConfig | None,
-    samples_per_shard: int | None, split: tuple[float, float, float] | None, seed: int | None,
+    samples_per_shard: int | None, split: tuple[float, float, float] | None, split_by: str | None, seed: int | None,
 ) -> ShardConfig:  # fmt: skip
     """The new configuration, once the sources agree in what one data set can hold."""
     first = manifests[0]
@@ -246,6 +250,8 @@ def _config(
             ("encoding", manifest.config.encoding, theirs), ("labels", manifest.labels, LABELS),
             ("classes", manifest.classes, CLASSES),
             ("picture", manifest.config.image, first.config.image if image is None else manifest.config.image),
+            ("split_by (which --split-by would say anew)", split_by or manifest.config.split_by,
+             split_by or first.config.split_by),
         ):  # fmt: skip
             if here != there:
                 raise UsageError(f"{folder}: another {what} than {folders[0]}; make both alike")
@@ -261,10 +267,13 @@ def _config(
     # Of several data sets, each with the best visits of its own, nobody has chosen the best.
     base = first.config if len(manifests) == 1 else replace(first.config, best_of=None)
     changes: dict[str, Any] = {
-        "encoding": encoding, "image": image, "samples_per_shard": samples_per_shard, "split": split, "seed": seed,
+        "encoding": encoding, "image": image, "samples_per_shard": samples_per_shard, "split": split,
+        "split_by": split_by, "seed": seed,
     }  # fmt: skip
     # The coarsest cells that any of them has: finer ones are taken again where they are needed.
-    changes["split_nside"] = min(manifest.config.split_nside for manifest in manifests)
+    coarsest = min(manifest.config.split_nside for manifest in manifests)
+    is_by_sky = (split_by or first.config.split_by) == "sky"
+    changes["split_nside"] = coarsest if is_by_sky else ShardConfig.split_nside
     return replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 
@@ -289,35 +298,35 @@ def _tasks(
     ]
 
 
-def _positions(
-    sources: Sequence[DataSet], manifests: Sequence[Manifest], where: str | None
-) -> Iterator[npt.NDArray[np.int64]]:
-    """HEALPix indices of the samples that are taken, a shard at a time."""
-    for source, manifest in zip(sources, manifests, strict=True):
-        for record in manifest.shards:
-            table = _sidecar(source.folder, record, ["_healpix_29"] if where is None else None)
-            healpix = table["_healpix_29"].to_numpy()
-            yield healpix if where is None else healpix[_chosen(where, table)]
+def _tables(
+    sources: Sequence[DataSet], manifests: Sequence[Manifest], config: ShardConfig, where: str | None
+) -> Iterator[pa.Table]:
+    """What decides the split of the samples that are taken, a shard at a time."""
+    for _, table in _sidecars(sources, manifests, columns(config) if where is None else None):
+        yield table if where is None else table.filter(pa.array(_chosen(where, table)))
 
 
 def _claim(
     sources: Sequence[DataSet], manifests: Sequence[Manifest], config: ShardConfig, inputs: dict[str, str],
     surveys: tuple[str, ...], max_bad_fraction: float, out: Path,
 ) -> Claim:  # fmt: skip
-    """What is moved and set aside, from the sidecars: 33 bytes a sample."""
+    """What is moved and set aside, from the sidecars: 32 bytes a sample."""
     found = []
-    names = ["source_row", "ra", "dec", "_healpix_29"]
+    names = ["source_row", "ra", "dec"]
     for source, table in _sidecars(sources, manifests, [*names, "survey", "object_id"]):
-        rows, ra, dec, healpix = (table[name].to_numpy() for name in names)
-        hashes = id_hashes(table["survey"], table["object_id"])
-        found.append((rows + source.base, ra, dec, near_border(healpix, config), hashes))
-    rows, ra, dec, near, hashes = (np.concatenate(part) for part in zip(*found, strict=True))
+        rows, ra, dec = (table[name].to_numpy() for name in names)
+        found.append((rows + source.base, ra, dec, id_hashes(table["survey"], table["object_id"])))
+    rows, ra, dec, hashes = (np.concatenate(part) for part in zip(*found, strict=True))
     same = among(hashes, repeated([hashes]))
     repeats = judge(hashes[same], rows[same], ra[same], dec[same], lambda wanted: _names(sources, manifests, wanted))
     decision = decided(repeats)
     refuse_too_many(decision, len(rows), max_bad_fraction, out)
-    order = np.flatnonzero(near)[np.argsort(rows[near], kind="stable")]
-    moved = keep_together((rows[order], ra[order], dec[order]), config, {}, 0, repeats)
+    names = ["source_row", "ra", "dec", *columns(config)]
+    tables = (
+        (table["source_row"].to_numpy() + source.base, table)
+        for source, table in _sidecars(sources, manifests, names)
+    )
+    moved = moved_rows(tables, config, {}, 0, repeats)
     return Claim(config, (inputs,), surveys, moved, decision.aside, decision.notes)
 
 
@@ -335,11 +344,11 @@ def _names(
 
 
 def _sidecars(
-    sources: Sequence[DataSet], manifests: Sequence[Manifest], columns: list[str]
+    sources: Sequence[DataSet], manifests: Sequence[Manifest], names: list[str] | None
 ) -> Iterator[tuple[DataSet, pa.Table]]:
     for source, manifest in zip(sources, manifests, strict=True):
         for record in manifest.shards:
-            yield source, _sidecar(source.folder, record, columns)
+            yield source, _sidecar(source.folder, record, names)
 
 
 def _check(folders: Sequence[str | Path], manifests: Sequence[Manifest], engine: Engine) -> None:

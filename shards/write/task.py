@@ -34,8 +34,9 @@ from specshards.shards.format.manifest import (
     label_npy,
 )
 from specshards.shards.format.tar import TarWriter
-from specshards.shards.write.plan import assign_splits, row_order
+from specshards.shards.write.plan import row_order
 from specshards.shards.write.repeats import VISIT, ambiguous
+from specshards.shards.write.split import splits_of
 
 LEDGER = ".ledger"
 
@@ -92,7 +93,7 @@ class ShardTask(ABC):
     Attributes:
         shard: the number. out: the data set's folder or URL.
         fingerprint: of all that decides the bytes.
-        moved: rows that do not take the split of their cell (see `shards.write.visits`).
+        moved: rows that do not take the split of `splits_of` (see `shards.write.visits`).
         aside: rows that give no sample, and why (see `shards.write.repeats`).
     """
 
@@ -187,7 +188,7 @@ def write_shard(task: ShardTask) -> TaskResult:
     meta: list[pa.Table] = []
     place = 0
     for portion in task.read(account):
-        splits = assign_splits(portion.meta["_healpix_29"].to_numpy(), task.config).tolist()
+        splits = splits_of(portion.meta, task.config).tolist()
         for i, row in enumerate(portion.rows.tolist()):
             sample = _Sample(row, portion.payloads[i], portion.labels[i], place + i)
             samples[task.moved.get(row, splits[i])].append(sample)

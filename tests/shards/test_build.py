@@ -37,7 +37,7 @@ from specshards.shards.format.manifest import (
     label_npy,
 )
 from specshards.shards.write.build import build
-from specshards.shards.write.plan import assign_splits
+from specshards.shards.write.split import assign_splits
 from tests.conftest import make_spectrum
 from tests.oracles.data_sets import tree
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +20,8 @@ from specshards.shards.check.verify import verify
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.write.build import build
 from specshards.shards.write.cells import FINEST, fine_enough
-from specshards.shards.write.plan import assign_splits
 from specshards.shards.write.reshard import remake
+from specshards.shards.write.split import assign_splits
 from tests.conftest import make_spectrum
 from tests.oracles.data_sets import tree
 
@@ -45,8 +46,8 @@ def counts(manifest: Manifest) -> list[int]:
     return [manifest.samples(split) for split in SPLITS]
 
 
-def once(healpix: np.ndarray) -> Callable[[], Iterator[np.ndarray]]:
-    return lambda: iter(np.array_split(healpix, 3))
+def once(healpix: np.ndarray) -> Callable[[], Iterator[pa.Table]]:
+    return lambda: (pa.table({"_healpix_29": part}) for part in np.array_split(healpix, 3))
 
 
 def test_a_deep_field_is_divided_as_the_split_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from specshards.common.sky import LINK_ARCSEC, close_pairs
 from specshards.ingest.spectra.schema import healpix_29, to_table, write_parquet
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.write.build import build
-from specshards.shards.write.plan import assign_splits
+from specshards.shards.write.split import assign_splits
 from specshards.shards.write.visits import keep_together, near_border
 from tests.conftest import make_spectrum
 from tests.oracles import commands
@@ -111,13 +111,13 @@ def test_objects_near_a_border_are_found_and_kept_together() -> None:
     own = assign_splits(healpix_29(both_ra, both_dec), config)
     assert (own[:300] != own[300:]).all()
     rows = np.arange(600)
-    moved = keep_together((rows, both_ra, both_dec), config, {}, 0)
+    moved = keep_together((rows, both_ra, both_dec, own), {}, 0)
     final = np.array([moved.get(i, own[i]) for i in range(600)])
     left, right = close_pairs(both_ra, both_dec, LINK_ARCSEC)
     assert len(left) >= 300 and (final[left] == final[right]).all()
     # The first of a group is never moved, and where its rows are written already they stay.
     assert min(moved) >= 300
-    later = keep_together((rows, both_ra, both_dec), config, {}, 300)
+    later = keep_together((rows, both_ra, both_dec, own), {}, 300)
     assert later == moved
     # Away from borders few objects are looked at.
     rng = np.random.default_rng(1)

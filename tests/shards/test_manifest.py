@@ -119,6 +119,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("config.image.channels", [1], "config.image.channels[0]"),
     ("config.image.colormap", "../../x", "colormap='../../x'"),
     ("config.image.colormap", 7, "config.image.colormap"),
+    ("config.split_by", "star", "split_by=star"),
+    ("config.split_by", "row", "leaks: are those of a split by row"),
+    ("leaks", {"visited": 1}, "leaks.divided: is missing"),
+    ("leaks", dict.fromkeys(("visited", "divided", "val", "val_seen", "test", "test_seen"), 0), "leaks: are those"),
     ("made_from", [1], "made_from[0]"),
     ("program_version", None, "program_version"),
 ]

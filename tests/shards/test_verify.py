@@ -43,8 +43,8 @@ def test_a_sound_set_passes_every_check(sets: Callable[[str], Path], encoding: s
     assert failed(fast) == failed(deep) == {}
     names = ["manifest", "account", "files", "strays", "classes", "info"]
     assert [check.name for check in fast] == [*names, "balance"]
-    names += ["checksums", "tar", "index", "images", "labels", "keys", "identity", "sky", "statistics", "mixing"]
-    names += ["balance"]
+    names += ["checksums", "tar", "index", "images", "labels", "keys", "identity", "split"]
+    names += ["sky", "statistics", "mixing", "balance"]
     assert [check.name for check in deep] == names
     assert [check.name for check in deep if check.note] == ["mixing", "balance"]
     details = {check.name: check.detail for check in deep}
@@ -128,7 +128,7 @@ def test_the_command_prints_a_line_a_check_and_fails_with_them(copy: Copy) -> No
     done = run(command.app, ["verify", str(copy.folder), "--deep", "--workers", "0"])
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert sum(line.startswith(("ok    ", "note  ")) for line in lines) == 17 and "17 checks passed" in lines[-1]
+    assert sum(line.startswith(("ok    ", "note  ")) for line in lines) == 18 and "18 checks passed" in lines[-1]
     missing_index(copy)
     done = run(command.app, ["verify", str(copy.folder)])
     assert isinstance(done.exception, JobError) and "1 of 7 checks failed: files" in str(done.exception)

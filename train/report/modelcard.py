@@ -13,7 +13,7 @@ from specshards.common.errors import UsageError
 from specshards.render import ImageConfig
 from specshards.train.network import open_model
 from specshards.train.report.tables import counted, labelled, tables
-from specshards.train.run import METRICS, Card, read_metrics
+from specshards.train.run import METRICS, Card, leaks, read_metrics
 from specshards.train.tasks.text import Rows, metric_name, number
 
 #: Metrics whose names on the hub differ from ours.
@@ -200,6 +200,7 @@ def _limits(card: Card, content: Mapping[str, Any]) -> str:
         lines.append(f"Not scored: {', '.join(unused)}.")
     if not {"mask", "snr", "significance"} & set(card.image["channels"]):
         lines.append("Bad pixels are drawn over by a straight line, and errors are not shown to it.")
+    lines += [f"{_plain(line)}." for line in leaks(content["data"])]
     if content["mock"]:
         lines.append("MOCK data: nothing here was tested on a real spectrum.")
     return "## Where it ends\n\n" + "\n".join(f"- {line}" for line in lines)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from specshards.common.text import aligned
-from specshards.train.run import PAGE, Card
+from specshards.train.run import PAGE, Card, leaks
 from specshards.train.tasks.task import Task
 from specshards.train.tasks.text import Rows, metric_name, number
 
@@ -16,6 +16,7 @@ _GROUPS = {"by_survey": "By survey", "by_class": "By class", "by_sn": "By median
 def short(content: Mapping[str, Any], card: Card) -> str:
     """What training and evaluation print: of every split and task the model, the baselines and the surveys."""
     lines = ["MOCK data: these numbers say nothing of real spectra"] if content["mock"] else []
+    lines += leaks(content["data"])
     for split, task, scores in parts(content, card):
         columns = _names(task.brief or task.reported)
         model, *others = _versus(scores, task, columns, beside=False)
@@ -36,6 +37,7 @@ def markdown(content: Mapping[str, Any], card: Card) -> str:
     found = [f"# {', '.join(task.name for task in card.tasks)}: {_safe(card.config.backbone)}"]
     if content["mock"]:
         found.append("**MOCK data.** A simulator made these spectra; the numbers say nothing of real ones.")
+    found += [f"**{_safe(line)}.**" for line in leaks(content["data"])]
     data = "\n".join(
         f"- `{_safe(d['folder'])}` ({_safe(', '.join(d['surveys']))}), {d['fingerprint'][:12]}"
         for d in content["data"]
