@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from specshards.common.errors import UsageError
 from specshards.common.spectrum import CLASSES
+from specshards.render import ImageConfig
 from specshards.train.models.backbone import NORMALISE, Backbone, open_backbone
 
 #: Sizes of the tokenizer; see `train.models.tokenizer.config`.
@@ -24,6 +25,7 @@ CHOICES = {
     "pool": ("mean", "attention"),
     "normalise": NORMALISE,
     "target": ("auto", "z", "max"),
+    "views": ("mean", "each"),
 }
 #: Values that a preset gives; what a user gives beside it wins. `paper` is what the published code of A&A 709, A122
 #: does, its seed included.
@@ -37,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: Fields that records of older runs do not have: written only where they are not at their defaults, so that such a
 #: run goes on, and its card stays what it was.
-LATER = ("decay", "normalise", "target", "select", "only")
+LATER = ("decay", "normalise", "target", "select", "only", "images", "views")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +126,19 @@ class LoopConfig:
         """What the model reads: `picture` or `spectra`."""
         return "spectra"
 
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The pictures that are drawn while loading; none for what the shards were made for."""
+        return ()
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content, with the learning rate resolved; of `LATER` what is not at its default."""
         defaults = {field.name: field.default for field in fields(self)}
         content = {
-            name: value for name, value in asdict(self).items() if name not in LATER or value != defaults[name]
-        }
-        return {**content, "shards": list(self.shards), "lr": self.peak_lr}
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items() if name not in LATER or value != defaults[name]
+        }  # fmt: skip
+        return {**content, "lr": self.peak_lr}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -138,7 +146,8 @@ class LoopConfig:
         unknown = set(content) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
-        return cls(**{**content, "shards": tuple(content["shards"])})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +175,11 @@ class TrainConfig(LoopConfig):
         select: metrics, with commas, by which the best epoch on validation is chosen; each task takes the first that
             it has, such as r2,accuracy. `auto` is the task's own.
         only: classes, with commas, such as STAR: labels of other objects count as missing, also in the evaluation.
+        images: what is drawn of every spectrum, from shards made with ENCODING=flux: a picture, or a picture and its
+            preset, such as simple:paper; several with commas: every epoch has each object once with each picture.
+            By default what the shards were made for.
+        views: how several pictures of one object count in the validation loss and the choice of the epoch: their
+            outputs' `mean` as one answer, as predict gives it, or `each` by itself.
     """
 
     task: str
@@ -180,6 +194,8 @@ class TrainConfig(LoopConfig):
     target: str = "auto"
     select: str = "auto"
     only: str = ""
+    images: tuple[str, ...] = ()
+    views: str = "mean"
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
@@ -201,6 +217,20 @@ class TrainConfig(LoopConfig):
             raise UsageError(f"only={self.only}: no class {min(unknown)}; choose of {', '.join(CLASSES)}")
         if not _names(self.select):
             raise UsageError("select: name a metric, such as r2 or accuracy, or auto")
+        if self.images:
+            self._check_images()
+
+    def _check_images(self) -> None:
+        from specshards.shards.loader.pictures import asked  # torch: not before it is needed
+
+        if self.view != "picture":
+            raise UsageError(f"IMAGES={','.join(self.images)}: BACKBONE={self.backbone} reads spectra; leave it out")
+        asked(self.images, ImageConfig())
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The pictures that are drawn while loading; none for what the shards were made for."""
+        return self.images
 
     @property
     def tasks(self) -> tuple[str, ...]:

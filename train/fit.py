@@ -18,7 +18,7 @@ from specshards.train import loop
 from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation import evaluate
 from specshards.train.evaluation.conformal import calibrate
-from specshards.train.evaluation.measure import measure
+from specshards.train.evaluation.measure import measure, over_pictures
 from specshards.train.evaluation.score import score
 from specshards.train.loop import Start, Verdict
 from specshards.train.models.layers import model_input
@@ -71,8 +71,10 @@ class Labels:
         labels = train.sidecar(list(dict.fromkeys(["survey", *(name for task in tasks for name in task.columns)])))
         baselines = {task.name: Baselines.learn(task, labels) for task in tasks}
         mock = any(manifest.mock for manifest in train.manifests)
-        card = Card(tasks, config, train.image.to_dict(), start.data, mock, baselines)
-        return cls(card, out, (train.samples, start.val.samples))
+        pictures = [image.to_dict() for image in train.images]
+        images = tuple(pictures) if len(pictures) > 1 else ()
+        card = Card(tasks, config, pictures[0], start.data, mock, baselines, images=images)
+        return cls(card, out, (train.samples, start.val.samples * len(pictures)))
 
     @property
     def title(self) -> str:
@@ -104,12 +106,14 @@ class Labels:
         self, model: nn.Module, loader: Loader, accelerator: Accelerator, check: Callable[[], None]
     ) -> Verdict:
         """Everything that is measured of every task."""
-        scored = score(model, self.tasks, loader, accelerator, check)
+        scored = score(model, self.card, loader, accelerator, check)
         scores = {task.name: measure(task, scored[task.name], self.card.baselines[task.name]) for task in self.tasks}
-        entry = {f"loss_{name}": found["loss"] for name, found in scores.items()}
+        each = self.config.views == "each"
+        judged = {name: over_pictures(found) if each else found for name, found in scores.items()}
+        entry = {f"loss_{name}": found["loss"] for name, found in judged.items()}
         metrics = {task.name: task.criterion[0] for task in self.tasks}
-        entry |= {f"{name}_{metric}": scores[name]["all"][metric] for name, metric in metrics.items()}
-        return Verdict(*self.criterion(scores), entry, (scored, scores))
+        entry |= {f"{name}_{metric}": judged[name]["all"][metric] for name, metric in metrics.items()}
+        return Verdict(*self.criterion(judged), entry, (scored, scores))
 
     def criterion(self, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, float, bool]:
         """Metric, value and whether more is better: the task's, or the mean skill where there are several."""
@@ -141,8 +145,10 @@ class Labels:
         )
         train, val = self._images
         mock = "MOCK data: " if self.card.mock else ""
+        names = self.card.several
+        each = f" ({', '.join(names)} of {train // len(names):,} and {val // len(names):,} objects)" if names else ""
         only = f" (labels{self.tasks[0].whose} alone)" if self.config.only_classes else ""
-        return f"{mock}{train:,} train images, {val:,} val images; {counts}{only}\n{self.config.backbone}"
+        return f"{mock}{train:,} train images, {val:,} val images{each}; {counts}{only}\n{self.config.backbone}"
 
     def finish(self, summary: dict[str, Any]) -> str:
         """The report with the whole history."""

@@ -169,11 +169,11 @@ def _train(
     where = {
         "rank": accelerator.process_index, "world_size": accelerator.num_processes, "seed": config.seed,
         "device": str(accelerator.device), "threads": options.threads, "backend": options.backend,
-        "on_error": options.on_error, "view": config.view, "verify": options.verify,
+        "on_error": options.on_error, "view": config.view, "verify": options.verify, "images": config.drawn,
     }  # fmt: skip
     with (
         shard_loader.open(config.shards, "train", config.batch_size, augment=augment, **where) as train,
-        shard_loader.open(config.shards, "val", config.batch_size, **where) as val,
+        shard_loader.open(config.shards, "val", config.batch_size, together=True, **where) as val,
     ):
         objective = make(Start(train, val, data))
         trainer = _Trainer(config, objective, out, accelerator, train, val, record)

@@ -41,7 +41,8 @@ class Card:
 
     Attributes:
         tasks: in the order of the model's outputs.
-        image: of the pictures that it was trained on (`render.ImageConfig` content).
+        image: the picture that it was trained on (`render.ImageConfig` content), or the first of several.
+        images: all of them, where there are several; `config.images` names them.
         data: folder, fingerprint and surveys of every data set.
         mock: True when any of the training data are mock.
         model: sha256 of the weights. files: of the other files of the model, by name.
@@ -59,6 +60,17 @@ class Card:
     best: dict[str, Any] | None = None
     conformal: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    images: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def pictures(self) -> tuple[ImageConfig, ...]:
+        """The pictures of each object, at least one."""
+        return tuple(map(ImageConfig.from_dict, self.images or (self.image,)))
+
+    @property
+    def several(self) -> tuple[str, ...]:
+        """The names of the pictures, where there are several."""
+        return self.config.images if self.images else ()
 
     @property
     def title(self) -> str:
@@ -71,7 +83,7 @@ class Card:
             "tasks": [task.to_dict() for task in self.tasks], "config": self.config.to_dict(), "image": self.image,
             "data": self.data, "mock": self.mock, "model": self.model, "best": self.best, "conformal": self.conformal,
             "baselines": {name: baselines.to_dict() for name, baselines in self.baselines.items()},
-            "files": self.files,
+            "files": self.files, **({"images": self.images} if self.images else {}),
         }  # fmt: skip
         return json.dumps(signed(content), indent=1) + "\n"
 
@@ -94,6 +106,7 @@ class Card:
             baselines={name: Baselines.from_dict(b) for name, b in content["baselines"].items()},
             model=content["model"], best=content["best"], conformal=content["conformal"],
             files=content.get("files", {}),
+            images=tuple(ImageConfig.from_dict(image).to_dict() for image in content.get("images", ())),
         )  # fmt: skip
 
     @classmethod
@@ -107,6 +120,8 @@ class Card:
             card = cls.loads(path.read_text(encoding="utf-8"))
             if not card.tasks or different(task.name for task in card.tasks) is not None:
                 raise ValueError("tasks: none, or one that is there twice")
+            if card.images and (len(card.images) != len(card.config.images) or card.images[0] != card.image):
+                raise ValueError("images: not those of the configuration")
             if missing := {task.name for task in card.tasks} - set(card.baselines):
                 raise ValueError(f"baselines: {min(missing)} is missing")
             return card
@@ -149,6 +164,7 @@ class _CardContent:
     conformal: dict[str, _ConformalContent]
     baselines: dict[str, Baselines]
     files: dict[str, str] = field(default_factory=dict)
+    images: list[ImageConfig] = field(default_factory=list)
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

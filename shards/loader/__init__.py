@@ -5,7 +5,8 @@ from specshards.shards import loader
 for batch in loader.open("data/lamost/shards/map2d", "train", batch_size=64):
     batch["pixel_values"]     # uint8 (B, 3, S, S)
 
-loader          `open` and `Loader`: from local disk, resumable
+opening         `open`
+loader          `Loader`: from local disk, resumable
 stream          batches from any address, in the order of the shards
 options         what `open` was asked for
 batch           what both give
@@ -15,10 +16,13 @@ decode, dali    from bytes to arrays: threads of our own, or NVIDIA DALI
 guard           what is read is compared with its checksums
 augment         small changes, anew every epoch
 paint           arrays or spectra to RGB tensors
+pictures        which pictures are asked for; several of the same spectra
 stack           spectra side by side, not drawn
 """
 
 from specshards.shards.loader.batch import Batch, SpectraBatch, Stack
-from specshards.shards.loader.loader import BACKENDS, ON_ERROR, VIEWS, Loader, open
+from specshards.shards.loader.loader import Loader
+from specshards.shards.loader.opening import open
+from specshards.shards.loader.options import BACKENDS, ON_ERROR, VIEWS
 
 __all__ = ["BACKENDS", "ON_ERROR", "VIEWS", "Batch", "Loader", "SpectraBatch", "Stack", "open"]

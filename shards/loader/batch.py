@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +12,21 @@ import torch
 class Batch(TypedDict):
     """One batch of B samples.
 
-    pixel_values: uint8 `(B, 3, S, S)`, RGB, on the loader's device.
+    pixel_values: uint8 `(B, 3, S, S)`, RGB, on the loader's device; `(B, pictures, 3, S, S)` of a loader that gives
+        several pictures of each object together.
     labels: name -> float64 `(B,)` on the CPU (pinned, where the device is a GPU); NaN = missing. `class` is a
         position in the manifest's `classes`, `survey` one in the loader's `surveys`.
     key: `<data set>/<sample key>`, B of them.
     valid: bool `(B,)`; False marks a repeat that fills up the last batch, or a damaged sample: not to be counted.
+    picture: int64 `(B,)`, on the CPU, a position in the loader's `images`; only where an epoch has several pictures
+        of each object, one in each sample.
     """
 
     pixel_values: torch.Tensor
     labels: dict[str, torch.Tensor]
     key: list[str]
     valid: torch.Tensor
+    picture: NotRequired[torch.Tensor]
 
 
 class Stack(TypedDict):
@@ -49,10 +53,14 @@ class SpectraBatch(Stack):
 
 
 class Decoded(NamedTuple):
-    """A batch as stored: arrays or spectra; labels float64 `(B, len(names))` and their names; keys; which count."""
+    """A batch as stored: arrays or spectra; labels float64 `(B, len(names))` and their names; keys; which count.
+
+    `picture`: of each sample, where there are several, int64 `(B,)`.
+    """
 
     stored: Any
     names: tuple[str, ...]
     labels: npt.NDArray[np.float64]
     keys: list[str]
     valid: npt.NDArray[np.bool_]
+    picture: npt.NDArray[np.int64] | None = None

@@ -22,8 +22,6 @@ import pyarrow as pa
 import torch
 
 from specshards.common.errors import JobError, UsageError
-from specshards.common.files import is_remote, location
-from specshards.common.jobs import cores
 from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig, renderer
 from specshards.shards.format.archive import Archive, check_codes, check_files, read_sidecars
@@ -33,79 +31,17 @@ from specshards.shards.loader.augment import Augmentation
 from specshards.shards.loader.batch import Batch as Batch
 from specshards.shards.loader.batch import Decoded
 from specshards.shards.loader.batch import SpectraBatch as SpectraBatch
-from specshards.shards.loader.dali import dali_is_here, make_decoder
+from specshards.shards.loader.dali import make_decoder
 from specshards.shards.loader.guard import Unverified, Verification
 from specshards.shards.loader.mixing import agreed, make_weights
-from specshards.shards.loader.options import BACKENDS as BACKENDS
-from specshards.shards.loader.options import ON_ERROR as ON_ERROR
-from specshards.shards.loader.options import VIEWS as VIEWS
 from specshards.shards.loader.options import LoaderOptions
 from specshards.shards.loader.order import EpochOrder
-from specshards.shards.loader.paint import CannotDrawError, Painter
+from specshards.shards.loader.paint import CannotDrawError
+from specshards.shards.loader.pictures import Painters, asked
 from specshards.shards.loader.stack import Stacker
 
 #: Batches that are made ready while the consumer works on one.
 _AHEAD = 2
-
-
-def open(
-    folders: str | Path | Sequence[str | Path],
-    split: str,
-    batch_size: int,
-    *,
-    image: ImageConfig | None = None,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    view: str = "picture",
-    device: str = "cpu",
-    backend: str | None = None,
-    shuffle: bool | None = None,
-    weights: Sequence[float] | None = None,
-    balance: str | None = None,
-    augment: Augmentation | None = None,
-    on_error: str = "stop",
-    threads: int | None = None,
-    verify: bool = True,
-) -> Loader:
-    """Open one split of one or several data sets of the same image configuration.
-
-    Args:
-        folders: shard folders (those that hold `manifest.json`), on local disk; see `shards.loader.stream` for
-        others. split: `train`, `val` or `test`. image: the picture; by default the one that the data sets were made
-        for. Another only where they hold spectra
-            (encoding `flux`).
-        rank, world_size: this process and how many share the epoch.
-        view: `picture`, or `spectra`: batches are `SpectraBatch`, each spectrum on its own wavelengths;
-            only where the data sets hold spectra.
-        device: `cpu`, `cuda` or `cuda:N`; pictures are decoded, drawn and coloured there as far as that is possible.
-        backend: `dali` or `plain`; by default DALI where it is installed. The samples, and their order, are the same.
-        shuffle: by default for `train` only.
-        weights: the share of each data set in an epoch; by default as large as they are. The epoch keeps its length,
-            and samples stand in it more than once, or not at all.
-        balance: `class` draws each class equally often.
-        augment: changes spectra or codes before they are drawn or coloured; see `shards.loader.augment`.
-        on_error: `stop` at a damaged sample, or `skip` it: it is marked not `valid`, counted in `skipped`, and named
-            once on standard error.
-        threads: decoding threads; all cores by default.
-        verify: compare every shard that is read with its checksums, once, in a thread of low priority. An epoch ends
-            with an error where one differs; `Loader.verified` says so earlier. With `skip` it is a warning.
-
-    Raises:
-        UsageError: unknown split, backend or policy, an empty split, data sets that do not fit together, or not
-            `image`. JobError: missing or cut files; while iterating, a damaged sample or a spectrum that `image`
-            cannot show.
-    """
-    many = [folders] if isinstance(folders, str | Path) else list(folders)
-    options = LoaderOptions(
-        split, batch_size, seed, rank, world_size, view, device, backend or ("dali" if dali_is_here() else "plain"),
-        split == "train" if shuffle is None else shuffle, None if weights is None else tuple(weights), balance,
-        on_error, threads or cores(), verify,
-    )  # fmt: skip
-    for folder in many:
-        if is_remote(location(folder)):
-            raise UsageError(f"{folder}: is not on local disk; use `shards.loader.stream`, or copy the data set here")
-    return Loader([Path(folder) for folder in many], options, image, augment)
 
 
 class Loader:
@@ -113,7 +49,7 @@ class Loader:
 
     Attributes:
         manifests: of the data sets, in the order given.
-        image: the picture.
+        images: the pictures of each object, of one size. image: the first of them.
         surveys: names that the `survey` label counts in, over all data sets.
         labels: names of the labels of a batch.
         samples: of an epoch, over all ranks.
@@ -121,13 +57,18 @@ class Loader:
     """
 
     def __init__(
-        self, folders: Sequence[Path], options: LoaderOptions, image: ImageConfig | None, augment: Augmentation | None
-    ) -> None:
+        self, folders: Sequence[Path], options: LoaderOptions, images: Sequence[str | ImageConfig],
+        augment: Augmentation | None,
+    ) -> None:  # fmt: skip
         """See `open`, which checks the options."""
         self.folders, self.split, self._options, self._augment = tuple(folders), options.split, options, augment
         self.manifests = tuple(Manifest.load(folder) for folder in folders)
-        first = agreed(self.folders, self.manifests, image, options.view)
-        self.image = image or first.config.image
+        pictures = asked(images, self.manifests[0].config.image)
+        first = agreed(self.folders, self.manifests, pictures, options.view)
+        self.images = pictures or (first.config.image,)
+        self.image = self.images[0]
+        #: Samples of one object in an epoch, each with another picture.
+        self._each = 1 if options.together else len(self.images)
         self.surveys = tuple(sorted({name for manifest in self.manifests for name in manifest.surveys}))
         self.skipped = 0
         self._added: dict[str, npt.NDArray[np.float64]] = {}
@@ -136,7 +77,9 @@ class Loader:
             np.array([self.surveys.index(name) for name in manifest.surveys], np.float64)
             for manifest in self.manifests
         ]
-        encoding = ENCODINGS[first.config.encoding](renderer(self.image), first.config.jpeg_quality)
+        stored, quality = ENCODINGS[first.config.encoding], first.config.jpeg_quality
+        encodings = [stored(renderer(image), quality) for image in self.images]
+        encoding = encodings[0]
         if augment is not None and encoding.full_size:
             what = f"augment: {first.config.encoding.upper()} holds finished pictures"
             raise UsageError(f"{what}; make the shards with ENCODING=flux, png or pnm")
@@ -154,7 +97,8 @@ class Loader:
         chosen = make_weights(
             [(folder, record) for folder, _, record in shards], self._owner, options.weights, options.balance
         )
-        self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen)
+        self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen,
+                                 copies=self._each)  # fmt: skip
         policy = options.on_error == "stop", options.balance is not None
         self._verification = Verification(shards, encoding.extension, *policy) if options.verify else Unverified()
         if self.split == "train":
@@ -164,7 +108,7 @@ class Loader:
             opened=self._verification.opened,
         )  # fmt: skip
         self._decoder = make_decoder(encoding, options.backend, options.batch_size, options.threads, options.device)
-        self._painter = Painter(encoding, options.device, augment)
+        self._painters = Painters(encodings, options.device, augment)
         self._stacker = Stacker(options.device, augment) if options.view == "spectra" else None
         # A batch is read and decoded in one thread and painted in the next, while the consumer has the one before.
         self._decoding, self._painting = (ThreadPoolExecutor(1, f"shards-{name}") for name in ("decode", "paint"))
@@ -176,6 +120,11 @@ class Loader:
     def samples(self) -> int:
         """Samples of an epoch, over all ranks."""
         return self._order.length
+
+    @property
+    def objects(self) -> int:
+        """Samples of an epoch but for the pictures of each: objects, where none stands in it more than once."""
+        return self.samples // self._each
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -264,7 +213,7 @@ class Loader:
         if not len(samples):
             # A rank with fewer batches than others still needs something to fill its own with.
             samples = self._order.slice(epoch, max(0, end - 1), max(0, end - 1) + 1)
-        samples = np.pad(samples, (0, size - len(samples)), mode="edge")
+        samples, picture = np.divmod(np.pad(samples, (0, size - len(samples)), mode="edge"), self._each)
         places = self._archive.locate(samples)
         stored, wrong = self._decoder(self._archive.payloads(places))
         labels, unlabelled = self._archive.labels(places)
@@ -284,7 +233,8 @@ class Loader:
             stored = [whole if item is None else item for item in stored]
         keys = [f"{self._owner[place[0]]}/{self._archive.key(place)}" for place in places]
         self._rename_surveys(labels, owners.tolist())
-        return Decoded(stored, (*self._stored_labels, *added), labels, keys, valid)
+        which = picture if self._each > 1 else None
+        return Decoded(stored, (*self._stored_labels, *added), labels, keys, valid, which)
 
     def _rename_surveys(self, labels: npt.NDArray[np.float64], owners: Sequence[int]) -> None:
         """From positions in each data set's surveys to positions in the loader's."""
@@ -308,17 +258,20 @@ class Loader:
         if self._stacker is None:
             pixels = self._pixels(decoded, seed)
             labels, valid = self._columns(decoded)
-            return Batch(pixel_values=pixels, labels=labels, key=decoded.keys, valid=valid)
+            batch = Batch(pixel_values=pixels, labels=labels, key=decoded.keys, valid=valid)
+            if decoded.picture is not None:
+                batch["picture"] = torch.from_numpy(decoded.picture)
+            return batch
         stack = self._stacker(decoded.stored, np.random.default_rng(seed))
         labels, valid = self._columns(decoded)
         return SpectraBatch(**stack, labels=labels, key=decoded.keys, valid=valid)
 
     def _pixels(self, decoded: Decoded, seed: Sequence[int]) -> torch.Tensor:
         """The pictures; what cannot be drawn loses its labels."""
-        stored, _, labels, keys, valid = decoded
+        stored, _, labels, keys, valid, which = decoded
         while True:
             try:
-                return self._painter(stored, keys, np.random.default_rng(seed))
+                return self._painters(stored, keys, np.random.default_rng(seed), which)
             except CannotDrawError as error:
                 if self._options.on_error == "stop" or len(set(map(id, stored))) == 1:
                     raise
@@ -341,9 +294,11 @@ class Loader:
             del options[name]
         if self._stacker is None:
             del options["view"]  # states of old are of pictures, and name none
+        several = {"images": [image.to_dict() for image in self.images], "together": options.pop("together")}
         return {
             **options, "weights": None if options["weights"] is None else list(options["weights"]),
             "image": self.image.to_dict(), "augment": None if self._augment is None else repr(self._augment),
+            **(several if len(self.images) > 1 else {}),
         }  # fmt: skip
 
     def fingerprint(self) -> str:

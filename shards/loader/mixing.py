@@ -86,12 +86,12 @@ def _table(
 
 
 def agreed(
-    folders: Sequence[Path], manifests: Sequence[Manifest], image: ImageConfig | None, view: str = "picture"
+    folders: Sequence[Path], manifests: Sequence[Manifest], images: Sequence[ImageConfig] = (), view: str = "picture"
 ) -> Manifest:
     """The first manifest, once all agree in what one batch can hold, and that is what is asked for.
 
     Args:
-        image: the picture that is asked for; None: the one that the data sets were made for.
+        images: the pictures that are asked for; none: the one that the data sets were made for.
         view: `picture` or `spectra`; what has no pictures need not agree in them.
 
     Raises:
@@ -99,13 +99,18 @@ def agreed(
     """
     first = manifests[0]
     holds_spectra = not ENCODINGS[first.config.encoding].needs_picture
-    drawn_here = holds_spectra and (image is not None or view == "spectra")
+    drawn_here = holds_spectra and (bool(images) or view == "spectra")
     if view == "spectra" and not holds_spectra:
         raise UsageError(
             f"{folders[0]}: holds pictures ({first.config.encoding}); make shards with ENCODING=flux for view spectra"
         )
-    if view == "spectra" and image is not None:
+    if view == "spectra" and images:
         raise UsageError("view spectra draws no picture; leave `image` out")
+    if len(images) > 1 and not holds_spectra:
+        raise UsageError(
+            f"{folders[0]}: holds one picture of each object, drawn already ({first.config.encoding}), and "
+            f"{len(images)} are asked for; make shards with ENCODING=flux, which give any"
+        )
     for folder, manifest in zip(folders, manifests, strict=True):
         for what, theirs, ours in (
             ("encoding", manifest.config.encoding, first.config.encoding),
@@ -128,16 +133,23 @@ def agreed(
                 f"{folder}: splits the sky otherwise than {folders[0]} ({other}); make both with one seed, split, "
                 "split_by and split_nside, or one data set of them with `shards merge`"
             )
-    if image is not None and image.frame != first.config.image.frame:
+    for image in images:
+        _drawable(image, first.config.image, folders[0], drawn_here)
+    return first
+
+
+def _drawable(image: ImageConfig, made_for: ImageConfig, folder: Path, drawn_here: bool) -> None:
+    """Raise UsageError where shards that were made for one picture cannot give another."""
+    if image.frame != made_for.frame:
         raise UsageError(
-            f"{folders[0]}: holds spectra in the {first.config.image.frame} frame, not {image.frame}; make shards "
+            f"{folder}: holds spectra in the {made_for.frame} frame, not {image.frame}; make shards "
             f"with --frame {image.frame}"
         )
-    if image is not None and image != first.config.image and not drawn_here:
-        asked, there = image.to_dict(), first.config.image.to_dict()
-        changed = ", ".join(f"{k} {there[k]}, not {asked[k]}" for k in there if there[k] != asked[k])
+    if image != made_for and not drawn_here:
+        asked, there = image.to_dict(), made_for.to_dict()
+        names = dict.fromkeys([*there, *asked])
+        changed = ", ".join(f"{k} {there.get(k)}, not {asked.get(k)}" for k in names if there.get(k) != asked.get(k))
         raise UsageError(
-            f"{folders[0]}: holds pictures that are drawn already, with {changed}; leave `image` out, or make shards "
+            f"{folder}: holds pictures that are drawn already, with {changed}; leave `image` out, or make shards "
             "with ENCODING=flux, which give any picture"
         )
-    return first

@@ -15,7 +15,7 @@ VIEWS = ("picture", "spectra")
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """The arguments of `loader.open` beside data sets, picture and augmentation; see there."""
+    """The arguments of `loader.open` beside data sets, pictures and augmentation; see there."""
 
     split: str
     batch_size: int
@@ -31,6 +31,7 @@ class LoaderOptions:
     on_error: str
     threads: int
     verify: bool
+    together: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""

@@ -37,25 +37,29 @@ class EpochOrder:
     """The order of one epoch after another.
 
     With weights every sample stands in an epoch floor(w) or ceil(w) times (systematic resampling), w = its weight.
+    With copies, such as several pictures of one object, it stands there so many times more: copy c of the sample at
+    place i is number `i * copies + c`.
 
     Attributes:
-        length: samples of an epoch.
+        length: samples of an epoch, with their copies.
         most: shards that one window can touch.
     """
 
     def __init__(
-        self, counts: Sequence[int], *, shuffle: bool, seed: int, window: int = WINDOW, weights: Weights | None = None
-    ) -> None:
+        self, counts: Sequence[int], *, shuffle: bool, seed: int, window: int = WINDOW,
+        weights: Weights | None = None, copies: int = 1,
+    ) -> None:  # fmt: skip
         self._counts = np.asarray(counts, np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self._counts)])
         self._shuffle, self._seed, self._window, self._weights = shuffle, seed, window, weights
-        self.length = int(self._starts[-1])
+        self._samples_drawn, self._copies = int(self._starts[-1]), copies
+        self.length = self._samples_drawn * copies
         self.most = min(len(counts), 1 + -(-window // max(1, int(self._counts.min()))))
         self._epoch = -1
         self._cached = (-1, np.empty(0, np.int64))
 
     def slice(self, epoch: int, start: int, stop: int) -> _INTS:
-        """The samples (places among all) at positions `start` to `stop` of an epoch."""
+        """The samples (places among all, or numbers of their copies) at positions `start` to `stop` of an epoch."""
         if epoch != self._epoch:
             self._plan(epoch)
         first = int(np.searchsorted(self._edges, start, side="right")) - 1
@@ -77,8 +81,8 @@ class EpochOrder:
             self._sums = np.cumsum(self._weights.shards[self._shards])
             edges = np.floor(self._sums + self._offset).astype(np.int64)
             # The sums are rounded; the epoch's length is not.
-            edges[np.flatnonzero(self._weights.shards[self._shards])[-1] :] = self.length
-            drawn = np.diff(np.minimum(edges, self.length), prepend=0)
+            edges[np.flatnonzero(self._weights.shards[self._shards])[-1] :] = self._samples_drawn
+            drawn = np.diff(np.minimum(edges, self._samples_drawn), prepend=0)
         ends = np.cumsum(drawn)
         self._drawn = drawn
         self._windows: list[tuple[int, int]] = []
@@ -88,12 +92,14 @@ class EpochOrder:
             if reached >= self._window or number == shards - 1:
                 self._windows.append((begin, number + 1))
                 begin = number + 1
-        self._edges = np.array([0, *(ends[stop - 1] for _, stop in self._windows)], np.int64)
+        self._edges = self._copies * np.array([0, *(ends[stop - 1] for _, stop in self._windows)], np.int64)
         self._epoch, self._cached = epoch, (-1, self._cached[1])
 
     def _samples(self, window: int) -> _INTS:
         if self._cached[0] != window:
             found = np.concatenate([self._of_shard(position) for position in range(*self._windows[window])])
+            if self._copies > 1:
+                found = (found[:, None] * self._copies + np.arange(self._copies)).ravel()
             if self._shuffle:
                 found = np.random.default_rng([self._seed, self._epoch, window]).permutation(found)
             self._cached = (window, found)

@@ -39,8 +39,14 @@ class Painter:
         draw = torch_module(encoding.drawer) if encoding.shape is None and self._gpu else None
         self._draw = None if draw is None else draw.to(device)
 
-    def __call__(self, stored: Any, keys: Sequence[str], rng: np.random.Generator) -> torch.Tensor:
-        """`stored`: uint8 `(B, *encoding.shape)`, numpy or a tensor, or B spectra.
+    def __call__(
+        self, stored: Any, keys: Sequence[str], rng: np.random.Generator, out: npt.NDArray[np.uint8] | None = None
+    ) -> torch.Tensor:
+        """Draw, expand and colour a batch.
+
+        Args:
+            stored: uint8 `(B, *encoding.shape)`, numpy or a tensor, or B spectra.
+            out: uint8 `(B, S, S, 3)` to draw spectra into, on a CPU; what is returned is then a view of it.
 
         Raises:
             CannotDrawError: names the first spectrum that the picture cannot show.
@@ -56,7 +62,7 @@ class Painter:
         if self._gpu:
             there = self.to_device(stored)
             return there.permute(0, 3, 1, 2) if self._encoding.full_size else self._expand(there)
-        rgb = stored if self._encoding.full_size else drawer.expand_batch(stored)
+        rgb = stored if self._encoding.full_size else drawer.expand_batch(stored, out)
         return torch.from_numpy(rgb).permute(0, 3, 1, 2)
 
     def to_device(self, stored: npt.NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:

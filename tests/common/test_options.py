@@ -49,6 +49,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "on_error": ("skip", "skip"), "device": ("cpu", "cpu"), "backend": ("plain", "plain"),
     "per_class": ("small", 30_000), "memory": ("2GiB", 2 << 30), "max_file_size": ("2GiB", 2 << 30),
     "scheduler": ("tcp://a:1", "tcp://a:1"),
+    "images": ("simple:paper, overlap", ("simple:paper", "overlap")), "views": ("each", "each"),
     "wavelength_unit": ("nm", "nm"), "medium": ("air", "air"),
 }  # fmt: skip
 COMMANDS: list[tuple[Callable[..., None], type]] = [

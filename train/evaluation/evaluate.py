@@ -17,6 +17,7 @@ from specshards.common.json import finite, signed
 from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
+from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation import predictions
@@ -60,6 +61,7 @@ def evaluate(
     accelerator = make_accelerator(device, card.config.precision)
     network = accelerator.prepare(model.to(accelerator.device))
     manifests = [Manifest.load(Path(folder)) for folder in folders]
+    check_pictures(card, manifests[0], folders)
     filled = [split for split in splits if any(manifest.samples(split) for manifest in manifests)]
     for split in splits:
         if split not in filled and accelerator.is_main_process:
@@ -72,11 +74,10 @@ def evaluate(
         with shard_loader.open(
             folders, split, batch_size or card.config.batch_size, rank=accelerator.process_index,
             world_size=accelerator.num_processes, device=str(accelerator.device), shuffle=False, threads=threads,
-            backend=backend, view=card.config.view,
+            backend=backend, **what_it_reads(card),
         ) as loader:  # fmt: skip
-            check_pictures(card, loader.manifests[0].config.image, folders)
             add_targets(card.tasks, loader)
-            scored = score(network, card.tasks, loader, accelerator)
+            scored = score(network, card, loader, accelerator)
             beside = _fitted_baselines(run, split, loader)
         scores[split] = {
             task.name: measure(
@@ -148,10 +149,18 @@ def _fingerprints(data: Sequence[Mapping[str, Any]]) -> list[str]:
     return [record["fingerprint"] for record in data]
 
 
-def check_pictures(card: Card, image: ImageConfig, folders: Sequence[str]) -> None:
+def what_it_reads(card: Card) -> dict[str, Any]:
+    """Arguments of `shards.loader.open` for what a model reads: spectra, or all its pictures of each object."""
+    if card.config.view != "picture":
+        return {"view": card.config.view}
+    return {"images": card.pictures, "together": True}
+
+
+def check_pictures(card: Card, manifest: Manifest, folders: Sequence[str]) -> None:
     """Raise UsageError where shards hold other pictures, or spectra in another frame, than a model learnt from."""
-    learnt = ImageConfig.from_dict(card.image)
-    names = [field.name for field in fields(image)] if card.config.view == "picture" else ["frame"]
+    image, learnt = manifest.config.image, ImageConfig.from_dict(card.image)
+    drawn = card.config.view == "picture" and ENCODINGS[manifest.config.encoding].needs_picture
+    names = [field.name for field in fields(image)] if drawn else ["frame"]
     different = [name for name in names if getattr(image, name) != getattr(learnt, name)]
     if different:
         raise UsageError(

@@ -35,7 +35,8 @@ def measure(
     Returns:
         `objects`, `labelled`, `loss`; `all`: the task's metrics; `intervals`: 95% of the headline metrics, objects
         drawn anew and visits of one object together; the metrics again in `by_survey`, `by_class`, `by_sn` (groups
-        without an object are absent) and `baselines`; and the task's details. Undefined numbers are NaN.
+        without an object are absent) and `baselines`; of a model of several pictures in `by_picture`, each answering
+        alone, over the same objects; and the task's details. Undefined numbers are NaN.
     """
     labelled = np.isfinite(scored.labels[task.target])
 
@@ -49,6 +50,7 @@ def measure(
     sn = scored.labels["sn_median"]
     others = {**baselines.predict(list(scored.surveys)), **(extra or {})}
     by_sn = groups((name, (sn >= low) & (sn < high)) for name, (low, high) in SN_BINS.items())
+    alone = {name: metrics_of(labelled, columns) for name, columns in scored.pictures.items()}
     return {
         "objects": len(labelled),
         "labelled": int(labelled.sum()),
@@ -58,9 +60,22 @@ def measure(
         "by_survey": groups((s, scored.surveys == s) for s in sorted(set(scored.surveys))),
         "by_class": groups((name, scored.labels["class"] == i) for i, name in enumerate(CLASSES)),
         "by_sn": by_sn,
+        **({"by_picture": alone} if alone else {}),
         "baselines": {name: metrics_of(labelled & np.isfinite(v), {"point": v}) for name, v in others.items()},
         **task.details(_rows(scored.columns, labelled), _rows(scored.labels, labelled), by_sn),
     }
+
+
+def over_pictures(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores with `all` as the mean, metric by metric, over pictures that answer alone; themselves for one picture.
+
+    Of an accuracy, a mean error or R2 that is the number over all pairs of an object and a picture.
+    """
+    alone = list(scores.get("by_picture", {}).values())
+    if not alone:
+        return dict(scores)
+    numbers = [name for name, value in alone[0].items() if isinstance(value, int | float)]
+    return {**scores, "all": {name: float(np.mean([values[name] for values in alone])) for name in numbers}}
 
 
 def _rows(columns: Mapping[str, FloatArray], rows: Rows) -> dict[str, FloatArray]:

@@ -14,6 +14,7 @@ from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation import predictions
+from specshards.train.evaluation.evaluate import what_it_reads
 from specshards.train.evaluation.score import score
 from specshards.train.network import open_any
 from specshards.train.run import Card
@@ -51,7 +52,7 @@ def add_runs(
         for split in filled:
             with _loader(theirs, split, threads, str(accelerator.device)) as loader:
                 add_targets(theirs.tasks, loader)
-                scored = score(network, theirs.tasks, loader, accelerator)
+                scored = score(network, theirs, loader, accelerator)
                 order = predictions.places(
                     loader.sidecar(list(predictions.IDENTITY)), tables[split], split, Path(theirs.data[0]["folder"])
                 )
@@ -83,7 +84,7 @@ def _manifest(data: dict[str, Any]) -> Manifest:
 def _loader(card: Card, split: str, threads: int | None, device: str = "cpu") -> shard_loader.Loader:
     folders = [record["folder"] for record in card.data]
     return shard_loader.open(folders, split, card.config.batch_size, device=device, shuffle=False, threads=threads,
-                             view=card.config.view)  # fmt: skip
+                             **what_it_reads(card))  # fmt: skip
 
 
 def _sidecar(card: Card, split: str, threads: int | None) -> pa.Table:

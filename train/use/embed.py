@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from specshards.common.quarantine import write_quarantine
 from specshards.shards.format.manifest import MANIFEST
 from specshards.train.accelerator import make_accelerator
 from specshards.train.models.backbone import Backbone
+from specshards.train.models.views import over_pictures
 from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray, IntArray
@@ -61,6 +63,7 @@ def embed(
     Returns:
         One row an object: object_id, survey, source_file, ra, dec; `embedding`, float32: the CLS token after the last
         norm, or what the backbone pools where it has no such token, such as the mean over the tokens of a spectrum;
+        of a model of several pictures the mean over them;
         `neighbours`: object ids by cosine distance (1 - cosine, 0 to 2), nearest first; `distances`; `anomaly`: their
         mean, null without a neighbour. It is high for what is unlike anything else there, and says nothing of groups
         larger than `neighbours`. Then `model` (sha256 of the weights, 16 digits) and `trained_on_mock`.
@@ -146,11 +149,12 @@ def _embed(
 ) -> tuple[pa.Table, Tensor]:
     """Identities, and vectors float32 `(N, D)` on the CPU."""
     tables, vectors = [], []
+    represent = partial(backbone.represent, network)
     bar = tqdm(unit="obj", desc="embed", file=sys.stderr, delay=1)
     with bar, torch.inference_mode():
         for rows, given in source:
             with accelerator.autocast():
-                vectors.append(backbone.represent(network, given).float().cpu())
+                vectors.append(over_pictures(represent, given).float().cpu())
             tables.append(rows)
             bar.update(len(rows))
     if not tables:

@@ -13,6 +13,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.loader.stack import stack
+from specshards.train.evaluation.evaluate import what_it_reads
 from specshards.train.models.layers import model_input
 from specshards.train.run import Card
 from specshards.train.use.pictures import pictures, spectra
@@ -43,10 +44,10 @@ def from_spectra(
                 arrays = map(torch.from_numpy, stack(batch.spectra))
                 yield _identity(batch.rows), dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
     else:
-        for drawn in pictures(inputs, image, batch_size, most_bytes):
+        for drawn in pictures(inputs, card.pictures, batch_size, most_bytes):
             quarantine += drawn.quarantine
             if drawn.rows:
-                yield _identity(drawn.rows), torch.from_numpy(drawn.pixel_values).permute(0, 3, 1, 2)
+                yield _identity(drawn.rows), torch.from_numpy(drawn.pixel_values).movedim(-1, -3)
 
 
 def _identity(rows: list[dict[str, Any]]) -> pa.Table:
@@ -61,10 +62,8 @@ def from_shards(
     Raises:
         UsageError: an empty split, or shards of other pictures that cannot be drawn anew, or of another frame.
     """
-    view = card.config.view
-    image = ImageConfig.from_dict(card.image) if view == "picture" else None
     with shard_loader.open(
-        folder, split, batch_size, image=image, view=view, device=device, shuffle=False, threads=threads
+        folder, split, batch_size, device=device, shuffle=False, threads=threads, **what_it_reads(card)
     ) as loader:
         mine, theirs = ImageConfig.from_dict(card.image).frame, loader.manifests[0].config.image.frame
         if mine != theirs:

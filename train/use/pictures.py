@@ -5,7 +5,7 @@ Pictures are drawn as shards are; nothing is written. A model that reads spectra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,7 +44,7 @@ class PictureBatch(ObjectBatch):
     """B objects with their pictures.
 
     Attributes:
-        pixel_values: uint8 `(B, S, S, 3)`, RGB.
+        pixel_values: uint8 `(B, S, S, 3)`, RGB; `(B, pictures, S, S, 3)` of several.
     """
 
     pixel_values: npt.NDArray[np.uint8]
@@ -63,14 +63,26 @@ def spectra(inputs: Path, frame: str, batch_size: int, most_bytes: int | None = 
 
 
 def pictures(
-    inputs: Path, image: ImageConfig, batch_size: int, most_bytes: int | None = None
+    inputs: Path, images: ImageConfig | Sequence[ImageConfig], batch_size: int, most_bytes: int | None = None
 ) -> Iterator[PictureBatch]:
-    """Draw every spectrum; otherwise as `spectra`."""
-    drawer = renderer(image)
-    batches = _batches(inputs, image.frame, batch_size, lambda spectrum: drawer.codes(*spectrum), most_bytes)
-    for batch, codes in batches:
-        stacked = np.stack(codes) if codes else np.empty((0, *drawer.code_shape), np.uint8)
-        yield PictureBatch(batch.rows, batch.spectra, batch.quarantine, drawer.expand_batch(stacked))
+    """Draw every spectrum; otherwise as `spectra`.
+
+    Args:
+        images: a picture, or several of one size and frame: a spectrum that one of them cannot show is in quarantine.
+    """
+    wanted = [images] if isinstance(images, ImageConfig) else list(images)
+    drawers = [renderer(image) for image in wanted]
+
+    def draw(spectrum: Arrays) -> list[npt.NDArray[np.uint8]]:
+        return [drawer.codes(*spectrum) for drawer in drawers]
+
+    for batch, codes in _batches(inputs, wanted[0].frame, batch_size, draw, most_bytes):
+        drawn = []
+        for i, drawer in enumerate(drawers):
+            stacked = np.stack([each[i] for each in codes]) if codes else np.empty((0, *drawer.code_shape), np.uint8)
+            drawn.append(drawer.expand_batch(stacked))
+        pixels = drawn[0] if len(drawn) == 1 else np.stack(drawn, axis=1)
+        yield PictureBatch(batch.rows, batch.spectra, batch.quarantine, pixels)
 
 
 def _batches(

@@ -33,6 +33,7 @@ from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation.conformal import intervals
 from specshards.train.evaluation.evaluate import check_pictures
+from specshards.train.models.views import over_pictures
 from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.multitask import split_logits
@@ -96,14 +97,15 @@ class Predictor:
             One row an object: object_id, survey, source_file, ra, dec (and `split`, from shards). A classification
             gives `predicted_class` (or `_subclass`), `p_<class>` and the conformal sets; a regression `<label>`,
             `<label>_std`, its quantiles and conformal intervals `<label>_lo68`, `_hi68`. Then `model` (sha256 of the
-            weights, 16 digits) and `trained_on_mock`.
+            weights, 16 digits) and `trained_on_mock`. The outputs of a model of several pictures are averaged over
+            them before anything else is made of them.
 
         Raises:
             UsageError: nothing there, or shards of other pictures.
         """
         for rows, given in self._source(Path(inputs), account, most_bytes):
             with torch.inference_mode(), self._accelerator.autocast():
-                logits = self._network(send_to_device(given, self._accelerator.device))
+                logits = over_pictures(self._network, send_to_device(given, self._accelerator.device))
             table = self._table(rows, logits.float())
             account.predicted += len(table)
             if len(account.first) < 5:
@@ -119,7 +121,7 @@ class Predictor:
             yield from from_spectra(self.card, inputs, self._batch, account.quarantine, most_bytes)
             return
         manifest = Manifest.load(inputs)
-        check_pictures(self.card, manifest.config.image, [str(inputs)])
+        check_pictures(self.card, manifest, [str(inputs)])
         for split in filter(manifest.samples, SPLITS):
             for rows, given in from_shards(self.card, inputs, split, self._batch, str(self._accelerator.device)):
                 yield rows.append_column("split", pa.array([split] * len(rows))), given

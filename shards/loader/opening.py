@@ -1,0 +1,85 @@
+"""Opening one split of one data set or several: `shards.loader.open`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from specshards.common.errors import UsageError
+from specshards.common.files import is_remote, location
+from specshards.common.jobs import cores
+from specshards.render import ImageConfig
+from specshards.shards.loader.augment import Augmentation
+from specshards.shards.loader.dali import dali_is_here
+from specshards.shards.loader.loader import Loader
+from specshards.shards.loader.options import LoaderOptions
+
+
+def open(
+    folders: str | Path | Sequence[str | Path],
+    split: str,
+    batch_size: int,
+    *,
+    image: ImageConfig | None = None,
+    images: Sequence[str | ImageConfig] = (),
+    together: bool = False,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    view: str = "picture",
+    device: str = "cpu",
+    backend: str | None = None,
+    shuffle: bool | None = None,
+    weights: Sequence[float] | None = None,
+    balance: str | None = None,
+    augment: Augmentation | None = None,
+    on_error: str = "stop",
+    threads: int | None = None,
+    verify: bool = True,
+) -> Loader:
+    """Open one split of one or several data sets of the same image configuration.
+
+    Args:
+        folders: shard folders (those that hold `manifest.json`), on local disk; see `shards.loader.stream` for
+            others.
+        split: `train`, `val` or `test`.
+        image: the picture; by default the one that the data sets were made for. Another only where they hold spectra
+            (encoding `flux`).
+        images: several pictures of each object, in place of `image`: each `name` or `name:preset`, in size and frame
+            of the data sets, or a configuration. An epoch has as many samples as pictures times objects: every object
+            once with every picture, shuffled alike. Only where the data sets hold spectra.
+        together: with several images: a batch has `batch_size` objects with all their pictures, `pixel_values`
+            `(B, pictures, 3, S, S)`, and an epoch every object once.
+        rank, world_size: this process and how many share the epoch.
+        view: `picture`, or `spectra`: batches are `SpectraBatch`, each spectrum on its own wavelengths;
+            only where the data sets hold spectra.
+        device: `cpu`, `cuda` or `cuda:N`; pictures are decoded, drawn and coloured there as far as that is possible.
+        backend: `dali` or `plain`; by default DALI where it is installed. The samples, and their order, are the same.
+        shuffle: by default for `train` only.
+        weights: the share of each data set in an epoch; by default as large as they are. The epoch keeps its length,
+            and samples stand in it more than once, or not at all.
+        balance: `class` draws each class equally often.
+        augment: changes spectra or codes before they are drawn or coloured; see `shards.loader.augment`.
+        on_error: `stop` at a damaged sample, or `skip` it: it is marked not `valid`, counted in `skipped`, and named
+            once on standard error.
+        threads: decoding threads; all cores by default.
+        verify: compare every shard that is read with its checksums, once, in a thread of low priority. An epoch ends
+            with an error where one differs; `Loader.verified` says so earlier. With `skip` it is a warning.
+
+    Raises:
+        UsageError: unknown split, backend or policy, an empty split, data sets that do not fit together, or not
+            in the pictures. JobError: missing or cut files; while iterating, a damaged sample or a spectrum that a
+            picture cannot show.
+    """
+    many = [folders] if isinstance(folders, str | Path) else list(folders)
+    options = LoaderOptions(
+        split, batch_size, seed, rank, world_size, view, device, backend or ("dali" if dali_is_here() else "plain"),
+        split == "train" if shuffle is None else shuffle, None if weights is None else tuple(weights), balance,
+        on_error, threads or cores(), verify, together,
+    )  # fmt: skip
+    for folder in many:
+        if is_remote(location(folder)):
+            raise UsageError(f"{folder}: is not on local disk; use `shards.loader.stream`, or copy the data set here")
+    if image is not None and images:
+        raise UsageError("give `image`, or `images`, not both")
+    return Loader([Path(folder) for folder in many], options, images if image is None else (image,), augment)
