@@ -273,6 +273,7 @@ class Spectrum:
         wavelength_unit, medium: of the wavelengths as a reader gives them: a name of `ingest.surveys.wavelengths`,
             and `vacuum` or `air`.
         wave_source: what the wavelengths were in the file, where they were converted: `nm`, `air`, `nm, air`.
+        remarks: what the summary of a job should say of it, in words that follow "of so many samples".
         frame: of the wavelengths: `observed`, or `rest` where the file has divided them by 1 + z.
     """
 
@@ -303,6 +304,7 @@ class Spectrum:
     medium: str = "vacuum"
     wave_source: str | None = None
     frame: str = "observed"
+    remarks: tuple[str, ...] = ()
 
     def sift(self) -> None:
         """Make missing what no object can have (see the function `sift`), and an error without its value."""

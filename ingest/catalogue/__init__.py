@@ -1,6 +1,8 @@
 """Label tables: joined on the survey's key, filtered by cuts, cut down to balanced subsets.
 
-labels          a label table, streamed once, joined by every worker
+labels          a label table, joined by every worker
+prepared        a label table, streamed once into the file that they map
+spellings       what catalogues call our labels, and which of their columns are taken
 cuts            selection cuts, `--cuts` and `--where`
 expression      the grammar of filters
 help            help texts that name the surveys and cuts of other packages

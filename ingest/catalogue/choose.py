@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError
 from specshards.common.label_columns import sifted, with_sn_survey
@@ -25,11 +26,12 @@ from specshards.common.spectrum import CLASSES, SN_SURVEY, SURVEY_SN, tells_sn_s
 from specshards.common.text import aligned
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.cuts import Cut, near
-from specshards.ingest.catalogue.labels import ALIASES
+from specshards.ingest.catalogue.prepared import where_unsaid
 from specshards.ingest.catalogue.rows import by_meaning, check_once, label_numbers, mapped, the_one
+from specshards.ingest.catalogue.spellings import ALIASES, unsaid_columns
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, text
-from specshards.ingest.surveys.survey import SURVEYS, with_files
+from specshards.ingest.surveys.survey import SURVEYS, Unsaid, with_files
 
 RowNumbers = npt.NDArray[np.int64]
 _Priorities = npt.NDArray[np.uint64]
@@ -42,10 +44,11 @@ class Roles:
     Attributes:
         source: the table, for messages.
         names: role -> the table's own spelling: `id`, `class`, `survey`, `cut.NAME` for what the cut asks for, and
-            `sn.NAME` for that of which it asks `sn_survey`.
+            `sn.NAME` for that of which it asks `sn_survey`, `by.NAME` for that which says where a label says nothing.
         survey: of every row; None where a column says it.
         only: rows of this survey; None for any.
         cut: what passes; None for everything.
+        unsaid: of the survey whose catalogue it is.
     """
 
     source: Path
@@ -53,6 +56,7 @@ class Roles:
     survey: str | None
     only: str | None
     cut: Cut | None
+    unsaid: Unsaid | None = None
 
 
 def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is_catalogue: bool) -> Roles:
@@ -96,7 +100,10 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
         need(f"cut.{name}", f"{name}, which the cut asks for", name)
     check_once(source, columns, names.values())
     survey, only = (config.survey, None) if is_catalogue else (None, config.survey)
-    return Roles(source, names, survey, only, cut)
+    unsaid = SURVEYS[config.survey].unsaid if is_catalogue and config.survey is not None else None
+    others = unsaid_columns(columns, names, config.survey) if unsaid is not None and config.survey is not None else {}
+    names |= {f"by.{low}": column for low, column in others.items()}
+    return Roles(source, names, survey, only, cut, unsaid)
 
 
 def priorities(seed: int, ids: Sequence[str]) -> _Priorities:
@@ -243,6 +250,10 @@ class Selection:
         if len(columns) < len(cut.columns):
             own = {name: label_numbers(table[names[f"sn.{name}"]])[0] for name in SURVEY_SN if f"sn.{name}" in names}
             columns[SN_SURVEY] = with_sn_survey(sifted(pa.table(own))[0])[SN_SURVEY]
+        others = {name.removeprefix("by."): column for name, column in names.items() if name.startswith("by.")}
+        for column, lost in where_unsaid(table, others, self._roles.unsaid).items():
+            for name in [name for name in columns if names.get(f"cut.{name}") == column]:
+                columns[name] = pc.if_else(pa.array(lost), pa.scalar(None, columns[name].type), columns[name])
         return cut.keeps(columns, len(table))
 
     def rows(self) -> RowNumbers:

@@ -30,6 +30,7 @@ from specshards.common.messages import LOGGER
 from specshards.common.quarantine import merge_quarantine
 from specshards.common.spectrum import RANGES
 from specshards.ingest.catalogue import labels
+from specshards.ingest.catalogue import prepared as catalogues
 from specshards.ingest.catalogue.cuts import Cut, cut_for, extra_columns
 from specshards.ingest.files import find_files
 from specshards.ingest.job.part import PartResult, PartTask, ingest_part
@@ -207,7 +208,8 @@ def ingest_files(
         reasons=dict(sum((Counter(result.reasons) for result in results), Counter())),
         conflicts=dict(sum((Counter(result.conflicts) for result in results), Counter())),
         impossible=Impossible.sum(result.impossible for result in results),
-        unread=Impossible() if prepared is None else labels.unread(prepared),
+        columns=None if prepared is None else catalogues.columns_of(prepared),
+        unread=Impossible() if prepared is None else catalogues.unread(prepared),
         repeats=_repeats(results, out),
         converted=dict(sum((Counter(result.converted) for result in results), Counter())),
     )  # fmt: skip
@@ -278,7 +280,7 @@ def prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path 
         raise UsageError("--listed-only: needs a --catalog that lists objects")
     prepared = None
     if catalogue is not None:
-        prepared = labels.prepare(
+        prepared = catalogues.prepare(
             catalogue, config.survey, ledger, None if cut is None else cut.kinds, () if cut is None else cut.exact
         )
     if cut is not None:
@@ -294,7 +296,7 @@ def _tasks(
     cut = config.cut()
     base = [
         config.to_dict(), SCHEMA_VERSION, PROGRAM_VERSION, RANGES,
-        None if prepared is None else labels.digest(prepared),
+        None if prepared is None else catalogues.digest(prepared),
     ]  # fmt: skip
     tasks = []
     for part in parts:

@@ -13,6 +13,7 @@ from specshards.common.text import aligned
 
 if TYPE_CHECKING:  # its arrays are nothing that the help of a command needs
     from specshards.common.identity import Repeats
+    from specshards.ingest.catalogue.spellings import ColumnAccount
 
 #: Where a file could not be recognised.
 UNKNOWN = "unrecognised"
@@ -66,6 +67,7 @@ class Summary:
         conflicts: samples whose file says otherwise than the catalogue, by what they say; see `catalog.conflict`.
         impossible: labels that no object can have and that are missing therefore, of all objects that were read.
         unread: values of the catalogue that are no numbers where a number belongs, and are missing therefore.
+        columns: what became of the columns of the catalogue; None without one.
         repeats: samples that have one id; None where nobody has looked.
         converted: samples whose numbers are not those of the file, or whose survey is a guess, by what was done.
     """
@@ -77,6 +79,7 @@ class Summary:
     conflicts: dict[str, int] = field(default_factory=dict)
     impossible: Impossible = field(default_factory=Impossible)
     unread: Impossible = field(default_factory=Impossible)
+    columns: ColumnAccount | None = None
     repeats: Repeats | None = None
     converted: dict[str, int] = field(default_factory=dict)
 
@@ -126,6 +129,7 @@ class Summary:
         lines += self._reasons()
         if self.matched is not None:
             lines.append(f"catalogue lists {self.matched:,} of {self.samples:,} samples")
+        lines += [] if self.columns is None else self.columns.lines()
         lines += [f"conflict {n:>9,}  {what}" for what, n in Counter(self.conflicts).most_common(_SHOWN_CONFLICTS)]
         if (more := len(self.conflicts) - _SHOWN_CONFLICTS) > 0:
             lines.append(f"... and {more} more kinds of conflict in summary.json")

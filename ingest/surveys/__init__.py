@@ -7,6 +7,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     lamost                  LAMOST low-resolution spectra, two image layouts and the table layout
     sdss                    SDSS, BOSS and eBOSS `spec` and `spec-lite` files
     sdss_legacy             `spSpec` files of SDSS DR1 to DR7
+    elodie                  Teff, log g and [Fe/H] of SDSS stars
     desi                    DESI coadds and the redrock files beside them
     slomost                 SDSS and LAMOST, merged
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey

@@ -18,7 +18,7 @@ from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
 from specshards.ingest.ids import id_text
 from specshards.ingest.limits import check_pixels
-from specshards.ingest.surveys import sdss_legacy
+from specshards.ingest.surveys import elodie, sdss_legacy
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     bits,
@@ -89,6 +89,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         row.first("plug_dec", "deccat", "fiber_dec", default=header.get("PLUG_DEC")),
     )
     run2d = text(row.get("run2d")) or text(header.get("RUN2D"))
+    labels, remark = _labels(row)
     is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
     yield checked(
         Spectrum(
@@ -106,7 +107,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             wave_coeff0=grid[0],
             wave_coeff1=grid[1],
             label_source="table",
-            labels=_labels(row),
+            labels=labels,
+            remarks=() if remark is None else (remark,),
             extra=_extra(row, run2d),
             survey_sn={"sn_median_all": number(row.get("sn_median_all", row.get("sn_median")))},
         ),
@@ -162,15 +164,18 @@ def _object_id(row: _Row) -> str:
     raise BadObjectError("no SPECOBJID, and neither PLATE, MJD, FIBERID nor FIELD, MJD, CATALOGID to stand in for it")
 
 
-def _labels(row: _Row) -> dict[str, Any]:
+def _labels(row: _Row) -> tuple[dict[str, Any], str | None]:
+    """The labels, and what is to be said of them."""
     kind = class_label(row.get("class"))
+    of_star, remark = elodie.labels(row.get, kind)
     return {
+        **of_star,
         "class": said_class(row.get("class")),
         "subclass": text(row.get("subclass")) if kind else None,
         "z": label(row.get("z")),
         "z_err": error(row.get("z_err")),
         "zwarning": label(row.get("zwarning")),
-    }
+    }, remark
 
 
 def _table_evidence(names: Mapping[str, str]) -> int:
@@ -183,6 +188,8 @@ register(
         SURVEY,
         (Reader(recognise, read), Reader(sdss_legacy.recognise, sdss_legacy.read)),
         keys=("specobjid", "specobj_id", "object_id"),
+        aliases=elodie.ALIASES,
+        unsaid=elodie.UNSAID,
         flux_unit=SDSS_UNIT,
         # Spectromer (A&A 709, A122), section 2: zWarning = 0, instrument BOSS, targetType SCIENCE.
         cuts={"paper": "zwarning == 0 and instrument == 'BOSS' and targettype == 'SCIENCE'"},

@@ -10,10 +10,13 @@ A module of another package does the same, and names itself as an entry point:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError, UsageError
 from specshards.common.registry import Registry
@@ -47,6 +50,22 @@ class Reader:
 
 
 @dataclass(frozen=True)
+class Unsaid:
+    """Where the labels of a survey's catalogues say nothing, as other columns of the row tell.
+
+    Attributes:
+        columns: what it looks at, in lower case; the labels are among them.
+        where: of those that there are, float64 `(n,)` by name, NaN = missing: a column of labels -> bool `(n,)`, the
+            rows in which it says nothing.
+        doubt: of the names of those that there are, what a user should know; None for nothing.
+    """
+
+    columns: tuple[str, ...]
+    where: Callable[[Mapping[str, npt.NDArray[np.float64]]], Mapping[str, npt.NDArray[np.bool_]]]
+    doubt: Callable[[Collection[str]], str | None] = lambda names: None
+
+
+@dataclass(frozen=True)
 class Survey:
     """A survey.
 
@@ -55,6 +74,7 @@ class Survey:
         readers: of its files, in the order in which they are asked.
         keys: columns of its catalogues that name the object, in lower case, in the order of preference.
         aliases: label columns of its catalogues, in lower case -> ours, beside the usual spellings.
+        unsaid: where those labels say nothing.
         flux_unit: of its spectra, as astropy reads it; `RELATIVE` where flux is not calibrated. None: not known.
         cuts: selection cuts by name, as `--where` takes them.
         columns: what its readers put into `Spectrum.extra` for cuts, and whether that is text or a number.
@@ -73,6 +93,7 @@ class Survey:
     readers: tuple[Reader, ...] = ()
     keys: tuple[str, ...] = ("object_id",)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    unsaid: Unsaid | None = None
     flux_unit: str | None = None
     cuts: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Literal["text", "number"]] = field(default_factory=dict)

@@ -11,7 +11,8 @@ import pytest
 from astropy.table import Table
 
 from specshards.common.errors import JobError, UsageError
-from specshards.ingest.catalogue.labels import Catalogue, check_matches, conflict, prepare
+from specshards.ingest.catalogue.labels import Catalogue, check_matches, conflict
+from specshards.ingest.catalogue.prepared import prepare
 from tests.conftest import make_spectrum
 
 BIG = 11537156405737052160  # a real specObjID beyond int64

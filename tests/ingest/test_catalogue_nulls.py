@@ -15,7 +15,8 @@ from astropy.table import MaskedColumn, Table
 
 from specshards.common.errors import UsageError
 from specshards.ingest.catalogue.config import SelectConfig
-from specshards.ingest.catalogue.labels import Catalogue, prepare, unread
+from specshards.ingest.catalogue.labels import Catalogue
+from specshards.ingest.catalogue.prepared import prepare, unread
 from specshards.ingest.catalogue.rows import open_rows
 from specshards.ingest.catalogue.subset import select
 from specshards.ingest.fits.direct import FitsFile

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from specshards.common.errors import BadObjectError, JobError, UsageError
 from specshards.common.jobs import Engine
 from specshards.ingest.catalogue.config import SelectConfig
-from specshards.ingest.catalogue.labels import Catalogue, prepare
+from specshards.ingest.catalogue.labels import Catalogue
+from specshards.ingest.catalogue.prepared import prepare
 from specshards.ingest.catalogue.subset import select
 from specshards.ingest.download.fetch import Policy
 from specshards.ingest.download.job import download

@@ -67,7 +67,8 @@ def test_sdss_equals_astropy(real_data: Path, folder: str) -> None:
         assert spectrum.labels["zwarning"] == labels["ZWARNING"]
         # Fibre-level bits cover whole good spectra; the reader must not take them for bad pixels.
         assert spectrum.mask.mean() < 0.5
-        assert spectrum.labels.get("teff") is None
+        is_fitted = labels["CLASS"].strip() == "STAR" and labels["ELODIE_DOF"] > 0
+        assert spectrum.labels.get("teff") == (pytest.approx(labels["ELODIE_TEFF"]) if is_fitted else None)
 
 
 def test_sky_fibres_are_never_samples(real_data: Path) -> None:

@@ -1,0 +1,162 @@
+"""What catalogues call our labels, and which columns of one are taken.
+
+The spellings are those of the tables that surveys publish: LAMOST (LASP, CNN, DD-Payne), SEGUE's SSPP, APOGEE,
+GALAH, Gaia, DESI; ELODIE's are SDSS's own (`surveys.elodie`). Of two columns that mean the same, that of our own name
+is taken and said; two others are refused. An error is taken for the value that it is named after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from specshards.common.errors import UsageError
+from specshards.common.spectrum import NUMBERS, NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, tells_sn_survey
+from specshards.common.text import escaped
+from specshards.ingest.catalogue.rows import by_meaning, check_once, the_one
+from specshards.ingest.surveys.survey import SURVEYS
+
+POSITION = ("ra", "dec")
+LABELS = ("class", "subclass", *NUMERIC_LABELS)
+SN = (*SURVEY_SN, SN_SURVEY)
+ERRORS = {label.name: label.columns[1] for label in NUMBERS if label.has_error}
+
+_VALUES = {
+    "teff": ("teff", "t_eff"), "logg": ("logg", "log_g", "log(g)"),
+    "feh": ("feh", "fe_h", "[fe/h]", "fe/h", "_fe_h_", "__fe_h_"),  # the last two as VizieR writes [Fe/H]
+}  # fmt: skip
+#: Who measured, behind the name: `teff_lasp`, `feh_cnn`.
+_PIPELINES = (
+    "lasp", "cnn", "payne", "ddpayne", "dd_payne", "slam", "adop", "sspp", "gspphot", "gspspec", "aspcap", "spec",
+    "astronn", "apogee", "galah", "lamost", "segue", "desi", "rvs", "atmo",
+)  # fmt: skip
+_ERRORS = (
+    "{}_err", "{}err", "{}_error", "{}_unc", "{}unc", "{}_uncertainty", "{}_sigma", "e_{}", "err_{}", "sigma_{}",
+)  # fmt: skip
+
+
+def _stems(name: str) -> list[str]:
+    values = _VALUES[name]
+    return [*values, *(f"{value}_{by}" for value in values for by in _PIPELINES), f"{name}adop"]
+
+
+_STEM_OF = {form.format(stem): stem for name in _VALUES for stem in _stems(name) for form in _ERRORS}
+#: Usual column names of catalogues, in lower case, and ours; those of one survey are its `aliases`.
+ALIASES = {
+    **{form.format(stem): f"{name}_err" for name in _VALUES for stem in _stems(name) for form in _ERRORS},
+    **{stem: name for name in _VALUES for stem in _stems(name)},
+    "redshift": "z", "zerr": "z_err", "z_error": "z_err", "redshift_err": "z_err", "zwarn": "zwarning",
+    "spectype": "class", "subtype": "subclass",
+    "snmedian": SN_SURVEY, "target_ra": "ra", "target_dec": "dec", "plug_ra": "ra", "plug_dec": "dec",
+}  # fmt: skip
+_ALL_METALS = {
+    name + end
+    for name in ("m_h", "mh", "[m/h]", "m/h", "_m_h_", "__m_h_")
+    for end in ("", "_gspphot", "_gspspec", "_atm", "_spec")
+}
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class ColumnAccount:
+    """What became of the columns of a catalogue.
+
+    Attributes:
+        taken: our name -> its column, where that is called otherwise.
+        unused: the first few that nothing is made of; more: how many there are besides.
+        notes: what a user should know.
+    """
+
+    taken: dict[str, str]
+    unused: tuple[str, ...]
+    more: int = 0
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Plain text."""
+        lines = [f"catalogue: {theirs} is taken for {ours}" for ours, theirs in self.taken.items()]
+        if self.unused:
+            n, rest = len(self.unused) + self.more, f" and {self.more} more" if self.more else ""
+            lines.append(f"catalogue: {n} columns are not used: {', '.join(self.unused)}{rest}")
+        return [*lines, *(f"catalogue: {note}" for note in self.notes)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which columns of a catalogue are taken.
+
+    Attributes:
+        key: the column to join on.
+        names: our name -> column: labels, S/N where it is whole, positions, and what a cut asks for.
+        account: of all columns.
+    """
+
+    key: str
+    names: dict[str, str]
+    account: ColumnAccount
+
+
+def choose(path: Path, columns: Sequence[str], survey: str, asked: Collection[str] = ()) -> Choice:
+    """The columns of a catalogue that are taken.
+
+    Args:
+        asked: by a cut, in lower case.
+
+    Raises:
+        UsageError: no key, no label, or two columns of one meaning.
+    """
+    known = SURVEYS[survey]
+    meant = by_meaning(columns, {**ALIASES, **known.aliases})
+    found = {
+        name: the_one(path, name, many)
+        for name, many in meant.items()
+        if name in {*known.keys, *LABELS, *SN, *POSITION, *asked} and name not in ERRORS.values()
+    }
+    for value, error in ERRORS.items():
+        if many := [column for column in meant.get(error, ()) if _is_error_of(column, error, found.get(value))]:
+            found[error] = the_one(path, error, many)
+    key = next((found[name] for name in known.keys if name in found), None)
+    if key is None:
+        keys = " or ".join(known.keys)
+        raise UsageError(f"{path}: no key column for {survey}: expected {keys}, found {', '.join(columns[:12])}")
+    signal = [name for name in SN if name in found]
+    # One band alone says nothing of the whole, and the file's own may be of another reduction: all or none.
+    taken = [*LABELS, *(signal if tells_sn_survey(signal) else ()), *POSITION]
+    names = {name: found[name] for name in taken if name in found}
+    check_once(path, columns, [key, *names.values()])
+    if not names.keys() & {*LABELS, *SN}:
+        raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
+    names |= {name: found[name] for name in asked if name in found}
+    return Choice(key, names, _account(columns, key, names, survey))
+
+
+def unsaid_columns(columns: Sequence[str], names: Mapping[str, str], survey: str) -> dict[str, str]:
+    """By name in lower case, each column that `Survey.unsaid` looks at, where any of them is taken for a label."""
+    unsaid = SURVEYS[survey].unsaid
+    if unsaid is None:
+        return {}
+    found = {low: column for column in columns if (low := column.strip().lower()) in unsaid.columns}
+    return found if set(found.values()) & set(names.values()) else {}
+
+
+def _is_error_of(column: str, error: str, value: str | None) -> bool:
+    """Whether a column is the error of the column `value`, and not of another one of that meaning."""
+    name = column.strip().lower()
+    return name == error or name not in _STEM_OF or (value is not None and _STEM_OF[name] == value.strip().lower())
+
+
+def _account(columns: Sequence[str], key: str, names: Mapping[str, str], survey: str) -> ColumnAccount:
+    used, unsaid = {key, *names.values()}, SURVEYS[survey].unsaid
+    others = unsaid_columns(columns, names, survey)
+    unused = [column for column in columns if column not in used and column not in others.values()]
+    notes = [
+        f"{column} is [M/H], of all metals, which is not taken for [Fe/H]; name it feh to do that"
+        for column in unused
+        if column.strip().lower() in _ALL_METALS and "feh" not in names
+    ]
+    if unsaid is not None and others and (doubt := unsaid.doubt(others)) is not None:
+        notes.append(doubt)
+    taken = {ours: escaped(theirs) for ours, theirs in names.items() if theirs.strip().lower() != ours}
+    shown = tuple(map(escaped, unused[:_SHOWN]))
+    return ColumnAccount(taken, shown, len(unused) - len(shown), tuple(notes))

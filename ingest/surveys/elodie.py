@@ -1,0 +1,66 @@
+"""Teff, log g and [Fe/H] of SDSS stars: those of the spectrum in the ELODIE library that is most like them.
+
+Source: `spreduce1d.pro` and `elodie_best.pro` of idlspec2d, the pipeline behind HDU 2 and the table SpecObj. What it
+has classified as STAR is compared with each spectrum of the library; of the one with the smallest reduced chi^2 it
+copies TEFF, LOGG and [Fe/H], and 0 for what is not there. All else has 0 in every column. A comparison that failed
+has a reduced chi^2 of 0, with 0 degrees of freedom, and therefore is the smallest: what is copied then (an O9.5 star
+for one of type G8, in real files) says nothing of the object. In solar metallicity 0 is a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.ingest.surveys.common import label, number
+from specshards.ingest.surveys.survey import Unsaid
+
+NAMES = ("teff", "logg", "feh")
+# Of the FITS tables (ELODIE_TEFF) and of CasJobs (elodieTEff), in lower case.
+_SEPARATORS = ("_", "")
+ALIASES = {f"elodie{mark}{name}": name for mark in _SEPARATORS for name in NAMES}
+FAILED = "the fit with ELODIE failed (0 degrees of freedom): its teff, logg and feh are not taken"
+
+
+def labels(get: Callable[[str], Any], kind: str | None) -> tuple[dict[str, Any], str | None]:
+    """The labels of one object, and what is to be said of it.
+
+    Args:
+        get: the value of a column of HDU 2, by its name in lower case; None where there is none.
+        kind: the class.
+    """
+    values = {name: label(get(f"elodie_{name}")) for name in NAMES}
+    if kind != "STAR" or not values["teff"]:
+        return {}, None
+    if number(get("elodie_dof")) == 0:
+        return {}, FAILED
+    return {**values, "logg": values["logg"] or None}, None
+
+
+def _where(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.bool_]]:
+    found = {}
+    for mark in _SEPARATORS:
+        of = {name: columns[f"elodie{mark}{name}"] for name in (*NAMES, "dof") if f"elodie{mark}{name}" in columns}
+        for name in set(of) - {"dof"}:
+            nothing = np.zeros(len(of[name]), np.bool_)
+            if name != "feh" or "teff" not in of:
+                nothing |= of[name] == 0
+            if "teff" in of:
+                nothing |= ~(of["teff"] > 0)
+            if "dof" in of:
+                nothing |= of["dof"] == 0
+            found[f"elodie{mark}{name}"] = nothing
+    return found
+
+
+def _doubt(names: Collection[str]) -> str | None:
+    if not {"elodie_dof", "elodiedof"} & set(names):
+        return "ELODIE's labels without elodieDOF: where the fit failed (0 degrees of freedom) nobody can tell"
+    return None
+
+
+#: What SDSS catalogues have in place of a label.
+UNSAID = Unsaid(tuple(f"elodie{mark}{name}" for mark in _SEPARATORS for name in (*NAMES, "dof")), _where, _doubt)

@@ -1,0 +1,163 @@
+"""Teff, log g and [Fe/H] that SDSS takes from the ELODIE library: in its files, in its catalogues, and where the fit
+failed, which the columns beside them tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+
+from specshards.common.jobs import Engine
+from specshards.common.spectrum import Spectrum
+from specshards.ingest import inspect
+from specshards.ingest.catalogue.config import SelectConfig
+from specshards.ingest.catalogue.subset import select
+from specshards.ingest.job.build import IngestConfig
+from specshards.ingest.job.build import build as ingest
+from specshards.ingest.job.summary import Summary
+from specshards.ingest.surveys import open_file, read_file
+from tests.oracles.survey_files import sdss_spec
+
+HERE = Engine(workers=0)
+STAR: dict[str, Any] = {
+    "CLASS": "STAR", "Z": 1e-4, "ELODIE_TEFF": 5800.0, "ELODIE_LOGG": 4.4, "ELODIE_FEH": 0.0, "ELODIE_DOF": 2100,
+    "ELODIE_RCHI2": 1.2,
+}  # fmt: skip
+
+
+def stellar(spectrum: Spectrum) -> tuple[float | None, ...]:
+    return tuple(spectrum.labels.get(name) for name in ("teff", "logg", "feh"))
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_a_star_has_them_and_solar_metallicity_is_a_value(tmp_path: Path, upper: bool) -> None:
+    spectrum = read_file(sdss_spec(tmp_path / "a.fits", upper=upper, **STAR))
+    assert stellar(spectrum) == (5800.0, 4.4, 0.0) and not spectrum.remarks
+    assert "teff 5800 K, logg 4.4 dex, feh 0 dex" in inspect.facts(spectrum)["labels"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ELODIE_TEFF": 0.0, "ELODIE_LOGG": 0.0}, (None, None, None)),
+        ({"ELODIE_TEFF": 0.0}, (None, None, None)),
+        ({"ELODIE_LOGG": 0.0}, (5800.0, None, 0.0)),  # of a library star without gravity
+        ({"ELODIE_TEFF": 99999.0}, (None, 4.4, 0.0)),
+        ({"CLASS": "GALAXY"}, (None, None, None)),  # nothing is fitted to one
+        ({"CLASS": "QSO"}, (None, None, None)),
+        ({"ELODIE_DOF": 0, "ELODIE_RCHI2": 0.0}, (None, None, None)),
+        ({"ELODIE_DOF": None, "ELODIE_RCHI2": None}, (5800.0, 4.4, 0.0)),
+        ({"ELODIE_TEFF": None, "ELODIE_LOGG": None, "ELODIE_FEH": None}, (None, None, None)),
+    ],
+)
+def test_what_says_nothing_is_missing(
+    tmp_path: Path, changes: dict[str, Any], expected: tuple[float | None, ...]
+) -> None:
+    path = sdss_spec(tmp_path / "a.fits", **{**STAR, **changes})
+    (spectrum,) = open_file(path).objects()
+    assert isinstance(spectrum, Spectrum)
+    assert stellar(spectrum) == expected
+    has_failed = changes.get("ELODIE_DOF", 1) == 0
+    assert bool(spectrum.remarks) == has_failed
+    assert ("the fit with ELODIE failed" in inspect.facts(spectrum)["labels"]) == has_failed
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Four stars, 11 to 14, at their own places; the fit to 13 failed."""
+    (tmp_path / "files").mkdir()
+    for i in range(4):
+        labels = {**STAR, "SPECOBJID": str(11 + i), "PLUG_RA": 10.0 * i, "ELODIE_DOF": 0 if i == 2 else 2000}
+        sdss_spec(tmp_path / "files" / f"{i}.fits", **labels)
+    return tmp_path
+
+
+def joined(files: Path, text: str, name: str = "data", **options: Any) -> tuple[Summary, dict[str, tuple[Any, ...]]]:
+    """The account, and what the spectra say by object."""
+    catalogue = None
+    if text:
+        catalogue = files / f"{name}.csv"
+        catalogue.write_text(text)
+    config = IngestConfig(survey="sdss", **options)
+    summary = ingest(config, str(files / "files"), files / name, catalogue=catalogue, engine=HERE)
+    table = pa.concat_tables(map(pq.read_table, sorted((files / name / "spectra").iterdir())))
+    columns = ("object_id", "teff", "logg", "feh", "label_source")
+    return summary, {row[0]: row[1:] for row in zip(*(table[c].to_pylist() for c in columns), strict=True)}
+
+
+def approximately(*values: float | None) -> list[Any]:
+    return [None if value is None else pytest.approx(value) for value in values]
+
+
+def test_the_summary_counts_what_failed(files: Path) -> None:
+    summary, found = joined(files, "")
+    assert found["13"] == (None, None, None, "table") and list(found["11"][:3]) == approximately(5800, 4.4, 0)
+    assert any("of 1 samples the fit with ELODIE failed" in line for line in summary.table().splitlines())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("specObjID", "elodieTEff", "elodieLogG", "elodieFeH", "elodieDOF"),
+     ("SPECOBJID", "ELODIE_TEFF", "ELODIE_LOGG", "ELODIE_FEH", "ELODIE_DOF"),
+     ("specobjid", "elodieteff", "elodielogg", "elodiefeh", "elodiedof")],
+)  # fmt: skip
+def test_a_catalogue_with_nothing_else_is_one(files: Path, names: tuple[str, ...]) -> None:
+    rows = "11,4800,2.5,-1.5,2000\n12,0,0,0,0\n13,9899,2.924,0.09,0\n14,5000,0,0,1900\n"
+    summary, found = joined(files, ",".join(names) + "\n" + rows)
+    assert list(found["11"]) == [*approximately(4800, 2.5, -1.5), "catalogue"]
+    assert list(found["12"][:3]) == approximately(5800, 4.4, 0)  # the catalogue says nothing, the file does
+    assert found["13"][:3] == (None, None, None)
+    assert list(found["14"][:3]) == approximately(5000, 4.4, 0)
+    table = summary.table()
+    assert f"{names[1]} is taken for teff" in table and f"{names[1]} says nothing in 1 rows" in table
+    assert "nobody can tell" not in table and "not used" not in table
+
+
+def test_without_degrees_of_freedom_it_is_said_that_nobody_can_tell(files: Path) -> None:
+    summary, found = joined(
+        files, "specObjID,elodieTEff,elodieLogG,elodieFeH\n11,4800,2.5,-1.5\n12,0,0,0\n13,9899,2.9,0\n"
+    )
+    assert "nobody can tell" in summary.table()
+    assert list(found["13"][:3]) == approximately(9899, 2.9, 0) and list(found["12"][:3]) == approximately(
+        5800, 4.4, 0
+    )
+
+
+def test_filters_see_what_is_kept(files: Path) -> None:
+    text = "specObjID,class,elodieTEff,elodieLogG,elodieFeH,elodieDOF\n"
+    text += "11,STAR,4800,2.5,-1.5,2000\n12,STAR,0,0,0,0\n13,STAR,9899,0.5,0.09,0\n14,STAR,5000,0.7,0,1900\n"
+    _, found = joined(files, text, where="logg < 1")
+    assert found.keys() == {"14"}
+    out = files / "chosen.parquet"
+    select(files / "data.csv", out, SelectConfig(survey="sdss", where="logg < 1"))
+    assert pq.read_table(out)["specObjID"].to_pylist() == ["14"]
+
+
+def test_a_column_of_our_own_name_goes_first(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _, found = joined(files, "specobjid,teff,elodieTEff,elodieDOF\n11,4000,4800,0\n12,4100,4800,0\n13,4200,0,0\n")
+    assert found["11"][0] == pytest.approx(4000) and found["13"][0] == pytest.approx(4200)
+
+
+def test_real_stars_have_what_astropy_reads(real_data: Path) -> None:
+    kinds = {True: 0, False: 0}
+    for folder in ("full", "mixed", "dr8_galaxies"):
+        for path in sorted((real_data / "sdss" / folder).glob("*.fits*")):
+            with fits.open(path) as hdus:
+                row = {name.upper(): hdus[2].data[name][0] for name in hdus[2].data.names}
+            found = stellar(read_file(path, "sdss"))
+            if row["CLASS"].strip() != "STAR":
+                assert found == (None, None, None) and row["ELODIE_TEFF"] == 0
+            elif row["ELODIE_DOF"] == 0:  # every one of BOSS here
+                assert found == (None, None, None) and row["ELODIE_TEFF"] > 0 and row["ELODIE_RCHI2"] == 0
+                kinds[False] += 1
+            else:
+                np.testing.assert_array_equal(
+                    np.array(found, "f4"), [row[f"ELODIE_{name}"] for name in ("TEFF", "LOGG", "FEH")]
+                )
+                kinds[True] += 1
+    assert kinds == {True: 4, False: 8}

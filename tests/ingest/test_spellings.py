@@ -1,0 +1,127 @@
+"""What catalogues call our labels: every spelling is taken or said not to be, and errors go with their own values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specshards.common.errors import UsageError
+from specshards.common.jobs import Engine
+from specshards.ingest.catalogue.spellings import ALIASES, choose
+from specshards.ingest.job.build import IngestConfig
+from specshards.ingest.job.build import build as ingest
+from tests.oracles.survey_files import lamost_table
+
+HERE = Engine(workers=0)
+CATALOGUE = Path("catalogue.csv")
+
+
+def taken(*columns: str, survey: str = "lamost", key: str = "obsid") -> dict[str, str]:
+    return choose(CATALOGUE, (key, *columns), survey).names
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ("TEFF", "TEFF_ERR", "LOGG", "LOGG_ERR", "FE_H", "FE_H_ERR"),  # APOGEE
+        ("teff", "e_teff", "logg", "e_logg", "fe_h", "e_fe_h"),  # GALAH
+        ("teff", "teff_err", "logg", "logg_err", "feh", "feh_err"),  # LAMOST LASP
+        ("teff_lasp", "teff_lasp_err", "logg_lasp", "logg_lasp_err", "feh_lasp", "feh_lasp_err"),  # LAMOST MRS
+        ("TEFF_PAYNE", "TEFF_PAYNE_ERR", "LOGG_PAYNE", "LOGG_PAYNE_ERR", "FEH_PAYNE", "FEH_PAYNE_ERR"),
+        ("teffadop", "teffadopunc", "loggadop", "loggadopunc", "fehadop", "fehadopunc"),  # SSPP in CasJobs
+        ("TEFF_ADOP", "TEFF_ADOP_UNC", "LOGG_ADOP", "LOGG_ADOP_UNC", "FEH_ADOP", "FEH_ADOP_UNC"),  # SSPP
+        ("Teff", "e_Teff", "log(g)", "e_log(g)", "[Fe/H]", "e_[Fe/H]"),  # VizieR
+    ],
+)
+def test_the_tables_of_surveys(columns: tuple[str, ...]) -> None:
+    ours = ("teff", "teff_err", "logg", "logg_err", "feh", "feh_err")
+    assert taken(*columns) == dict(zip(ours, columns, strict=True))
+
+
+def test_gaia() -> None:
+    choice = choose(
+        CATALOGUE, ("obsid", "teff_gspphot", "logg_gspphot", "mh_gspphot", "teff_gspphot_lower"), "lamost"
+    )
+    assert choice.names == {"teff": "teff_gspphot", "logg": "logg_gspphot"}
+    assert choice.account.unused == ("mh_gspphot", "teff_gspphot_lower")
+    assert any("[M/H]" in line for line in choice.account.lines())
+
+
+@given(st.sampled_from(sorted(ALIASES)), st.booleans())
+def test_every_spelling_means_one_thing(name: str, upper: bool) -> None:
+    ours = ALIASES[name]
+    spelled = name.upper() if upper else name
+    error_of = {"teff_err": "teff", "logg_err": "logg", "feh_err": "feh"}
+    if ours in error_of:  # never without its value, nor with another one's
+        assert ours not in taken(spelled, "z") and ours not in taken(spelled, "z", f"{error_of[ours]}_hasp")
+    elif ours in ("ra", "dec"):
+        assert taken(spelled, "z")[ours] == spelled
+    else:
+        assert taken(spelled)[ours] == spelled
+
+
+def test_an_error_goes_with_its_own_value() -> None:
+    assert taken("teff", "teff_lasp_err") == {"teff": "teff"}
+    assert taken("teff_cnn", "e_teff_cnn", "teff_lasp_err") == {"teff": "teff_cnn", "teff_err": "e_teff_cnn"}
+    assert taken("teff", "teff_cnn", "teff_cnn_err") == {"teff": "teff"}
+    assert taken("fe_h", "feh_err") == {"feh": "fe_h", "feh_err": "feh_err"}
+    with pytest.raises(UsageError, match="e_teff and teff_unc both mean teff_err"):
+        taken("teff", "e_teff", "teff_unc")
+
+
+def test_two_pipelines_are_refused_and_our_own_name_goes_first() -> None:
+    with pytest.raises(UsageError, match="teff_lasp and teff_cnn both mean teff; rename or drop all but one"):
+        taken("z", "teff_lasp", "teff_cnn")
+    assert taken("teff_lasp", "teff", "teff_cnn") == {"teff": "teff"}
+    with pytest.raises(UsageError, match="both mean feh"):
+        taken("elodiefeh", "fehadop", survey="sdss", key="specobjid")
+
+
+def test_elodie_is_of_sdss() -> None:
+    assert taken("elodieTEff", survey="sdss", key="specObjID") == {"teff": "elodieTEff"}
+    with pytest.raises(UsageError, match="no label column"):
+        taken("elodieTEff")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("spelled")
+    (folder / "files").mkdir()
+    for i in range(2):
+        lamost_table(folder / "files" / f"{i}.fits", OBSID=1 + i, RA=10.0 * i)
+    return folder
+
+
+def test_the_account_names_what_was_not_used(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = [f"extra{i}" for i in range(23)]
+    catalogue = files / "c.csv"
+    head, row = ["obsid", "Fe_H", "e_Fe_H", "m_h", "snrg", *others], ["-0.5", "0.1", "-0.4", "30", *others]
+    catalogue.write_text("\n".join([",".join(head), *(",".join([str(i), *row]) for i in (1, 2))]) + "\n")
+    out = files / "data"
+    summary = ingest(IngestConfig(survey="lamost"), str(files / "files"), out, catalogue=catalogue, engine=HERE)
+    table = summary.table()
+    assert "catalogue: Fe_H is taken for feh" in table and "catalogue: e_Fe_H is taken for feh_err" in table
+    assert "catalogue: 25 columns are not used: m_h, snrg, extra0, extra1" in table and "extra17 and 5 more" in table
+    assert "extra18" not in table
+    content: dict[str, Any] = json.loads((out / "ingest" / "summary.json").read_text())["columns"]
+    assert content["taken"] == {"feh": "Fe_H", "feh_err": "e_Fe_H"} and content["more"] == 5
+    found = pq.read_table(next((out / "spectra").iterdir()))
+    assert found["feh"].to_pylist() == [-0.5, -0.5] and found["feh_err"].to_pylist() == [pytest.approx(0.1)] * 2
+    again = ingest(IngestConfig(survey="lamost"), str(files / "files"), out, catalogue=catalogue, engine=HERE)
+    assert again.columns == summary.columns  # as the prepared catalogue remembers it
+
+
+def test_what_a_cut_asks_for_is_used(files: Path) -> None:
+    choice = choose(CATALOGUE, ("obsid", "z", "plate", "snrg", "w"), "lamost", ["plate", "snrg"])
+    assert choice.account.unused == ("w",) and choice.names["snrg"] == "snrg"
+
+
+def test_without_a_catalogue_nothing_is_said(files: Path, tmp_path: Path) -> None:
+    summary = ingest(IngestConfig(survey="lamost"), str(files / "files"), tmp_path / "data", engine=HERE)
+    assert summary.columns is None and "catalogue:" not in summary.table()
