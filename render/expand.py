@@ -87,11 +87,18 @@ def gray_batch(codes, pictures):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def coloured(codes, colours, picture):  # type: ignore[no-untyped-def]
     """Codes uint8 `(n,)` of single pixels to RGB uint8 `(n * 3,)`; `colours` as for `blocks`."""
-    last = len(codes) - 1
-    for i in range(last):  # four bytes are stored for three; the fourth is the next one's
-        store_four(picture, 3 * i, colours[codes[i]])
-    for byte in range(3 if len(codes) else 0):
-        picture[3 * last + byte] = np.uint8(colours[codes[last]] >> np.uint32(8 * byte))
+    eights = max(len(codes) - 1, 0) // 8
+    words, white = codes[: 8 * eights].view(np.uint64), colours[255] == np.uint32(0xFFFFFF)
+    for k in range(eights):
+        if white and words[k] == np.uint64(0xFFFFFFFFFFFFFFFF):  # most of a picture of lines is paper
+            for part in range(6):
+                store_four(picture, 24 * k + 4 * part, np.uint32(0xFFFFFFFF))
+        else:
+            for i in range(8 * k, 8 * k + 8):  # four bytes are stored for three; the fourth is the next one's
+                store_four(picture, 3 * i, colours[codes[i]])
+    for i in range(8 * eights, len(codes)):
+        for byte in range(3):
+            picture[3 * i + byte] = np.uint8(colours[codes[i]] >> np.uint32(8 * byte))
 
 
 @njit(nogil=True, cache=True, parallel=True)

@@ -88,6 +88,16 @@ class Augment:
         return changed
 
 
+def without_lost(changed: list[Arrays], before: list[Arrays]) -> list[Arrays]:
+    """Spectra whose pixels that an augmentation masked are not finite, for pictures that look at no mask."""
+    spectra = []
+    for after, old in zip(changed, before, strict=True):
+        if len(after.mask) == len(old.mask):
+            after = after._replace(flux=np.where(after.mask & ~old.mask, np.float32(np.nan), after.flux))
+        spectra.append(after)
+    return spectra
+
+
 def parse_augment(text: str) -> Augment | None:
     """`noise=1,scale=0.05,mask=0.1`, any of them, to an `Augment`; None for an empty text.
 

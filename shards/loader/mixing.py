@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -146,9 +147,8 @@ def _drawable(image: ImageConfig, made_for: ImageConfig, folder: Path, drawn_her
             f"with --frame {image.frame}"
         )
     if image != made_for and not drawn_here:
-        asked, there = image.to_dict(), made_for.to_dict()
-        names = dict.fromkeys([*there, *asked])
-        changed = ", ".join(f"{k} {there.get(k)}, not {asked.get(k)}" for k in names if there.get(k) != asked.get(k))
+        asked, there = asdict(image), asdict(made_for)
+        changed = ", ".join(f"{k} {there[k]}, not {asked[k]}" for k in there if there[k] != asked[k])
         raise UsageError(
             f"{folder}: holds pictures that are drawn already, with {changed}; leave `image` out, or make shards "
             "with ENCODING=flux, which give any picture"

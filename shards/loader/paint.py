@@ -16,7 +16,7 @@ from specshards.render import Renderer
 from specshards.render.device.draw import DeviceRenderer
 from specshards.render.device.expand import Expand
 from specshards.shards.format.encoding import Encoding
-from specshards.shards.loader.augment import Augmentation
+from specshards.shards.loader.augment import Augmentation, without_lost
 
 _LOGGER = logging.getLogger("specshards")
 
@@ -54,6 +54,8 @@ class Painter:
         drawer = self._encoding.drawer
         if isinstance(stored, list):
             spectra = stored if self._augment is None else self._augment.spectra(stored, rng)
+            if self._augment is not None and drawer.config.bad_pixels == "draw":
+                spectra = without_lost(spectra, stored)
             if self._draw is not None:
                 return self._expand(draw_on_device(self._draw, drawer, spectra, keys, self._device))
             stored = render_batch(drawer, spectra, keys)

@@ -230,10 +230,10 @@ def _draw(
         try:
             observed, grid = block.arrays(index), block.grid(index)
             spectrum, grid = framed(config.image.frame, observed, grid, block.redshift(index), block.frame(index))
+            if not encoding.needs_picture or config.image.bad_pixels == "draw":
+                check(*spectrum)  # without a good pixel there is no object, whatever is drawn of it
             if encoding.needs_picture:
                 drawer.codes(*spectrum, out=codes)
-            else:
-                check(*spectrum)
             payloads.append(encoding.encode(codes, spectrum, grid))
             drawn.append(index)
         except RenderError as error:

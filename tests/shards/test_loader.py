@@ -151,9 +151,24 @@ def test_pixels_and_labels_are_those_of_the_renderer(folders, spectra_folder: Pa
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["paper", "robust", "survey-free", "quality", "lines", "patch", "simple", "overlap"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "paper",
+        "robust",
+        "survey-free",
+        "quality",
+        "lines",
+        "patch",
+        "simple",
+        "overlap",
+        "paper simple",
+        "paper overlap",
+    ],
+)
 def test_shards_of_spectra_give_any_picture(folders, spectra_folder: Path, backend: str, name: str) -> None:
-    image = ImageConfig(image=name, size=64) if name in ("simple", "overlap") else preset(name, "map2d")
+    named, _, kind = name.partition(" ")
+    image = ImageConfig(image=name, size=64) if name in ("simple", "overlap") else preset(named, kind or "map2d")
     drawer = renderer(image)
     expected = {}
     for group, block in iter_blocks(SpectraFolder.scan(spectra_folder)):

@@ -74,6 +74,8 @@ def pictures(
     drawers = [renderer(image) for image in wanted]
 
     def draw(spectrum: Arrays) -> list[npt.NDArray[np.uint8]]:
+        if any(image.bad_pixels == "draw" for image in wanted):
+            check(*spectrum)  # as for shards: without a good pixel there is no object
         return [drawer.codes(*spectrum) for drawer in drawers]
 
     for batch, codes in _batches(inputs, wanted[0].frame, batch_size, draw, most_bytes):
