@@ -83,6 +83,7 @@ app = application(
     "Measure each step of the road from spectrum to model, compare records, plan with them.",
     {"run": run, "compare": compare, "plan": f"{_HERE}.plan.plan:plan", "figures": f"{_HERE}.plan.figures:figures",
      "compare-matplotlib": f"{_HERE}.peers.matplotlib_comparison:main",
+     "compare-published": f"{_HERE}.peers.published:main",
      **{name: f"{_HERE}.suite.{name}:main" for name in GROUPS},
      "verify": f"{_HERE}.suite.verify:main",
      **{name: f"{_HERE}.plan.{name}:main" for name in ("scale", "whole")}},

@@ -34,6 +34,7 @@ class Unit:
         scale: what a value is multiplied with before it is shown as `label`.
         lower, higher: the words for a value that is lower, and higher, than another.
         more_is_better: whether `higher` is what one wants.
+        signed: whether a value can be below 0.
     """
 
     scale: float
@@ -41,6 +42,7 @@ class Unit:
     lower: str
     higher: str
     more_is_better: bool = False
+    signed: bool = False
 
 
 UNITS = {
@@ -48,6 +50,7 @@ UNITS = {
     "MB": Unit(1, "MB", "smaller", "larger"),
     "share": Unit(100, "%", "lower", "higher"),
     "TFLOP/s": Unit(1, "TFLOP/s", "slower", "faster", more_is_better=True),
+    "correlation": Unit(1, "correlation", "less alike", "more alike", more_is_better=True, signed=True),
 }
 
 
@@ -161,7 +164,7 @@ def _check(run: Run) -> None:
             raise ValueError(f"{number!r} is no number")
         if number is not None and not math.isfinite(number):
             raise ValueError("a number is not finite")
-    if any(value is None or value < 0 for r in run.records for value in r.values):
+    if any(value is None or (value < 0 and not r.kind.signed) for r in run.records for value in r.values):
         raise ValueError("a value is missing or negative")
 
 

@@ -31,7 +31,7 @@ PAGES = (
 SUITE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
 STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
-SEAL = "2-core-cpu-seal.json"
+SEAL, PUBLISHED = "2-core-cpu-seal.json", "published-pictures.json"
 _BLOCK = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 _IMAGES = ("map2d", "simple", "overlap")
 Records = dict[tuple[str, str], Record]
@@ -102,6 +102,21 @@ def drawing() -> str:
         values = [kept(file)[name].median for name in names]
         cells.append([title, *(", ".join(figure(v / unit) for v in values) for unit in (1e-6, cold, warm))])
     return markdown(["drawing", "us", "x memset", "x memset, in cache"], cells)
+
+
+def published() -> str:
+    """Of docs/images.md: how like the figures of the published code our pictures are."""
+    rows = []
+    for group in dict.fromkeys(group for group, _ in kept(PUBLISHED)):
+        paper, other = (record for (where, _), record in kept(PUBLISHED).items() if where == group)
+        image, survey = group.split(", ")
+        rows.append((
+            f"`{image}`", survey.upper(), str(len(paper.values)), f"{paper.median:.4f}", f"{min(paper.values):.4f}",
+            f"{paper.about['ssim_median']:.4f}", f"`{other.name}` {other.median:.2f}", f"{min(other.values):.2f}",
+        ))  # fmt: skip
+    heads = ["picture", "survey", "spectra", "`paper`: median correlation", "least", "median SSIM", "default: median",
+             "least"]  # fmt: skip
+    return markdown(heads, rows)
 
 
 def stage() -> str:
@@ -193,6 +208,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
         for function in (
             summary,
             drawing,
+            published,
             stage,
             writing,
             million,

@@ -158,7 +158,7 @@ def test_verdicts(one: tuple[float, ...], two: tuple[float, ...], unit: str) -> 
     if apart:
         less = statistics.median(two) < statistics.median(one)
         assert pair.verdict == (UNITS[unit].lower if less else UNITS[unit].higher) != back.verdict
-        assert (pair.loss > 1) == (less == (unit == "TFLOP/s")) == (back.loss == 1)
+        assert (pair.loss > 1) == (less == UNITS[unit].more_is_better) == (back.loss == 1)
     assert pair.ratio == pytest.approx(statistics.median(two) / statistics.median(one))
 
 
