@@ -160,6 +160,11 @@ def check_pictures(card: Card, manifest: Manifest, folders: Sequence[str]) -> No
     """Raise UsageError where shards hold other pictures, or spectra in another frame, than a model learnt from."""
     image, learnt = manifest.config.image, ImageConfig.from_dict(card.image)
     drawn = card.config.view == "picture" and ENCODINGS[manifest.config.encoding].needs_picture
+    if drawn and card.several:
+        raise UsageError(
+            f"SHARDS={','.join(folders)}: hold one picture of each object, drawn already; the model reads "
+            f"{' and '.join(card.several)}: give shards made with ENCODING=flux"
+        )
     names = [field.name for field in fields(image)] if drawn else ["frame"]
     different = [name for name in names if getattr(image, name) != getattr(learnt, name)]
     if different:

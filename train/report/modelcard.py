@@ -10,7 +10,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from specshards.common.errors import UsageError
-from specshards.render import ImageConfig
 from specshards.train.network import open_model
 from specshards.train.report.tables import counted, labelled, tables
 from specshards.train.run import METRICS, Card, leaks, read_metrics
@@ -39,7 +38,13 @@ def modelcard(run: Path, name: str | None = None) -> str:
     content = metrics_of(run, card)
     split = _split(content)
     front = _front(card, content, split, name or run.resolve().name).to_yaml()
-    parts = [_head(card, content), _learnt(card), *_worth(run, card, content, split), _use(), _limits(card, content)]
+    parts = [
+        _head(card, content),
+        _learnt(card),
+        *_worth(run, card, content, split),
+        _use(card),
+        _limits(card, content),
+    ]
     return str(ModelCard(f"---\n{front}\n---\n\n" + "\n\n".join(parts) + "\n"))
 
 
@@ -106,12 +111,15 @@ def _results(card: Card, content: Mapping[str, Any], split: str) -> Iterator[Eva
 
 def _head(card: Card, content: Mapping[str, Any]) -> str:
     tasks = ", ".join(task.name for task in card.tasks)
-    image = ImageConfig.from_dict(card.image)
+    images = card.pictures
+    kinds = " and ".join(f"`{image.image}`" for image in images)
+    pictures = f"as a picture ({kinds}" if len(images) == 1 else f"as {len(images)} pictures ({kinds}"
+    image = images[0]
     mock = f"\n\n{_MOCK}" if content["mock"] else ""
     backbone = _plain(public_name(card.config.backbone))
     return (
         f"# {tasks} from pictures of spectra{mock}\n\nA vision transformer ({backbone}) that "
-        f"reads an astronomical spectrum as a picture (`{image.image}`, {image.size} × {image.size} pixels, "
+        f"reads an astronomical spectrum {pictures}, {image.size} × {image.size} pixels, "
         f"{image.window[0]:g} to {image.window[1]:g} Å, {image.frame} frame), trained with specshards."
     )
 
@@ -123,7 +131,7 @@ def _learnt(card: Card) -> str:
         for d in card.data
     )
     counts = "\n".join(f"- {_plain(line)}" for line in labelled(card))
-    image = ", ".join(f"{name} {_value(value)}" for name, value in card.image.items())
+    drawn = "\n\n".join(f"{name}: {_plain(_settings(image))}." for name, image in _pictures(card).items())
     outputs, first = [["outputs", "task", "they are"]], 0
     for task in card.tasks:
         last = first + task.head_size - 1
@@ -133,8 +141,19 @@ def _learnt(card: Card) -> str:
     return (
         f"## What it learnt\n\n{data}\n\n{counts}\n\nAn object without a label has no part in that label's loss. "
         f"Weights `{card.model[:12]}`, best epoch {epoch} on validation.\n\n{_table(outputs)}\n\n"
-        f"The picture: {_plain(image)}."
+        f"{drawn}"
     )
+
+
+def _pictures(card: Card) -> dict[str, dict[str, Any]]:
+    """What each picture of a model is called in a sentence, and its settings."""
+    if not card.several:
+        return {"The picture": card.image}
+    return {f"Picture {name}": image for name, image in zip(card.several, card.images, strict=True)}
+
+
+def _settings(image: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in image.items())
 
 
 def _worth(run: Path, card: Card, content: Mapping[str, Any], split: str) -> Iterator[str]:
@@ -161,8 +180,12 @@ def _worth(run: Path, card: Card, content: Mapping[str, Any], split: str) -> Ite
             yield f"![{task.name}, {split}]({figure})"
 
 
-def _use() -> str:
-    return """## How to use it
+def _use(card: Card) -> str:
+    several = f"\n\nThe answer to a spectrum is the mean of the logits over its {len(card.images)} pictures."
+    return f"{_HOW_TO}{several if card.several else ''}"
+
+
+_HOW_TO = """## How to use it
 
 From a checkout of specshards, with this folder beside it:
 
@@ -198,8 +221,10 @@ def _limits(card: Card, content: Mapping[str, Any]) -> str:
     unused = [name for name in ("val", "test") if name not in content["splits"]]
     if unused:
         lines.append(f"Not scored: {', '.join(unused)}.")
-    if not {"mask", "snr", "significance"} & set(card.image["channels"]):
-        lines.append("Bad pixels are drawn over by a straight line, and errors are not shown to it.")
+    if not any({"mask", "snr", "significance"} & set(image.channels) for image in card.pictures):
+        drawn = any(image.bad_pixels == "draw" for image in card.pictures)
+        bad = "drawn like others" if drawn else "drawn over by a straight line"
+        lines.append(f"Bad pixels are {bad}, and errors are not shown to it.")
     lines += [f"{_plain(line)}." for line in leaks(content["data"])]
     if content["mock"]:
         lines.append("MOCK data: nothing here was tested on a real spectrum.")

@@ -10,7 +10,10 @@ from specshards.train.run import PAGE, Card, leaks
 from specshards.train.tasks.task import Task
 from specshards.train.tasks.text import Rows, metric_name, number
 
-_GROUPS = {"by_survey": "By survey", "by_class": "By class", "by_sn": "By median S/N per pixel"}
+_GROUPS = {
+    "by_survey": "By survey", "by_class": "By class", "by_sn": "By median S/N per pixel",
+    "by_picture": "By picture, each answering alone",
+}  # fmt: skip
 
 
 def short(content: Mapping[str, Any], card: Card) -> str:
@@ -24,6 +27,7 @@ def short(content: Mapping[str, Any], card: Card) -> str:
         rows += [["  95% interval", *(_interval(scores, name, " to ") for name in columns)], *others]
         for group in task.brief_groups:
             rows += [[name, *_cells(values, columns)] for name, values in scores[group].items()]
+        rows += [[f"{name} alone", *_cells(values, columns)] for name, values in scores.get("by_picture", {}).items()]
         lines.append("\n".join(aligned(rows)))
         if summary := task.summary(scores):
             lines.append(summary)
@@ -74,7 +78,9 @@ def labelled(card: Card) -> list[str]:
 
 def counted(scores: Mapping[str, Any], task: Task) -> str:
     """How many objects a split has, and how many of them count."""
-    return f"{scores['objects']:,} objects, {scores['labelled']:,} with a {task.label}{task.whose}."
+    names = ", ".join(scores.get("by_picture", ()))
+    means = f" An answer is the mean of the outputs over the pictures {names} of one object." if names else ""
+    return f"{scores['objects']:,} objects, {scores['labelled']:,} with a {task.label}{task.whose}.{means}"
 
 
 def calibration(card: Card) -> Rows:
@@ -108,7 +114,7 @@ def tables(scores: Mapping[str, Any], task: Task) -> list[Rows]:
     heads = [(title, _names(metrics)) for title, metrics in task.heads(list(columns)).items()]
     groups = [
         [[_GROUPS[group], *columns.values()], *([name, *_cells(v, columns)] for name, v in scores[group].items())]
-        for group in task.groups if scores[group]
+        for group in (*task.groups, "by_picture") if scores.get(group)
     ]  # fmt: skip
     first = [[[title, *head.values()], *_versus(scores, task, head, beside=True)] for title, head in heads]
     return [*first, *task.tables(scores, groups)]

@@ -19,13 +19,19 @@ def explain(
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures [MODEL/explain].")] = None,
     limit: Annotated[int, typer.Option(help="Most objects to draw.")] = 8,
     lines: Annotated[bool, typer.Option(help="Mark strong lines at the known or predicted redshift.")] = True,
+    picture: Annotated[
+        str | None, typer.Option(help="Of a model of several pictures, the one to look at [the first].")
+    ] = None,
     device: Device = "auto",
     max_file_size: MaxFileSize = None,
 ) -> None:
     """Draw where a model looks: attention along the spectrum, and on the picture where it reads one."""
     from specshards.train.use.explain import explain as run
 
-    run(model, given(input), out=out, limit=limit, lines=lines, device=device, most_bytes=most_bytes(max_file_size))
+    run(
+        model, given(input), out=out, limit=limit, lines=lines, device=device, most_bytes=most_bytes(max_file_size),
+        picture=picture,
+    )  # fmt: skip
 
 
 @configured

@@ -47,7 +47,7 @@ TABLE = "attention.parquet"
 
 def explain(
     run: Path, inputs: Path, *, out: Path | None = None, limit: int = 8, lines: bool = True, device: str = "auto",
-    most_bytes: int | None = None,
+    most_bytes: int | None = None, picture: str | None = None,
 ) -> Path:  # fmt: skip
     """Draw, for the first objects of `inputs`, what the model attended to.
 
@@ -58,6 +58,8 @@ def explain(
         limit: most objects to draw.
         lines: mark strong lines at the redshift that is known, else at the one that is predicted.
         most_bytes: of one survey file; see `ingest.surveys.open_file`.
+        picture: which one of a model of several, by its name; the first by default. Attention and prediction are then
+            those of this picture alone, as the title says.
 
     Returns:
         `out`, with a PNG for every object and `attention.parquet`: object_id, survey, `wavelength` (Angstrom),
@@ -71,6 +73,7 @@ def explain(
         raise UsageError(f"--limit {limit}: give a positive number")
     out = out or run / "explain"
     card, model = open_any(run)
+    image = _chosen(card, picture)
     model = model.to(make_accelerator(device).device).eval()
     make_folder(out)
     if (out / TABLE).is_file():
@@ -78,7 +81,6 @@ def explain(
             old.unlink()
     sights: list[Sight] = []
     quarantine: list[dict[str, Any]] = []
-    image = ImageConfig.from_dict(card.image)
     count, reads_pictures = min(limit, _AT_ONCE), card.config.view == "picture"
     for batch in (
         pictures(inputs, image, count, most_bytes)
@@ -97,8 +99,20 @@ def explain(
     with replacing(out / TABLE) as temporary:
         pq.write_table(_table(sights, card), temporary, compression="zstd")
     beside = f"; {len(quarantine):,} objects could not be drawn" if quarantine else ""
-    LOGGER.info(f"{out}: {len(sights):,} pictures and {TABLE}{beside}")
+    alone = f"; the model answers from {sights[0].alone}" if card.several else ""
+    LOGGER.info(f"{out}: {len(sights):,} pictures and {TABLE}{beside}{alone}")
     return out
+
+
+def _chosen(card: Card, picture: str | None) -> ImageConfig:
+    """The picture to look at; UsageError where the model has none of that name."""
+    names = card.several
+    if picture is None:
+        return card.pictures[0]
+    if picture not in names:
+        has = f"has {', '.join(names)}" if names else "has learnt from one kind of input; leave it out"
+        raise UsageError(f"--picture {picture}: the model {has}")
+    return card.pictures[names.index(picture)]
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,7 @@ class Sight:
         said: the prediction of each label, in words.
         kind, z: predicted class and redshift, None where the model has no such task.
         frame: of the wavelengths, `observed` or `rest`.
+        alone: which picture alone it is, of a model of several; empty for one.
     """
 
     row: dict[str, Any]
@@ -124,6 +139,7 @@ class Sight:
     kind: str | None
     z: float | None
     frame: str
+    alone: str = ""
 
 
 def look(card: Card, model: nn.Module, image: ImageConfig, batch: ObjectBatch) -> list[Sight]:
@@ -149,11 +165,13 @@ def look(card: Card, model: nn.Module, image: ImageConfig, batch: ObjectBatch) -
     decoded = [(task, task.decode(part)) for task, part in zip(card.tasks, parts, strict=True)]
     values = {task.label: task.values(columns["point"]).to_pylist() for task, columns in decoded}
     nothing = [None] * len(batch.rows)
+    number = card.pictures.index(image) if card.several else 0
+    alone = f"{card.several[number]} alone, 1 of {len(card.several)} pictures" if card.several else ""
     objects = zip(batch.rows, batch.spectra, seen, strict=True)
     return [
         Sight(
             row, spectrum, *what, {task.label: task.describe(columns, i) for task, columns in decoded},
-            values.get("class", nothing)[i], values.get("z", nothing)[i], image.frame,
+            values.get("class", nothing)[i], values.get("z", nothing)[i], image.frame, alone,
         )
         for i, (row, spectrum, what) in enumerate(objects)
     ]  # fmt: skip
@@ -238,7 +256,8 @@ def _title(sight: Sight, mock: bool) -> str:
         if value is not None:
             true.append(value if isinstance(value, str) else quantity(label, float(value)))
     made = [text for text, said in (("MOCK data", survey.startswith("mock-")), ("model of MOCK data", mock)) if said]
-    text = [", ".join([*made, first]), f"predicted: {', '.join(sight.said.values())}"]
+    whence = f" from {sight.alone}" if sight.alone else ""
+    text = [", ".join([*made, first]), f"predicted{whence}: {', '.join(sight.said.values())}"]
     return "\n".join(map(_plain, [*text, f"known: {', '.join(true) or 'nothing'}"]))
 
 

@@ -36,6 +36,9 @@ _LARGEST = 2**31 - 2**20  # bytes of a protocol buffer, with room for the graph
 def export_onnx(run: Path, out: Path | None = None, *, check: bool = True) -> Path:
     """Write the model of a run as ONNX: uint8 pictures `(B, 3, S, S)` in, logits float32 `(B, outputs)` out, any B.
 
+    A model of several pictures is given one after another: its answer is the mean of the logits over them, as the
+    message says.
+
     The normalisation is inside. What the outputs mean (tasks, classes, scaling, image, mock or not) is in the file's
     metadata under `specshards`, as in `specshards.json`.
 
@@ -63,7 +66,8 @@ def export_onnx(run: Path, out: Path | None = None, *, check: bool = True) -> Pa
         _write_onnx(card, model.cpu().eval(), temporary)
         said = _compare(card, model, temporary) if check else "not checked"
     size, mock = card.image["size"], "model of MOCK data: " if card.mock else ""
-    LOGGER.info(f"{mock}{out}: uint8 (B, 3, {size}, {size}) to {_outputs(card)} logits; {said}")
+    several = f"; average the logits over {', '.join(card.several)}" if card.several else ""
+    LOGGER.info(f"{mock}{out}: uint8 (B, 3, {size}, {size}) to {_outputs(card)} logits; {said}{several}")
     return out
 
 
@@ -150,7 +154,7 @@ def _real_pictures(card: Card) -> Sequence[npt.NDArray[np.uint8]]:
     """A few pictures of the validation split, uint8 `(8, 3, S, S)`; none where the data set is gone or changed."""
     try:
         with shard_loader.open(
-            [record["folder"] for record in card.data], "val", 8, backend="plain", threads=1
+            [record["folder"] for record in card.data], "val", 8, backend="plain", threads=1, images=card.pictures
         ) as loader:
             there = [manifest.fingerprint() for manifest in loader.manifests]
             if there != [record["fingerprint"] for record in card.data]:
