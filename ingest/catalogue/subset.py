@@ -25,12 +25,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from specshards.common.errors import JobError, UsageError, is_environment, shortened
-from specshards.common.files import replacing
+from specshards.common.files import replacing, sha256
 from specshards.common.folder import locked
 from specshards.common.identity import id_hashes, judge
 from specshards.common.json import parse
 from specshards.common.messages import LOGGER
 from specshards.common.spectrum import SN_SURVEY, SURVEY_SN
+from specshards.common.text import count
 from specshards.ingest.catalogue.choose import RowNumbers, Selection, SelectionCounts, find_roles
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.rows import Rows, open_rows
@@ -62,13 +63,13 @@ def select(source: Path, out: Path, config: SelectConfig, *, force: bool = False
     """
     files = _spectra_files(source)
     check_ended(files or [])
-    _check_out(source, out, files is not None, force)
+    _check_out(source, out, files is not None, config, force)
     with locked(out.with_name(f".{out.name}.lock") if files is None else out / f"{_SCRATCH}lock", out):
-        _check_out(source, out, files is not None, force)  # what another process wrote since
-        return _select(source, files, out, config)
+        _check_out(source, out, files is not None, config, force)  # what another process wrote since
+        return _select(source, files, out, config, force)
 
 
-def _select(source: Path, files: list[Path] | None, out: Path, config: SelectConfig) -> SelectionCounts:
+def _select(source: Path, files: list[Path] | None, out: Path, config: SelectConfig, force: bool) -> SelectionCounts:
     rows = open_rows(source) if files is None else _spectra_rows(files)
     roles = find_roles(source, rows.columns, config, is_catalogue=files is None)
     selection = Selection(roles, config)
@@ -82,14 +83,14 @@ def _select(source: Path, files: list[Path] | None, out: Path, config: SelectCon
         raise JobError(f"{source}: no object is selected; see the reasons above, and change --where or --survey")
     if files is None:
         _refuse_repeats(source, rows, roles.names["id"], selection.repeats())
-        _copy_rows(source, rows, selection.rows(), out, config)
+        _copy_rows(source, rows, selection.rows(), out, config, force)
     else:
         _refuse_ambiguous(source, rows, selection.repeats())
-        _copy_spectra(files, selection.rows(), out, config)
+        _copy_spectra(files, selection.rows(), out, config, force)
     return counts
 
 
-def _check_out(source: Path, out: Path, of_spectra: bool, force: bool) -> None:
+def _check_out(source: Path, out: Path, of_spectra: bool, config: SelectConfig, force: bool) -> None:
     mine, theirs = out.resolve(), source.resolve()
     if mine == theirs or (of_spectra and (mine in theirs.parents or theirs in mine.parents)):
         raise UsageError(f"{out}: --from and --out must lie apart; choose another --out")
@@ -97,9 +98,38 @@ def _check_out(source: Path, out: Path, of_spectra: bool, force: bool) -> None:
         raise UsageError(f"{out}: a subset of a catalogue is one table; give --out a name that ends in .parquet")
     if of_spectra and (out.is_file() or out.suffix == ".parquet"):
         raise UsageError(f"{out}: a subset of spectra is a folder of Parquet files; give --out a folder")
-    is_used = out.is_file() or (out.is_dir() and any(not p.name.startswith(_SCRATCH) for p in out.iterdir()))
-    if is_used and not force:
-        raise UsageError(f"{out}: holds something already; choose another --out, or --force to replace it")
+    there = [out] if out.is_file() else list(out.iterdir()) if out.is_dir() else []
+    there = [path for path in there if not path.name.startswith(_SCRATCH)]
+    if not force and not all(_may_be_ours(path, of_spectra, config) for path in there):
+        raise _used(out)
+
+
+def _used(out: Path) -> UsageError:
+    return UsageError(f"{out}: holds something already; choose another --out, or --force to replace it")
+
+
+def _may_be_ours(path: Path, of_spectra: bool, config: SelectConfig) -> bool:
+    """Whether a file says that it was selected as it is now; whether it is this subset, its bytes tell later."""
+    if of_spectra and not path.match("part-*.parquet"):
+        return False
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        said = parse(metadata[b"specshards.config" if of_spectra else b"specshards.select"].decode(), nan=True)
+        return bool((said["select"] if of_spectra else said) == asdict(config))
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _refuse_others(out: Path, there: Sequence[Path], new: Mapping[str, Path]) -> None:
+    """UsageError where a file that is there is not byte for byte the new one of its name.
+
+    A run that was killed once its subset was whole, or on the way to that, goes on by being made again.
+    """
+    for path in there:
+        if path.name not in new or sha256(path) != sha256(new[path.name]):
+            raise _used(out)
+    if there:
+        LOGGER.info(f"{out}: {len(there)} of the subset's {count(len(new), 'file', 'files')} there already")
 
 
 def _numbered(rows: Rows, columns: Sequence[str] | None, what: str) -> Iterator[tuple[int, pa.Table]]:
@@ -152,7 +182,7 @@ def _refuse_ambiguous(source: Path, rows: Rows, suspects: RowNumbers) -> None:
         LOGGER.info(line)
 
 
-def _copy_rows(source: Path, rows: Rows, chosen: RowNumbers, out: Path, config: SelectConfig) -> None:
+def _copy_rows(source: Path, rows: Rows, chosen: RowNumbers, out: Path, config: SelectConfig, force: bool) -> None:
     pieces = _gathered(
         (_taken(table, first, chosen) for first, table in _numbered(rows, None, "copy")), _CATALOGUE_ROWS
     )
@@ -165,6 +195,8 @@ def _copy_rows(source: Path, rows: Rows, chosen: RowNumbers, out: Path, config: 
                 writer.write_table(table, row_group_size=_CATALOGUE_ROWS)
                 written += len(table)
         _check_written(source, written, chosen)
+        if out.is_file() and not force:
+            _refuse_others(out, [out], {out.name: temporary})
 
 
 def _check_written(source: Path, written: int, chosen: RowNumbers) -> None:
@@ -249,7 +281,7 @@ def _named(path: Path) -> Iterator[None]:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)}); ingest it again") from error
 
 
-def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: SelectConfig) -> None:
+def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: SelectConfig, force: bool) -> None:
     for leftover in filter(Path.is_dir, out.glob(f"{_SCRATCH}*")):  # of a run that was killed
         shutil.rmtree(leftover)
     configs = {_open_spectra(path).metadata.get(b"specshards.config", b"{}") for path in files}
@@ -257,10 +289,13 @@ def _copy_spectra(files: Sequence[Path], chosen: RowNumbers, out: Path, config: 
     with TemporaryDirectory(dir=out, prefix=_SCRATCH) as scratch:
         written = _write_parts(_gathered(_read_chosen(files, chosen), _SPECTRA_ROWS), Path(scratch), note)
         _check_written(files[0].parent, written, chosen)
-        # Only now, so that an interrupted run leaves either data set, and never half of one.
-        for old in out.glob("part-*.parquet"):
+        parts, there = sorted(Path(scratch).iterdir()), sorted(out.glob("part-*.parquet"))
+        if not force:
+            _refuse_others(out, there, {part.name: part for part in parts})
+        # Only now, so that a failure leaves what was there. Killed within these lines, the same command goes on.
+        for old in there if force else ():
             old.unlink()
-        for part in sorted(Path(scratch).iterdir()):
+        for part in parts:
             os.replace(part, out / part.name)
 
 

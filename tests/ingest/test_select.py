@@ -237,6 +237,25 @@ def test_arrays_and_types_of_fits_survive(tmp_path: Path) -> None:
     assert kinds == {"OBSID": pa.int32(), "OK": pa.bool_(), "COUNT": pa.uint32()}
 
 
+def test_a_subset_that_is_there_already_is_no_error_and_another_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that was killed after its last byte: the same command ends well."""
+    source, out = write(lamost({"STAR": 30, "QSO": 9}), tmp_path / "c.parquet"), tmp_path / "o.parquet"
+    account = select(source, out, SelectConfig(5, survey="lamost"))
+    before = out.read_bytes()
+    assert select(source, out, SelectConfig(5, survey="lamost")) == account and out.read_bytes() == before
+    assert "1 of the subset's 1 file there already" in caplog.text
+    other = write(lamost({"STAR": 31, "QSO": 9}), tmp_path / "other.parquet")
+    for asked, config in ((source, SelectConfig(4, survey="lamost")), (other, SelectConfig(5, survey="lamost"))):
+        with pytest.raises(UsageError, match="holds something already"):
+            select(asked, out, config)
+    assert out.read_bytes() == before
+    out.write_bytes(before[:100])
+    with pytest.raises(UsageError, match="holds something already"):
+        select(source, out, SelectConfig(5, survey="lamost"))
+
+
 def test_text_of_a_csv_is_copied_as_it_is_spelled(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("obsid,class,a,b\n007,STAR,NaN,1.50\n8,STAR,,NULL\n")
     select(tmp_path / "c.csv", tmp_path / "o.parquet", SelectConfig(survey="lamost"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,41 @@ def test_an_output_in_use_is_refused_and_force_replaces_only_parts(spectra: Path
     select(spectra, out, SelectConfig(10), force=True)
     assert sorted(path.name for path in out.iterdir()) == ["notes.txt", "part-00000.parquet"]
     assert len(ids(out / "part-00000.parquet", "object_id")) == 60
+
+
+def test_stopped_once_the_subset_is_whole_or_on_the_way_it_goes_on(
+    spectra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(specshards.ingest.catalogue.subset, "_PART_GROUPS", 1)
+    config, whole, out = SelectConfig(100), tmp_path / "whole", tmp_path / "out"
+    counts = select(spectra, whole, config)
+    parts = {path.name: path.read_bytes() for path in whole.iterdir()}
+    assert len(parts) > 2
+    moves, move = iter([True, False]), os.replace
+
+    def stops(source: Path, target: Path) -> None:
+        if str(target).startswith(f"{out}/part-") and not next(moves):
+            raise KeyboardInterrupt
+        move(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", stops)
+        select(spectra, out, config)
+    assert [path.name for path in out.iterdir()] == ["part-00000.parquet"]
+    with pytest.raises(UsageError, match="holds something already"):  # another subset
+        select(spectra, out, SelectConfig(50))
+    shutil.copytree(spectra, tmp_path / "fewer")
+    (tmp_path / "fewer" / "part-00000.parquet").unlink()
+    with pytest.raises(UsageError, match="holds something already"):  # of other spectra
+        select(tmp_path / "fewer", out, config)
+    for there in (1, len(parts)):
+        caplog.clear()
+        assert select(spectra, out, config) == counts
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == parts
+        assert f"{there} of the subset's {len(parts)} files there already" in caplog.text
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds something already"):
+        select(spectra, out, config)
 
 
 def test_a_failure_on_the_way_leaves_what_was_there(spectra: Path, tmp_path: Path) -> None:
