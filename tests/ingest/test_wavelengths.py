@@ -1,4 +1,4 @@
-"""Wavelengths: units by what is declared or by range, or refused; air to vacuum; the rest frame."""
+"""Units of wavelengths: by what is declared, or by range, or refused."""
 
 from __future__ import annotations
 
@@ -10,49 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.optimize import brentq
 
-from specshards.common.errors import BadObjectError, JobError, UsageError
+from specshards.common.errors import BadObjectError, UsageError
 from specshards.common.jobs import Engine
-from specshards.common.spectrum import Spectrum
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
-from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.common import checked
 from specshards.ingest.surveys.wavelengths import judged, to_angstrom, unit_of, vacuum_of_air
-from specshards.ingest.tables import Stated
-from specshards.render.config import ImageConfig
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.build import build as draw
-from specshards.train.use.pictures import pictures
 from tests.conftest import make_spectrum
+from tests.oracles.grids import WAVE, table, waves
 
 HERE = Engine(workers=0)
-WAVE = np.linspace(3800, 9500, 400)
-
-
-def table(wave: np.ndarray[Any, Any], metadata: dict[str, str] | None = None, rows: int = 6, **more: Any) -> pa.Table:
-    """Spectra with one grid; the field `lambda` has the metadata."""
-    floats, n = pa.list_(pa.float64()), len(wave)
-    fields = [pa.field("flux", floats), pa.field("ivar", floats), pa.field("lambda", floats, metadata=metadata)]
-    flux = np.random.default_rng(0).normal(100, 2, (rows, n))
-    parts = [list(flux), [np.full(n, 0.25)] * rows, [wave] * rows]
-    spectra = pa.StructArray.from_arrays([pa.array(part, floats) for part in parts], fields=fields)
-    return pa.table({"object_id": [f"o{i}" for i in range(rows)], "survey": ["x"] * rows,
-                     "ra": [7.0 * i for i in range(rows)], "dec": [-5.0] * rows, "spectrum": spectra,
-                     **more})  # fmt: skip
-
-
-def waves(path: Path, **stated: str) -> list[Spectrum]:
-    items = list(open_file(path, stated=Stated(**stated)).objects())
-    for item in items:
-        if isinstance(item, BadObjectError):
-            raise item
-    return [item for item in items if isinstance(item, Spectrum)]
 
 
 FORMS: dict[str, tuple[np.ndarray[Any, Any], list[str]]] = {
@@ -193,92 +165,6 @@ def test_declared_in_the_other_places(tmp_path: Path) -> None:
         waves(path)
 
 
-def piskunov(air: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Air to vacuum by the inverse that N. Piskunov fitted for VALD, good to 4e-9 of the wavelength."""
-    s = (1e4 / air) ** 2
-    index = (
-        1 + 0.00008336624212083 + 0.02408926869968 / (130.1065924522 - s) + 0.0001599740894897 / (38.92568793293 - s)
-    )
-    return air * index
-
-
-def test_air_to_vacuum_agrees_with_others() -> None:
-    def ciddor(vacuum: float) -> float:
-        """The published equation, of the vacuum wavelength in micrometres."""
-        s2 = (1e4 / vacuum) ** 2
-        return vacuum / (1 + 1e-8 * (5792105.0 / (238.0185 - s2) + 167917.0 / (57.362 - s2)))
-
-    for air in np.geomspace(2001, 25_000, 60):
-        root = brentq(lambda vacuum, air=air: ciddor(vacuum) - air, air, air + 20, xtol=1e-11)
-        assert vacuum_of_air(air) == pytest.approx(root, abs=1e-8)
-    optical = np.linspace(3000, 11_000, 200)
-    np.testing.assert_allclose(vacuum_of_air(optical), piskunov(optical), rtol=6e-9)
-    # NIST Atomic Spectra Database: air and vacuum of H alpha, H beta, Na D2, D1 and Hg 5460.
-    lines = {6562.79: 6564.60, 4861.35: 4862.71, 5889.950954: 5891.583264, 5895.924237: 5897.558147}
-    for air, vacuum in lines.items():
-        assert vacuum_of_air(air) == pytest.approx(vacuum, abs=1e-2 if air > 6000 or air < 5000 else 2e-4)
-
-
-@given(st.lists(st.floats(500, 30_000), min_size=2, max_size=30))
-def test_air_to_vacuum_keeps_the_order(values: list[float]) -> None:
-    air = np.unique(np.array(values))
-    vacuum = vacuum_of_air(air)
-    assert (np.diff(vacuum) > 0).all() and (vacuum >= air).all()
-    np.testing.assert_array_equal(vacuum[air < 2000], air[air < 2000])
-
-
-def test_air_is_declared_or_said_and_converted_once(tmp_path: Path) -> None:
-    path = tmp_path / "x.parquet"
-    pq.write_table(table(WAVE, {"medium": "air"}), path)
-    (declared, *_) = waves(path)
-    pq.write_table(table(WAVE), path)
-    (said, *_) = waves(path, medium="air")
-    for spectrum in (declared, said):
-        np.testing.assert_array_equal(spectrum.wavelength, vacuum_of_air(WAVE).astype(np.float32))
-        assert spectrum.wave_source == "air"
-    both = checked(make_spectrum(0, np.random.default_rng(0), n=400, wavelength=WAVE / 10, wavelength_unit="nm",
-                                 medium="air", wave_coeff0=3.5, wave_coeff1=1e-4))  # fmt: skip
-    np.testing.assert_array_equal(both.wavelength, declared.wavelength)
-    assert both.wave_source == "nm, air" and both.wave_coeff0 is both.wave_coeff1 is None
-    draw(ShardConfig(medium="air"), path, tmp_path / "out", engine=HERE)
-    with pytest.raises(UsageError, match=r"medium: air -> "):
-        draw(ShardConfig(), path, tmp_path / "out", engine=HERE)
-
-
-@pytest.mark.parametrize("how", ["boolean", "text", "metadata"])
-def test_a_rest_frame_is_declared_and_never_mixed_in(how: str, tmp_path: Path) -> None:
-    more = {"boolean": {"restframe": [True] * 6}, "text": {"frame": ["rest"] * 6}}.get(how, {})
-    made = table(WAVE, {"frame": "rest"} if how == "metadata" else None, **more, z=[0.1] * 6)
-    path = tmp_path / "x.parquet"
-    pq.write_table(made, path)
-    assert {spectrum.frame for spectrum in waves(path)} == {"rest"}
-    with pytest.raises(JobError, match=r"6 of 6 spectra could not be used.*rest frame"):
-        draw(ShardConfig(), path, tmp_path / "observed", engine=HERE)
-    rest = ShardConfig(image=ImageConfig(frame="rest"))
-    assert draw(rest, path, tmp_path / "rest", engine=HERE).samples() == 6
-    # Not shifted a second time: the same picture as of the same numbers taken for observed.
-    pq.write_table(table(WAVE, z=[0.1] * 6), path)
-    draw(ShardConfig(), path, tmp_path / "plain", engine=HERE)
-    for one, other in zip(*(sorted((tmp_path / name).rglob("*.tar")) for name in ("rest", "plain")), strict=True):
-        assert one.read_bytes() == other.read_bytes()
-
-
-def test_a_model_of_observed_spectra_is_not_given_those_in_the_rest_frame(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    pq.write_table(table(WAVE, restframe=[True] * 5 + [False]), tmp_path / "x.parquet")
-    with h5py.File(tmp_path / "x.hdf5", "w") as file:
-        flat = table(WAVE)["spectrum"].combine_chunks()
-        for i, name in enumerate(("flux", "ivar", "lambda")):
-            file[f"spectrum_{name}"] = np.stack(flat.field(i).to_pylist())
-        file["restframe"] = np.array([True] * 5 + [False])
-        file["object_id"] = np.array([f"o{i}" for i in range(6)], "S8")
-    for name in ("x.parquet", "x.hdf5"):
-        for image, kept in ((ImageConfig(), 1), (ImageConfig(frame="rest"), 5)):
-            batches = list(pictures(tmp_path / name, image, 10))
-            assert sum(len(batch.rows) for batch in batches) == kept, name
-            assert sum(len(batch.quarantine) for batch in batches) == 6 - kept, name
-
-
 def test_logarithms_of_what_is_none_are_refused() -> None:
     assert not np.isfinite(to_angstrom(np.array([3800.0]), "log10")).any()
     assert unit_of(None) is None and unit_of("  ") is None
@@ -336,67 +222,3 @@ def test_a_unit_that_is_declared_and_stated_is_no_slip(tmp_path: Path) -> None:
     wave, path = np.linspace(2850, 4100, 400), tmp_path / "x.parquet"
     pq.write_table(table(wave, {"unit": "nm"}), path)
     np.testing.assert_allclose(waves(path, wavelength_unit="nm")[0].wavelength, wave * 10, rtol=1e-6)
-
-
-REST = [True, 1, 1.0, "True", "T", "yes", "rest", "Rest-frame", "REST", "emitted", "restframe", "rest frame", b"rest"]
-OBSERVED = [False, 0, 0.0, "F", "no", "observed", "Observer", "obs-frame", None, float("nan"), "barycentric", "icrs"]
-
-
-@pytest.mark.parametrize("column", ["frame", "restframe"])
-@pytest.mark.parametrize(("said", "frame"), [*((v, "rest") for v in REST), *((v, "observed") for v in OBSERVED)])
-def test_spellings_of_the_frame(column: str, said: Any, frame: str, tmp_path: Path) -> None:
-    pq.write_table(table(WAVE, **{column: [said] * 6}), tmp_path / "x.parquet")
-    assert {spectrum.frame for spectrum in waves(tmp_path / "x.parquet")} == {frame}
-
-
-@pytest.mark.parametrize("key", ["frame", "FRAME", "restframe", "rest_frame", "Rest-Frame"])
-def test_spellings_of_the_frame_in_metadata(key: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.parquet"
-    for said in ("rest", "restframe", "rest-frame", "true", "emitted"):
-        pq.write_table(table(WAVE).replace_schema_metadata({key: said}), path)
-        assert waves(path)[0].frame == "rest"
-    pq.write_table(table(WAVE).replace_schema_metadata({"PANDAS_ATTRS": json.dumps({key: True})}), path)
-    assert waves(path)[0].frame == "rest"
-    pq.write_table(table(WAVE).replace_schema_metadata({key: "false"}), path)
-    assert waves(path)[0].frame == "observed"
-
-
-@pytest.mark.parametrize("said", ["sideways", 2, 237])
-def test_a_frame_that_nobody_knows_is_refused(said: Any, tmp_path: Path) -> None:
-    pq.write_table(table(WAVE, frame=[said] * 6), tmp_path / "x.parquet")
-    with pytest.raises(BadObjectError, match=rf"frame of the wavelengths is {said!r}, neither rest nor observed"):
-        waves(tmp_path / "x.parquet")
-
-
-@pytest.mark.parametrize("key", ["medium", "MEDIUM", "AIRORVAC", "air_or_vacuum"])
-def test_spellings_of_the_medium(key: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.parquet"
-    spellings = {"air": ["air", "AIR", "standard air", "air (STP)", "in air", "AWAV", "air wavelengths"],
-                 None: ["vac", "Vacuum", "in vacuum", "vacuum wavelengths"]}  # fmt: skip
-    for source, many in spellings.items():
-        for said in many:
-            for made in (table(WAVE, {key: said}), table(WAVE).replace_schema_metadata({key: said})):
-                pq.write_table(made, path)
-                assert waves(path)[0].wave_source == source
-                assert waves(path, medium="vacuum")[0].wave_source == source, "what is declared holds"
-    pq.write_table(table(WAVE, {"VACUUM": "F"}), path)
-    assert waves(path)[0].wave_source == "air"
-
-
-def test_a_reader_may_spell_the_medium_and_not_invent_one() -> None:
-    made = make_spectrum(0, np.random.default_rng(0), n=400, wavelength=WAVE, medium="standard air")
-    made.wave_coeff0 = made.wave_coeff1 = None
-    np.testing.assert_array_equal(checked(made).wavelength, vacuum_of_air(WAVE).astype(np.float32))
-    with pytest.raises(BadObjectError, match="'water', neither air nor vacuum"):
-        checked(make_spectrum(0, np.random.default_rng(0), n=400, wavelength=WAVE, medium="water"))
-
-
-@pytest.mark.parametrize("said", ["water", "helium", "air or vacuum", "not air"])
-def test_a_medium_that_nobody_knows_is_refused_and_settled_by_an_option(said: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.parquet"
-    pq.write_table(table(WAVE, {"medium": said}), path)
-    for command in (lambda: ingest(IngestConfig(), str(path), tmp_path / "out", engine=HERE),
-                    lambda: draw(ShardConfig(), path, tmp_path / "out", engine=HERE)):  # fmt: skip
-        with pytest.raises(UsageError, match=rf"x.parquet: .*declared to be in '{said}', neither.*--medium"):
-            command()
-    assert waves(path, medium="air")[0].wave_source == "air"
