@@ -22,11 +22,11 @@ from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.render import ImageConfig
+from specshards.shards import loader
 from specshards.shards.__main__ import app
 from specshards.shards.check.verify import verify
 from specshards.shards.format.leaks import Leaks
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
-from specshards.shards.loader.loader import open as open_loader
 from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
@@ -234,7 +234,7 @@ def test_other_sets_of_it_and_joint_ones(tmp_path: Path) -> None:
     remake([tmp_path / "sky", tmp_path / "sdss"], tmp_path / "yes", split_by="object", engine=HERE)
     assert {len(splits) for splits in split_of(tmp_path / "yes", "dec").values()} == {1}
     with pytest.raises(UsageError, match="split_by row, not sky"):
-        open_loader([tmp_path / "sky", tmp_path / "sdss"], "train", 8)
+        loader.open([tmp_path / "sky", tmp_path / "sdss"], "train", 8)
 
 
 def test_verify_finds_samples_that_are_elsewhere_and_leaks_that_are_not_these(tmp_path: Path) -> None:
