@@ -2,7 +2,7 @@
 
 labels          a label table, joined by every worker
 prepared        a label table, streamed once into the file that they map
-spellings       what catalogues call our labels, and which of their columns are taken
+columns         which of its columns are taken, and what is said of the others
 cuts            selection cuts, `--cuts` and `--where`
 expression      the grammar of filters
 help            help texts that name the surveys and cuts of other packages

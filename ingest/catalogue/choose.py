@@ -24,13 +24,14 @@ from specshards.common.errors import UsageError
 from specshards.common.label_columns import sifted, with_sn_survey
 from specshards.common.spectrum import CLASSES, SN_SURVEY, SURVEY_SN, tells_sn_survey
 from specshards.common.text import aligned
+from specshards.ingest.catalogue.columns import unsaid_columns
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.cuts import Cut, near
 from specshards.ingest.catalogue.prepared import where_unsaid
 from specshards.ingest.catalogue.rows import by_meaning, check_once, label_numbers, mapped, the_one
-from specshards.ingest.catalogue.spellings import ALIASES, unsaid_columns
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, text
+from specshards.ingest.surveys.spellings import ALIASES
 from specshards.ingest.surveys.survey import SURVEYS, Unsaid, with_files
 
 RowNumbers = npt.NDArray[np.int64]

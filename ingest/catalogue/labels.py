@@ -18,8 +18,8 @@ import pyarrow as pa
 from specshards.common.errors import BadObjectError, JobError
 from specshards.common.identity import SAME_ARCSEC, separation
 from specshards.common.spectrum import SN_SURVEY, Spectrum, sift, survey_sn_of
+from specshards.ingest.catalogue.columns import ERRORS, LABELS, POSITION, SN
 from specshards.ingest.catalogue.prepared import bucket_of
-from specshards.ingest.catalogue.spellings import ERRORS, LABELS, POSITION, SN
 
 
 class Catalogue:

@@ -25,8 +25,8 @@ from specshards.common.files import replacing, sha256, write_text
 from specshards.common.impossible import Impossible
 from specshards.common.json import fits, parse
 from specshards.common.spectrum import LIMITS
+from specshards.ingest.catalogue.columns import LABELS, POSITION, SN, ColumnAccount, choose, unsaid_columns
 from specshards.ingest.catalogue.rows import Rows, check_type, label_numbers, mapped, open_rows, refuse_large
-from specshards.ingest.catalogue.spellings import LABELS, POSITION, SN, ColumnAccount, choose, unsaid_columns
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import label, said_class, text
 from specshards.ingest.surveys.survey import SURVEYS, Unsaid, check_survey, with_files

@@ -13,7 +13,7 @@ from specshards.common.text import aligned
 
 if TYPE_CHECKING:  # its arrays are nothing that the help of a command needs
     from specshards.common.identity import Repeats
-    from specshards.ingest.catalogue.spellings import ColumnAccount
+    from specshards.ingest.catalogue.columns import ColumnAccount
 
 #: Where a file could not be recognised.
 UNKNOWN = "unrecognised"

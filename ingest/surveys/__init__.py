@@ -15,6 +15,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     wavelengths             units of wavelength, air to vacuum
     headers                 what a FITS header says of unit and medium
     lists                   columns of lists as arrays
+    spellings               what tables call our labels
     declared                what a table says of its units
     common                  what every reader needs: missing values, grids, the last checks
     addresses               what a survey says of where it publishes a spectrum

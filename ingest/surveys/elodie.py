@@ -32,8 +32,10 @@ def labels(get: Callable[[str], Any], kind: str | None) -> tuple[dict[str, Any],
         get: the value of a column of HDU 2, by its name in lower case; None where there is none.
         kind: the class.
     """
+    if kind != "STAR":
+        return {}, None
     values = {name: label(get(f"elodie_{name}")) for name in NAMES}
-    if kind != "STAR" or not values["teff"]:
+    if not values["teff"]:
         return {}, None
     if number(get("elodie_dof")) == 0:
         return {}, FAILED

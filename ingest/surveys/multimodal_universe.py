@@ -29,6 +29,7 @@ import pyarrow as pa
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
+from specshards.ingest.surveys import elodie, spellings
 from specshards.ingest.surveys.common import checked, error, label, number, position, positive, said_class, text
 from specshards.ingest.surveys.declared import Declared, frame_of
 from specshards.ingest.surveys.flux import declared_unit
@@ -64,6 +65,7 @@ _NAMES = {
     "flux_unit": ("flux_unit",),
     "flux_scale": ("flux_scale",),
     "frame": ("frame", "restframe"),
+    **{f"elodie_{name}": (f"elodie_{name}", f"elodie{name}") for name in (*elodie.NAMES, "dof")},
     **{name + end: (name + end,) for name in ("teff", "logg", "feh") for end in ("", "_err")},
 }
 _LABEL_NAMES = [name for name in _NAMES if name in ("class", "subclass", *NUMERIC_LABELS)]
@@ -109,6 +111,7 @@ class Columns:
         names = _by_lower_case(file.schema.names)
         nested, layout, parts = _parts(file, names)
         labels = {our: names[their] for our, many in _NAMES.items() if (their := _first(many, names))}
+        labels |= {our: names[their] for our, their in spellings.of_stars(names).items()}
         labels |= {name: names[name] for name in SURVEY_SN if name in names}
         if not {"flux", "lambda"} <= parts.keys() or "object_id" not in labels:
             return None
@@ -317,7 +320,8 @@ def _labels(values: dict[str, Any], true_is_good: bool | None) -> dict[str, Any]
     }
     for name in ("z", "teff", "logg", "feh"):
         labels |= {name: label(values.get(name)), f"{name}_err": error(values.get(f"{name}_err"))}
-    return labels
+    of_star = elodie.labels(values.get, labels["class"])[0]  # where the table has no other
+    return labels | {name: value for name, value in of_star.items() if labels[name] is None}
 
 
 def _zwarning(value: Any, true_is_good: bool | None) -> Any:

@@ -6,16 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specshards.common.errors import UsageError
+from specshards.common.errors import BadObjectError, UsageError
 from specshards.common.jobs import Engine
-from specshards.ingest.catalogue.spellings import ALIASES, choose
+from specshards.ingest.catalogue.columns import choose
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
+from specshards.ingest.surveys import read_file
+from specshards.ingest.surveys.spellings import ALIASES
 from tests.oracles.survey_files import lamost_table
 
 HERE = Engine(workers=0)
@@ -125,3 +128,37 @@ def test_what_a_cut_asks_for_is_used(files: Path) -> None:
 def test_without_a_catalogue_nothing_is_said(files: Path, tmp_path: Path) -> None:
     summary = ingest(IngestConfig(survey="lamost"), str(files / "files"), tmp_path / "data", engine=HERE)
     assert summary.columns is None and "catalogue:" not in summary.table()
+
+
+def table(path: Path, **labels: Any) -> Path:
+    """One spectrum of a star as Parquet of somebody else."""
+    n = 300
+    arrays = {"flux": [2.0] * n, "ivar": [1.0] * n, "lambda": [4000.0 + i for i in range(n)], "mask": [False] * n}
+    row = {"object_id": "1", "survey": "mine", "ra": 1.0, "dec": 2.0, "class": "STAR", "spectrum": arrays, **labels}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"Teff": 5800.0, "E_TEFF": 50.0, "fe_h": -0.5}, {"teff": 5800.0, "teff_err": 50.0, "feh": -0.5}),
+        ({"teff_lasp": 5800.0, "teff_cnn_err": 9.0}, {"teff": 5800.0}),
+        ({"teff": 5800.0, "teff_cnn": 6000.0, "m_h": 0.1}, {"teff": 5800.0}),
+        (
+            {"elodieTEff": 5800.0, "elodieLogG": 0.0, "elodieFeH": 0.0, "elodieDOF": 2000},
+            {"teff": 5800.0, "feh": 0.0},
+        ),
+        ({"ELODIE_TEFF": 5800.0, "ELODIE_LOGG": 4.0, "ELODIE_DOF": 0}, {}),
+        ({"teff": 5000.0, "ELODIE_TEFF": 5800.0, "ELODIE_LOGG": 4.0}, {"teff": 5000.0, "logg": 4.0}),
+    ],
+)
+def test_tables_of_spectra(tmp_path: Path, labels: dict[str, Any], expected: dict[str, float]) -> None:
+    spectrum = read_file(table(tmp_path / "a.parquet", **labels))
+    stellar = {name: value for name, value in spectrum.labels.items() if name[:4] in ("teff", "logg", "feh", "feh_")}
+    assert {name: value for name, value in stellar.items() if value is not None} == expected
+
+
+def test_tables_of_two_pipelines_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadObjectError, match="teff_cnn and teff_lasp both mean teff"):
+        read_file(table(tmp_path / "a.parquet", teff_lasp=5800.0, teff_cnn=5900.0))

@@ -1,8 +1,7 @@
-"""What catalogues call our labels, and which columns of one are taken.
+"""Which columns of a catalogue are taken, and what is said of the others.
 
-The spellings are those of the tables that surveys publish: LAMOST (LASP, CNN, DD-Payne), SEGUE's SSPP, APOGEE,
-GALAH, Gaia, DESI; ELODIE's are SDSS's own (`surveys.elodie`). Of two columns that mean the same, that of our own name
-is taken and said; two others are refused. An error is taken for the value that it is named after.
+Of two columns that mean the same (`surveys.spellings`), that of our own name is taken, which is said; two others are
+refused. An error is taken for the value that it is named after.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from specshards.common.errors import UsageError
 from specshards.common.spectrum import NUMBERS, NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, tells_sn_survey
 from specshards.common.text import escaped
 from specshards.ingest.catalogue.rows import by_meaning, check_once, the_one
+from specshards.ingest.surveys.spellings import ALIASES, ALL_METALS, STEM_OF
 from specshards.ingest.surveys.survey import SURVEYS
 
 POSITION = ("ra", "dec")
@@ -22,39 +22,6 @@ LABELS = ("class", "subclass", *NUMERIC_LABELS)
 SN = (*SURVEY_SN, SN_SURVEY)
 ERRORS = {label.name: label.columns[1] for label in NUMBERS if label.has_error}
 
-_VALUES = {
-    "teff": ("teff", "t_eff"), "logg": ("logg", "log_g", "log(g)"),
-    "feh": ("feh", "fe_h", "[fe/h]", "fe/h", "_fe_h_", "__fe_h_"),  # the last two as VizieR writes [Fe/H]
-}  # fmt: skip
-#: Who measured, behind the name: `teff_lasp`, `feh_cnn`.
-_PIPELINES = (
-    "lasp", "cnn", "payne", "ddpayne", "dd_payne", "slam", "adop", "sspp", "gspphot", "gspspec", "aspcap", "spec",
-    "astronn", "apogee", "galah", "lamost", "segue", "desi", "rvs", "atmo",
-)  # fmt: skip
-_ERRORS = (
-    "{}_err", "{}err", "{}_error", "{}_unc", "{}unc", "{}_uncertainty", "{}_sigma", "e_{}", "err_{}", "sigma_{}",
-)  # fmt: skip
-
-
-def _stems(name: str) -> list[str]:
-    values = _VALUES[name]
-    return [*values, *(f"{value}_{by}" for value in values for by in _PIPELINES), f"{name}adop"]
-
-
-_STEM_OF = {form.format(stem): stem for name in _VALUES for stem in _stems(name) for form in _ERRORS}
-#: Usual column names of catalogues, in lower case, and ours; those of one survey are its `aliases`.
-ALIASES = {
-    **{form.format(stem): f"{name}_err" for name in _VALUES for stem in _stems(name) for form in _ERRORS},
-    **{stem: name for name in _VALUES for stem in _stems(name)},
-    "redshift": "z", "zerr": "z_err", "z_error": "z_err", "redshift_err": "z_err", "zwarn": "zwarning",
-    "spectype": "class", "subtype": "subclass",
-    "snmedian": SN_SURVEY, "target_ra": "ra", "target_dec": "dec", "plug_ra": "ra", "plug_dec": "dec",
-}  # fmt: skip
-_ALL_METALS = {
-    name + end
-    for name in ("m_h", "mh", "[m/h]", "m/h", "_m_h_", "__m_h_")
-    for end in ("", "_gspphot", "_gspspec", "_atm", "_spec")
-}
 _SHOWN = 20
 
 
@@ -143,7 +110,7 @@ def unsaid_columns(columns: Sequence[str], names: Mapping[str, str], survey: str
 def _is_error_of(column: str, error: str, value: str | None) -> bool:
     """Whether a column is the error of the column `value`, and not of another one of that meaning."""
     name = column.strip().lower()
-    return name == error or name not in _STEM_OF or (value is not None and _STEM_OF[name] == value.strip().lower())
+    return name == error or name not in STEM_OF or (value is not None and STEM_OF[name] == value.strip().lower())
 
 
 def _account(columns: Sequence[str], key: str, names: Mapping[str, str], survey: str) -> ColumnAccount:
@@ -153,7 +120,7 @@ def _account(columns: Sequence[str], key: str, names: Mapping[str, str], survey:
     notes = [
         f"{column} is [M/H], of all metals, which is not taken for [Fe/H]; name it feh to do that"
         for column in unused
-        if column.strip().lower() in _ALL_METALS and "feh" not in names
+        if column.strip().lower() in ALL_METALS and "feh" not in names
     ]
     if unsaid is not None and others and (doubt := unsaid.doubt(others)) is not None:
         notes.append(doubt)
