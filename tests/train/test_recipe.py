@@ -26,8 +26,9 @@ from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.models.parameters import parameter_groups
 from specshards.train.models.picture import IMAGENET_MEAN, build
+from specshards.train.report import tables
 from specshards.train.report.modelcard import modelcard
-from specshards.train.run import Card
+from specshards.train.run import Card, read_metrics
 from specshards.train.tasks.classification import Classify
 from specshards.train.tasks.multitask import check_tasks, make_tasks, task_from_dict
 from specshards.train.tasks.regression import Redshift, regression
@@ -159,6 +160,14 @@ def test_a_run_says_what_it_took_and_by_what_its_epoch_was_chosen(trained: Path,
     assert record["best"] == {"epoch": best["epoch"], "metric": "mean_skill", "value": best["mean_skill"]}
     preprocessor = json.loads((trained / "preprocessor_config.json").read_text())
     assert preprocessor["image_mean"] == preprocessor["image_std"] == [0.5] * 3
+
+
+def test_the_printed_table_has_the_metric_that_chose_the_epoch(trained: Path) -> None:
+    card, content = Card.read(trained / "specshards.json"), read_metrics(trained / "metrics.json")
+    head = next(line for line in tables.short(content, card).splitlines() if line.startswith("val redshift"))
+    assert head.split()[-1] == "R2"
+    dz, of_z = tables.tables(content["splits"]["val"]["redshift"], card.tasks[0])[:2]
+    assert "CRPS" in dz[0] and of_z[0] == ["In z itself", "objects", "R2", "MAE", "RMSE"]  # CRPS is of ln(1 + z)
 
 
 def test_only_some_classes_count_everywhere(trained: Path, shards: Path) -> None:

@@ -21,7 +21,7 @@ def short(content: Mapping[str, Any], card: Card) -> str:
     lines = ["MOCK data: these numbers say nothing of real spectra"] if content["mock"] else []
     lines += leaks(content["data"])
     for split, task, scores in parts(content, card):
-        columns = _names(task.brief or task.reported)
+        columns = _names(list(dict.fromkeys([*(task.brief or task.reported), task.criterion[0]])))
         model, *others = _versus(scores, task, columns, beside=False)
         rows = [[f"{split} {task.name}", *columns.values()], model]
         rows += [["  95% interval", *(_interval(scores, name, " to ") for name in columns)], *others]

@@ -361,8 +361,9 @@ class Redshift(Regression):
         return super().residuals(true, point) / (1 + true)
 
     def heads(self, metrics: Sequence[str]) -> dict[str, Sequence[str]]:
-        """Those of dz, and those of z."""
-        return {"": self.brief, "In z itself": [m for m in metrics if m == "count" or m not in self.brief]}
+        """Those of dz or ln(1 + z), and those of z."""
+        of_z = ("r2", "mae", "rmse")
+        return {"": [metric for metric in metrics if metric not in of_z], "In z itself": ["count", *of_z]}
 
     def sn_panels(self) -> dict[str, Sequence[str]]:
         """Also mean |dz| and the non-catastrophic share."""
