@@ -20,8 +20,8 @@ from specshards.train.tasks.text import metric_name, number
 
 _MOCK = "A simulator made these spectra; the numbers say nothing of real ones."
 _HISTORY = (
-    "Learning rate at the end of every epoch, and the validation after it; the dotted line is the epoch that was kept. "
-    "Good: losses that fall and level off; a rising one has learnt its train split by heart."
+    "Learning rate at the end of every epoch, and the validation after it; the dotted line is the epoch that was "
+    "kept. Good: losses that fall and level off; a rising one has learnt its train split by heart."
 )
 _TEMPLATES = Templates("specshards.train.report")
 
