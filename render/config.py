@@ -141,6 +141,14 @@ class ImageConfig:
         _check(0 < self.alpha <= 1, f"alpha={self.alpha}: give a number up to 1")
         for name in ("roi_threshold", "continuum_width", "line_width_kms"):
             _check(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}: give a positive number")
+        _check(
+            self.line_colour == ImageConfig.line_colour or _is_colour(self.line_colour),
+            f"line_colour={self.line_colour}: matplotlib has no such opaque colour; choose black, tab:blue, ...",
+        )
+        _check(
+            self.colormap == ImageConfig.colormap or _is_colour_map(self.colormap),
+            f"colormap={self.colormap}: matplotlib has no such colour map; choose viridis, cividis, gray, ...",
+        )
         self._check_map()
         limits = [name for name in LIMITS if name in kind.limits]
         others = having("limits", self.limits)
@@ -204,6 +212,19 @@ def preset(name: str, image: str) -> ImageConfig:
     _check(name in presets(), f"unknown PRESET={name}: choose {', '.join(presets())}")
     _check(name in own, f"PRESET={name} is for {having('presets', name)}; for {image} choose {', '.join(own)}")
     return replace(config, **own[name])
+
+
+def _is_colour(name: str) -> bool:
+    """Whether matplotlib knows an opaque colour of that name, which no setting of its changes as that of `C0`."""
+    from matplotlib.colors import is_color_like, to_rgba
+
+    return isinstance(name, str) and name[:1] != "C" and is_color_like(name) and to_rgba(name)[3] == 1
+
+
+def _is_colour_map(name: str) -> bool:
+    import matplotlib as mpl
+
+    return name in mpl.colormaps
 
 
 def _check(condition: bool, message: str) -> None:

@@ -27,11 +27,9 @@ ORDERED = ("roi", "residual", "significance")
 
 @lru_cache
 def colour_table(name: str) -> Codes:
-    """The 256 colours of a matplotlib colour map: uint8 `(256, 3)`; ValueError where matplotlib has none such."""
+    """The 256 colours of a matplotlib colour map: uint8 `(256, 3)`."""
     import matplotlib as mpl
 
-    if name not in mpl.colormaps:
-        raise ValueError(f"colormap={name!r}: matplotlib has no such colour map; choose viridis, cividis, gray, ...")
     return np.ascontiguousarray(mpl.colormaps[name](np.arange(256), bytes=True)[:, :3])
 
 

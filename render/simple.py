@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
 @lru_cache
 def line_table(name: str) -> Codes:
-    """RGB of each gray level of a line on white, uint8 `(256, 3)`; ValueError where matplotlib has no such colour."""
-    from matplotlib.colors import is_color_like, to_rgb
+    """RGB of each gray level of a line of matplotlib's colour `name` on white: uint8 `(256, 3)`."""
+    from matplotlib.colors import to_rgb
 
-    if not is_color_like(name):
-        raise ValueError(f"line_colour={name!r}: matplotlib has no such colour; choose black, tab:blue, #ff7700, ...")
     colour = 255 * np.array(to_rgb(name))
     level = np.arange(256)[:, None] / 255
     return np.rint(colour + (255 - colour) * level).astype(np.uint8)

@@ -31,7 +31,8 @@ PAGES = (
 SUITE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
 STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
-SEAL, PUBLISHED = "2-core-cpu-seal.json", "published-pictures.json"
+SEAL = "2-core-cpu-seal.json"
+PUBLISHED, PUBLISHED_DRAWING = "published-pictures.json", "published-drawing.json"
 _BLOCK = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 _IMAGES = ("map2d", "simple", "overlap")
 Records = dict[tuple[str, str], Record]
@@ -117,6 +118,19 @@ def published() -> str:
     heads = ["picture", "survey", "spectra", "`paper`: median correlation", "least", "median SSIM", "default: median",
              "least"]  # fmt: skip
     return markdown(heads, rows)
+
+
+def drawing_published() -> str:
+    """Of docs/images.md: what a published picture costs beside the default one."""
+    rows = []
+    for image in _IMAGES:
+        for what in ("codes", "RGB"):
+            names = [f"{image}, {name}, {what}" for name in ("default", "paper")]
+            usual, paper = (kept(PUBLISHED_DRAWING)["as published", name].median for name in names)
+            rows.append(
+                (f"{image}: {what}", *(figure(1e6 * value) for value in (usual, paper)), figure(paper / usual))
+            )
+    return markdown(["drawing", "default, us", "`paper`, us", "ratio"], rows)
 
 
 def stage() -> str:
@@ -209,6 +223,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
             summary,
             drawing,
             published,
+            drawing_published,
             stage,
             writing,
             million,

@@ -67,8 +67,8 @@ def memsets(pictures: Any) -> dict[str, Work]:
     return {"memset": batch, "memset, in cache": cached}
 
 
-def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
-    """Each image's codes and RGB over a batch of spectra, and each preset's codes."""
+def drawers(spectra: list[Any], pictures: Any, published: bool = False) -> dict[str, Work]:
+    """Each image's codes and RGB over a batch of spectra, and each preset's codes; or each as published and not."""
     batch = end_to_end(spectra)
     contenders: dict[str, Work] = {}
 
@@ -90,6 +90,12 @@ def drawers(spectra: list[Any], pictures: Any) -> dict[str, Work]:
 
         contenders[name] = draw
 
+    if published:
+        for image in IMAGES:
+            for name in ("default", "paper"):
+                add(f"{image}, {name}, codes", preset(name, image), False)
+                add(f"{image}, {name}, RGB", preset(name, image), True)
+        return contenders
     for image in ("map2d", "simple", "overlap"):
         add(f"{image} codes", ImageConfig(image=image), False)
         add(f"{image} RGB", ImageConfig(image=image), True)
@@ -134,7 +140,14 @@ def figures(spectra: list[Any]) -> dict[str, Work]:
 def summary(records: Sequence[Record]) -> list[str]:
     """The ratios that matter, a line each."""
     of = {record.name: record.median for record in records}
-    lines = [f"{name}: {of[name] / of['memset']:.2f} times the memset; the target is {target:g}"
+    lines = []
+    for image in IMAGES:
+        for what in ("codes", "RGB"):
+            usual, paper = (of[f"{image}, {name}, {what}"] for name in ("default", "paper"))
+            lines.append(f"{image}, {what}: as published {paper / usual:.2f} times the default")
+    if "memset" not in of:
+        return lines
+    lines += [f"{name}: {of[name] / of['memset']:.2f} times the memset; the target is {target:g}"
              for name, target in TARGETS.items()]  # fmt: skip
     for image in IMAGES:
         slow, ours = of[f"{image}, matplotlib figure"], of[f"{image} RGB"]
@@ -145,14 +158,17 @@ def summary(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def measure(rounds: int, count: int, data: Path | None = None) -> list[Record]:
+def measure(rounds: int, count: int, data: Path | None = None, only_published: bool = False) -> list[Record]:
     """All records: one core first, then two against one. `data`: a folder of survey files; else made-up spectra."""
     spectra = read_spectra(data, count) if data else [made_up_galaxy(seed) for seed in range(count)]
     pictures = np.ones((PICTURES, SIZE * SIZE * 3), np.uint8)
     most = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
-        records = interleave(
+        records = interleave("as published", drawers(spectra, pictures, published=True), rounds)
+        if only_published:
+            return records
+        records += interleave(
             "render", {**memsets(pictures), **drawers(spectra, pictures), **figures(spectra)}, rounds
         )
         for image, group in threads(spectra).items() if most > 1 else ():
@@ -167,6 +183,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Survey files to draw; without it, made-up spectra.")] = None,
     count: Annotated[int, typer.Option(help="Spectra in the batch.", min=1, max=PICTURES)] = 256,
     rounds: Rounds = 9,
+    published: Annotated[bool, typer.Option("--published", help="Only the preset paper beside the default.")] = False,
     quick: Quick = False,
 ) -> None:
     """Time every renderer on one core, interleaved with a memset of the picture; then with two."""
@@ -174,5 +191,5 @@ def main(
         if quick:
             count, rounds = 4, 1
         draft.data = "mock" if data is None else "real"
-        draft.records = measure(rounds, count, data)
+        draft.records = measure(rounds, count, data, published)
         draft.notes += summary(draft.records)

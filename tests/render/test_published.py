@@ -174,8 +174,9 @@ def test_the_line_is_blue_and_its_codes_are_the_gray_ones() -> None:
     darkest = picture.reshape(-1, 3)[picture.sum(axis=2).argmin()]
     np.testing.assert_allclose(darkest, (31, 119, 180), atol=3)
     np.testing.assert_array_equal(line_table("black"), np.arange(256)[:, None].repeat(3, 1))
-    with pytest.raises(ValueError, match="line_colour='sky': matplotlib has no such colour"):
-        renderer(ImageConfig(image="simple", line_colour="sky"))
+    for wrong in ("sky", "none", "C0", "#ff000080", ""):
+        with pytest.raises(ValueError, match=f"line_colour={wrong}: matplotlib has no such opaque colour"):
+            ImageConfig(image="simple", line_colour=wrong)
 
 
 def test_todays_picture_has_a_name_and_old_data_sets_keep_their_configuration() -> None:
