@@ -193,7 +193,7 @@ def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[
     """What the data of a run are, JSON-able; `leaks` only of those that are split by row."""
     return tuple(
         {"folder": folder, "fingerprint": manifest.fingerprint(), "surveys": list(manifest.surveys),
-         **({} if manifest.leaks is None else {"leaks": manifest.leaks.text})}
+         **({} if manifest.leaks is None or not manifest.leaks.divided else {"leaks": manifest.leaks.text})}
         for folder, manifest in zip(folders, manifests, strict=True)
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -54,14 +53,11 @@ class Leaks:
             *(int(n) for members in in_split[1:] for n in (members.sum(), (members & is_seen).sum())),
         )  # fmt: skip
 
-    @classmethod
-    def sum(cls, many: Iterable[Leaks]) -> Leaks:
-        """Of several data sets together; what one object has in two of them is not among it."""
-        return cls(*map(sum, zip(*(asdict(each).values() for each in many), strict=True)))
-
     @property
     def text(self) -> str:
         """One line."""
+        if not self.divided:
+            return "split by row: no object has spectra in more than one split"
         objects = count(self.visited, "object", "objects")
         return (
             f"split by row: {self.divided:,} of {objects} with several spectra have them in more than one split; "

@@ -30,6 +30,7 @@ from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
+from specshards.train.run import data_record
 from tests.conftest import make_spectrum
 from tests.oracles.data_sets import tree
 from tests.oracles.mmu_tables import spectrum_columns
@@ -263,6 +264,11 @@ def test_a_split_that_would_be_empty_is_refused_before_anything_is_written(tmp_p
         build(BY_OBJECT, folder, tmp_path / "out", engine=HERE)
     made = build(BY_ROW, folder, tmp_path / "out", engine=HERE)
     assert made.leaks is not None and made.leaks.test_seen == made.samples("test") > 0
+    # Where every object has one spectrum, or one is kept, nothing leaks.
+    best = build(replace(BY_ROW, best_of="object"), write(tmp_path / "two" / "a.parquet", visits(40)),
+                 tmp_path / "best", engine=HERE)  # fmt: skip
+    assert best.leaks is not None and best.leaks.text == "split by row: no object has spectra in more than one split"
+    assert best.samples() == 40 and "leaks" not in data_record(["best"], [best])[0]
 
 
 def test_what_cannot_be_is_refused() -> None:
