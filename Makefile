@@ -30,6 +30,7 @@ MODEL    ?= runs/$(TASK)
 INPUT    ?=
 SIZE     ?= base
 GRID     ?= own
+QUICK    ?=
 BUDGET   ?= 60
 SEED     ?= 0
 ARGS     ?=
@@ -40,15 +41,20 @@ SPECSHARDS := $(PYTHON) -m specshards
 STAMP  := $(VENV)/.made
 # Whatever is in a value (blanks, quotes, $, ;, line ends), nothing of it is run: what was given is taken as it stands,
 # and reaches the commands through the environment, where it is one word. Only ARGS are words of the shell.
-VALUES := SURVEY DATA CATALOG CUTS WHERE IMAGE ENCODING PRESET SPLIT SPLIT_BY WINDOW N WORKERS SCHEDULER MEMORY FORCE \
+VALUES := QUICK SURVEY DATA CATALOG CUTS WHERE IMAGE ENCODING PRESET SPLIT SPLIT_BY WINDOW N WORKERS SCHEDULER MEMORY FORCE \
     TASK SHARDS BACKBONE EPOCHS MODEL INPUT SIZE GRID OUT
 $(foreach name,$(VALUES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
     $(eval override $(name) := $$(value $(name)))))
+
+# What was given, not what is only a default: `$(call given,--name,VALUE)` passes that alone.
+GIVEN := $(foreach name,$(VALUES),$(if $(filter command environment override,$(firstword $(origin $(name)))),$(name)))
+given = $(if $(filter $(2),$(GIVEN)),$(call flag,$(1),$(2)))
 
 # OUT is the spectra's folder for `shards` and the run's folder for `train`.
 shards: OUT ?= data/$(SURVEY)
 train:  OUT ?= runs/$(TASK)
 pretrain: OUT ?= runs/tokenizer
+paper:  OUT ?= runs/paper
 # MODEL=tokenizer:folder trains on what `make pretrain` left there.
 train:  BACKBONE := $(if $(filter tokenizer:%,$(MODEL)),$(MODEL),$(BACKBONE))
 # The tests start make themselves, with values of their own.
@@ -59,7 +65,7 @@ endif
 # `$(call flag,--name,VALUE)` passes an option only where it has a value.
 flag = $(if $(strip $($(2))),$(1) "$$$(2)")
 
-.PHONY: help shards report train pretrain reconstruct evaluate baselines predict explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load bench-train bench-compare test kills fuzz format clean distclean
+.PHONY: help shards report train pretrain reconstruct evaluate baselines predict paper explain embed bench bench-render bench-encode bench-ingest bench-shards bench-load bench-train bench-compare test kills fuzz format clean distclean
 
 help:  ## Say what the targets do
 	@echo "specshards: astronomical spectra to image shards to a vision transformer"
@@ -76,6 +82,7 @@ help:  ## Say what the targets do
 	@echo "  make pretrain [SHARDS=folder,folder] [SIZE=base|tiny] [EPOCHS=n] [OUT=runs/tokenizer]     (ENCODING=flux)"
 	@echo "  make train MODEL=tokenizer:runs/tokenizer TASK=redshift SHARDS=..."
 	@echo "  make reconstruct MODEL=runs/tokenizer INPUT=file.fits|folder [GRID=3800:9200:1]"
+	@echo "  make paper [SHARDS=folder,folder] [QUICK=1] [OUT=runs/paper]     (ENCODING=flux: all pictures)"
 	@echo "  make evaluate MODEL=runs/classify"
 	@echo "  make baselines MODEL=runs/classify SHARDS=data/dr10/shards/map2d"
 	@echo "  make explain|embed MODEL=runs/classify INPUT=file.fits|folder"
@@ -105,6 +112,10 @@ pretrain: $(STAMP)  ## Flux shards, any surveys -> a self-supervised tokenizer o
 
 reconstruct: $(STAMP)  ## The spectra of INPUT as tokenizer MODEL draws them, on GRID; how odd each is
 	@$(SPECSHARDS) tokenizer reconstruct "$$INPUT" --model "$$MODEL" --grid "$$GRID" $(call flag,--out,OUT) $(ARGS)
+
+paper: $(STAMP)  ## SHARDS (without any: a mock SLOMOST) -> Tables 1 to 10, Figures 2-4, 10, 11 of A&A 709, A122 in OUT
+	@$(SPECSHARDS) train paper --out "$$OUT" $(call given,--shards,SHARDS) $(call given,--backbone,BACKBONE) \
+	    $(call flag,--epochs,EPOCHS) $(call flag,--preset,PRESET) $(if $(filter 1 yes true,$(QUICK)),--quick) $(ARGS)
 
 evaluate: $(STAMP)  ## Metrics, tables and figures of MODEL on val and test
 	@$(SPECSHARDS) train evaluate --model "$$MODEL" $(ARGS)

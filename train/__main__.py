@@ -12,12 +12,15 @@ from specshards.common.cli import application, run_app
 from specshards.common.errors import UsageError
 from specshards.train.config import RunOptions, TrainConfig, configure
 from specshards.train.options import Device, MaxFileSize, Model, Workers, folders, given, most_bytes
+from specshards.train.paper.config import PaperConfig
 from specshards.train.use.commands import embed, explain, export
 
 _PRESET = (
     "paper: the published recipe: rate 1e-5 falling to 0, label over the largest, mean and std 0.5, epoch by R2 or "
     "accuracy, ... modern: layer decay, longer warm-up, drop path. What is given beside it wins."
 )
+
+_RECIPE = "paper (the default here, whatever stands below): the published recipe. modern: as of train fit."
 
 
 @configured
@@ -106,10 +109,30 @@ def baselines(
     print(f"{model / 'baselines.parquet'}: beside the model in the next `evaluate`")
 
 
+@configured
+def paper(
+    out: Annotated[Path, typer.Option(help="Folder of the runs, the answers and the report.")],
+    config: Annotated[
+        PaperConfig, Fields("Paper and training", ("task", "only", "images", "views"), PaperConfig.configure, _RECIPE)
+    ],
+    options: Annotated[RunOptions, Fields("Run", ("resume",))],
+) -> None:
+    """Tables 1 to 10 and Figures 2 to 4, 10 and 11 of A&A 709, A122, each number under the paper's own definition.
+
+    Trains what they ask for (preset paper), says what each model is worth on the test split, beside the best constant
+    and what is published: OUT/paper.html, paper.md, paper.json. Run the same command again to go on.
+    """
+    from specshards.train.paper.run import paper as run
+
+    for line in run(config, out, options):
+        print(line)
+    print(f"{out / 'paper.json'}, {out / 'paper.md'}, {out / 'paper.html'}")
+
+
 app = application(
     "Fine-tune a vision transformer on shards of spectrum images, say what it is worth, and predict with it.",
-    {"fit": fit, "evaluate": evaluate, "predict": predict, "baselines": baselines, "explain": explain, "embed": embed,
-     "export": export},
+    {"fit": fit, "evaluate": evaluate, "predict": predict, "baselines": baselines, "paper": paper, "explain": explain,
+     "embed": embed, "export": export},
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
         *((name, pa.float64()) for name in ("ra", "dec", "sn_survey", "sn_median", "truth", "answer", "crps")),
     ]
 )
-#: Columns of a sidecar that every row has; `sn_survey` is missing from sets of older versions.
+#: Columns of a sidecar that every row has.
 _LEAST = -0.99  # of z, as `train.tasks.transforms.log1p` takes it
 OF_OBJECT = ("survey", "object_id", "source_file", "class", "ra", "dec", "sn_survey", "sn_median")
 

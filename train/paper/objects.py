@@ -48,10 +48,8 @@ class Objects:
         tables, splits = [], []
         for split in SPLITS:
             if any(manifest.samples(split) for manifest in manifests):
-                table = read_sidecars(folders, manifests, split, None, True)
-                names = [name for name in ("survey", "class", *_NUMBERS) if name in table.column_names]
-                tables.append(table.select(names))
-                splits += [split] * table.num_rows
+                tables.append(read_sidecars(folders, manifests, split, ["survey", "class", *_NUMBERS]))
+                splits += [split] * tables[-1].num_rows
         table = pa.concat_tables(tables, promote_options="default")
         positions = {name: float(i) for i, name in enumerate(CLASSES)}
         return cls(

@@ -29,7 +29,7 @@ READING = (
     "A cell: the number, its 95% interval in brackets (objects drawn anew, visits of one object together), n objects "
     "of the test split, and what the best constant gets on the same objects. A constant never sees a spectrum; it is "
     "learnt on the train split for that metric.",
-    "`no better`: the 95% interval of the difference to that constant does not lie above 0.",
+    "No better: the 95% interval of the difference to that constant does not lie above 0.",
     "Letters lead to what is not comparable with the paper. Tables 1 and 5 to 9 have the paper's numbers; which of "
     "its Tables 2, 3, 4 and 10 the four others stand for is not known here, and their order is ours.",
 )  # fmt: skip
@@ -69,7 +69,8 @@ def summary(study: Study, tables: Sequence[PaperTable]) -> list[str]:
     else:
         lines.append(f"In all {compared:,} compared cells the model is better than the best constant.")
     for name in study.sets:
-        lines += [f"{name}: {note}" for note in study.notes.get(name, ())]
+        if notes := study.notes.get(name):
+            lines.append(f"Not comparable with the paper ({name}): {'; '.join(notes)}.")
     return lines
 
 

@@ -297,6 +297,8 @@ TABLES: dict[str, Callable[[Study], PaperTable]] = {
         (published.R2_REDSHIFT, published.ASTROCLIP),
     ),
 }  # fmt: skip
+#: Number in the paper, where it is known -> key.
+NUMBERS = {"1": "counts", "5": "sn", "6": "teff", "7": "logg", "8": "feh", "9": "crps"}
 
 
 def losing(tables: Sequence[PaperTable]) -> tuple[list[str], int]:

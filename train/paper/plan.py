@@ -1,0 +1,232 @@
+"""Which runs the tables ask for, of which data sets; and in words why a number cannot be put beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from specshards.common.errors import UsageError
+from specshards.common.spectrum import CLASSES
+from specshards.render.config import preset as preset_of
+from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.manifest import SPLITS, Manifest
+from specshards.train.config import PRESETS, TrainConfig
+from specshards.train.paper import published
+from specshards.train.paper.config import PaperConfig
+from specshards.train.paper.objects import STELLAR, Objects
+from specshards.train.paper.study import PICTURES
+
+#: Tasks that a table, by its key, is made from.
+_TASKS: Mapping[str, tuple[str, ...]] = {
+    "accuracy": ("classify",), "r2": ("redshift",), "sn": ("redshift",), "crps": ("redshift",),
+    "classifiers": ("classify",), "estimators": ("redshift",), **{task: (task,) for task in STELLAR},
+}  # fmt: skip
+_LABEL = {"classify": "class", "redshift": "z"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What one model is trained and tested on: one shard set, or several together.
+
+    Attributes:
+        name: its surveys; of folders too.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    manifests: tuple[Manifest, ...]
+
+    @property
+    def holds_spectra(self) -> bool:
+        """Whether any picture can be drawn."""
+        return not ENCODINGS[self.manifests[0].config.encoding].needs_picture
+
+    @property
+    def picture(self) -> str:
+        """The picture that it was made for."""
+        return self.manifests[0].config.image.image
+
+    def check(self) -> None:
+        """Raise UsageError where a split is empty."""
+        for split in SPLITS:
+            if not any(manifest.samples(split) for manifest in self.manifests):
+                raise UsageError(
+                    f"{', '.join(self.folders)}: the {split} split is empty; use more objects, or another SPLIT"
+                )
+
+
+@dataclass(frozen=True)
+class PaperRun:
+    """One model.
+
+    Attributes:
+        data_set: name of the set. picture: or `sequence`, which reads spectra.
+        config: of the training.
+    """
+
+    data_set: str
+    task: str
+    picture: str
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.data_set}-{self.task}-{self.picture}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is done.
+
+    Attributes:
+        runs: in their order.
+        classical: the sets on which a forest and support vectors are fitted, by name, and to which tasks.
+        absent: why something is not trained; see `study.Study`.
+    """
+
+    runs: tuple[PaperRun, ...]
+    classical: Mapping[str, tuple[str, ...]]
+    absent: Mapping[tuple[str, str, str], str]
+
+
+def data_sets(folders: Sequence[str], sets: str) -> list[DataSet]:
+    """Each shard set alone, and all together, as `sets` says.
+
+    Raises:
+        UsageError: no shards there, or an empty split.
+    """
+    manifests = [Manifest.load(Path(folder)) for folder in folders]
+    found = []
+    if len(folders) == 1 or sets in ("all", "each"):
+        found += [DataSet("", (folder,), (manifest,)) for folder, manifest in zip(folders, manifests, strict=True)]
+    if len(folders) > 1 and sets in ("all", "joint"):
+        found.append(DataSet("", tuple(folders), tuple(manifests)))
+    for each in found:
+        each.check()
+    named: list[DataSet] = []
+    for each in found:
+        base = "+".join(sorted({survey for manifest in each.manifests for survey in manifest.surveys}))
+        taken = sum(other.name.partition(" ")[0] == base for other in named)
+        named.append(DataSet(f"{base} {taken + 1}" if taken else base, each.folders, each.manifests))
+    return named
+
+
+def plan(config: PaperConfig, sets: Sequence[DataSet], objects: Mapping[str, Objects]) -> Plan:
+    """What the tables that are wanted ask for, of what the sets hold."""
+    tasks = [task for task in ("classify", "redshift", *STELLAR)
+             if any(task in _TASKS.get(key, ()) for key in config.wanted)]  # fmt: skip
+    absent: dict[tuple[str, str, str], str] = {}
+    runs: list[PaperRun] = []
+    classical: dict[str, tuple[str, ...]] = {}
+    for each in sets:
+        pictures = _pictures(config, each, absent)
+        here = [task for task in tasks if _can_learn(each, task, objects[each.name], absent)]
+        runs += [_run(config, each, task, picture) for task in here for picture in pictures]
+        beside = tuple(
+            task
+            for key in ("classifiers", "estimators")
+            if key in config.wanted
+            for task in _TASKS[key]
+            if task in here
+        )
+        if not each.holds_spectra:
+            why = "reads spectra, and the shards hold pictures; make them with ENCODING=flux"
+            absent |= {(each.name, "", method): why for method in ("svm", "forest", "sequence")}
+        elif beside:
+            runs += [_sequence(config, each, task) for task in beside]
+            classical[each.name] = beside
+    return Plan(tuple(runs), classical, absent)
+
+
+def _pictures(config: PaperConfig, each: DataSet, absent: dict[tuple[str, str, str], str]) -> list[str]:
+    asked = config.pictures or tuple(PICTURES)
+    absent |= {(each.name, "", picture): "not asked for" for picture in PICTURES if picture not in asked}
+    if each.holds_spectra:
+        return [picture for picture in PICTURES if picture in asked]
+    why = f"the shards hold pictures of {each.picture}; make them with ENCODING=flux"
+    absent |= {(each.name, "", picture): why for picture in asked if picture != each.picture}
+    return [each.picture] if each.picture in asked else []
+
+
+def _can_learn(each: DataSet, task: str, objects: Objects, absent: dict[tuple[str, str, str], str]) -> bool:
+    """Whether the train, val and test split each have the label, of stars for the stellar ones."""
+    label = _LABEL.get(task, task)
+    known = np.isfinite(objects.classes if label == "class" else objects.numbers[label])
+    if task in STELLAR:
+        known &= objects.is_class("STAR")
+    for split in SPLITS:
+        if not (known & (objects.splits == split)).any():
+            what = f"star of the {split} split has a {label}" if task in STELLAR else f"{split} object has a {label}"
+            absent[each.name, task, ""] = f"no {what}"
+            return False
+    return True
+
+
+def _run(config: PaperConfig, each: DataSet, task: str, picture: str) -> PaperRun:
+    changes: dict[str, Any] = {"task": task, "shards": each.folders, "only": "STAR" if task in STELLAR else ""}
+    if each.holds_spectra:
+        names = [name for name in PICTURES if name != "mega"] if picture == "mega" else [picture]
+        changes["images"] = tuple(f"{name}:{config.picture_preset}" for name in names)
+    return PaperRun(each.name, task, picture, config.training(**changes))
+
+
+def _sequence(config: PaperConfig, each: DataSet, task: str) -> PaperRun:
+    """The 1-D transformer, from scratch: at its own learning rate, and with no picture to normalise."""
+    backbone = "sequence-tiny" if config.backbone == "tiny" else "sequence"
+    changes: dict[str, Any] = {"normalise": "backbone", "lr": None, "drop_path": 0.0, "images": ()}
+    return PaperRun(
+        each.name, task, "sequence",
+        config.training(task=task, shards=each.folders, backbone=backbone, **changes),
+    )  # fmt: skip
+
+
+def notes(config: PaperConfig, each: DataSet, objects: Objects) -> Iterator[str]:
+    """What is not comparable with the paper in any cell of a set, a line each."""
+    if objects.mock:
+        yield "mock data: a simulator made the spectra and their labels"
+    yield "other objects than the paper's"
+    shards = each.manifests[0].config
+    if shards.split_by != "row":
+        yield (
+            f"split by {shards.split_by}: no object is on two sides; the published code splits by row, so that "
+            "visits of one object can be"
+        )
+    for manifest in each.manifests:
+        if manifest.leaks is not None:
+            yield (
+                f"split by row, as published: {manifest.leaks.test_seen:,} of {manifest.leaks.test:,} test spectra "
+                "are of an object of the train split"
+            )
+    if not np.allclose(shards.split, published.SPLIT):
+        yield f"split {', '.join(f'{share:g}' for share in shards.split)}; the published code takes 0.6, 0.2, 0.2"
+    if config.backbone != published.BACKBONE:
+        yield f"backbone {config.backbone}; the published code fine-tunes {published.BACKBONE}"
+    other = {
+        name: (getattr(config, name), value)
+        for name, value in PRESETS["paper"].items() if getattr(config, name) != value
+    }  # fmt: skip
+    if config.max_steps is not None:
+        other["max_steps"] = (config.max_steps, None)
+    if other:
+        yield "trained otherwise: " + ", ".join(
+            f"{name} {ours}" + ("" if theirs is None else f", not {theirs}") for name, (ours, theirs) in other.items()
+        )
+    if config.target == "max":
+        yield (
+            "labels are divided by the largest of the train split; the published code takes the largest of all "
+            "splits, the test split too"
+        )
+    if each.holds_spectra and config.picture_preset != "paper":
+        yield f"pictures of preset {config.picture_preset}, not as published"
+    if not each.holds_spectra and shards.image != preset_of("paper", shards.image.image):
+        yield "the shards' pictures are not those of preset paper"
+    if not np.isfinite(objects.numbers["sn_survey"]).any():
+        yield "no object has an snMedian"
+    counts = {kind: int(objects.is_class(kind).sum()) for kind in CLASSES}
+    if min(counts.values()) == 0:
+        yield f"no object of class {', '.join(kind for kind, n in counts.items() if not n)}"
