@@ -33,11 +33,19 @@ from specshards.ingest.surveys import read_file
 from specshards.render import RenderError, preset, renderer
 
 Picture = npt.NDArray[np.uint8]
-#: An image type, and the option of the published program that draws it; none of them for the first.
-IMAGES = {"simple": "", "overlap": "overlapsplit", "map2d": "map2d"}
+#: Of each image type the presets that are compared: name -> the option of the published program that draws what it is
+#: compared with; none of them for `simple`.
+PRESETS = {
+    "simple": {"paper": "", "aligned": ""},
+    "overlap": {"paper": "overlapsplit", "aligned": "overlapsplit"},
+    "map2d": {
+        "paper": "map2d",
+        "default": "map2d",
+        "paper-red": "map2dnormal",
+        "paper-derivatives": "map2dnormaldev",
+    },
+}
 _OPTIONS = ("overlapsplit", "map2d", "map2dnormal", "map2dnormaldev", "map2droi")
-#: What is compared with it.
-PRESETS = {"simple": ("paper", "aligned"), "overlap": ("paper", "aligned"), "map2d": ("paper", "default")}
 SIDE = 224
 WINDOW = (3536.714, 10413.580)
 
@@ -59,7 +67,7 @@ class Real(NamedTuple):
 
 
 def plotter(clone: Path) -> Callable[[Arrays, str], Picture]:
-    """What draws a spectrum in an image type with the published code: uint8 `(224, 224, 3)`, RGB.
+    """What draws a spectrum with an option of the published code: uint8 `(224, 224, 3)`, RGB.
 
     Raises:
         UsageError: there is no such code in the folder, or it cannot be imported.
@@ -79,10 +87,12 @@ def plotter(clone: Path) -> Callable[[Arrays, str], Picture]:
     except Exception as error:  # whatever a stranger's code does
         raise UsageError(f"{path}: cannot be used ({type(error).__name__}: {error})") from error
 
-    def draw(spectrum: Arrays, image: str) -> Picture:
+    def draw(spectrum: Arrays, option: str) -> Picture:
         from PIL import Image
 
-        options = SimpleNamespace(**{name: name == IMAGES[image] for name in _OPTIONS}, blocksize=3)
+        options = SimpleNamespace(
+            **{name: name == option for name in _OPTIONS}, blocksize=3, fillorder="standard", interpolate=False
+        )
         inside = (spectrum.wavelength > WINDOW[0]) & (spectrum.wavelength < WINDOW[1])
         table = {
             name: np.asarray(values[inside], np.float64).view(_Column)
@@ -154,20 +164,20 @@ def measure(spectra: Sequence[Real], draw: Callable[[Arrays, str], Picture]) -> 
     """A record for each image type, preset and survey; and the numbers of the least alike spectra, of `paper`."""
     records, worst = [], []
     surveys = list(dict.fromkeys(one.survey for one in spectra))
-    for image in IMAGES:
+    for image, presets in PRESETS.items():
         found: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
         left_out: Counter[str] = Counter()
         for number, (survey, _, spectrum) in enumerate(spectra):
             try:
-                pictures = {name: ours(spectrum, image, name) for name in PRESETS[image]}
+                pictures = {name: ours(spectrum, image, name) for name in presets}
             except RenderError as error:
                 left_out[f"{survey}: {error}"] += 1
                 continue
-            theirs = draw(spectrum, image)
+            theirs = {option: draw(spectrum, option) for option in dict.fromkeys(presets.values())}
             for name, mine in pictures.items():
-                found.setdefault((name, survey), []).append((*alike(mine, theirs), number))
+                found.setdefault((name, survey), []).append((*alike(mine, theirs[presets[name]]), number))
         note = "; ".join(f"{n} left out, {why}" for why, n in left_out.items())
-        for name in PRESETS[image]:
+        for name in presets:
             for survey in surveys:
                 values = found.get((name, survey), [])
                 about = {"ssim_median": float(np.median([s for _, s, _ in values])),
@@ -185,27 +195,29 @@ def sheet(rows: Sequence[tuple[str, Arrays]], draw: Callable[[Arrays, str], Pict
 
     pictures = []
     for caption, spectrum in rows:
-        for image in IMAGES:
-            first, second = PRESETS[image]
+        for image, presets in PRESETS.items():
+            first, second, *_ = presets
             pictures += [
                 (f"{image}, {first} {caption}", ours(spectrum, image, first)),
-                ("the published code", draw(spectrum, image)),
+                ("the published code", draw(spectrum, presets[first])),
                 (f"{image}, {second}", ours(spectrum, image, second)),
             ]
-    return contact(pictures, 3 * len(IMAGES))
+    return contact(pictures, 3 * len(PRESETS))
 
 
 def example(draw: Callable[[Arrays, str], Picture]) -> Picture:
     """Of the docs: a made-up spectrum as we draw the published pictures, as their own code does, and our default."""
     from specshards.render.contact_sheet import contact
 
-    galaxy = made_up_galaxy()
-    rows = [
-        [(f"{image}: PRESET={PRESETS[image][0]}", ours(galaxy, image, PRESETS[image][0])) for image in IMAGES],
-        [(f"{image}: the published code", draw(galaxy, image)) for image in IMAGES],
-        [(f"{image}: {PRESETS[image][1]}", ours(galaxy, image, PRESETS[image][1])) for image in IMAGES],
-    ]
-    return contact([one for row in rows for one in row], len(IMAGES))
+    galaxy, rows = made_up_galaxy(), []
+    for image, presets in PRESETS.items():
+        first, second, *_ = presets
+        rows.append([
+            (f"{image}: PRESET={first}", ours(galaxy, image, first)),
+            (f"{image}: the published code", draw(galaxy, presets[first])),
+            (f"{image}: {second}", ours(galaxy, image, second)),
+        ])  # fmt: skip
+    return contact([one for column in zip(*rows, strict=True) for one in column], len(rows))
 
 
 def main(

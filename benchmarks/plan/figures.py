@@ -107,17 +107,14 @@ def drawing() -> str:
 
 def published() -> str:
     """Of docs/images.md: how like the figures of the published code our pictures are."""
-    rows = []
-    for group in dict.fromkeys(group for group, _ in kept(PUBLISHED)):
-        paper, other = (record for (where, _), record in kept(PUBLISHED).items() if where == group)
+    rows: dict[tuple[str, str], list[str]] = {}
+    for (group, name), record in kept(PUBLISHED).items():
         image, survey = group.split(", ")
-        rows.append((
-            f"`{image}`", survey.upper(), str(len(paper.values)), f"{paper.median:.4f}", f"{min(paper.values):.4f}",
-            f"{paper.about['ssim_median']:.4f}", f"`{other.name}` {other.median:.2f}", f"{min(other.values):.2f}",
-        ))  # fmt: skip
-    heads = ["picture", "survey", "spectra", "`paper`: median correlation", "least", "median SSIM", "default: median",
-             "least"]  # fmt: skip
-    return markdown(heads, rows)
+        row = rows.setdefault((image, name), [f"`{image}`, `{name}`"])
+        numbers = record.median, min(record.values), record.about["ssim_median"]
+        row += [f"{survey.upper()}, {len(record.values)}", *(f"{number:.4f}" for number in numbers)]
+    heads = ["picture", *["survey, spectra", "median correlation", "least", "median SSIM"] * 2]
+    return markdown(heads, rows.values())
 
 
 def drawing_published() -> str:
