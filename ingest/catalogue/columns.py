@@ -94,7 +94,10 @@ def choose(path: Path, columns: Sequence[str], survey: str, asked: Collection[st
     check_once(path, columns, [key, *names.values()])
     if not names.keys() & {*LABELS, *SN}:
         raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
-    names |= {name: found[name] for name in asked if name in found}
+    exact = by_meaning(columns, {})
+    for name in asked:  # a cut may ask for `fe_h` by that name, too
+        if same := [found[name]] if name in found else exact.get(name, []):
+            names[name] = the_one(path, name, same)
     return Choice(key, names, _account(columns, key, names, survey))
 
 

@@ -125,6 +125,15 @@ def test_what_a_cut_asks_for_is_used(files: Path) -> None:
     assert choice.account.unused == ("w",) and choice.names["snrg"] == "snrg"
 
 
+def test_a_cut_knows_a_column_by_its_own_name_and_by_ours(files: Path, tmp_path: Path) -> None:
+    catalogue = tmp_path / "c.csv"
+    catalogue.write_text("obsid,fe_h,redshift\n1,-0.5,0.001\n2,-1.5,0.001\n")
+    for i, where in enumerate(("fe_h > -1", "feh > -1", "FE_H > -1 and feh > -1 and redshift < 0.1 and z < 0.1")):
+        config, out = IngestConfig(survey="lamost", where=where), tmp_path / str(i)
+        ingest(config, str(files / "files"), out, catalogue=catalogue, engine=HERE)
+        assert pq.read_table(next((out / "spectra").iterdir()))["object_id"].to_pylist() == ["1"]
+
+
 def test_without_a_catalogue_nothing_is_said(files: Path, tmp_path: Path) -> None:
     summary = ingest(IngestConfig(survey="lamost"), str(files / "files"), tmp_path / "data", engine=HERE)
     assert summary.columns is None and "catalogue:" not in summary.table()
