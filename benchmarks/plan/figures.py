@@ -31,7 +31,7 @@ PAGES = (
 SUITE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
 STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
-SEAL = "2-core-cpu-seal.json"
+SEAL, SEVERAL = "2-core-cpu-seal.json", "2-core-cpu-several.json"
 PUBLISHED, PUBLISHED_DRAWING = "published-pictures.json", "published-drawing.json"
 _BLOCK = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 _IMAGES = ("map2d", "simple", "overlap")
@@ -194,6 +194,20 @@ def sealing() -> str:
     return markdown(["CPU time, us a spectrum", "sealed", "without", "cost"], cells)
 
 
+def several() -> str:
+    """Of docs/training.md: what a picture costs, of one of each spectrum and of several."""
+    names = list(dict.fromkeys(name.partition(", ")[2] for _, name in kept(SEVERAL)))
+    (group,) = {group for group, _ in kept(SEVERAL)}
+    cells = [
+        (
+            f"`{name}`" if ":" in name else name,
+            *(medians(SEVERAL, group, [f"{b}, {name}"]) for b in ("dali", "plain")),
+        )
+        for name in names
+    ]
+    return markdown(["CPU time, us a picture, one thread", "dali", "plain"], cells)
+
+
 def planned() -> str:
     """Of benchmarks/README.md: what `specshards bench plan` prints of the kept records."""
     return plan.planned(14e6, "rtx4090", 16, "nvme", "lamost", "png", 30, plan.KEPT)[0]
@@ -227,6 +241,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
             reading,
             startup,
             sealing,
+            several,
             planned,
             scaled,
         )

@@ -221,3 +221,15 @@ def test_an_epoch_has_every_copy_of_every_sample(
     plain = EpochOrder(counts, shuffle=shuffle, seed=1, window=window, weights=even if weighted else None)
     if not shuffle:
         np.testing.assert_array_equal(found[::copies] // copies, plain.slice(epoch, 0, total))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_pictures_of_a_device_are_put_in_order_as_on_a_cpu(shards, together: bool) -> None:
+    """What a GPU does with pictures that lie there already, without a GPU."""
+    with (
+        loader.open(shards, "val", 16, images=NAMES, together=together, shuffle=True) as here,
+        loader.open(shards, "val", 16, images=NAMES, together=together, shuffle=True) as there,
+    ):
+        there._painters._gpu = True
+        for a, b in zip(here, there, strict=True):
+            assert torch.equal(a["pixel_values"], b["pixel_values"])
