@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.common.label_columns import with_sn_survey
-from specshards.common.spectrum import SURVEY_SN, survey_sn_of
+from specshards.common.spectrum import LIMITS, RANGES, SURVEY_SN, survey_sn_of
 from specshards.ingest import inspect
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.subset import select
@@ -96,6 +96,10 @@ def test_a_file_and_its_columns_tell_the_same(values: list[tuple[float | None, .
 
 def test_tables_without_any_of_the_columns_have_none() -> None:
     assert with_sn_survey(pa.table({"z": [1.0, 2.0]}))["sn_survey"].to_pylist() == [None, None]
+
+
+def test_what_fingerprints_are_made_of_is_as_it_was() -> None:
+    assert "sn_survey" not in RANGES and {**RANGES, "sn_survey": RANGES["sn_median"]} == LIMITS
 
 
 def test_sdss_publishes_it(tmp_path: Path) -> None:
