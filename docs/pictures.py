@@ -50,7 +50,10 @@ def options() -> dict[str, tuple[list[tuple[str, Spectrum]], list[tuple[str, Ima
         "patch": against(preset("patch", "map2d"), "order=patch, block=2, grid=log"),
         "block": against(ImageConfig(size=160, block=2), "size=160, block=2"),
         "red": against(red, "channels=red"),
-        "derivatives": (row, [("channels=red", red), ("derivatives", preset("paper-derivatives", "map2d"))]),
+        "derivatives": (
+            row,
+            [("channels=red", red), ("derivatives", ImageConfig(channels=CHANNEL_SETS["derivatives"]))],
+        ),
         "roi": (row, [("channels=red", red), ("roi", preset("paper-roi", "map2d"))]),
         "quality": (
             [("three masked stretches", gaps)],

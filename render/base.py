@@ -48,8 +48,8 @@ class Renderer(ABC):
         presets: name -> what it changes of the default `ImageConfig`; `default` is always there.
         gallery: names of the presets that a sheet of every image type shows.
         limits: the values of `ImageConfig.limits` that it takes.
-        options: which of `channels`, `order`, `grid`, `axis` and `line_colour` it reads; they are refused for the
-            others.
+        options: which of `channels`, `order`, `grid`, `derivative`, `axis` and `line_colour` it reads; they are
+            refused for the others.
         noisy: codes hardly repeat, so that looking for repeats costs time and saves no bytes of a PNG.
         code_shape: of the stored array: `(h, w)` or `(h, w, 3)`, uint8.
         lut: uint8 `(256, 3)`, RGB of every code, or None where codes are gray levels or RGB already.

@@ -77,12 +77,13 @@ def _show(kind, flux, ivar, wavelength, good, has_ivar, settings, scale, coloure
             for i in range(n):
                 codes[i] = MARK if flags[i] else 0
         return
+    steps = np.arange(n).astype(np.float64) if settings.per_pixel else wavelength
     if kind == DERIVATIVE:
-        gradient(flux, wavelength, values)
+        gradient(flux, steps, values)
     elif kind == CURVATURE:
         slope = np.empty(n, np.float32)
-        gradient(flux, wavelength, slope)
-        gradient(slope, wavelength, values)
+        gradient(flux, steps, slope)
+        gradient(slope, steps, values)
     elif kind in (RESIDUAL, SIGNIFICANCE):
         residual(flux, good, wavelength, settings.continuum_width, values, floats, ints, keys)
         if kind == SIGNIFICANCE:

@@ -18,6 +18,7 @@ FRAMES = ("observed", "rest")
 ORDERS = ("rows", "boustrophedon", "patch")
 AXES = ("window", "spectrum")
 BAD_PIXELS = ("skip", "draw")
+DERIVATIVES = ("angstrom", "pixel")
 #: What a channel of `map2d` can hold. `none` is black.
 CHANNELS = ("flux", "derivative", "curvature", "roi", "residual", "significance", "mask", "snr", "none")
 #: Names for sets of channels, for command lines.
@@ -32,7 +33,7 @@ CHANNEL_SETS = {
 #: What the published pictures have in common: the window that Spectromer cuts, and every pixel as it is.
 PUBLISHED = {"window": (3536.714, 10413.58), "bad_pixels": "draw"}
 #: Fields of `ImageConfig` that came after the first data sets were written.
-_LATER = ("frame", "axis", "bad_pixels", "line_colour")
+_LATER = ("frame", "axis", "bad_pixels", "line_colour", "derivative")
 #: Side of a patch of the usual vision transformers (ViT-B/16), pixels.
 PATCH = 16
 
@@ -75,6 +76,7 @@ class ImageConfig:
             of 16 x 16 pixels holds one piece of the spectrum, row by row.
         channels: of `map2d`: one, shown through `colormap`, or three for red, green and blue, out of flux,
             derivative, curvature, roi, residual, significance, mask, snr, none; or the name of a set.
+        derivative: of the channels `derivative` and `curvature`: per `angstrom`, or per `pixel`, as published.
         colormap: matplotlib's name; `viridis` in the paper.
         grid: of `map2d`: `native` (value i is pixel i), `stretch` (interpolated to fill every cell, linear in
             wavelength from the spectrum's first to its last pixel: the paper's option), or `log` (as many equal steps
@@ -105,6 +107,7 @@ class ImageConfig:
     block: int = 3
     order: str = "rows"
     channels: tuple[str, ...] = field(default=("flux",), metadata={"values": lambda: CHANNEL_SETS})
+    derivative: str = "angstrom"
     colormap: str = "viridis"
     grid: str = "native"
     resample: str = "flux"
@@ -118,6 +121,7 @@ class ImageConfig:
         for name, allowed in (
             ("limits", LIMITS), ("scale", SCALES), ("order", ORDERS), ("grid", GRIDS), ("resample", RESAMPLINGS),
             ("roi_unit", ("sigma", "flux")), ("frame", FRAMES), ("axis", AXES), ("bad_pixels", BAD_PIXELS),
+            ("derivative", DERIVATIVES),
         ):  # fmt: skip
             value = getattr(self, name)
             _check(value in allowed, f"{name}={value}: choose {', '.join(allowed[:-1])} or {allowed[-1]}")
@@ -155,7 +159,7 @@ class ImageConfig:
         _check(
             self.limits in limits, f"limits={self.limits} is for {others}; {self.image} takes {' or '.join(limits)}"
         )
-        for name in ("channels", "order", "grid", "axis", "line_colour"):
+        for name in ("channels", "order", "grid", "axis", "line_colour", "derivative"):
             value, others = getattr(self, name), having("options", name)
             _check(
                 name in kind.options or value == getattr(ImageConfig, name),

@@ -41,6 +41,7 @@ class MapSettings(NamedTuple):
     in_sigma: bool
     continuum_width: float
     line_width_kms: float
+    per_pixel: bool  # derivatives
 
     @classmethod
     def of(cls, config: ImageConfig, scale: Scale) -> MapSettings:
@@ -55,6 +56,7 @@ class MapSettings(NamedTuple):
             *config.window, GRIDS.index(config.grid), config.resample == "flux", edges,
             np.sqrt(edges[1:] * edges[:-1]), place, int(empty[0]), channels,
             config.roi_threshold, config.roi_unit == "sigma", config.continuum_width, config.line_width_kms,
+            config.derivative == "pixel",
         )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class Map2d(Renderer):
             "default": {},
             "paper": {**PUBLISHED, "limits": "fixed"},
             "paper-red": {**PUBLISHED, "channels": CHANNEL_SETS["red"]},
-            "paper-derivatives": {**PUBLISHED, "channels": CHANNEL_SETS["derivatives"]},
+            "paper-derivatives": {**PUBLISHED, "channels": CHANNEL_SETS["derivatives"], "derivative": "pixel"},
             "paper-roi": {**PUBLISHED, "channels": CHANNEL_SETS["roi"], "roi_threshold": 1.5, "roi_unit": "flux"},
             "robust": {"limits": "percentile", "scale": "asinh"},
             "survey-free": {"limits": "percentile", "grid": "log"},
@@ -59,7 +59,7 @@ class Map2d(Renderer):
     )
     gallery = tuple(presets)
     limits = LIMITS
-    options = ("channels", "order", "grid")
+    options = ("channels", "order", "grid", "derivative")
     noisy = True
 
     def __init__(self, config: ImageConfig) -> None:

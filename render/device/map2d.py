@@ -81,6 +81,8 @@ class DeviceMap(DeviceRenderer):
         if kind == "snr":
             ratio = torch.where(good & has_ivar[:, None], flux * square_root(values.ivar), 0)
             return (square_root(ratio.clamp(0, 100)) * 25.5).to(torch.uint8)
+        if self._map.per_pixel:
+            values = values._replace(wavelength=torch.arange(flux.shape[1], device=flux.device).double()[None])
         if kind in ("derivative", "curvature"):
             flux = gradient(values, flux)
         if kind == "curvature":

@@ -39,6 +39,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "split": ("0.5,0.3,0.2", (0.5, 0.3, 0.2)), "split_nside": ("32", 32), "jpeg_quality": ("92", 92),
     "best_of": ("object", "object"), "split_by": ("row", "row"),
     "axis": ("spectrum", "spectrum"), "bad_pixels": ("draw", "draw"), "line_colour": ("tab:blue", "tab:blue"),
+    "derivative": ("pixel", "pixel"),
     "survey": ("sdss", "sdss"), "cuts": ("paper", "paper"), "where": ("z > 1", "z > 1"), "n": ("7", 7),
     "shards": ("a, b", ("a", "b")), "task": ("teff", "teff"), "schedule": ("constant", "constant"),
     "decay": ("trainer", "trainer"), "normalise": ("0.5", "0.5"), "target": ("max", "max"),

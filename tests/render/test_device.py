@@ -35,6 +35,8 @@ MAPS = [
     {"channels": ("snr",)},
     {"channels": ("mask",), "limits": "fixed"},
     {"channels": THREE, "grid": "stretch"},
+    {"channels": THREE, "derivative": "pixel", "bad_pixels": "draw"},
+    {"channels": THREE, "derivative": "pixel", "grid": "log"},
     {"channels": ("mask", "snr", "flux"), "grid": "stretch", "block": 16},
     {"grid": "log", "block": 1, "size": 100, "window": (5000.0, 5300.0)},
     {"grid": "log", "block": 40, "size": 100},

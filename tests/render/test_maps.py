@@ -68,13 +68,15 @@ def test_the_red_channel_is_the_papers_bit_for_bit(real_spectra) -> None:
         assert not picture[..., 1:].any() and not picture[222:].any() and not picture[:, 222:].any()
 
 
-def test_derivatives_are_those_of_numpy_per_angstrom(real_spectra) -> None:
-    config = preset("paper-derivatives", "map2d")
+@pytest.mark.parametrize("step", ["angstrom", "pixel"])
+def test_derivatives_are_those_of_numpy(real_spectra, step: str) -> None:
+    config = replace(preset("paper-derivatives", "map2d"), derivative=step)
     drawer = renderer(config)
     for spectrum in [galaxy(), *real_spectra]:
         flux, wavelength, good = filled(spectrum, config)
-        first = np.gradient(flux.astype(np.float64), wavelength).astype(np.float32)
-        second = np.gradient(first.astype(np.float64), wavelength).astype(np.float32)
+        where = (wavelength,) if step == "angstrom" else ()
+        first = np.gradient(flux.astype(np.float64), *where).astype(np.float32)
+        second = np.gradient(first.astype(np.float64), *where).astype(np.float32)
         codes = drawer.codes(*spectrum).reshape(-1, 3)
         assert not codes[len(flux) :].any()
         np.testing.assert_array_equal(codes[: len(flux), 0], of_paper(flux, good))
