@@ -249,7 +249,7 @@ def test_expand_refuses_what_it_cannot_show_and_leaves_no_trace_in_checkpoints()
     assert expand(torch.zeros(0, 74, 74, dtype=torch.uint8)).shape == (0, 3, 224, 224)
 
 
-COMPILED = [preset("paper", "map2d"), ImageConfig(channels=("mask", "snr", "flux")), ImageConfig(image="simple")]
+COMPILED = [preset("paper", "map2d"), ImageConfig(channels=("mask", "snr", "flux")), preset("paper", "simple")]
 
 
 def check_compiled(configs: Sequence[ImageConfig], backend: str, device: str = "cpu") -> None:
