@@ -54,7 +54,7 @@ def made_up(n: int = 900, seed: int = 3, sets: tuple[str, ...] = ("sdss", "sdss 
                 if task == "redshift" and method not in ("svm", "forest"):
                     crps = np.abs(np.log1p(answer) - np.log1p(true))
                 parts.append(rows(name, task, method, sidecar, true, answer, crps))
-    return Study(together(parts), objects, {name: ("other objects",) for name in sets})
+    return Study(together(parts), objects, {(name, "data"): ("other objects",) for name in sets})
 
 
 def again(study: Study, table: pa.Table) -> Study:

@@ -69,10 +69,12 @@ def measured(metric: Metric, block: Block, *, more: bool, constant: float | None
     sign = 1 if more else -1
 
     def both(rows: IntArray) -> dict[str, float]:
-        value = metric(block.rows(rows))
-        return (
-            {"value": value} if flat is None else {"value": value, "gain": sign * (value - metric(flat.rows(rows)))}
-        )
+        drawn = block.rows(rows)
+        value = metric(drawn)
+        if flat is None:
+            return {"value": value}
+        beside = metric(replace(drawn, answer=flat.answer[rows], crps=flat.crps[rows]))
+        return {"value": value, "gain": sign * (value - beside)}
 
     value, of_constant = metric(block), math.nan if flat is None else metric(flat)
     intervals = bootstrap(both, n, groups=block.objects)

@@ -18,7 +18,7 @@ from specshards.train.tasks import metrics, plots
 from specshards.train.tasks.metrics import BoolArray, FloatArray
 
 _MOST_PANELS = 4
-_BINS = 50
+_MOST_BINS = 60
 _UNKNOWN = "Which of Figures 2 to 4 of the paper it stands for is not known here."
 
 
@@ -67,7 +67,8 @@ def _histograms(objects: Objects, label: str, values: FloatArray, known: BoolArr
     surveys = sorted(set(objects.surveys))[:_MOST_PANELS]
     low, high = np.quantile(values[known], [0, 0.999])
     high = high if high > low else low + 1
-    edges = np.geomspace(max(low, 1e-2), high, _BINS) if label == "snMedian" else np.linspace(low, high, _BINS)
+    bins = int(np.clip(np.sqrt(known.sum()), 12, _MOST_BINS))
+    edges = np.geomspace(max(low, 1e-2), high, bins) if label == "snMedian" else np.linspace(low, high, bins)
     panels: list[tuple[str, list[tuple[str, BoolArray]]]]
     if by_class:
         panels = [
@@ -87,6 +88,10 @@ def _histograms(objects: Objects, label: str, values: FloatArray, known: BoolArr
         axes.set(xlabel=label, ylabel="spectra", title=survey, yscale="log")
         if label == "snMedian":
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")  # not the formulas of a logarithmic axis, which are no text
+            axes.xaxis.set_minor_formatter("")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     return figure

@@ -185,8 +185,20 @@ def _sequence(config: PaperConfig, each: DataSet, task: str) -> PaperRun:
     )  # fmt: skip
 
 
-def notes(config: PaperConfig, each: DataSet, objects: Objects) -> Iterator[str]:
-    """What is not comparable with the paper in any cell of a set, a line each."""
+def notes(config: PaperConfig, each: DataSet, objects: Objects) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What is not comparable with the paper; see `study.Study.notes`."""
+    scopes = {
+        "data": _of_data(each, objects), "picture": _of_pictures(config, each), "training": _of_training(config),
+        "regression": _of_regression(config), "sequence": _SEQUENCE,
+        "classical": (f"on 50 principal components of at most {config.limit:,} train spectra",),
+    }  # fmt: skip
+    return {(each.name, scope): tuple(lines) for scope, lines in scopes.items()}
+
+
+_SEQUENCE = ("from scratch, at its own learning rate; how the paper cuts a spectrum into tokens is not public",)
+
+
+def _of_data(each: DataSet, objects: Objects) -> Iterator[str]:
     if objects.mock:
         yield "mock data: a simulator made the spectra and their labels"
     yield "other objects than the paper's"
@@ -204,29 +216,36 @@ def notes(config: PaperConfig, each: DataSet, objects: Objects) -> Iterator[str]
             )
     if not np.allclose(shards.split, published.SPLIT):
         yield f"split {', '.join(f'{share:g}' for share in shards.split)}; the published code takes 0.6, 0.2, 0.2"
-    if config.backbone != published.BACKBONE:
-        yield f"backbone {config.backbone}; the published code fine-tunes {published.BACKBONE}"
-    other = {
-        name: (getattr(config, name), value)
-        for name, value in PRESETS["paper"].items() if getattr(config, name) != value
-    }  # fmt: skip
-    if config.max_steps is not None:
-        other["max_steps"] = (config.max_steps, None)
-    if other:
-        yield "trained otherwise: " + ", ".join(
-            f"{name} {ours}" + ("" if theirs is None else f", not {theirs}") for name, (ours, theirs) in other.items()
-        )
-    if config.target == "max":
-        yield (
-            "labels are divided by the largest of the train split; the published code takes the largest of all "
-            "splits, the test split too"
-        )
-    if each.holds_spectra and config.picture_preset != "paper":
-        yield f"pictures of preset {config.picture_preset}, not as published"
-    if not each.holds_spectra and shards.image != preset_of("paper", shards.image.image):
-        yield "the shards' pictures are not those of preset paper"
     if not np.isfinite(objects.numbers["sn_survey"]).any():
         yield "no object has an snMedian"
     counts = {kind: int(objects.is_class(kind).sum()) for kind in CLASSES}
     if min(counts.values()) == 0:
         yield f"no object of class {', '.join(kind for kind, n in counts.items() if not n)}"
+
+
+def _of_pictures(config: PaperConfig, each: DataSet) -> Iterator[str]:
+    if config.backbone != published.BACKBONE:
+        yield f"backbone {config.backbone}; the published code fine-tunes {published.BACKBONE}"
+    image = each.manifests[0].config.image
+    if each.holds_spectra and config.picture_preset != "paper":
+        yield f"pictures of preset {config.picture_preset}, not as published"
+    if not each.holds_spectra and image != preset_of("paper", image.image):
+        yield "the shards' pictures are not those of preset paper"
+
+
+def _of_training(config: PaperConfig) -> Iterator[str]:
+    paper = {**PRESETS["paper"], "max_steps": None, "overfit_batches": None, "augment": "", "ema": None}
+    other = {name: value for name, value in paper.items() if getattr(config, name) != value}
+    if other:
+        words = (
+            f"{name} {getattr(config, name)}" + (f", not {value}" if value else "") for name, value in other.items()
+        )
+        yield f"trained otherwise: {'; '.join(words)}"
+
+
+def _of_regression(config: PaperConfig) -> Iterator[str]:
+    if config.target == "max":
+        yield (
+            "labels are divided by the largest of the train split; the published code takes the largest of all "
+            "splits, the test split too"
+        )

@@ -46,7 +46,7 @@ CATASTROPHES = (
     "stars) or 3000 km/s (quasars).",
     "The published script (reg_verify_predictions.py) takes 0.00334 and 0.01001, which are 1001.3 and 3000.9 km/s.",
     "It first drops every object whose label is exactly 0, so that its percentages can be formed.",
-    "Its columns `combined` and `GALAXY+QSO` are the mean of two shares, that of galaxies and stars (for the second, "
+    "Its columns combined and GALAXY+QSO are the mean of two shares, that of galaxies and stars (for the second, "
     "of galaxies) and that of quasars, however many objects each has; the column of all classes here is a share of "
     "objects.",
     "It drops objects without snMedian from the bins only; they count in the last row here, too.",
@@ -54,8 +54,8 @@ CATASTROPHES = (
 CRPS = (
     "crps_gaussian_z is the published code's: every answer becomes a normal distribution of one width, the standard "
     "deviation of the residuals in z, and is scored in z. The width is learnt from the truths that it is scored by.",
-    "The published script takes that one width for the classes, too (`sigma of all`), and first drops objects whose "
-    "label is exactly 0. The row `own sigma` has the width of the quasars' own residuals.",
+    "The published script takes that one width for the classes, too (row sigma of all), and first drops objects "
+    "whose label is exactly 0. The row own sigma has the width of the quasars' own residuals.",
     "crps is of the distribution that the model itself predicts, in ln(1 + z); of a point, as the paper's recipe "
     "trains, it is the mean absolute error there. The two cannot be compared with each other.",
 )  # fmt: skip

@@ -69,7 +69,8 @@ def summary(study: Study, tables: Sequence[PaperTable]) -> list[str]:
     else:
         lines.append(f"In all {compared:,} compared cells the model is better than the best constant.")
     for name in study.sets:
-        if notes := study.notes.get(name):
+        scopes = ("data", "picture", "training", "regression")
+        if notes := [line for scope in scopes for line in study.notes.get((name, scope), ())]:
             lines.append(f"Not comparable with the paper ({name}): {'; '.join(notes)}.")
     return lines
 

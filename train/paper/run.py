@@ -85,7 +85,8 @@ def paper(config: PaperConfig, out: Path, options: RunOptions = RunOptions()) ->
             parts += _classical(config, each, todo, out, options)
         study = Study(
             answers.together(parts), objects,
-            {each.name: tuple(notes(config, each, objects[each.name])) for each in sets}, todo.absent, _chosen(best),
+            {key: lines for each in sets for key, lines in notes(config, each, objects[each.name]).items()},
+            todo.absent, _chosen(best),
             records,
         )  # fmt: skip
         study.answers.write(out / answers.FILE)

@@ -13,6 +13,7 @@ from specshards.train.paper.objects import Objects
 
 #: Pictures and other methods in words, in the order of the tables.
 PICTURES = {"simple": "simple", "overlap": "overlap", "map2d": "map2d", "mega": "mega (the three together)"}
+CLASSICAL = ("svm", "forest")
 METHODS = {"svm": "support vectors", "forest": "random forest", "sequence": "1-D transformer"}
 
 
@@ -26,7 +27,9 @@ class Study:
 
     Attributes:
         objects: of each data set, by its name, in the order of the tables.
-        notes: of each data set, what is not comparable with the paper whatever the cell.
+        notes: what is not comparable with the paper: (set, scope) -> lines. The scope is `data` (of every cell of the
+            set), `training` (of every run), `regression` (of runs on a number), `picture` (of vision transformers),
+            `sequence` or `classical` (of the methods beside them).
         absent: why a picture of a set has no answers: (set, task, picture), where a task of "" stands for all.
         chosen: (set, task) -> the picture that was best on validation: what is shown where one is.
         runs: a record of every run, for the page.
@@ -34,7 +37,7 @@ class Study:
 
     answers: Answers
     objects: Mapping[str, Objects]
-    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     absent: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     chosen: Mapping[tuple[str, str], str] = field(default_factory=dict)
     runs: Sequence[Mapping[str, Any]] = ()
@@ -77,4 +80,13 @@ class Study:
             return missing(next((self.absent[key] for key in keys if key in self.absent), "not trained"))
         constant = self.objects[data_set].constant(task, kind, classes) if kind else None
         found = measured(metric, choose(block), more=more, constant=constant)
-        return found.noted(*self.notes.get(data_set, ())) if found.count else found
+        return found.noted(*self.about(data_set, task, method)) if found.count else found
+
+    def about(self, data_set: str, task: str, method: str) -> tuple[str, ...]:
+        """The lines of `notes` that hold for what a method says of a task."""
+        if method in CLASSICAL:
+            scopes = ["data", "classical"]
+        else:
+            scopes = ["data", "sequence" if method == "sequence" else "picture", "training"]
+            scopes += ["regression"] if task != "classify" else []
+        return tuple(line for scope in scopes for line in self.notes.get((data_set, scope), ()))

@@ -183,8 +183,7 @@ def regression(
     n = len(true)
     result: dict[str, Any] = {"count": n}
     error = predicted - true
-    spread = float(((true - true.mean()) ** 2).sum()) if n > 1 else 0.0
-    result["r2"] = 1 - float((error**2).sum()) / spread if spread > 0 else float("nan")
+    result["r2"] = r2(true, predicted)
     result["mae"] = _mean(np.abs(error))
     result["rmse"] = float(np.sqrt(_mean(error**2)))
     result["bias"] = float(np.median(error)) if n else float("nan")
@@ -260,6 +259,12 @@ def crps_gaussian_z(true: FloatArray, predicted: FloatArray, sigma: float | None
 def median_deviation(error: FloatArray) -> float:
     """MAD of residuals, the median of |residual| of float `(N,)`: around zero, not their median. NaN when empty."""
     return float(np.median(np.abs(error))) if len(error) else float("nan")
+
+
+def r2(true: FloatArray, predicted: FloatArray) -> float:
+    """1 - residual / total sum of squares of float `(N,)`; NaN where all truths are the same."""
+    spread = float(((true - true.mean()) ** 2).sum()) if len(true) > 1 else 0.0
+    return 1 - float(((predicted - true) ** 2).sum()) / spread if spread > 0 else float("nan")
 
 
 def nmad(dz: FloatArray) -> float:
