@@ -160,6 +160,12 @@ def test_the_tables_of_stars_are_those_of_a_hand_computation(
         found = cell(content, task, f": {name}", "map2d")
         assert found["value"] == pytest.approx(value)
         assert found["better"] is True
+    # A joint table whose test stars are of one survey alone says so.
+    objects = study.objects[JOINT]
+    test = {s: int((objects.is_class("STAR") & (objects.splits == "test") & (objects.surveys == s)).sum())
+            for s in ("lamost", "sdss")}  # fmt: skip
+    (line,) = (line for line in content["tables"][task]["about"] if line.startswith(f"{JOINT}: labelled stars"))
+    assert all(f"{survey} " in line and f", {n} in test" in line for survey, n in test.items())
     # What the mean label leaves is the scatter of the labels.
     assert cell(content, task, f": std of residuals, {unit}", "map2d")["constant"] == pytest.approx(a["truth"].std())
 

@@ -58,8 +58,10 @@ def _distribution(
     head = f"Figure {number}: {title}"
     if not known.any():
         return PaperFigure(number, head, f"No object of {name} has a {label}.", None)
-    caption = f"{known.sum():,} of {len(values):,} spectra of {name}, all splits; the others have no {label}"
-    caption += " above 0. " if label == "snMedian" else ". "
+    caption = f"{known.sum():,} of {len(values):,} spectra of {name}, all splits"
+    if not known.all():
+        caption += f"; the others have no {label}" + (" above 0" if label == "snMedian" else "")
+    caption += ". "
     return PaperFigure(number, head, caption + _UNKNOWN, lambda: _histograms(objects, label, values, known, by_class))
 
 

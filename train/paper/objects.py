@@ -66,6 +66,16 @@ class Objects:
         """Which objects have this class."""
         return np.asarray(self.classes == CLASSES.index(name))
 
+    def labelled(self, label: str) -> str:
+        """How many stars have a stellar label, in words, by survey: in the train and in the test split."""
+        known = np.isfinite(self.numbers[label]) & self.is_class("STAR")
+        counts = (
+            f"{survey} {(known & here & self.is_train).sum():,} in train, "
+            f"{(known & here & (self.splits == 'test')).sum():,} in test"
+            for survey in sorted(set(self.surveys)) for here in [self.surveys == survey]
+        )  # fmt: skip
+        return "; ".join(counts)
+
     @property
     def is_train(self) -> npt.NDArray[np.bool_]:
         """Which objects are of the train split."""

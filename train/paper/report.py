@@ -187,7 +187,8 @@ def _save(drawn: Sequence[PaperFigure], folder: Path, mock: bool) -> dict[str, s
 
 
 def _run(record: Any) -> str:
-    return ", ".join(f"{name} {value}" for name, value in record.items())
+    words = ((name.replace("_", " "), number(v) if isinstance(v, float) else str(v)) for name, v in record.items())
+    return ", ".join(f"{name} {value}" for name, value in words)
 
 
 def _text(cell: _Shown) -> str:

@@ -221,9 +221,10 @@ def stars(study: Study, task: str) -> PaperTable:
         "standard deviation that a Gaussian of this MAD has. The constant of the last row is the mean label: what it "
         "leaves is the scatter of the labels themselves."
     )
+    whose = (f"{name}: labelled stars are {study.objects[name].labelled(task)}." for name in study.sets)
     headline = tuple(f"{name}: R2" for name in study.sets)
     columns = ("data set: metric", *PICTURES.values())
-    return PaperTable(task, number, f"{title} of stars", columns, tuple(rows), "number", (about,), headline)
+    return PaperTable(task, number, f"{title} of stars", columns, tuple(rows), "number", (about, *whose), headline)
 
 
 def scores(study: Study) -> PaperTable:
