@@ -113,7 +113,7 @@ def baselines(
 def paper(
     out: Annotated[Path, typer.Option(help="Folder of the runs, the answers and the report.")],
     config: Annotated[
-        PaperConfig, Fields("Paper and training", ("task", "only", "images", "views"), PaperConfig.configure, _RECIPE)
+        PaperConfig, Fields("Paper and training", ("only", "images", "views"), PaperConfig.configure, _RECIPE)
     ],
     options: Annotated[RunOptions, Fields("Run", ("resume",))],
 ) -> None:

@@ -21,6 +21,7 @@ from specshards.common.files import write_text
 from specshards.render.config import ImageConfig
 from specshards.shards.format.manifest import ShardConfig
 from specshards.train.config import LoopConfig, PretrainConfig, RunOptions, TrainConfig
+from specshards.train.paper.config import PaperConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -251,6 +252,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "loop": partial(explained, LoopConfig, RunOptions),
     "labels": partial(explained, TrainConfig, but=LoopConfig),
     "pretraining": partial(explained, PretrainConfig, but=LoopConfig),
+    "paper": partial(explained, PaperConfig, but=TrainConfig),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from specshards.common.errors import UsageError
@@ -34,11 +34,11 @@ class PaperConfig(TrainConfig):
             alone (`joint`).
         limit: train objects at most of the random forest; of support vectors 10,000.
         mock_files: of each survey of the mock, where no shards are given.
-        quick: a small pass over everything: a tiny model, two epochs of 60 steps together at most, a mock of 600
-            files, several sets together alone. What is given beside it wins.
+        quick: a small pass over everything: a tiny model, two epochs of 60 steps together at most, 600 mock
+            files of each survey, several sets together alone. What is given beside it wins.
     """
 
-    task: str = "classify"
+    task: str = field(default="classify", metadata={"option": False})
     shards: tuple[str, ...] = ("",)
     pictures: tuple[str, ...] = ()
     picture_preset: str = "paper"
@@ -66,7 +66,7 @@ class PaperConfig(TrainConfig):
         """With the values of a training preset (`paper`) and of `quick`, where nothing else is given."""
         if given.get("quick"):
             given = {**QUICK, "mock_files": _QUICK_MOCK, **given}
-        names = {field.name for field in fields(TrainConfig)}
+        names = {one.name for one in fields(TrainConfig)}
         own = {name: value for name, value in given.items() if name not in names}
         training = {"shards": ("",), "task": "classify", **{k: v for k, v in given.items() if k in names}}
         return cls(**vars(configure(preset or "paper", **training)), **own)
@@ -84,5 +84,5 @@ class PaperConfig(TrainConfig):
 
     def training(self, **changes: Any) -> TrainConfig:
         """The configuration of one run."""
-        values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
+        values = {one.name: getattr(self, one.name) for one in fields(TrainConfig)}
         return TrainConfig(**{**values, **changes})
