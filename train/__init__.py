@@ -12,6 +12,7 @@ tasks           what a model can learn
 models          networks: of pictures, of spectra
 tokenizer       self-supervised pretraining on spectra
 evaluation      what a model is worth, beside baselines
+paper           the tables and figures of A&A 709, A122
 report          the same in tables, figures and a page
 use             predict, explain, embed, export
 options         what the commands have in common

@@ -44,6 +44,7 @@ NOT_RUN = {
     "make format": "it writes to the checkout",
     "make fuzz": "minutes; tests/fuzz/test_fuzz.py runs a slice",
     "make .venv/.made": "network",
+    "make paper": "minutes; tests/train/test_paper.py runs it",
     "make bench": "minutes; tests/benchmarks/test_suite.py runs all at small size",
     "make shards SCHEDULER": "a cluster; tests/common/test_jobs.py starts schedulers and workers",
     "specshards shards build --scheduler": "a cluster, a bucket; tests/shards/test_remote.py has both",
