@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     "README.md", "benchmarks/README.md", "docs/data-sets.md", "docs/images.md", "docs/tokenizer.md",
-    "docs/training.md", "docs/spectra-parquet.md",
+    "docs/training.md", "docs/spectra-parquet.md", "docs/paper.md",
 )  # fmt: skip
 SUITE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
