@@ -31,6 +31,7 @@ from astropy.table import Table
 
 from specshards.__main__ import ROOMS
 from specshards.ingest.surveys import SURVEYS
+from specshards.render.registry import RENDERERS
 from tests.conftest import ROOT
 
 FOLDERS = (ROOT, ROOT / "docs", ROOT / "benchmarks")
@@ -70,7 +71,7 @@ PLACES = {
     "/data/sdss": "files/sdss", "/data/mmu/sdss.parquet": "files/mmu.parquet", "/data/everything": "files",
     "specObj-dr17.fits": "files/specobj.fits", "data/dr10/spectra": "data/lamost/spectra",
     "FILE|PARQUET": "spectrum.fits", "FILE|FOLDER": "spectrum.fits", "FILES|SHARDS": "data/lamost/shards/map2d",
-    "FLUX_SHARDS": "data/lamost/shards/flux", "s3://bucket/lamost/map2d": "data/lamost/shards/map2d",
+    "FLUX_SHARDS": "data/flux/shards/map2d", "s3://bucket/lamost/map2d": "data/lamost/shards/map2d",
     "/scratch/": "scratch/", "1000000": "40", "sdss|lamost": "sdss",
 }  # fmt: skip
 #: Words that stand for something only as a whole.
@@ -241,13 +242,12 @@ def execute(code: str, page: str, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
-    """What the pages take for granted: survey files, two data sets, shards of spectra, a trained model."""
+    """What the pages take for granted: survey files, two data sets, a trained model."""
     folder = tmp_path_factory.mktemp("base")
     with contextlib.chdir(folder):
         for survey in ("lamost", "sdss"):
             perform(f"make shards SURVEY={survey}")
             shutil.copytree(f"data/{survey}/mock", f"files/{survey}")
-        perform("specshards shards build --spectra data/lamost/spectra --encoding flux --out data/lamost/shards/flux")
         perform("make train TASK=classify OUT=runs/first")
         shutil.copy(next(Path("files/sdss").glob("*/spec-*.fits")), "spectrum.fits")
         names = ["object_id", "survey", "ra", "dec", "class", "z", "spectrum"]
@@ -327,6 +327,15 @@ def test_what_pages_name_exists() -> None:
             if not (ROOT / "benchmarks" / "results" / file).is_file():
                 missing.append(f"{page}: {file}")
     assert not missing, "\n".join(missing)
+
+
+def test_pages_name_the_folders_that_make_shards_leaves() -> None:
+    """`OUT/shards/IMAGE`, whatever the encoding; what a page makes under another name says `--out`."""
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        given = set(re.findall(r"--out[ =](\S+)", text))
+        for path, image in re.findall(r"(data/[\w-]+/shards/([\w-]+))", text):
+            assert image in RENDERERS or path in given, f"{page}: {path}"
 
 
 def found(name: str) -> bool:
