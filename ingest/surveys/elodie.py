@@ -43,18 +43,18 @@ def labels(get: Callable[[str], Any], kind: str | None) -> tuple[dict[str, Any],
 
 
 def _where(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.bool_]]:
+    def spelled(name: str) -> list[str]:
+        return [column for mark in _SEPARATORS if (column := f"elodie{mark}{name}") in columns]
+
+    # Of the whole row, however each column is spelled.
+    no_fit = [~(columns[column] > 0) for column in spelled("teff")]
+    no_fit += [columns[column] == 0 for column in spelled("dof")]
     found = {}
-    for mark in _SEPARATORS:
-        of = {name: columns[f"elodie{mark}{name}"] for name in (*NAMES, "dof") if f"elodie{mark}{name}" in columns}
-        for name in set(of) - {"dof"}:
-            nothing = np.zeros(len(of[name]), np.bool_)
-            if name != "feh" or "teff" not in of:
-                nothing |= of[name] == 0
-            if "teff" in of:
-                nothing |= ~(of["teff"] > 0)
-            if "dof" in of:
-                nothing |= of["dof"] == 0
-            found[f"elodie{mark}{name}"] = nothing
+    for name in NAMES:
+        for column in spelled(name):
+            is_zero_nothing = name != "feh" or not spelled("teff")
+            own = [columns[column] == 0] if is_zero_nothing else []
+            found[column] = np.any([np.zeros(len(columns[column]), np.bool_), *own, *no_fit], axis=0)
     return found
 
 

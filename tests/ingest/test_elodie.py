@@ -104,7 +104,9 @@ def test_the_summary_counts_what_failed(files: Path) -> None:
     "names",
     [("specObjID", "elodieTEff", "elodieLogG", "elodieFeH", "elodieDOF"),
      ("SPECOBJID", "ELODIE_TEFF", "ELODIE_LOGG", "ELODIE_FEH", "ELODIE_DOF"),
-     ("specobjid", "elodieteff", "elodielogg", "elodiefeh", "elodiedof")],
+     ("specobjid", "elodieteff", "elodielogg", "elodiefeh", "elodiedof"),
+     ("specobjid", "elodieTEff", "elodie_logg", "ELODIE_FEH", "elodieDOF"),
+     ("specobjid", "elodie_teff", "elodieLogG", "elodieFeH", "elodie_dof")],
 )  # fmt: skip
 def test_a_catalogue_with_nothing_else_is_one(files: Path, names: tuple[str, ...]) -> None:
     rows = "11,4800,2.5,-1.5,2000\n12,0,0,0,0\n13,9899,2.924,0.09,0\n14,5000,0,0,1900\n"
