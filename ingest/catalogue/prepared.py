@@ -77,7 +77,7 @@ def prepare(
     final = folder / "catalogue.arrow"
     status = path.stat()
     asked = [sorted(wanted), sorted(name for name, reader in wanted.items() if reader is _EXACT)]
-    origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, *asked, 4])
+    origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, *asked, 5])
     if _record(final).get("origin") != origin or not final.exists():
         source = _Source(
             path, rows, {"key": choice.key, **names}, wanted, unsaid_columns(rows.columns, names, survey)
@@ -105,7 +105,7 @@ def columns_of(prepared: Path) -> ColumnAccount:
     """What became of the columns of a prepared catalogue, and where its labels say nothing."""
     record = _record(prepared)
     account = ColumnAccount(**record["columns"])
-    lost = (f"{name} says nothing in {n:,} rows: it is missing there" for name, n in record["unsaid"].items())
+    lost = (f"{name} says nothing in {n:,} rows: it is missing there" for name, n in record["unsaid"].items() if n)
     return replace(account, unused=tuple(account.unused), notes=(*account.notes, *lost))
 
 
@@ -187,13 +187,16 @@ def _tables(source: _Source, unsaid: Unsaid | None, schema: pa.Schema) -> Iterat
     names = source.names
     for batch in source.batches():
         columns = {"key": id_texts(batch[names["key"]], names["key"], source.path)}
-        nothing = where_unsaid(batch, source.others, unsaid)
+        nothing, lost = where_unsaid(batch, source.others, unsaid), dict[str, int]()
         for name in source.wanted:
-            columns[name] = _column(source, name, batch[names[name]])
-            if (lost := nothing.get(names[name])) is not None:
-                filled = pc.fill_null(columns[name], 0.0).to_numpy(zero_copy_only=False)
-                source.lost[names[name]] += int(np.count_nonzero(lost & (filled != 0)))
-                columns[name] = pc.if_else(pa.array(lost), pa.scalar(None, pa.float64()), columns[name])
+            columns[name], theirs = _column(source, name, batch[names[name]]), names[name]
+            if theirs in nothing:
+                said = columns[name].is_valid().to_numpy(zero_copy_only=False)
+                lost[theirs] = int(np.count_nonzero(nothing[theirs] & said))  # once, whatever asks for it
+                columns[name] = pc.if_else(
+                    pa.array(nothing[theirs]), pa.nulls(len(said), columns[name].type), columns[name]
+                )
+        source.lost.update(lost)
         table = pa.table(columns, schema=schema)
         yield table.filter(pc.is_valid(table["key"]))
 
