@@ -248,6 +248,20 @@ def survey_sn_of(values: Mapping[str, Any]) -> float | None:
     return math.sqrt(total)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What a file tells of the fit that labels of its survey are of; catalogues may give the same labels.
+
+    Attributes:
+        failed: why none of them is taken; None where the fit is good.
+        labels: ours. columns: of catalogues, in lower case.
+    """
+
+    failed: str | None
+    labels: tuple[str, ...]
+    columns: frozenset[str]
+
+
 @dataclass(slots=True)
 class Spectrum:
     """One spectrum between a survey file and a Parquet row.
@@ -273,7 +287,8 @@ class Spectrum:
         wavelength_unit, medium: of the wavelengths as a reader gives them: a name of `ingest.surveys.wavelengths`,
             and `vacuum` or `air`.
         wave_source: what the wavelengths were in the file, where they were converted: `nm`, `air`, `nm, air`.
-        remarks: what the summary of a job should say of it, in words that follow "of so many samples".
+        remarks: what the summary of a job should say of it, in words that follow "of so many samples"; see `told`.
+        fit: what the file tells of the fit behind labels that a catalogue may give, too; None where it does not.
         frame: of the wavelengths: `observed`, or `rest` where the file has divided them by 1 + z.
     """
 
@@ -305,6 +320,15 @@ class Spectrum:
     wave_source: str | None = None
     frame: str = "observed"
     remarks: tuple[str, ...] = ()
+    fit: Fit | None = None
+
+    def told(self) -> tuple[str, ...]:
+        """`remarks`, and which labels of a failed fit are missing: a catalogue may have those of another one."""
+        if self.fit is None or self.fit.failed is None:
+            return self.remarks
+        lost = [name for name in self.fit.labels if self.labels.get(name) is None]
+        names = " and ".join([", ".join(lost[:-1]), lost[-1]] if lost[1:] else lost)
+        return (*self.remarks, f"{self.fit.failed}: its {names} are not taken") if lost else self.remarks
 
     def sift(self) -> None:
         """Make missing what no object can have (see the function `sift`), and an error without its value."""

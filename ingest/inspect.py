@@ -348,7 +348,7 @@ def facts(spectrum: Spectrum) -> dict[str, str]:
     return {
         "from": f"{spectrum.survey}, {spectrum.layout}, {Path(spectrum.source_file).name}",
         "position": "none here; `build` needs a catalogue with ra and dec" if isnan(spectrum.ra) else place,
-        "labels": "; ".join([_labels(spectrum), *spectrum.remarks]),
+        "labels": "; ".join([_labels(spectrum), *spectrum.told()]),
         "pixels": f"{len(wave):,}, {wave[0]:.2f} to {wave[-1]:.2f} Angstrom (vacuum, observed frame)",
         "grid": describe_grid(spectrum),
         "good": f"{100 * spectrum.good().mean():.1f} per cent of the pixels",

@@ -117,16 +117,13 @@ def _is_error_of(column: str, error: str, value: str | None) -> bool:
 
 
 def _account(columns: Sequence[str], key: str, names: Mapping[str, str], survey: str) -> ColumnAccount:
-    used, unsaid = {key, *names.values()}, SURVEYS[survey].unsaid
-    others = unsaid_columns(columns, names, survey)
-    unused = [column for column in columns if column not in used and column not in others.values()]
+    used = {key, *names.values(), *unsaid_columns(columns, names, survey).values()}
+    unused = [column for column in columns if column not in used]
     notes = [
         f"{column} is [M/H], of all metals, which is not taken for [Fe/H]; name it feh to do that"
         for column in unused
         if column.strip().lower() in ALL_METALS and "feh" not in names
     ]
-    if unsaid is not None and others and (doubt := unsaid.doubt(others)) is not None:
-        notes.append(doubt)
     taken = {ours: escaped(theirs) for ours, theirs in names.items() if theirs.strip().lower() != ours}
     shown = tuple(map(escaped, unused[:_SHOWN]))
     return ColumnAccount(taken, shown, len(unused) - len(shown), tuple(notes))

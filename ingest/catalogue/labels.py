@@ -30,6 +30,10 @@ class Catalogue:
         # Stays in the mapped file: as Python strings the keys would cost each worker a hundred bytes a row.
         self._buckets = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         self.columns = tuple(name for name in reader.schema.names if name != "key")
+        # Of what a file may know to be of a failed fit; see `prepared`.
+        metadata = {field.name: field.metadata or {} for field in reader.schema}
+        self._fitted = {name: said[b"column"].decode() for name, said in metadata.items() if b"column" in said}
+        self._doubt = (reader.schema.metadata or {}).get(b"doubt", b"").decode()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -47,7 +51,8 @@ class Catalogue:
     def apply(self, spectrum: Spectrum) -> bool:
         """Overwrite the labels of `spectrum` where the catalogue has a value; False where it lists no such object.
 
-        What no object can have is no value; it is told in `Spectrum.impossible`.
+        What no object can have is no value; it is told in `Spectrum.impossible`. Nor is what is of a fit that failed,
+        as the file tells (`Spectrum.fit`).
 
         A position fills in where the file has none; the other columns, kept for selection cuts, become `extra`. What
         the file itself says of the class stays there too, as `file_class` and `file_subclass`.
@@ -58,6 +63,9 @@ class Catalogue:
         row = self.lookup(spectrum.object_id)
         if row is None:
             return False
+        fit = spectrum.fit
+        if fit is not None and fit.failed is not None:
+            row |= dict.fromkeys(name for name, column in self._fitted.items() if column in fit.columns)
         impossible = sift(row)
         known = {name: value for name, value in row.items() if value is not None}
         if known.keys() >= set(POSITION):
@@ -88,6 +96,8 @@ class Catalogue:
         ours = spectrum.labels.get("class")
         if ours not in (None, labels.get("class", ours)) and spectrum.labels.get("subclass") is not None:
             labels.setdefault("subclass", None)  # the file's is one of another class
+        if self._doubt and fit is None and any(labels.get(name) is not None for name in self._fitted):
+            spectrum.remarks += (self._doubt,)
         spectrum.labels.update(labels)
         spectrum.extra.update({name: value for name, value in known.items() if name not in LABELS})
         if any(value is not None for value in labels.values()):

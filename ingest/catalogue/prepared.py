@@ -158,13 +158,26 @@ class _Source:
     unread: Impossible = field(default_factory=Impossible)
     lost: Counter[str] = field(default_factory=Counter)
 
+    def schema(self, unsaid: Unsaid | None) -> pa.Schema:
+        """Of the prepared catalogue.
+
+        What files may tell better stands in the metadata: of a field its column, of the whole the doubt.
+        """
+        low = {column: name for name, column in self.others.items()}
+        fields = [pa.field("key", pa.string())]
+        for name, (kind, _) in self.wanted.items():
+            column = low.get(self.names[name])
+            fields.append(pa.field(name, kind, metadata=None if column is None else {"column": column}))
+        doubt = unsaid.doubt(self.others) if unsaid is not None and self.others else None
+        return pa.schema(fields, None if doubt is None else {"doubt": doubt})
+
     def batches(self) -> Iterator[pa.Table]:
         yield from self.rows.tables(list(dict.fromkeys([*self.names.values(), *self.others.values()])))
 
 
 def _write(source: _Source, unsaid: Unsaid | None, final: Path) -> None:
     """Write the prepared catalogue."""
-    schema = pa.schema([("key", pa.string()), *((name, kind) for name, (kind, _) in source.wanted.items())])
+    schema = source.schema(unsaid)
     buckets = min(_MAX_BUCKETS, 1 + source.path.stat().st_size // _BUCKET_BYTES)
     with TemporaryDirectory(dir=final.parent, prefix=".catalogue-") as scratch:
         parts = [Path(scratch) / f"{i}.arrow" for i in range(buckets)]

@@ -302,7 +302,7 @@ def _guessed_survey(file: TableFile) -> str | None:
 
 def _conversions(spectrum: Spectrum) -> list[str]:
     """What was done to the numbers of the file, and what its reader remarks, in words."""
-    words = list(spectrum.remarks)
+    words = list(spectrum.told())
     if spectrum.flux_scale != 1:
         unit = spectrum.flux_unit or "not declared"
         words.append(f"flux is stored divided by {spectrum.flux_scale:g} (flux_scale); unit: {unit}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from specshards.common.spectrum import Fit
 from specshards.ingest.surveys.common import label, number
 from specshards.ingest.surveys.survey import Unsaid
 
@@ -22,11 +23,13 @@ NAMES = ("teff", "logg", "feh")
 # Of the FITS tables (ELODIE_TEFF) and of CasJobs (elodieTEff), in lower case.
 _SEPARATORS = ("_", "")
 ALIASES = {f"elodie{mark}{name}": name for mark in _SEPARATORS for name in NAMES}
-FAILED = "the fit with ELODIE failed (0 degrees of freedom): its teff, logg and feh are not taken"
+_FAILED, _GOOD = (
+    Fit(failed, NAMES, frozenset(ALIASES)) for failed in ("the fit with ELODIE failed (0 degrees of freedom)", None)
+)
 
 
-def labels(get: Callable[[str], Any], kind: str | None) -> tuple[dict[str, Any], str | None]:
-    """The labels of one object, and what is to be said of it.
+def labels(get: Callable[[str], Any], kind: str | None) -> tuple[dict[str, Any], Fit | None]:
+    """The labels of one object, and whether their fit is good; None where there is none, or nothing tells.
 
     Args:
         get: the value of a column of HDU 2, by its name in lower case; None where there is none.
@@ -37,9 +40,10 @@ def labels(get: Callable[[str], Any], kind: str | None) -> tuple[dict[str, Any],
     values = {name: label(get(f"elodie_{name}")) for name in NAMES}
     if not values["teff"]:
         return {}, None
-    if number(get("elodie_dof")) == 0:
-        return {}, FAILED
-    return {**values, "logg": values["logg"] or None}, None
+    freedom = number(get("elodie_dof"))
+    if freedom == 0:
+        return {}, _FAILED
+    return {**values, "logg": values["logg"] or None}, None if freedom is None else _GOOD
 
 
 def _where(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.bool_]]:
@@ -60,7 +64,10 @@ def _where(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDAr
 
 def _doubt(names: Collection[str]) -> str | None:
     if not {"elodie_dof", "elodiedof"} & set(names):
-        return "ELODIE's labels without elodieDOF: where the fit failed (0 degrees of freedom) nobody can tell"
+        return (
+            "ELODIE's degrees of freedom (elodieDOF) are not known: whether the fit behind its labels failed "
+            "nobody can tell"
+        )
     return None
 
 

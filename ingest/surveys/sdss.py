@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import Spectrum
+from specshards.common.spectrum import Fit, Spectrum
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
 from specshards.ingest.ids import id_text
@@ -89,7 +89,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
         row.first("plug_dec", "deccat", "fiber_dec", default=header.get("PLUG_DEC")),
     )
     run2d = text(row.get("run2d")) or text(header.get("RUN2D"))
-    labels, remark = _labels(row)
+    labels, fit = _labels(row)
     is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
     yield checked(
         Spectrum(
@@ -108,7 +108,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             wave_coeff1=grid[1],
             label_source="table",
             labels=labels,
-            remarks=() if remark is None else (remark,),
+            fit=fit,
             extra=_extra(row, run2d),
             survey_sn={"sn_median_all": number(row.get("sn_median_all", row.get("sn_median")))},
         ),
@@ -164,10 +164,10 @@ def _object_id(row: _Row) -> str:
     raise BadObjectError("no SPECOBJID, and neither PLATE, MJD, FIBERID nor FIELD, MJD, CATALOGID to stand in for it")
 
 
-def _labels(row: _Row) -> tuple[dict[str, Any], str | None]:
-    """The labels, and what is to be said of them."""
+def _labels(row: _Row) -> tuple[dict[str, Any], Fit | None]:
+    """The labels, and what is told of the fit behind some."""
     kind = class_label(row.get("class"))
-    of_star, remark = elodie.labels(row.get, kind)
+    of_star, fit = elodie.labels(row.get, kind)
     return {
         **of_star,
         "class": said_class(row.get("class")),
@@ -175,7 +175,7 @@ def _labels(row: _Row) -> tuple[dict[str, Any], str | None]:
         "z": label(row.get("z")),
         "z_err": error(row.get("z_err")),
         "zwarning": label(row.get("zwarning")),
-    }, remark
+    }, fit
 
 
 def _table_evidence(names: Mapping[str, str]) -> int:

@@ -57,7 +57,8 @@ class Unsaid:
         columns: what it looks at, in lower case; the labels are among them.
         where: of those that there are, float64 `(n,)` by name, NaN = missing: a column of labels -> bool `(n,)`, the
             rows in which it says nothing.
-        doubt: of the names of those that there are, what a user should know; None for nothing.
+        doubt: of the names of those that there are, what is to be said of objects whose file does not tell, either
+            (`Spectrum.fit`), in words that follow "of so many samples"; None for nothing.
     """
 
     columns: tuple[str, ...]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
+from specshards.common.errors import JobError
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
 from specshards.ingest import inspect
@@ -37,7 +38,7 @@ def stellar(spectrum: Spectrum) -> tuple[float | None, ...]:
 @pytest.mark.parametrize("upper", [False, True])
 def test_a_star_has_them_and_solar_metallicity_is_a_value(tmp_path: Path, upper: bool) -> None:
     spectrum = read_file(sdss_spec(tmp_path / "a.fits", upper=upper, **STAR))
-    assert stellar(spectrum) == (5800.0, 4.4, 0.0) and not spectrum.remarks
+    assert stellar(spectrum) == (5800.0, 4.4, 0.0) and not spectrum.told()
     assert "teff 5800 K, logg 4.4 dex, feh 0 dex" in inspect.facts(spectrum)["labels"]
 
 
@@ -63,7 +64,7 @@ def test_what_says_nothing_is_missing(
     assert isinstance(spectrum, Spectrum)
     assert stellar(spectrum) == expected
     has_failed = changes.get("ELODIE_DOF", 1) == 0
-    assert bool(spectrum.remarks) == has_failed
+    assert bool(spectrum.told()) == has_failed
     assert ("the fit with ELODIE failed" in inspect.facts(spectrum)["labels"]) == has_failed
 
 
@@ -122,14 +123,57 @@ def test_a_catalogue_with_nothing_else_is_one(files: Path, names: tuple[str, ...
     assert "nobody can tell" not in table and "not used" not in table
 
 
-def test_without_degrees_of_freedom_it_is_said_that_nobody_can_tell(files: Path) -> None:
-    summary, found = joined(
-        files, "specObjID,elodieTEff,elodieLogG,elodieFeH\n11,4800,2.5,-1.5\n12,0,0,0\n13,9899,2.9,0\n"
-    )
-    assert "nobody can tell" in summary.table()
-    assert list(found["13"][:3]) == approximately(9899, 2.9, 0) and list(found["12"][:3]) == approximately(
-        5800, 4.4, 0
-    )
+WITHOUT_DOF = "specObjID,elodieTEff,elodieLogG,elodieFeH\n11,4800,2.5,-1.5\n12,0,0,0\n13,9899,2.9,0\n"
+
+
+def test_what_the_file_knows_to_be_failed_is_not_taken_of_a_catalogue(files: Path) -> None:
+    summary, found = joined(files, WITHOUT_DOF)
+    assert list(found["11"][:3]) == approximately(4800, 2.5, -1.5)
+    assert list(found["12"][:3]) == approximately(5800, 4.4, 0)
+    assert found["13"] == (None, None, None, "table")
+    table = summary.table()
+    assert "of 1 samples the fit with ELODIE failed (0 degrees of freedom): its teff, logg and feh are not" in table
+    assert "nobody can tell" not in table  # each file does
+    for where in ("teff > 9000", "elodieTEff > 9000"):
+        _, found = joined(files, WITHOUT_DOF, f"cut-{where[:4]}", where=f"{where} or teff == 4800")
+        assert found.keys() == {"11"}
+
+
+def test_the_file_tells_of_its_own_fit_whatever_the_catalogue_says(files: Path) -> None:
+    text = "specObjID,elodieTEff,elodie_DOF\n11,4800,2000\n13,9899,2000\n"
+    assert joined(files, text)[1]["13"] == (None, None, None, "table")
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "expected", "lost"),
+    [
+        ("teff_lasp,logg_lasp,feh_lasp", "5000,4.1,-0.5", (5000, 4.1, -0.5), None),
+        ("teffadop,loggadop,fehadop", "5000,4.1,-0.5", (5000, 4.1, -0.5), None),
+        ("teff,logg,feh", "5000,4.1,-0.5", (5000, 4.1, -0.5), None),
+        ("teff,logg,feh", "5000,,-0.5", (5000, None, -0.5), "logg"),
+        ("teff", "5000", (5000, None, None), "logg and feh"),
+        ("teff,elodieTEff,elodieLogG,elodie_FeH", "5000,9899,2.9,0.09", (5000, None, None), "logg and feh"),
+    ],
+)
+def test_labels_of_other_pipelines_are_taken_in_place_of_a_failed_fit(
+    files: Path, head: str, row: str, expected: tuple[float | None, ...], lost: str | None
+) -> None:
+    summary, found = joined(files, f"specObjID,{head}\n11,{row}\n12,{row}\n13,{row}\n")
+    assert list(found["13"]) == [*approximately(*expected), "catalogue"]
+    said = [line for line in summary.table().splitlines() if "failed" in line]
+    wanted = f"of 1 samples the fit with ELODIE failed (0 degrees of freedom): its {lost} are not taken"
+    assert said == ([] if lost is None else [wanted])
+
+
+def test_where_neither_file_nor_catalogue_tells_it_is_said(files: Path) -> None:
+    labels = {**STAR, "SPECOBJID": "11", "ELODIE_DOF": None, "ELODIE_RCHI2": None}
+    (files / "files" / "0.fits").unlink()
+    sdss_spec(files / "files" / "0.fits", **labels)
+    summary, found = joined(files, WITHOUT_DOF)
+    assert list(found["11"][:3]) == approximately(4800, 2.5, -1.5)
+    assert "of 1 samples ELODIE's degrees of freedom (elodieDOF) are not known" in summary.table()
+    with_dof = "specObjID,elodieTEff,elodieDOF\n11,4800,2000\n13,9899,0\n"
+    assert "not known" not in joined(files, with_dof, "with-dof")[0].table()
 
 
 def test_filters_see_what_is_kept(files: Path) -> None:
@@ -178,3 +222,22 @@ def test_real_stars_have_what_astropy_reads(real_data: Path) -> None:
                 )
                 kinds[True] += 1
     assert kinds == {True: 4, False: 8}
+
+
+def test_a_catalogue_does_not_give_real_stars_back_what_failed(real_data: Path, tmp_path: Path) -> None:
+    rows = ["specObjID,elodieTEff,elodieLogG,elodieFeH"]
+    (tmp_path / "files").mkdir()
+    for folder in ("full", "mixed", "dr8_galaxies"):
+        for path in sorted((real_data / "sdss" / folder).glob("*.fits*")):
+            (tmp_path / "files" / path.name).symlink_to(path)
+            spectrum = read_file(path, "sdss")
+            with fits.open(path) as hdus:
+                said = [hdus[2].data[f"ELODIE_{name}"][0] for name in ("TEFF", "LOGG", "FEH")]
+            rows.append(",".join(map(str, [spectrum.object_id, *said])))
+    text = "\n".join(rows) + "\n"
+    summary, found = joined(tmp_path, text)
+    assert sum(row[0] is not None for row in found.values()) == 4
+    assert any("of 8 samples the fit with ELODIE failed" in line for line in summary.table().splitlines())
+    assert "elodieFeH says nothing in 23 rows" in summary.table() and "not known" not in summary.table()
+    with pytest.raises(JobError):  # an O9.5 star for one of type G8 is nothing that a filter finds
+        joined(tmp_path, text, "hot", where="teff > 9000")
