@@ -14,6 +14,7 @@ from specshards.common.errors import UsageError
 from specshards.common.spectrum import NUMBERS, NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, tells_sn_survey
 from specshards.common.text import escaped
 from specshards.ingest.catalogue.rows import by_meaning, check_once, the_one
+from specshards.ingest.spectra.schema import SCHEMA
 from specshards.ingest.surveys.spellings import ALIASES, ALL_METALS, STEM_OF
 from specshards.ingest.surveys.survey import SURVEYS
 
@@ -56,11 +57,13 @@ class Choice:
     Attributes:
         key: the column to join on.
         names: our name -> column: labels, S/N where it is whole, positions, and what a cut asks for.
+        compared: our names of columns that a cut asks for, and of which the spectra keep what their files say.
         account: of all columns.
     """
 
     key: str
     names: dict[str, str]
+    compared: tuple[str, ...]
     account: ColumnAccount
 
 
@@ -89,8 +92,8 @@ def choose(path: Path, columns: Sequence[str], survey: str, asked: Collection[st
         raise UsageError(f"{path}: no key column for {survey}: expected {keys}, found {', '.join(columns[:12])}")
     signal = [name for name in SN if name in found]
     # One band alone says nothing of the whole, and the file's own may be of another reduction: all or none.
-    taken = [*LABELS, *(signal if tells_sn_survey(signal) else ()), *POSITION]
-    names = {name: found[name] for name in taken if name in found}
+    taken = [*LABELS, *(signal if tells_sn_survey(signal) else ())]
+    names = {name: found[name] for name in (*taken, *POSITION) if name in found}
     check_once(path, columns, [key, *names.values()])
     if not names.keys() & {*LABELS, *SN}:
         raise UsageError(f"{path}: no label column; expected any of class, subclass, {', '.join(NUMERIC_LABELS)}")
@@ -98,7 +101,8 @@ def choose(path: Path, columns: Sequence[str], survey: str, asked: Collection[st
     for name in asked:  # a cut may ask for `fe_h` by that name, too
         if same := [found[name]] if name in found else exact.get(name, []):
             names[name] = the_one(path, name, same)
-    return Choice(key, names, _account(columns, key, names, survey))
+    compared = tuple(name for name in asked if name in names and name in SCHEMA.names and name not in taken)
+    return Choice(key, names, compared, _account(columns, key, names, compared, survey))
 
 
 def unsaid_columns(columns: Sequence[str], names: Mapping[str, str], survey: str) -> dict[str, str]:
@@ -116,13 +120,20 @@ def _is_error_of(column: str, error: str, value: str | None) -> bool:
     return name == error or name not in STEM_OF or (value is not None and STEM_OF[name] == value.strip().lower())
 
 
-def _account(columns: Sequence[str], key: str, names: Mapping[str, str], survey: str) -> ColumnAccount:
+def _account(
+    columns: Sequence[str], key: str, names: Mapping[str, str], compared: Collection[str], survey: str
+) -> ColumnAccount:
     used = {key, *names.values(), *unsaid_columns(columns, names, survey).values()}
     unused = [column for column in columns if column not in used]
     notes = [
         f"{column} is [M/H], of all metals, which is not taken for [Fe/H]; name it feh to do that"
         for column in unused
         if column.strip().lower() in ALL_METALS and "feh" not in names
+    ]
+    notes += [
+        f"its {escaped(names[name])} is what the filter compares, where it gives one; the spectra keep the {name} of "
+        "their files"
+        for name in compared
     ]
     taken = {ours: escaped(theirs) for ours, theirs in names.items() if theirs.strip().lower() != ours}
     shown = tuple(map(escaped, unused[:_SHOWN]))

@@ -76,12 +76,14 @@ def prepare(
     make_folder(folder)
     final = folder / "catalogue.arrow"
     status = path.stat()
-    asked = [sorted(wanted), sorted(name for name, reader in wanted.items() if reader is _EXACT)]
+    exact_ones = sorted(name for name, reader in wanted.items() if reader is _EXACT)
+    asked = [sorted(wanted), exact_ones, sorted(choice.compared)]
     origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, *asked, 5])
     if _record(final).get("origin") != origin or not final.exists():
         source = _Source(
-            path, rows, {"key": choice.key, **names}, wanted, unsaid_columns(rows.columns, names, survey)
-        )
+            path, rows, {"key": choice.key, **names}, wanted, unsaid_columns(rows.columns, names, survey),
+            choice.compared,
+        )  # fmt: skip
         _write(source, SURVEYS[survey].unsaid, final)
         content = {
             "origin": origin, "sha256": sha256(final), "unread": asdict(source.unread), "unsaid": dict(source.lost),
@@ -147,6 +149,7 @@ class _Source:
 
     Attributes:
         names: of `key` and all that is `wanted`, its column; others: what `Survey.unsaid` looks at, see there.
+        compared: see `Choice`.
         unread: what is no number in a column of numbers, and null. lost: column -> rows in which it says nothing.
     """
 
@@ -155,13 +158,15 @@ class _Source:
     names: Mapping[str, str]
     wanted: Mapping[str, _Column]
     others: Mapping[str, str]
+    compared: Collection[str] = ()
     unread: Impossible = field(default_factory=Impossible)
     lost: Counter[str] = field(default_factory=Counter)
 
     def schema(self, unsaid: Unsaid | None) -> pa.Schema:
         """Of the prepared catalogue.
 
-        What files may tell better stands in the metadata: of a field its column, of the whole the doubt.
+        What files may tell better stands in the metadata: of a field its column, of the whole the doubt. What is only
+        compared stands there, too, so that parts of a job that compared the files' own are made again.
         """
         low = {column: name for name, column in self.others.items()}
         fields = [pa.field("key", pa.string())]
@@ -169,7 +174,8 @@ class _Source:
             column = low.get(self.names[name])
             fields.append(pa.field(name, kind, metadata=None if column is None else {"column": column}))
         doubt = unsaid.doubt(self.others) if unsaid is not None and self.others else None
-        return pa.schema(fields, None if doubt is None else {"doubt": doubt})
+        said = {"doubt": doubt, "compared": ", ".join(sorted(self.compared))}
+        return pa.schema(fields, {what: words for what, words in said.items() if words} or None)
 
     def batches(self) -> Iterator[pa.Table]:
         yield from self.rows.tables(list(dict.fromkeys([*self.names.values(), *self.others.values()])))

@@ -320,13 +320,13 @@ _ATTRIBUTES = {
 
 
 def _column_value(spectrum: Spectrum, name: str) -> Any:
+    """What a cut compares: the catalogue's value where it gives one, as `select` does of the catalogue alone."""
+    if (said := spectrum.extra.get(name)) is not None:
+        return said
     if name in _ATTRIBUTES:
         return getattr(spectrum, name)
     if name == "sn_median":
         return spectrum.sn_median()
     if name == SN_SURVEY:
         return spectrum.sn_survey()
-    for values in (spectrum.labels, spectrum.survey_sn, spectrum.extra):
-        if name in values:
-            return values[name]
-    return None
+    return spectrum.labels.get(name, spectrum.survey_sn.get(name))

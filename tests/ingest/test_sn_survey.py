@@ -258,3 +258,53 @@ def test_real_files_as_the_headers_say(real_data: Path) -> None:
             names = {name.upper(): name for name in hdus[2].data.names}
             expected = float(hdus[2].data[names["SN_MEDIAN_ALL"]][0])
         assert read_file(path, "sdss").sn_survey() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "where"),
+    [
+        ("snrg", (1000, 1000, 2, "", 1000), "snrg > 500"),  # the file of the fourth has 4 times 20.25
+        ("sn_median", (1000, 1000, 2, "", 1000), "sn_median > 500"),  # ours, which the catalogue calls its own so
+        ("survey", ("boss", "boss", "eboss", "", "boss"), "survey == 'boss'"),
+        ("ra", (10.001, 30.001, 50.0, "", 90.001), "ra > 90 or ra < 50 and ra > 10.0005"),
+    ],
+)
+def test_a_filter_compares_what_the_catalogue_gives_in_build_as_in_select(
+    made: Path, tmp_path: Path, column: str, values: tuple[object, ...], where: str
+) -> None:
+    catalogue = tmp_path / "c.csv"
+    lines = [f"{100 + i},STAR,{value}" for i, value in enumerate(values)]
+    catalogue.write_text("\n".join([f"obsid,class,{column}", *lines]) + "\n")
+    select(catalogue, tmp_path / "chosen.parquet", SelectConfig(survey="lamost", where=where))
+    config = IngestConfig(survey="lamost", where=where)
+    summary = ingest(config, str(made / "files"), tmp_path / "data", catalogue=catalogue, engine=HERE)
+    found = rows(tmp_path / "data" / "spectra")
+    assert set(found) == set(pq.read_table(tmp_path / "chosen.parquet")["obsid"].to_pylist()) == {"100", "101", "104"}
+    # The spectra keep what their files say, and `sn_survey` is of five bands of one source.
+    before = rows(made / "data" / "spectra")
+    assert found == {name: before[name] for name in found}
+    said = (
+        f"its {column} is what the filter compares, where it gives one; the spectra keep the {column} of their files"
+    )
+    assert said in summary.table()
+    assert "not used" not in summary.table()
+
+
+def test_where_the_catalogue_gives_no_value_the_file_is_asked(made: Path, tmp_path: Path) -> None:
+    catalogue = tmp_path / "c.csv"
+    catalogue.write_text("obsid,class,snrg\n100,STAR,1\n102,STAR,\n103,STAR,-9999\n104,STAR,99999999\n")
+    config = IngestConfig(survey="lamost", where="snrg > 20")
+    summary = ingest(config, str(made / "files"), tmp_path / "data", catalogue=catalogue, engine=HERE)
+    assert set(rows(tmp_path / "data" / "spectra")) == {"101", "102", "103", "104"}  # 101 is not listed
+    assert "not used" not in summary.table()
+
+
+def test_bands_that_make_up_the_whole_are_kept_and_nothing_is_to_be_said(made: Path, tmp_path: Path) -> None:
+    catalogue = tmp_path / "c.csv"
+    text = "".join(f"{100 + i},STAR,3,4,0,0,{12 * i}\n" for i in range(5))
+    catalogue.write_text(f"obsid,class,snru,snrg,snrr,snri,snrz\n{text}")
+    config = IngestConfig(survey="lamost", where="snrz > 20")
+    summary = ingest(config, str(made / "files"), tmp_path / "data", catalogue=catalogue, engine=HERE)
+    found = rows(tmp_path / "data" / "spectra")
+    assert found.keys() == {"102", "103", "104"} and found["104"] == pytest.approx(math.hypot(5, 48))
+    assert "what the filter compares" not in summary.table()
