@@ -12,6 +12,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError
 from specshards.common.label_columns import sifted, with_sn_survey
+from specshards.common.messages import LOGGER
 from specshards.common.spectrum import CLASSES, SN_SURVEY, SURVEY_SN, tells_sn_survey
 from specshards.common.text import aligned
 from specshards.ingest.catalogue.columns import unsaid_columns
@@ -49,7 +51,7 @@ class Roles:
         survey: of every row; None where a column says it.
         only: rows of this survey; None for any.
         cut: what passes; None for everything.
-        unsaid: of the survey whose catalogue it is.
+        unsaid: of the surveys whose catalogue it may be.
     """
 
     source: Path
@@ -57,7 +59,7 @@ class Roles:
     survey: str | None
     only: str | None
     cut: Cut | None
-    unsaid: Unsaid | None = None
+    unsaid: tuple[Unsaid, ...] = ()
 
 
 def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is_catalogue: bool) -> Roles:
@@ -101,10 +103,14 @@ def find_roles(source: Path, columns: Sequence[str], config: SelectConfig, *, is
         need(f"cut.{name}", f"{name}, which the cut asks for", name)
     check_once(source, columns, names.values())
     survey, only = (config.survey, None) if is_catalogue else (None, config.survey)
-    unsaid = SURVEYS[config.survey].unsaid if is_catalogue and config.survey is not None else None
-    others = unsaid_columns(columns, names, config.survey) if unsaid is not None and config.survey is not None else {}
-    names |= {f"by.{low}": column for low, column in others.items()}
-    return Roles(source, names, survey, only, cut, unsaid)
+    unsaid = []
+    for each in surveys if is_catalogue else ():
+        if each.unsaid is not None and (others := unsaid_columns(columns, names, each.name)):
+            unsaid.append(each.unsaid)
+            names |= {f"by.{low}": column for low, column in others.items()}
+            if (doubt := each.unsaid.doubt(others)) is not None:
+                LOGGER.info(f"{source}: of all rows {doubt}")
+    return Roles(source, names, survey, only, cut, tuple(unsaid))
 
 
 def priorities(seed: int, ids: Sequence[str]) -> _Priorities:
@@ -252,7 +258,8 @@ class Selection:
             own = {name: label_numbers(table[names[f"sn.{name}"]])[0] for name in SURVEY_SN if f"sn.{name}" in names}
             columns[SN_SURVEY] = with_sn_survey(sifted(pa.table(own))[0])[SN_SURVEY]
         others = {name.removeprefix("by."): column for name, column in names.items() if name.startswith("by.")}
-        for column, lost in where_unsaid(table, others, self._roles.unsaid).items():
+        unsaid = (where_unsaid(table, others, each).items() for each in self._roles.unsaid)
+        for column, lost in chain.from_iterable(unsaid):
             for name in [name for name in columns if names.get(f"cut.{name}") == column]:
                 columns[name] = pc.if_else(pa.array(lost), pa.scalar(None, columns[name].type), columns[name])
         return cut.keeps(columns, len(table))

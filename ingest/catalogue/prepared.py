@@ -226,11 +226,12 @@ def where_unsaid(
     """Column -> the rows in which it says nothing; see `Survey.unsaid`.
 
     Args:
-        others: `unsaid_columns` of the table.
+        others: `unsaid_columns` of the table, also of several surveys.
     """
     if unsaid is None or not others:
         return {}
-    numbers = {low: label_numbers(table[name])[0].to_numpy(zero_copy_only=False) for low, name in others.items()}
+    own = {low: table[name] for low, name in others.items() if low in unsaid.columns}
+    numbers = {low: label_numbers(column)[0].to_numpy(zero_copy_only=False) for low, column in own.items()}
     return {others[low]: lost for low, lost in unsaid.where(numbers).items()}
 
 

@@ -186,6 +186,22 @@ def test_filters_see_what_is_kept(files: Path) -> None:
     assert pq.read_table(out)["specObjID"].to_pylist() == ["14"]
 
 
+def test_a_subset_leaves_out_what_failed_also_where_a_column_names_the_survey(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [("11", 4800, 2000), ("12", 0, 0), ("13", 9899, 0), ("14", 5000, 1900)]
+    for survey in (None, "sdss"):
+        for with_dof in (True, False):
+            head = "specObjID,survey,class,elodieTEff" + ",elodie_dof" * with_dof
+            lines = [",".join(map(str, (i, "sdss", "STAR", teff, *[dof] * with_dof))) for i, teff, dof in rows]
+            (tmp_path / "all.csv").write_text("\n".join([head, *lines]) + "\n")
+            out = tmp_path / f"{survey}-{with_dof}.parquet"
+            caplog.clear()
+            select(tmp_path / "all.csv", out, SelectConfig(survey=survey, where="teff > 4900"))
+            assert pq.read_table(out)["specObjID"].to_pylist() == (["14"] if with_dof else ["13", "14"])
+            assert ("nobody can tell" in caplog.text) != with_dof
+
+
 @pytest.mark.parametrize("where", ["elodieTEff is not null", "elodieTEff > 0 and teff > 0"])
 def test_a_filter_may_ask_for_the_column_by_its_name(files: Path, where: str) -> None:
     text = "specObjID,elodieTEff,elodieDOF\n11,4800,2000\n12,0,0\n13,9899,0\n14,5000,1900\n"
