@@ -152,23 +152,26 @@ class Renderer(ABC):
                 errors[int(i)] = error
         return out, errors
 
-    def wavelengths(self, wavelength: npt.NDArray[Any]) -> Floats:
+    def wavelengths(self, wavelength: npt.NDArray[Any], flux: npt.NDArray[Any] | None = None) -> Floats:
         """Wavelengths that each pixel of a spectrum's picture shows, Angstrom: float64 `(k, size, size)`.
 
         NaN where it shows none. k is above 1 where pixels show several wavelengths at once, the bluest first.
 
         Args:
             wavelength: `(N,)`, Angstrom, as for `codes`. Bad pixels do not matter: they are drawn over.
+            flux: `(N,)`, with `axis="spectrum"`, where pixels that are not finite set no limit; by default all are.
 
         Raises:
             RenderError: the picture of a spectrum with these wavelengths cannot be drawn.
         """
-        flux = np.ones(np.shape(wavelength), np.float32)
-        spectrum = as_arrays(flux, None, wavelength, None)
-        status, flux, ivar, inside, good = select(*spectrum, *self.config.window, True)
+        shown = np.ones(np.shape(wavelength), np.float32)
+        if flux is not None and self.config.axis == "spectrum":
+            shown = as_arrays(flux, None, wavelength, None)[0]
+        spectrum = as_arrays(shown, None, wavelength, None)
+        status, shown, ivar, inside, good = select(*spectrum, *self.config.window, True)
         if status != DRAWN:
-            raise reason(status, self.config, len(flux))
-        return self._wavelengths(flux, ivar, inside, good)
+            raise reason(status, self.config, len(inside))
+        return self._wavelengths(shown, ivar, inside, good)
 
     def device(self) -> DeviceRenderer | str:
         """A torch module that draws the same codes where it is moved to, or why this is drawn on the CPU only."""

@@ -55,7 +55,7 @@ class Overlap(Renderer):
         draw_batch(*spectra, places, self._settings, self._scale, self._chunks(len(states)), out, states)
 
     def _wavelengths(self, flux: Flux, ivar: Flux, inside: Floats, good: Good) -> Floats:
-        return of_columns(self.config, inside, 3)
+        return of_columns(self.config, inside, good, 3)
 
     def device(self) -> DeviceRenderer:
         """Draws RGB."""

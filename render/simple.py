@@ -67,7 +67,7 @@ class Simple(Renderer):
         draw_batch(*spectra, places, self._settings, self._scale, self._chunks(len(states)), out, states)
 
     def _wavelengths(self, flux: Flux, ivar: Flux, inside: Floats, good: Good) -> Floats:
-        return of_columns(self.config, inside, 1)
+        return of_columns(self.config, inside, good, 1)
 
     def device(self) -> DeviceRenderer:
         """Draws gray levels."""
@@ -92,7 +92,7 @@ def polylines(flux, wavelength, good, settings, scale, parts):  # type: ignore[n
     for i in range(n):
         y[i] = bottom - height * y[i]
     if settings.spectrum:
-        _spanning(wavelength, settings, x, ends)
+        _spanning(flux, wavelength, settings, x, ends)
     else:
         step = parts * size / (settings.high - settings.low)
         for i in range(n):
@@ -114,18 +114,36 @@ def polylines(flux, wavelength, good, settings, scale, parts):  # type: ignore[n
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _spanning(wavelength, settings, x, ends):  # type: ignore[no-untyped-def]
-    """x and ends of parts with the pixels that `numpy.array_split` gives; each spans the width, less the margin."""
+def _spanning(flux, wavelength, settings, x, ends):  # type: ignore[no-untyped-def]
+    """x and ends of parts with the pixels that `numpy.array_split` gives; they span the width, less the margin.
+
+    As published: a part's pixels stand between its first and its last, and the limits are those of the pixels of all
+    parts whose flux is finite.
+    """
     n, parts, size, first = len(wavelength), len(ends), np.float64(settings.size), 0
     left, width = size * settings.free, size * (1 - 2 * settings.free)
+    low, high, largest = np.inf, -np.inf, np.float32(np.finfo(np.float32).max)
     for part in range(parts):
-        end = first + n // parts + (part < n % parts)
-        if end > first:
-            low = wavelength[first]
-            step = width / (wavelength[end - 1] - low)  # of a single pixel not finite: it makes no line
-            for i in range(first, end):
-                x[i] = np.float32((wavelength[i] - low) * step + left)
-        first = ends[part] = end
+        start, ends[part] = first, first + n // parts + (part < n % parts)
+        last = ends[part] - 1
+        while start <= last and not abs(flux[start]) <= largest:
+            start += 1
+        while start <= last and not abs(flux[last]) <= largest:
+            last -= 1
+        if start <= last and ends[part] - first > 1:
+            reach = wavelength[ends[part] - 1] - wavelength[first]
+            low = min(low, (wavelength[start] - wavelength[first]) / reach)
+            high = max(high, (wavelength[last] - wavelength[first]) / reach)
+        first = ends[part]
+    first = 0
+    for part in range(parts):
+        if ends[part] > first:
+            reach = wavelength[ends[part] - 1] - wavelength[first]
+            start_at = wavelength[first] + low * reach
+            step = width / (reach * (high - low))  # of a single pixel not finite: it makes no line
+            for i in range(first, ends[part]):
+                x[i] = np.float32((wavelength[i] - start_at) * step + left)
+        first = ends[part]
 
 
 @njit(nogil=True, cache=True)

@@ -36,11 +36,14 @@ def of_cells(config: ImageConfig, flux: Flux, ivar: Flux, inside: Floats, good: 
     return picture
 
 
-def of_columns(config: ImageConfig, inside: Floats, parts: int) -> Floats:
+def of_columns(config: ImageConfig, inside: Floats, finite: Good, parts: int) -> Floats:
     """Of a picture whose width each of `parts` equal pieces of the window, or of the spectrum's pixels, spans.
 
     A column shows its middle, from the first column that the spectrum, `inside` the window, reaches to the last.
     Pieces of the spectrum (`axis="spectrum"`) have wavelengths of their own, which others do not share.
+
+    Args:
+        inside: float64 `(N,)`, rising; finite: bool `(N,)`, whether the flux is. It decides for `axis="spectrum"`.
 
     Returns:
         float64 `(parts, size, size)`.
@@ -51,11 +54,17 @@ def of_columns(config: ImageConfig, inside: Floats, parts: int) -> Floats:
         settings = LineSettings.of(config)
         left, width = size * settings.free, size * (1 - 2 * settings.free)
         columns = np.full((parts, size), np.nan)
-        for i, pixels in enumerate(np.array_split(inside, parts)):
-            if len(pixels) > 1:  # a line has two ends
-                first, last = int(left), min(int(left + width), size - 1)
-                middles = np.arange(first, last + 1) + 0.5
-                columns[i, first : last + 1] = pixels[0] + (middles - left) * ((pixels[-1] - pixels[0]) / width)
+        # As `render.simple._spanning` has it; a line has two ends.
+        lines = [(i, part) for i, part in enumerate(np.array_split(np.arange(len(inside)), parts)) if len(part) > 1]
+        shares = {i: (inside[part] - inside[part[0]])[finite[part]] / np.ptp(inside[part]) for i, part in lines}
+        ends = [share[k] for share in shares.values() if len(share) for k in (0, -1)]
+        for i, part in lines:
+            if len(shares[i]) > 1:
+                low, span = min(ends), max(ends) - min(ends)
+                first, last = ((share - low) / span * width + left for share in shares[i][[0, -1]])
+                reached = np.arange(int(first), min(int(last), size - 1) + 1)
+                middles = low + (reached + 0.5 - left) * (span / width)
+                columns[i, reached] = inside[part[0]] + middles * np.ptp(inside[part])
         return np.repeat(columns[:, None, :], size, axis=1)
     x = ((inside - low) * (parts * size / (high - low))).astype(np.float32)  # as `render.simple.polylines` has it
     part = np.minimum(x // size, parts - 1).astype(int)

@@ -50,13 +50,16 @@ def _spanning(
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    # The limits are of all pixels, also of those that make no line.
-    axes.plot([0, 1], [flux[good].min(), flux[good].max()], alpha=0)
-    axes.margins(config.margin)
     colours = ("red", "green", "blue") if config.image == "overlap" else (config.line_colour,)
-    for part, colour in zip(np.array_split(np.arange(len(flux)), len(colours)), colours, strict=True):
+    parts = np.array_split(np.arange(len(flux)), len(colours))
+    across = [(w - w[0]) / (np.ptp(w) or np.nan) if len(w) else w for w in (wavelength[part] for part in parts)]
+    # The limits are of all pixels of finite flux, also of those that make no line.
+    within = np.concatenate(across)[np.isfinite(flux)]
+    axes.plot([np.nanmin(within), np.nanmax(within)], [flux[good].min(), flux[good].max()], alpha=0)
+    axes.margins(config.margin)
+    for x, part, colour in zip(across, parts, colours, strict=True):
         if len(part) > 1:
-            x, here = (wavelength[part] - wavelength[part[0]]) / np.ptp(wavelength[part]), good[part]
+            here = good[part]
             alpha = config.alpha if config.image == "overlap" else 1.0
             width = config.line_width * 72 / 100
             axes.plot(x[here], flux[part][here].astype(float), color=colour, linewidth=width, alpha=alpha)

@@ -67,8 +67,14 @@ class DeviceLines(DeviceRenderer):
         first, final = torch.cat(ends[:-1], 1), torch.cat(ends[1:], 1) - 1
         low, high = (wavelength.gather(1, place.clamp(0, last)) for place in (first, final))
         left, width = settings.size * settings.free, settings.size * (1 - 2 * settings.free)
-        step = like(low, width) / (high - low)
-        return ((wavelength - low.gather(1, part)) * step.gather(1, part) + left).float(), part
+        reach = high - low
+        share = (wavelength - low.gather(1, part)) / reach.gather(1, part)
+        # Of a part of a single pixel not finite: it makes no line.
+        counts = pixels.flux.isfinite() & (at >= pixels.first) & (at < pixels.end) & share.isfinite()
+        begin = torch.where(counts, share, math.inf).amin(1, keepdim=True)
+        stop = torch.where(counts, share, -math.inf).amax(1, keepdim=True)
+        start, step = low + begin * reach, like(low, width) / (reach * (stop - begin))
+        return ((wavelength - start.gather(1, part)) * step.gather(1, part) + left).float(), part
 
     def _heights(self, pixels: Values) -> Tensor:
         """Every pixel's y, float32 `(B, N)`; bad ones anywhere."""

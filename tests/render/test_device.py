@@ -120,6 +120,8 @@ def made_up() -> list[Spectrum]:
     odd, spiked = flux.copy(), flux.copy()
     odd[::17], odd[5::23], odd[9::31] = np.nan, np.inf, -np.inf
     spiked[[100, 2000]] = 3e4, -2e4
+    cut, thirds = flux.copy(), flux.copy()
+    cut[:300] = cut[-500:] = thirds[:100] = thirds[1303:1700] = thirds[2606:2800] = np.nan
     shifted = np.sort(rng.uniform(3400, 11000, len(flux)))
     two = np.ones(len(flux), bool)
     two[[1500, 1502]] = False
@@ -128,7 +130,8 @@ def made_up() -> list[Spectrum]:
     pair = tuple(values[2000:2002] for values in (flux, ivar, wavelength, mask))
     return [
         but(), but(ivar=None), but(ivar=None, mask=None), but(mask=holes), but(mask=ends), but(flux=odd),
-        but(flux=spiked), but(wavelength=shifted), but(flux=np.full_like(flux, 7)), but(mask=two), dense, short, pair,
+        but(flux=spiked), but(flux=cut), but(flux=thirds),
+        but(wavelength=shifted), but(flux=np.full_like(flux, 7)), but(mask=two), dense, short, pair,
         but(flux=flux[::-1], wavelength=wavelength[::-1]), but(ivar=np.where(holes, np.float32(0), ivar)),
         but(flux=flux * np.float32(1e-17)), but(wavelength=wavelength / 3), but(flux=np.full_like(flux, np.nan)),
         but(mask=~mask), but(wavelength=np.where(holes, 5000, wavelength)),

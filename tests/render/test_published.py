@@ -71,6 +71,34 @@ def test_a_spectrum_spans_the_picture_as_in_matplotlib(image: str) -> None:
     assert likeness(beyond, image) > 0.99
 
 
+def without(flux: np.ndarray, *places: slice) -> np.ndarray:
+    """A copy that is not finite there."""
+    flux = flux.copy()
+    for place, value in zip(places, (np.nan, np.inf, -np.inf), strict=False):
+        flux[place] = value
+    return flux
+
+
+#: Of 3909 pixels: ends of the spectrum, of all thirds, and a whole third.
+NOT_FINITE = [
+    (slice(0, 300),), (slice(-500, None),), (slice(0, 300), slice(-500, None)), (slice(0, 1303),),
+    (slice(0, 300), slice(1303, 1500), slice(2606, 2900)), (slice(1200, 1303), slice(2400, 2606), slice(-300, None)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("image", LINES)
+@pytest.mark.parametrize("places", NOT_FINITE)
+def test_ends_that_are_not_finite_set_no_limit(image: str, places: tuple[slice, ...]) -> None:
+    galaxy = made_up_galaxy()
+    assert len(galaxy.flux) == 3909
+    spectrum = made(without(galaxy.flux, *places), galaxy.wavelength)
+    assert likeness(spectrum, image) > 0.99
+    # Our own figure of the peers, in another size and of what mask and ivar leave.
+    config = ImageConfig(image=image, axis="spectrum", size=100)
+    ours = renderer(config).expand(renderer(config).codes(*spectrum)).astype(float)
+    assert np.corrcoef(ours.ravel(), draw(spectrum, config).astype(float).ravel())[0, 1] > 0.98
+
+
 @pytest.mark.parametrize("image", LINES)
 def test_real_spectra_of_both_surveys_look_like_matplotlibs(image: str, real_data: Path) -> None:
     for folder in ("sdss", "lamost"):

@@ -173,6 +173,29 @@ def test_a_column_of_a_published_line_shows_its_wavelength(case) -> None:
         assert (shown[0], shown[-1]) == (int(config.size * 0.05 / 1.1), int(config.size * 1.05 / 1.1))
 
 
+@pytest.mark.parametrize("image", ["simple", "overlap"])
+def test_the_wavelengths_of_a_spectrum_whose_ends_are_not_finite(image: str) -> None:
+    config, wavelength = ImageConfig(image=image, axis="spectrum"), np.linspace(4000, 9000, 3000)
+    flux = np.zeros(3000, np.float32)
+    flux[:300] = flux[1000:1100] = flux[2000:2050] = flux[-200:] = np.nan
+    for pixel in (400, 1700, 2500):
+        bright = np.where(np.arange(3000) == pixel, np.float32(100), flux)
+        drawer = renderer(config)
+        picture = drawer.expand(drawer.codes(bright, None, wavelength, None))
+        columns = np.flatnonzero((picture[:112] < 255).any(axis=(0, 2)))
+        there = drawer.wavelengths(wavelength, bright)[:, 0]
+        part = pixel // 1000 if image == "overlap" else 0
+        step = np.nanmedian(np.diff(there[part]))
+        assert len(columns) and np.abs(there[part, columns] - wavelength[pixel]).max() < 3 * step
+    low, high = np.nanmin(there, axis=1), np.nanmax(there, axis=1)
+    firsts, lasts = ([300], [2799]) if image == "simple" else ([300, 1100, 2050], [999, 1999, 2799])
+    np.testing.assert_allclose(low, wavelength[firsts], atol=step)
+    np.testing.assert_allclose(high, wavelength[lasts], atol=step)
+    # Of a picture whose columns are wavelengths, flux changes nothing.
+    aligned = renderer(ImageConfig(image=image))
+    np.testing.assert_array_equal(aligned.wavelengths(wavelength, flux), aligned.wavelengths(wavelength))
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.one_of(maps, line_pictures, published_lines),

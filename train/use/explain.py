@@ -151,7 +151,7 @@ def look(card: Card, model: nn.Module, image: ImageConfig, batch: ObjectBatch) -
         pixels = torch.from_numpy(batch.pixel_values).permute(0, 3, 1, 2)
         logits, weights = backbone.attend(model, pixels)
         seen = [
-            (picture, mine, per_angstrom(mine, renderer(image).wavelengths(spectrum.wavelength)))
+            (picture, mine, per_angstrom(mine, renderer(image).wavelengths(spectrum.wavelength, spectrum.flux)))
             for picture, mine, spectrum in zip(batch.pixel_values, weights.cpu().numpy(), batch.spectra, strict=True)
         ]
     else:
