@@ -45,9 +45,9 @@ def make_accelerator(
     if is_initialized() and AcceleratorState().mixed_precision != rounding:
         # accelerate knows one precision a process; here models of two may answer, one after the other.
         AcceleratorState._reset_state()
-    return Accelerator(
-        mixed_precision=rounding, cpu=device == "cpu", log_with=None if log == "none" else log, project_dir=out
-    )
+    # Without the word accelerate lets several processes find each other on a GPU only: each would be alone.
+    cpu = device == "cpu" or not torch.accelerator.is_available()
+    return Accelerator(mixed_precision=rounding, cpu=cpu, log_with=None if log == "none" else log, project_dir=out)
 
 
 def keep_freed_memory() -> None:
