@@ -6,6 +6,7 @@ fit             learning from labels
 loop            the training loop, for any objective
 meter           what a run shows while it goes on
 checkpoint      the state of a run under way
+joint           what several data sets have in common
 run             the folder of a run: card and record
 network         the network of a run folder: built, saved, opened
 tasks           what a model can learn

@@ -160,7 +160,7 @@ def restore(
 
 def damaged(checkpoint: Path, reason: str) -> JobError:
     """The error for a checkpoint that cannot be used."""
-    return JobError(f"{checkpoint}: damaged ({reason}); remove that folder, or start afresh with --resume never")
+    return JobError(f"{checkpoint}: damaged ({reason}); remove that folder to start afresh")
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -324,6 +324,10 @@ class PretrainConfig(LoopConfig):
         return 1e-3 if self.size == "tiny" else 1e-4
 
 
+#: What trains a run anew, where the command has that option.
+AGAIN = "--resume never"
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """What does not change the weights that a run ends with (but for what damaged samples leave out).
@@ -339,6 +343,7 @@ class RunOptions:
         backend: of the loader: dali or plain. By default dali where it is installed.
         verify: compare every shard that is read with its checksums, in a thread beside; nothing that was learnt from
             one that differs is kept.
+        again: what has a finished or other run trained anew, for messages.
     """
 
     tracker: str = "tensorboard"
@@ -349,6 +354,7 @@ class RunOptions:
     threads: int | None = field(default=None, metadata={"option": "workers"})
     backend: str | None = None
     verify: bool = True
+    again: str = field(default=AGAIN, metadata={"option": False})
 
     def __post_init__(self) -> None:
         """Check the fields."""

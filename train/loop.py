@@ -32,7 +32,7 @@ from specshards.train.accelerator import keep_freed_memory, make_accelerator
 from specshards.train.config import LoopConfig, RunOptions
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.parameters import parameter_groups
-from specshards.train.run import claim, data_record, folder_of, leaks, leaving_nothing, write_record
+from specshards.train.run import claim, counted_together, data_record, folder_of, leaks, leaving_nothing, write_record
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
 
@@ -155,12 +155,14 @@ def _train(
     augment = parse_augment(config.augment)
     data = data_record(config.shards, manifests)
     if accelerator.is_main_process:
-        claim(out, config.to_dict(), data, options.resume)
+        claim(out, config.to_dict(), data, options.resume, options.again)
     accelerator.wait_for_everyone()
-    record = claim(out, config.to_dict(), data, "auto")
+    record = claim(out, config.to_dict(), data, "auto", options.again)
     if record["status"] == "complete":
-        _tell(accelerator, f"{out}: this run is complete; nothing to do. --resume never trains it again")
+        _tell(accelerator, f"{out}: this run is complete; nothing to do. To train it again: {options.again}")
         return out
+    if accelerator.is_main_process:
+        data = counted_together(data, config.shards, manifests)
     for line in leaks(data):
         _tell(accelerator, line)
     if accelerator.device.type == "cpu":

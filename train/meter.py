@@ -46,6 +46,7 @@ class Meter:
         if accelerator.device.type == "cuda":
             self.peak = peak_of(torch.cuda.get_device_name(accelerator.device))
         self.seen, self.waited, self.busy = 0, 0.0, 0.0
+        self._since: float | None = None  # when the batch that is worked on was asked for
         self.line: tqdm[Any]
 
     @contextmanager
@@ -66,13 +67,15 @@ class Meter:
         """The batches; the time spent waiting for them is counted."""
         source = iter(batches)
         while True:
-            began = time.perf_counter()
-            batch = next(source, None)
-            self.waited += time.perf_counter() - began
-            if batch is None:
-                return
-            yield batch
-            self.busy += time.perf_counter() - began
+            self._since = began = time.perf_counter()
+            try:
+                batch = next(source, None)
+                self.waited += time.perf_counter() - began
+                if batch is None:
+                    return
+                yield batch
+            finally:
+                self.busy, self._since = self.busy + time.perf_counter() - began, None
 
     def note(self, step: int, loss: Tensor, optimizer: Any, samples: int, *, last: bool) -> None:
         """Count a step; say and log how it goes, where the line is due."""
@@ -81,7 +84,7 @@ class Meter:
         due = time.monotonic() - self.line.last_print_t > self.line.mininterval if not self.line.disable else False
         if due or last:  # reading the loss waits for the device: not at every step
             rates = self.rates()
-            wait = f"data wait {100 * self.waited / max(1e-9, self.busy):.0f}%"
+            wait = f"data wait {100 * (rates['data_wait'] or 0.0):.0f}%"
             mfu = rates["mfu"]
             rate = f", MFU {100 * mfu:.0f}%" if mfu is not None else ""
             self.line.set_postfix_str(f"loss {float(loss):.4f}, {wait}{rate}", refresh=False)
@@ -100,7 +103,8 @@ class Meter:
 
     def rates(self) -> dict[str, float | None]:
         """Images a second, share of the time spent waiting for data, TFLOP/s a process, MFU."""
-        seconds = max(1e-9, self.busy)
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        seconds = max(1e-9, self.busy + running)
         done = self.seen / self.accelerator.num_processes * self.flops / seconds
         return {
             "samples_per_second": self.seen / seconds, "data_wait": self.waited / seconds, "tflops": done / 1e12,

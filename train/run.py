@@ -23,7 +23,8 @@ from specshards.common.json import different, fits, parse, signed, unsigned
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import Manifest
 from specshards.train import checkpoint
-from specshards.train.config import TrainConfig
+from specshards.train.config import AGAIN, TrainConfig
+from specshards.train.joint import Joint, check_distinct
 from specshards.train.tasks.constant import Baselines
 from specshards.train.tasks.multitask import task_from_dict
 from specshards.train.tasks.task import Task
@@ -141,6 +142,7 @@ class DataContent:
     fingerprint: str
     surveys: list[str]
     leaks: str = ""
+    together: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,12 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[dict[str, Any], ...]:
-    """What the data of a run are, JSON-able; `leaks` only of those that are split by row."""
+    """What the data of a run are, JSON-able; `leaks` only of those that are split by row.
+
+    Raises:
+        UsageError: one data set is there twice.
+    """
+    check_distinct(folders, manifests)
     return tuple(
         {"folder": folder, "fingerprint": manifest.fingerprint(), "surveys": list(manifest.surveys),
          **({} if manifest.leaks is None or not manifest.leaks.divided else {"leaks": manifest.leaks.text})}
@@ -198,26 +205,45 @@ def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[
     )  # fmt: skip
 
 
+def counted_together(
+    data: Sequence[Mapping[str, Any]], folders: Sequence[str], manifests: Sequence[Manifest]
+) -> tuple[dict[str, Any], ...]:
+    """The records of `data_record`; the last of several says as `together` what the sets have in common.
+
+    Raises:
+        JobError: a damaged table.
+    """
+    lines = Joint.count(folders, manifests).lines if len(manifests) > 1 else []
+    return (*map(dict, data[:-1]), {**data[-1], **({"together": lines} if lines else {})})
+
+
 def leaks(data: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a split by row does to numbers that are measured on some data, a line each."""
-    return [f"{Path(each['folder']).name}: {each['leaks']}" for each in data if each.get("leaks")]
+    """What objects in several splits do to numbers that are measured on some data, a line each."""
+    names = [Path(each["folder"]).name for each in data]
+    if len(set(names)) < len(names):  # of many, each is `shards/map2d`
+        names = [each["folder"] for each in data]
+    own = [f"{name}: {each['leaks']}" for name, each in zip(names, data, strict=True) if each.get("leaks")]
+    return own + [line for each in data for line in each.get("together", ())]
 
 
-def folder_of(run: Path) -> Folder:
-    """The folder of a run."""
-    return Folder(run, RUN, LOCK, "a run", "--resume never to replace it")
+def folder_of(run: Path, again: str = AGAIN) -> Folder:
+    """The folder of a run; `again` is what replaces it."""
+    return Folder(run, RUN, LOCK, "a run", f"{again} to replace it")
 
 
-def claim(run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]], resume: str) -> dict[str, Any]:
+def claim(
+    run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]], resume: str, again: str = AGAIN
+) -> dict[str, Any]:
     """The record of the run to do in this folder: a new one, or the unfinished or complete one that is there.
 
     Args:
         resume: `auto` goes on with what is there; `never` replaces it.
+        again: see `RunOptions`.
 
     Raises:
         UsageError: the folder holds a run of another configuration or data that has saved something, or other files.
     """
-    folder, record = folder_of(run), None
+    folder, record = folder_of(run, again), None
     asked = {"config": dict(config), "data": [dict(each) for each in data]}
     if resume == "never":
         clear(run)
@@ -229,7 +255,7 @@ def claim(run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]
             changed, is_empty = _changes(record, asked), not record["history"] and checkpoint.latest(run) is None
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(
-                f"{run / RUN}: not of a run ({shortened(error)}); choose another OUT or --resume never"
+                f"{run / RUN}: not of a run ({shortened(error)}); choose another OUT, or {again} to replace it"
             ) from error
         if changed and not is_empty:
             raise folder.refusal(changed)

@@ -15,7 +15,7 @@ from specshards.shards.format.layout import SPLITS
 
 @dataclass(frozen=True)
 class Leaks:
-    """Counts of a data set that is split by row.
+    """Counts of a data set that is split by row, or of several data sets together.
 
     An object is what one id of a survey names, and all within two arcseconds of it, in another survey too.
 
@@ -55,12 +55,17 @@ class Leaks:
 
     @property
     def text(self) -> str:
-        """One line."""
+        """One line on a data set that is split by row."""
+        return f"split by row: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """The counts in words, whatever the rule of the split."""
         if not self.divided:
-            return "split by row: no object has spectra in more than one split"
+            return "no object has spectra in more than one split"
         objects = count(self.visited, "object", "objects")
         return (
-            f"split by row: {self.divided:,} of {objects} with several spectra have them in more than one split; "
+            f"{self.divided:,} of {objects} with several spectra have them in more than one split; "
             f"{self.test_seen:,} of {self.test:,} test spectra and {self.val_seen:,} of {self.val:,} val spectra "
             "have another of their object in train, which flatters what is measured on them"
         )

@@ -37,10 +37,13 @@ STARS = {"teff": 5000.0, "logg": 4.0, "feh": -0.5}
 @pytest.fixture(scope="module")
 def spectra(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 short spectra; the stars among them have stellar labels, and so does one galaxy."""
-    folder = tmp_path_factory.mktemp("spectra")
+    return sample(tmp_path_factory.mktemp("spectra"), range(120))
+
+
+def sample(folder: Path, numbers: range) -> Path:
     rng = np.random.default_rng(5)
     made = []
-    for i in range(120):
+    for i in numbers:
         one = make_spectrum(
             i, rng, n=400, survey_sn={"snru": 3.0, "snrg": 4.0, "snrr": 0.0, "snri": 0.0, "snrz": 0.0}
         )
@@ -53,7 +56,14 @@ def spectra(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def flux(spectra: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shards(spectra, tmp_path_factory.mktemp("sets") / "flux", "flux")
+    return shards(spectra, tmp_path_factory.mktemp("sets") / "flux", "flux", image=ImageConfig(size=64))
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 60 other objects."""
+    spectra = sample(tmp_path_factory.mktemp("more"), range(120, 180))
+    return shards(spectra, tmp_path_factory.mktemp("sets") / "more", "flux", image=ImageConfig(size=64))
 
 
 def shards(spectra: Path, out: Path, encoding: str, **options: Any) -> Path:
@@ -139,6 +149,8 @@ def test_every_cell_says_what_is_not_comparable(finished: Path) -> None:
     ):  # fmt: skip
         assert any(words in line for line in said), words
     assert content["summary"][0].startswith("In ")
+    # One step was taken: the second epoch of the two never began.
+    assert {(run["epochs"], run["epochs_asked_for"]) for run in content["runs"]} == {(1, 2)}
 
 
 def test_the_same_command_trains_nothing_again(
@@ -156,7 +168,9 @@ def test_the_same_command_trains_nothing_again(
 
 
 def test_other_options_in_the_same_folder_are_refused(finished: Path, flux: Path) -> None:
-    with pytest.raises(UsageError, match="epochs: 2 -> 3"):
+    with pytest.raises(
+        UsageError, match=r"epochs: 2 -> 3.*; choose another OUT, or remove that folder to replace it"
+    ):
         paper(asked(flux, pictures=("simple",), tables=("r2",), epochs=3), finished, OPTIONS)
 
 
@@ -181,7 +195,7 @@ def test_what_was_interrupted_goes_on(flux: Path, tmp_path: Path, monkeypatch: p
 
 
 def planned(config: PaperConfig) -> tuple[Any, dict[str, Objects]]:
-    sets = data_sets(config.shards, config.sets)
+    sets = data_sets(config.shards, config)
     objects = {each.name: Objects.read([Path(f) for f in each.folders], each.manifests) for each in sets}
     return plan(config, sets, objects), objects
 
@@ -196,18 +210,26 @@ def test_shards_of_pictures_give_the_one_that_they_hold(spectra: Path, tmp_path:
     assert "make them with ENCODING=flux" in found.absent["mock-lamost", "", "forest"]
 
 
-def test_several_sets_are_trained_on_alone_and_together(flux: Path) -> None:
-    config = asked(flux, shards=(str(flux), str(flux)), sets="all", pictures=("simple",), tables=("accuracy",))
-    found, _ = planned(config)
-    assert [run.name for run in found.runs] == [f"mock-lamost{more}-classify-simple" for more in ("", " 2", " 3")]
+def test_several_sets_are_trained_on_alone_and_together(flux: Path, more: Path, tmp_path: Path) -> None:
+    both = (str(flux), str(more))
+    config = asked(flux, shards=both, sets="all", pictures=("simple",), tables=("accuracy",))
+    found, objects = planned(config)
+    names = ["mock-lamost", "mock-lamost 2", "mock-lamost together"]
+    assert list(objects) == names
+    assert [run.name for run in found.runs] == [f"{name}-classify-simple" for name in names]
     assert [len(run.config.shards) for run in found.runs] == [1, 1, 2]
-    assert len(planned(asked(flux, shards=(str(flux), str(flux))))[0].runs) == 22  # quick: together alone
+    assert len(planned(asked(flux, shards=both))[0].runs) == 22  # quick: together alone
+    paper(asked(flux, shards=both, sets="all", tables=("1",)), tmp_path / "out", OPTIONS)
+    said = json.loads((tmp_path / "out" / "paper.json").read_text())["summary"]
+    assert [line for line in said if line.startswith("Data set")] == [
+        f"Data set {name}: {folder}." for name, folder in zip(names, [*both, " and ".join(both)], strict=True)
+    ]
 
 
 def test_a_split_by_row_says_what_leaks(spectra: Path, tmp_path: Path) -> None:
     rows = shards(spectra, tmp_path / "rows", "flux", split_by="row")
     config = asked(rows)
-    (each,) = data_sets(config.shards, "all")
+    (each,) = data_sets(config.shards, config)
     objects = Objects.read([rows], each.manifests)
     lines = notes(config, each, objects)["mock-lamost", "data"]
     tests = Manifest.load(rows).samples("test")
@@ -246,18 +268,18 @@ def test_an_empty_test_split_is_told_before_anything_is_trained(spectra: Path, t
 
 
 def test_without_shards_a_mock_of_both_surveys_is_made(
-    flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flux: Path, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
 
     def make(survey: str, source: SurveyInput, out: Path, config: ShardConfig) -> None:
         seen.append((survey, source.data, source.chosen.limit, config.encoding, config.split))
-        for part in ("sdss", "lamost"):
-            shutil.copytree(flux, out / part / "shards" / "map2d")
+        for part, made in (("sdss", flux), ("lamost", more)):
+            shutil.copytree(made, out / part / "shards" / "map2d")
 
     monkeypatch.setattr(paper_run, "make", make)
     first = paper(PaperConfig.configure(quick=True, mock_files=24, tables=("1",)), tmp_path, OPTIONS)
     assert seen == [("slomost", None, 24, "flux", SPLIT)]
     rows = json.loads((tmp_path / "paper.json").read_text())["tables"]["counts"]["rows"]
-    assert [row["cells"][4] for row in rows] == [240]
+    assert [row["cells"][4] for row in rows] == [180]
     assert "mock data" in first[1]

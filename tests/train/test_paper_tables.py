@@ -100,6 +100,21 @@ def test_the_limits_are_of_the_class_and_not_the_published_script_s() -> None:
     assert within.tolist() == [False, True, False, False]
 
 
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(-6, 6) | st.floats(-50, 50), min_size=1, max_size=13))
+def test_no_constant_has_a_smaller_median_deviation(values: list[float]) -> None:
+    x = np.array(values, np.float64)
+    found = np.median(np.abs(x - metrics.least_median_deviation(x)))
+    others = np.concatenate([np.linspace(x.min(), x.max(), 301), ((x[:, None] + x) / 2).ravel(), [np.median(x)]])
+    assert found <= np.median(np.abs(x[:, None] - others), axis=0).min() + 1e-12
+
+
+def test_the_constant_of_a_skewed_label_is_the_middle_of_its_shortest_half() -> None:
+    x = np.array([5.0, 5.1, 5.2, 5.3, 9.0, 14.0, 30.0])
+    assert metrics.least_median_deviation(x) == pytest.approx(5.15)
+    assert np.median(np.abs(x - 5.15)) < np.median(np.abs(x - np.median(x)))
+
+
 def by_integral(true: float, mean: float, sigma: float) -> float:
     """CRPS by its definition: the integral of (F(x) - [x >= truth])^2."""
     below = integrate.quad(lambda x: stats.norm.cdf(x, mean, sigma) ** 2, -np.inf, true, epsabs=1e-12)[0]

@@ -26,7 +26,7 @@ from specshards.train.evaluation.score import score
 from specshards.train.network import open_any
 from specshards.train.report import figures, tables
 from specshards.train.report import page as html
-from specshards.train.run import METRICS, PAGE, REPORT, Card, data_record, read_metrics
+from specshards.train.run import METRICS, PAGE, REPORT, Card, counted_together, data_record, read_metrics
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import add_targets
 
@@ -68,7 +68,7 @@ def evaluate(
             LOGGER.info(f"{', '.join(folders)}: the {split} split is empty and left out; use more objects")
     if not filled:
         raise UsageError(f"{', '.join(folders)}: nothing in {', '.join(splits)} to evaluate on")
-    scores, data = {}, data_record(folders, manifests)
+    scores, data = {}, counted_together(data_record(folders, manifests), folders, manifests)
     mock = card.mock or any(manifest.mock for manifest in manifests)
     for split in filled:
         with shard_loader.open(

@@ -14,6 +14,7 @@ import pyarrow as pa
 from specshards.common.spectrum import CLASSES
 from specshards.shards.format.archive import read_sidecars
 from specshards.shards.format.manifest import SPLITS, Manifest
+from specshards.train.joint import Joint
 from specshards.train.tasks import metrics
 from specshards.train.tasks.metrics import FloatArray
 
@@ -29,6 +30,7 @@ class Objects:
         surveys, splits: names, object `(N,)`. classes: positions in `CLASSES`, float64, NaN = none.
         numbers: `z`, `teff`, `logg`, `feh`, `sn_survey`, `sn_median`, float64 `(N,)`, NaN = missing.
         mock: whether any is of a mock survey.
+        joint: which spectra are of one object, in all sets together; None where it was not counted.
     """
 
     surveys: npt.NDArray[Any]
@@ -36,6 +38,7 @@ class Objects:
     classes: FloatArray
     numbers: dict[str, FloatArray]
     mock: bool = False
+    joint: Joint | None = None
     _constants: dict[tuple[str, str, tuple[str, ...]], float] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -56,6 +59,7 @@ class Objects:
             np.array(table["survey"].to_pylist(), object), np.array(splits, object),
             np.array([positions.get(name, np.nan) for name in table["class"].to_pylist()], np.float64),
             {name: _numbers(table, name) for name in _NUMBERS}, any(manifest.mock for manifest in manifests),
+            Joint.count(folders, manifests),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -85,8 +89,9 @@ class Objects:
         """The constant answer that is the best for a metric on the train split, NaN where it has no label.
 
         Args:
-            metric: `accuracy`: the commonest class; `r2`, `std`: the mean; `mad`, `crps`: the median;
-                `crps_gaussian_z`: of the two the better; `non_catastrophic`: see `metrics.most_non_catastrophic`.
+            metric: `accuracy`: the commonest class; `r2`, `std`: the mean; `crps`: the median; `mad`: see
+                `metrics.least_median_deviation`; `crps_gaussian_z`: of mean and median the better;
+                `non_catastrophic`: see `metrics.most_non_catastrophic`.
             classes: of the objects that count; those of the stellar labels are stars.
         """
         key = task, metric, tuple(classes)
@@ -110,6 +115,8 @@ class Objects:
         if metric == "non_catastrophic":
             return metrics.most_non_catastrophic(values[known], self.classes[known])
         values = values[known]
+        if metric == "mad":
+            return metrics.least_median_deviation(values)
         mean, median = float(np.mean(values)), float(np.median(values))
         if metric == "crps_gaussian_z":
             costs = {c: metrics.crps_gaussian_z(values, np.full(len(values), c)).mean() for c in (mean, median)}

@@ -11,10 +11,14 @@ import numpy as np
 
 from specshards.common.errors import UsageError
 from specshards.common.spectrum import CLASSES
+from specshards.common.text import count
 from specshards.render.config import preset as preset_of
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import SPLITS, Manifest
+from specshards.shards.loader.mixing import agreed
+from specshards.shards.loader.pictures import asked
 from specshards.train.config import PRESETS, TrainConfig
+from specshards.train.joint import check_distinct
 from specshards.train.paper import published
 from specshards.train.paper.config import PaperConfig
 from specshards.train.paper.objects import STELLAR, Objects
@@ -50,8 +54,18 @@ class DataSet:
         """The picture that it was made for."""
         return self.manifests[0].config.image.image
 
-    def check(self) -> None:
-        """Raise UsageError where a split is empty."""
+    def drawn(self, picture: str, preset: str) -> tuple[str, ...]:
+        """The pictures of a run, as `TrainConfig.images` names them; none where the shards hold them."""
+        if not self.holds_spectra:
+            return ()
+        names = [name for name in PICTURES if name != "mega"] if picture == "mega" else [picture]
+        return tuple(f"{name}:{preset}" for name in names)
+
+    def check(self, config: PaperConfig) -> None:
+        """Raise UsageError where a split is empty, or the sets do not fit together or not to a picture."""
+        wanted = [picture for picture in PICTURES if picture in (config.pictures or PICTURES)]
+        names = dict.fromkeys(name for each in wanted for name in self.drawn(each, config.picture_preset))
+        agreed(tuple(map(Path, self.folders)), self.manifests, asked(names, self.manifests[0].config.image))
         for split in SPLITS:
             if not any(manifest.samples(split) for manifest in self.manifests):
                 raise UsageError(
@@ -94,25 +108,28 @@ class Plan:
     absent: Mapping[tuple[str, str, str], str]
 
 
-def data_sets(folders: Sequence[str], sets: str) -> list[DataSet]:
-    """Each shard set alone, and all together, as `sets` says.
+def data_sets(folders: Sequence[str], config: PaperConfig) -> list[DataSet]:
+    """Each shard set alone, and all together, as `config.sets` says.
 
     Raises:
-        UsageError: no shards there, or an empty split.
+        UsageError: no shards there, an empty split, or sets that cannot be trained on together.
     """
+    sets = config.sets
     manifests = [Manifest.load(Path(folder)) for folder in folders]
+    check_distinct(folders, manifests)
     found = []
     if len(folders) == 1 or sets in ("all", "each"):
         found += [DataSet("", (folder,), (manifest,)) for folder, manifest in zip(folders, manifests, strict=True)]
     if len(folders) > 1 and sets in ("all", "joint"):
         found.append(DataSet("", tuple(folders), tuple(manifests)))
     for each in found:
-        each.check()
+        each.check(config)
     named: list[DataSet] = []
     for each in found:
         base = "+".join(sorted({survey for manifest in each.manifests for survey in manifest.surveys}))
         taken = sum(other.name.partition(" ")[0] == base for other in named)
-        named.append(DataSet(f"{base} {taken + 1}" if taken else base, each.folders, each.manifests))
+        more = " together" if len(each.folders) > 1 else f" {taken + 1}"
+        named.append(DataSet(f"{base}{more}" if taken else base, each.folders, each.manifests))
     return named
 
 
@@ -170,8 +187,7 @@ def _can_learn(each: DataSet, task: str, objects: Objects, absent: dict[tuple[st
 def _run(config: PaperConfig, each: DataSet, task: str, picture: str) -> PaperRun:
     changes: dict[str, Any] = {"task": task, "shards": each.folders, "only": "STAR" if task in STELLAR else ""}
     if each.holds_spectra:
-        names = [name for name in PICTURES if name != "mega"] if picture == "mega" else [picture]
-        changes["images"] = tuple(f"{name}:{config.picture_preset}" for name in names)
+        changes["images"] = each.drawn(picture, config.picture_preset)
     return PaperRun(each.name, task, picture, config.training(**changes))
 
 
@@ -202,25 +218,34 @@ def _of_data(each: DataSet, objects: Objects) -> Iterator[str]:
     if objects.mock:
         yield "mock data: a simulator made the spectra and their labels"
     yield "other objects than the paper's"
-    shards = each.manifests[0].config
-    if shards.split_by != "row":
-        yield (
-            f"split by {shards.split_by}: no object is on two sides; the published code splits by row, so that "
-            "visits of one object can be"
-        )
-    for manifest in each.manifests:
-        if manifest.leaks is not None:
-            yield (
-                f"split by row, as published: {manifest.leaks.test_seen:,} of {manifest.leaks.test:,} test spectra "
-                "are of an object of the train split"
-            )
-    if not np.allclose(shards.split, published.SPLIT):
-        yield f"split {', '.join(f'{share:g}' for share in shards.split)}; the published code takes 0.6, 0.2, 0.2"
+    yield from _of_split(each, objects)
     if not np.isfinite(objects.numbers["sn_survey"]).any():
         yield "no object has an snMedian"
     counts = {kind: int(objects.is_class(kind).sum()) for kind in CLASSES}
     if min(counts.values()) == 0:
         yield f"no object of class {', '.join(kind for kind, n in counts.items() if not n)}"
+
+
+def _of_split(each: DataSet, objects: Objects) -> Iterator[str]:
+    """What lies on two sides was counted over all sets together, whatever rule each was split by."""
+    rules = sorted({manifest.config.split_by for manifest in each.manifests})
+    rule = f"split by {' and '.join(rules)}" + (", as published" if rules == ["row"] else "")
+    joint = objects.joint
+    if joint is None:
+        yield rule
+    elif joint.leaks.divided or "row" in rules:
+        seen, tests = joint.leaks.test_seen, joint.leaks.test
+        yield f"{rule}: {seen:,} of {tests:,} test spectra are of an object of the train split"
+    else:
+        yield (
+            f"{rule}: no object is on two sides; the published code splits by row, so that visits of one object "
+            "can be"
+        )
+    if joint is not None and joint.shared:
+        yield f"{count(joint.shared, 'spectrum has', 'spectra have')} an id that several of the sets have"
+    for split in sorted({manifest.config.split for manifest in each.manifests}):
+        if not np.allclose(split, published.SPLIT):
+            yield f"split {', '.join(f'{share:g}' for share in split)}; the published code takes 0.6, 0.2, 0.2"
 
 
 def _of_pictures(config: PaperConfig, each: DataSet) -> Iterator[str]:

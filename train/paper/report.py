@@ -46,6 +46,7 @@ def write(study: Study, out: Path, wanted: Sequence[str] = tuple(TABLES)) -> lis
             {"key": f.key, "title": f.title, "caption": f.caption, "drawn": f.draw is not None} for f in drawn
         ],
         "runs": list(study.runs), "sets": {name: len(objects) for name, objects in study.objects.items()},
+        "folders": {name: list(folders) for name, folders in study.folders.items()},
     }  # fmt: skip
     make_folder(out / FOLDER)
     svgs = _save(drawn, out / FOLDER, study.mock)
@@ -68,6 +69,7 @@ def summary(study: Study, tables: Sequence[PaperTable]) -> list[str]:
         )
     else:
         lines.append(f"In all {compared:,} compared cells the model is better than the best constant.")
+    lines += [f"Data set {name}: {' and '.join(folders)}." for name, folders in study.folders.items()]
     for name in study.sets:
         scopes = ("data", "picture", "training", "regression")
         if notes := [line for scope in scopes for line in study.notes.get((name, scope), ())]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from specshards.train.paper.objects import Objects
 from specshards.train.paper.plan import DataSet, PaperRun, Plan, data_sets, notes, plan
 from specshards.train.paper.published import SPLIT
 from specshards.train.paper.study import METHODS, PICTURES, Study
-from specshards.train.run import CARD, Card
+from specshards.train.run import CARD, RUN, Card
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import add_targets, make_tasks
 from specshards.train.tasks.regression import Regression
@@ -63,9 +64,10 @@ def paper(config: PaperConfig, out: Path, options: RunOptions = RunOptions()) ->
             "train paper is one process; what it would train may be trained by torchrun -m specshards train fit with "
             "the same options into OUT/runs/NAME, and is then kept"
         )
+    options = replace(options, again="remove that folder")
     with locked(out / ".lock", out):
         folders = _mock(config, out) if config.is_mock else config.shards
-        sets = data_sets(folders, config.sets)
+        sets = data_sets(folders, config)
         objects = {each.name: Objects.read([Path(f) for f in each.folders], each.manifests) for each in sets}
         todo = plan(config, sets, objects)
         several = "; --sets joint trains on all together alone" if len(sets) > 1 else ""
@@ -79,15 +81,15 @@ def paper(config: PaperConfig, out: Path, options: RunOptions = RunOptions()) ->
             folder = fit(run.config, out / "runs" / run.name, options)
             card = Card.read(folder / CARD)
             parts.append(_answers(run, card, folder, out, options))
-            records.append(_record(run, card))
+            records.append(_record(run, card, folder))
             best[run.data_set, run.task, run.picture] = card
         for each in sets:
             parts += _classical(config, each, todo, out, options)
         study = Study(
             answers.together(parts), objects,
             {key: lines for each in sets for key, lines in notes(config, each, objects[each.name]).items()},
-            todo.absent, _chosen(best),
-            records,
+            todo.absent, _chosen(best), records,
+            {each.name: each.folders for each in sets} if len(sets) > 1 else {},
         )  # fmt: skip
         study.answers.write(out / answers.FILE)
         return report.write(study, out, config.wanted)
@@ -193,11 +195,13 @@ def _plain(content: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(content))
 
 
-def _record(run: PaperRun, card: Card) -> dict[str, Any]:
-    best = card.best or {}
+def _record(run: PaperRun, card: Card, folder: Path) -> dict[str, Any]:
+    """What the page says of a run; its epochs are those that were trained, which `max_steps` may cut short."""
+    best, trained = card.best or {}, json.loads((folder / RUN).read_text(encoding="utf-8"))["epochs"]
     counts = card.baselines[run.task].counts
     return {
-        "run": run.name, "backbone": card.config.backbone, "epochs": card.config.epochs,
+        "run": run.name, "backbone": card.config.backbone, "epochs": trained,
+        **({"epochs_asked_for": card.config.epochs} if trained != card.config.epochs else {}),
         "batch_size": card.config.batch_size, "train_objects": counts.get("all", 0), "best_epoch": best.get("epoch"),
         "by": best.get("metric"), "validation": best.get("value"),
     }  # fmt: skip

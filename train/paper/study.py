@@ -33,6 +33,7 @@ class Study:
         absent: why a picture of a set has no answers: (set, task, picture), where a task of "" stands for all.
         chosen: (set, task) -> the picture that was best on validation: what is shown where one is.
         runs: a record of every run, for the page.
+        folders: of each data set, where there are several.
     """
 
     answers: Answers
@@ -41,6 +42,7 @@ class Study:
     absent: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     chosen: Mapping[tuple[str, str], str] = field(default_factory=dict)
     runs: Sequence[Mapping[str, Any]] = ()
+    folders: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def mock(self) -> bool:

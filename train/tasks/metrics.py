@@ -231,6 +231,28 @@ def most_non_catastrophic(
     return float((ends[order][best] + ends[order][best + 1]) / 2)
 
 
+def least_median_deviation(values: FloatArray) -> float:
+    """The constant whose median absolute residual is the smallest, of at least one finite value.
+
+    The least median of squares (Rousseeuw 1984, JASA 79, 871) in one dimension: the middle of the shortest half. Of
+    an even number the median is the mean of the two residuals in the middle: halves of both sizes are looked at.
+    """
+    x = np.sort(values)
+    n = len(x)
+    middles = [(x[: n - k + 1] + x[k - 1 :]) / 2 for k in sorted({(n + 1) // 2, n // 2 + 1})]
+    candidates = np.concatenate(middles)
+    cost = np.zeros(len(candidates))
+    for centres in middles:
+        # The k nearest values of a candidate are the window whose middle is next to it, on one side or the other.
+        k, right = n - len(centres) + 1, np.searchsorted(centres, candidates)
+        reach = [
+            np.maximum(candidates - x[at], x[at + k - 1] - candidates)
+            for at in (np.clip(right - 1, 0, n - k), np.clip(right, 0, n - k))
+        ]
+        cost += np.minimum(*reach)
+    return float(candidates[cost.argmin()])
+
+
 def crps_gaussian(true: FloatArray, predicted: FloatArray, sigma: float | FloatArray) -> FloatArray:
     """CRPS of normal distributions around the predictions, float `(N,)`, in the unit of `true`.
 
