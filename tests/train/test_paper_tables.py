@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from scipy import integrate, stats
 from sklearn.metrics import r2_score
 
 from specshards.train.paper import report
-from specshards.train.paper.answers import FILE, Answers
+from specshards.train.paper.answers import FILE, SCHEMA, Answers
 from specshards.train.paper.study import Study
 from specshards.train.tasks import metrics
 from tests.oracles.made_up_answers import again, made_up
@@ -219,11 +221,40 @@ def test_a_model_that_answers_a_constant_is_called_no_better(study: Study, tmp_p
     answer = np.where(poor, z, table["answer"].to_numpy())
     place = table.column_names.index("answer")
     first = report.write(again(study, table.set_column(place, "answer", [answer])), tmp_path, ("r2",))
+    title = f"R2 of the redshift by picture and data set, {JOINT}"
     assert first[0] == (
-        "In 1 of 8 cells the model is no better than the best constant: R2 of the redshift by picture and data set, "
-        f"{JOINT}, overlap."
+        f"In 3 of 16 cells the model is no better than the best constant: {title}, overlap; {title}: lamost alone, "
+        f"overlap; {title}: sdss alone, overlap."
     )
     assert f'<p class="first">{first[0]}</p>' in (tmp_path / report.PAGE).read_text()
+
+
+def test_a_model_that_only_tells_surveys_apart_is_called_no_better(study: Study, tmp_path: Path) -> None:
+    """It answers the commonest class of an object's survey, which is far better than one class for all."""
+    objects, rows = study.objects[JOINT], study.answers.table.to_pylist()
+    rng = np.random.default_rng(0)
+    quasars = (objects.surveys == "lamost") & (rng.random(len(objects)) < 0.8)
+    classes = np.where(quasars, 2.0, np.where(np.isnan(objects.classes), 0, objects.classes))
+    objects = replace(objects, classes=classes)
+    most = {"lamost": 2.0, "sdss": 0.0}
+    for row in rows:
+        if (row["set"], row["task"], row["picture"]) == (JOINT, "classify", "map2d"):
+            row["truth"] = 2.0 if row["survey"] == "lamost" and rng.random() < 0.8 else row["truth"]
+            row["answer"] = most[row["survey"]]
+    changed = replace(study, answers=Answers(pa.Table.from_pylist(rows, SCHEMA)), objects={JOINT: objects})
+    report.write(changed, tmp_path, ("accuracy",))
+    found = json.loads((tmp_path / report.JSON).read_text())
+    whole = cell(found, "accuracy", "", "map2d")
+    assert whole["value"] > whole["constant"] + 0.1
+    assert whole["value"] == whole["of_survey"]
+    assert whole["better"] is False
+    mine = [row for row in rows if row["set"] == JOINT and row["task"] == "classify" and row["picture"] == "map2d"]
+    for survey in ("lamost", "sdss"):
+        alone = cell(found, "accuracy", f": {survey} alone", "map2d")
+        right = [row["truth"] == most[survey] for row in mine if row["survey"] == survey and row["truth"] is not None]
+        assert (alone["count"], alone["value"]) == (len(right), pytest.approx(np.mean(right)))
+        assert alone["constant"] == alone["value"]
+    assert "of each survey" in (tmp_path / report.PAGE).read_text()
 
 
 def test_what_was_not_trained_says_why(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +333,6 @@ def test_answers_come_back_from_their_file(study: Study, tmp_path: Path) -> None
 
 
 def test_mock_data_are_called_mock(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     objects = {name: replace(each, mock=True) for name, each in study.objects.items()}
     monkeypatch.setattr(report, "figures", lambda study: ())
     report.write(replace(study, objects=objects), tmp_path, ("counts",))

@@ -12,10 +12,12 @@ sn_survey, sn_median     the survey's own S/N, by which the paper's bins go, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -45,6 +47,7 @@ class Block:
         true, answer, crps: float64 `(N,)`.
         classes: positions in `CLASSES`, NaN = none. sn: `sn_survey`, NaN = missing.
         objects: int `(N,)`, which rows are visits of one object; None where no position is known.
+        surveys: names, object `(N,)`.
     """
 
     true: FloatArray
@@ -53,6 +56,7 @@ class Block:
     classes: FloatArray
     sn: FloatArray
     objects: IntArray | None = None
+    surveys: npt.NDArray[Any] = field(default_factory=lambda: np.empty(0, object))
 
     @classmethod
     def of(cls, table: pa.Table) -> Block:
@@ -62,7 +66,8 @@ class Block:
         classes = np.array([positions.get(name, np.nan) for name in table["class"].to_pylist()], np.float64)
         known = np.isfinite(columns["truth"]) & np.isfinite(columns["answer"])
         objects = visits(columns["ra"], columns["dec"])
-        block = cls(columns["truth"], columns["answer"], columns["crps"], classes, columns["sn_survey"], objects)
+        block = cls(columns["truth"], columns["answer"], columns["crps"], classes, columns["sn_survey"], objects,
+                    np.array(table["survey"].to_pylist(), object))  # fmt: skip
         return block.rows(known)
 
     def __len__(self) -> int:
@@ -72,9 +77,8 @@ class Block:
     def rows(self, which: BoolArray | IntArray) -> Block:
         """Some of the objects, by a mask or by places."""
         objects = None if self.objects is None else self.objects[which]
-        return Block(
-            self.true[which], self.answer[which], self.crps[which], self.classes[which], self.sn[which], objects
-        )
+        return Block(self.true[which], self.answer[which], self.crps[which], self.classes[which], self.sn[which],
+                     objects, self.surveys[which])  # fmt: skip
 
     def of_class(self, *names: str) -> Block:
         """The objects of these classes."""
@@ -85,10 +89,14 @@ class Block:
         """Answer - truth."""
         return self.answer - self.true
 
-    def with_answer(self, value: float) -> Block:
-        """Every object with this answer; its CRPS is that of a point in ln(1 + z)."""
+    def of_survey(self, name: str) -> Block:
+        """The objects of this survey."""
+        return self.rows(np.asarray(self.surveys == name))
+
+    def with_answer(self, value: float | FloatArray) -> Block:
+        """Every object with this answer, one for all or `(N,)`; its CRPS is that of a point in ln(1 + z)."""
         log = np.log1p(np.maximum(self.true, _LEAST))
-        flat = np.full(len(self), value)
+        flat = np.broadcast_to(np.asarray(value, np.float64), len(self))
         return replace(self, answer=flat, crps=np.abs(np.log1p(np.maximum(flat, _LEAST)) - log))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from specshards.common.json import finite
 from specshards.train.paper.answers import Block
-from specshards.train.tasks.metrics import IntArray, bootstrap
+from specshards.train.tasks.metrics import FloatArray, IntArray, bootstrap
 
 #: Fewer objects are called few.
 FEW = 100
@@ -27,8 +27,10 @@ class Cell:
         count: objects that it rests on, None for a number of somebody else's.
         interval: 95%, objects drawn anew, visits of one object together; None where it is undefined.
         constant: what the best constant prediction gets on the same objects; None where none is asked.
-        better: whether the model is better than that constant by more than chance: the 95% interval of the
-            difference lies above 0.
+        of_survey: the same of the best constant of each survey alone, where the data set is of several: a model that
+            is no better only tells surveys apart.
+        better: whether the model is better than those constants by more than chance: the 95% intervals of the
+            differences lie above 0.
         notes: what is not comparable, a line each.
     """
 
@@ -36,6 +38,7 @@ class Cell:
     count: int | None = None
     interval: tuple[float, float] | None = None
     constant: float | None = None
+    of_survey: float | None = None
     better: bool | None = None
     notes: tuple[str, ...] = ()
 
@@ -54,37 +57,45 @@ def missing(why: str) -> Cell:
     return Cell(notes=(why,))
 
 
-def measured(metric: Metric, block: Block, *, more: bool, constant: float | None = None) -> Cell:
-    """A metric with its interval, beside that of a constant answer.
+def measured(
+    metric: Metric, block: Block, *, more: bool, constant: float | None = None, of_survey: FloatArray | None = None
+) -> Cell:
+    """A metric with its interval, beside that of constant answers.
 
     Args:
         more: whether more is better.
         constant: the answer, learnt on the train split; NaN or None for none.
+        of_survey: the answer of each object's own survey, float64 `(N,)`; None for none.
     """
     n = len(block)
     notes = (f"fewer than {FEW} objects",) if n < FEW else ()
     if not n:
         return Cell(None, 0, notes=("no such object in the test split",))
-    flat = block.with_answer(constant) if constant is not None and math.isfinite(constant) else None
+    known = constant is not None and math.isfinite(constant)
+    answers = {"constant": constant, "of_survey": of_survey} if known else {}
+    flat = {name: block.with_answer(answer) for name, answer in answers.items() if answer is not None}
     sign = 1 if more else -1
 
-    def both(rows: IntArray) -> dict[str, float]:
+    def all_of(rows: IntArray) -> dict[str, float]:
         drawn = block.rows(rows)
         value = metric(drawn)
-        if flat is None:
-            return {"value": value}
-        beside = metric(replace(drawn, answer=flat.answer[rows], crps=flat.crps[rows]))
-        return {"value": value, "gain": sign * (value - beside)}
+        beside = {
+            name: metric(replace(drawn, answer=each.answer[rows], crps=each.crps[rows]))
+            for name, each in flat.items()
+        }
+        return {"value": value, **{name: sign * (value - other) for name, other in beside.items()}}
 
-    value, of_constant = metric(block), math.nan if flat is None else metric(flat)
-    intervals = bootstrap(both, n, groups=block.objects)
+    value, found = metric(block), {name: metric(each) for name, each in flat.items()}
+    intervals = bootstrap(all_of, n, groups=block.objects)
     low, high = intervals["value"]
-    better = None
-    if math.isfinite(of_constant):
-        # Where every draw gives the same there is no interval, and the numbers themselves decide.
-        gain = intervals["gain"][0]
-        better = gain > 0 if math.isfinite(gain) else sign * (value - of_constant) > 0
+    # Where every draw gives the same there is no interval, and the numbers themselves decide.
+    wins = [
+        gain > 0 if math.isfinite(gain := intervals[name][0]) else sign * (value - other) > 0
+        for name, other in found.items()
+        if math.isfinite(other)
+    ]
+    beside = {name: other for name, other in found.items() if math.isfinite(other)}
     return Cell(
         value if math.isfinite(value) else None, n, (low, high) if math.isfinite(low) else None,
-        of_constant if math.isfinite(of_constant) else None, better, notes,
+        better=all(wins) if wins else None, notes=notes, **beside,
     )  # fmt: skip

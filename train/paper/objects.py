@@ -39,7 +39,9 @@ class Objects:
     numbers: dict[str, FloatArray]
     mock: bool = False
     joint: Joint | None = None
-    _constants: dict[tuple[str, str, tuple[str, ...]], float] = field(default_factory=dict, compare=False)
+    _constants: dict[tuple[str, str, tuple[str, ...], str], float] = field(
+        default_factory=dict, compare=False, init=False
+    )
 
     @classmethod
     def read(cls, folders: Sequence[Path], manifests: Sequence[Manifest]) -> Objects:
@@ -85,7 +87,22 @@ class Objects:
         """Which objects are of the train split."""
         return np.asarray(self.splits == "train")
 
-    def constant(self, task: str, metric: str, classes: Sequence[str] = CLASSES) -> float:
+    @property
+    def is_of_several_surveys(self) -> bool:
+        """Whether a model could do well by telling surveys apart."""
+        return len(set(self.surveys)) > 1
+
+    def constant_of_each(
+        self, task: str, metric: str, classes: Sequence[str], surveys: npt.NDArray[Any]
+    ) -> FloatArray:
+        """The constant of each object's own survey, float64 like `surveys` `(n,)`; that of all where it has none."""
+        found = np.full(len(surveys), self.constant(task, metric, classes))
+        for survey in set(surveys):
+            value = self.constant(task, metric, classes, survey)
+            found[surveys == survey] = value if np.isfinite(value) else found[surveys == survey]
+        return found
+
+    def constant(self, task: str, metric: str, classes: Sequence[str] = CLASSES, survey: str = "") -> float:
         """The constant answer that is the best for a metric on the train split, NaN where it has no label.
 
         Args:
@@ -93,21 +110,23 @@ class Objects:
                 `metrics.least_median_deviation`; `crps_gaussian_z`: of mean and median the better;
                 `non_catastrophic`: see `metrics.most_non_catastrophic`.
             classes: of the objects that count; those of the stellar labels are stars.
+            survey: of this one alone.
         """
-        key = task, metric, tuple(classes)
+        key = task, metric, tuple(classes), survey
         if key not in self._constants:
             self._constants[key] = self._constant(*key)
         return self._constants[key]
 
-    def _constant(self, task: str, metric: str, classes: Sequence[str]) -> float:
-        chosen = self.is_train & np.any([self.is_class(name) for name in classes], axis=0)
+    def _constant(self, task: str, metric: str, classes: Sequence[str], survey: str) -> float:
+        here = self.is_train & (self.surveys == survey) if survey else self.is_train
+        chosen = here & np.any([self.is_class(name) for name in classes], axis=0)
         if task == "classify":
-            counts = [int((self.is_train & self.is_class(name)).sum()) for name in CLASSES]
+            counts = [int((here & self.is_class(name)).sum()) for name in CLASSES]
             return float(np.argmax(counts)) if any(counts) else float("nan")
         if task in STELLAR:
-            chosen = self.is_train & self.is_class("STAR")
+            chosen = here & self.is_class("STAR")
         elif set(classes) == set(CLASSES) and metric != "non_catastrophic":
-            chosen = self.is_train  # an object without a class has a redshift, too
+            chosen = here  # an object without a class has a redshift, too
         values = self.numbers["z" if task == "redshift" else task]
         known = chosen & np.isfinite(values)
         if not known.any():

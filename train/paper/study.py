@@ -68,20 +68,25 @@ class Study:
 
     def cell(
         self, data_set: str, task: str, method: str, metric: Metric, kind: str, *, more: bool,
-        choose: Callable[[Block], Block] = _all, classes: Sequence[str] = CLASSES,
+        choose: Callable[[Block], Block] = _all, classes: Sequence[str] = CLASSES, survey: str = "",
     ) -> Cell:  # fmt: skip
         """A metric of what one method answered.
 
         Args:
             kind: names the best constant, see `Objects.constant`; empty for none.
             choose: which objects count. classes: theirs, for the constant.
+            survey: objects of this one alone, and its own constant; empty for all.
         """
         block = self.answers.block(data_set, task, method)
         if block is None:
             keys = ((data_set, task, method), (data_set, "", method), (data_set, task, ""))
             return missing(next((self.absent[key] for key in keys if key in self.absent), "not trained"))
-        constant = self.objects[data_set].constant(task, kind, classes) if kind else None
-        found = measured(metric, choose(block), more=more, constant=constant)
+        objects, picked = self.objects[data_set], choose(block.of_survey(survey) if survey else block)
+        constant = objects.constant(task, kind, classes, survey) if kind else None
+        of_survey = None
+        if kind and not survey and objects.is_of_several_surveys:
+            of_survey = objects.constant_of_each(task, kind, classes, picked.surveys)
+        found = measured(metric, picked, more=more, constant=constant, of_survey=of_survey)
         return found.noted(*self.about(data_set, task, method)) if found.count else found
 
     def about(self, data_set: str, task: str, method: str) -> tuple[str, ...]:

@@ -136,11 +136,14 @@ def counts(study: Study) -> PaperTable:
 def by_picture(
     study: Study, key: str, title: str, task: str, metric: Metric, form: str, theirs: Published, about: str
 ) -> PaperTable:
-    """Data sets in rows, pictures in columns, the published number in the last one."""
-    rows = [
-        Row(name, (*(study.cell(name, task, picture, metric, key, more=True) for picture in PICTURES), theirs))
-        for name in study.sets
-    ]
+    """Data sets and each survey of theirs in rows, pictures in columns, the published number in the last one."""
+    rows = []
+    for name in study.sets:
+        objects = study.objects[name]
+        alone = sorted(set(objects.surveys)) if objects.is_of_several_surveys else []
+        for survey in ["", *alone]:
+            cells = (study.cell(name, task, picture, metric, key, more=True, survey=survey) for picture in PICTURES)
+            rows.append(Row(f"{name}: {survey} alone" if survey else name, (*cells, None if survey else theirs)))
     columns = ("trained and tested on", *PICTURES.values(), "published")
     return PaperTable(key, None, title, columns, tuple(rows), form, (about,))
 
