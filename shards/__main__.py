@@ -43,7 +43,13 @@ def make_survey(
     chosen: Annotated[IngestConfig, Fields("Spectra", leave_out=("survey", "wavelength_unit", "medium"))],
     engine: _Engine,
     data: options.Data = None,
-    catalog: options.Catalog = None,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(
+            help="Label table (CSV, FITS, Parquet), joined on obsid, specobjid or targetid; of slomost one of each "
+            "survey, with commas."
+        ),
+    ] = None,
     max_bad_fraction: options.MaxBadFraction = 0.05,
     allow_empty_split: options.AllowEmptySplit = False,
     force: options.Force = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.ingest.job.build import IngestConfig
-from specshards.ingest.job.survey import ingest_survey
+from specshards.ingest.job.survey import catalogues_of, ingest_survey
 from specshards.ingest.spectra.folder import holds_spectra
 from specshards.ingest.surveys import SURVEYS, check_survey
 from specshards.shards.format.manifest import Manifest, ShardConfig
@@ -24,7 +25,8 @@ class SurveyInput:
 
     Attributes:
         data: folder, glob or file of spectra; None makes a mock survey.
-        catalogue: label table that is joined to them.
+        catalogue: label table that is joined to them; of a joint survey several with commas, each part taking the one
+            that has its key.
         chosen: what of them; its survey does not count.
     """
 
@@ -36,11 +38,26 @@ class SurveyInput:
     def drawn(self) -> Path | None:
         """The spectra Parquet that can be drawn as it is, because nothing is to be chosen of it, or joined to it."""
         chosen = self.chosen
-        selects = any(option is not None for option in (self.catalogue, chosen.limit, chosen.cuts, chosen.where))
+        selects = any(
+            option is not None for option in (self.catalogue, chosen.limit, chosen.cuts, chosen.where, chosen.joint)
+        )
         if self.data is None or selects:
             return None
         folder = Path(self.data).expanduser()
         return folder if holds_spectra(folder) else None
+
+    def of_parts(self, joint: str, parts: Sequence[str]) -> dict[str, SurveyInput]:
+        """What each part of a joint survey is made from: the same data, of which it sets aside what is of the others.
+
+        Raises:
+            UsageError: a catalogue that no part can take, or two for one part.
+        """
+        catalogues = catalogues_of(parts, self.catalogue)
+        if self.chosen.listed_only and (without := [part for part in parts if part not in catalogues]):
+            raise UsageError(f"--listed-only: needs a --catalog of {' and '.join(without)}, too")
+        # A mock is of its survey alone.
+        chosen = self.chosen if self.data is None else replace(self.chosen, joint=joint)
+        return {part: SurveyInput(self.data, catalogues.get(part), chosen) for part in parts}
 
 
 def make(
@@ -69,9 +86,10 @@ def make(
                 f"--best-of {config.best_of}: SURVEY={survey} is merged from {' and '.join(parts)}, each of which "
                 "has its own best visits; draw the spectra of all of them at once with `shards build --spectra`"
             )
+        of_parts = source.of_parts(survey, parts)
         for part in parts:
             LOGGER.info(f"--- {part}")
-            make(part, source, out / part, config, engine=engine, max_bad_fraction=max_bad_fraction,
+            make(part, of_parts[part], out / part, config, engine=engine, max_bad_fraction=max_bad_fraction,
                  allow_empty_split=True, force=force)  # fmt: skip
         LOGGER.info(f"--- {survey}")
         folders = [out / part / "shards" / image for part in parts]

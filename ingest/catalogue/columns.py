@@ -105,6 +105,13 @@ def choose(path: Path, columns: Sequence[str], survey: str, asked: Collection[st
     return Choice(key, names, compared, _account(columns, key, names, compared, survey))
 
 
+def key_rank(columns: Sequence[str], survey: str) -> int | None:
+    """Which key of a survey a catalogue has, 0 for the one that is preferred; None where it has none."""
+    known = SURVEYS[survey]
+    meant = by_meaning(columns, {**ALIASES, **known.aliases})
+    return next((rank for rank, name in enumerate(known.keys) if name in meant), None)
+
+
 def unsaid_columns(columns: Sequence[str], names: Mapping[str, str], survey: str) -> dict[str, str]:
     """By name in lower case, each column that `Survey.unsaid` looks at, where any of them is taken for a label."""
     unsaid = SURVEYS[survey].unsaid

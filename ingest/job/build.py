@@ -41,14 +41,17 @@ from specshards.ingest.spectra.ended import CLAIM, SUMMARY, WORK
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import find_repeats
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
-from specshards.ingest.surveys import check_survey, open_file
+from specshards.ingest.surveys import SURVEYS, check_survey, open_file
 from specshards.ingest.surveys import multimodal_universe as mmu
+from specshards.ingest.surveys.survey import foreign
 from specshards.ingest.surveys.wavelengths import MEDIA, UNITS, check_stated
 from specshards.ingest.tables import Stated, TableFile, is_table
 
 #: Files that a command can be asked for by number.
 MOST_FILES = 1_000_000
 _TABLES_CHECKED = 20
+#: Of a configuration, where nobody said it.
+_LEFT_OUT = ("joint", "wavelength_unit", "medium")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class IngestConfig:
         cuts: selection cuts by name: `paper` (of the published training sets).
         where: a filter, as: snrg > 10 and class in ('STAR', 'QSO') and teff is not null
         listed_only: set aside what the catalogue does not list.
+        joint: the joint survey that is made, of which `survey` is a part: what is of its other parts is set aside.
         wavelength_unit: of tables that do not say it, or say what their range contradicts.
         medium: of the wavelengths of tables that do not say it: `vacuum`, or `air`, which is converted.
         files_per_part: files of one task, at most.
@@ -77,6 +81,7 @@ class IngestConfig:
     cuts: str | None = None
     where: str | None = None
     listed_only: bool = False
+    joint: str | None = field(default=None, metadata={"option": False})
     wavelength_unit: str | None = field(default=None, metadata={"values": lambda: UNITS})
     medium: str | None = field(default=None, metadata={"values": lambda: MEDIA})
     files_per_part: int = 512
@@ -101,7 +106,12 @@ class IngestConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content, without what nobody said: so a folder of an earlier version is known again."""
         content = asdict(self)
-        return {k: v for k, v in content.items() if v is not None or k not in ("wavelength_unit", "medium")}
+        return {k: v for k, v in content.items() if v is not None or k not in _LEFT_OUT}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The surveys of `joint`."""
+        return () if self.joint is None else SURVEYS[self.joint].parts
 
     def cut(self) -> Cut | None:
         """Both filters as one, None without any."""
@@ -171,7 +181,7 @@ def _check_units(config: IngestConfig, files: Files) -> None:
     doubts = []
     for name in files.names[:_TABLES_CHECKED]:
         try:
-            opened = open_file(files.root / name, config.survey, stated=stated)
+            opened = open_file(files.root / name, config.survey, stated=stated, parts=config.parts)
             if isinstance(opened.file, TableFile) and (columns := mmu.Columns.of(opened.file)) is not None:
                 mmu.check_unit(opened.file, columns)
             return
@@ -218,7 +228,7 @@ def ingest_files(
     LOGGER.info(summary.table())
     refused = None
     try:
-        _judge(summary, files, ledger, max_bad_fraction)
+        _judge(summary, files, ledger, max_bad_fraction, config)
         if catalogue is not None:
             examples = [name for result in results for name in result.unmatched]
             labels.check_matches(summary.matched or 0, summary.samples, catalogue, examples)
@@ -337,7 +347,7 @@ def _progress() -> Callable[[PartResult], str]:
     return words
 
 
-def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float) -> None:
+def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float, config: IngestConfig) -> None:
     data, expected = files.data, len(files.names)
     if summary.files != expected or summary.objects != summary.samples + summary.quarantined:
         raise JobError(
@@ -345,8 +355,16 @@ def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float
             f" and {summary.quarantined} quarantined; remove {ledger} and run again"
         )
     where = f"reasons in {ledger}/quarantine.parquet"
+    own, bad = summary.own
+    if summary.foreign and not own:
+        found = " or ".join(part for part in config.parts if part != config.survey)
+        raise JobError(
+            f"DATA={data}: nothing of {config.survey} is in it, and SURVEY={config.joint} is "
+            f"{' and '.join(config.parts)}: add files of {config.survey}, or take SURVEY={found}"
+        )
     if summary.samples == 0:
-        often = Counter(summary.reasons).most_common(1)
+        reasons = {why: n for why, n in summary.reasons.items() if not why.endswith(foreign(config.survey))}
+        often = Counter(reasons).most_common(1)
         why = f" (mostly: {often[0][0]})" if often else ""
         raise JobError(f"DATA={data}: no usable {summary.survey or ''} spectrum{why}; {where}".replace("  ", " "))
     if summary.bad > max_bad_fraction * summary.objects:
@@ -354,10 +372,15 @@ def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float
             f"DATA={data}: {summary.bad} of {summary.objects} objects are bad, more than --max-bad-fraction "
             f"{max_bad_fraction:g}; {where}"
         )
+    if bad > max_bad_fraction * own:
+        raise JobError(
+            f"DATA={data}: {bad} of {own} objects of {config.survey} are bad, more than --max-bad-fraction "
+            f"{max_bad_fraction:g}; {where}"
+        )
     repeats = summary.repeats or Repeats()
-    if summary.bad + len(repeats.apart) > max_bad_fraction * summary.objects:
+    if bad + len(repeats.apart) > max_bad_fraction * own:
         raise JobError(
             f"DATA={data}: {repeats.shown()}: with "
-            f"{summary.bad} bad objects more than --max-bad-fraction {max_bad_fraction:g} of {summary.objects:,}; "
+            f"{bad} bad objects more than --max-bad-fraction {max_bad_fraction:g} of {own:,}; "
             "give each object an id of its own"
         )

@@ -25,9 +25,10 @@ from specshards.ingest.catalogue.cuts import Cut, parse
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 from specshards.ingest.seal import digest_of, is_intact
 from specshards.ingest.spectra.schema import spectra_writer, to_table
+from specshards.ingest.surveys import SURVEYS, open_file
 from specshards.ingest.surveys import multimodal_universe as mmu
-from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.common import placed
+from specshards.ingest.surveys.survey import foreign
 from specshards.ingest.tables import Stated, TableFile
 
 
@@ -72,6 +73,12 @@ class PartTask:
     def stated(self) -> Stated:
         """What the user says of the wavelengths of tables."""
         return Stated(self.config.get("wavelength_unit"), self.config.get("medium"))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Of the joint survey that this is done for, the surveys; none without one."""
+        joint = self.config.get("joint")
+        return () if joint is None else SURVEYS[joint].parts
 
     def loads(self, text: str) -> PartResult:
         """See `common.folder.Task`."""
@@ -200,7 +207,7 @@ class _Part:
         name, most_bytes = escaped(file), self._task.config.get("max_file_size")
         try:
             path = Path(self._task.root) / file
-            opened = open_file(path, self._task.survey, name, self._task.stated, most_bytes)
+            opened = open_file(path, self._task.survey, name, self._task.stated, most_bytes, self._task.parts)
         except BadObjectError as error:
             self._count(error.layout).files += 1
             self._reject(name, error, "read")
@@ -222,6 +229,8 @@ class _Part:
     def _take(self, spectrum: Spectrum) -> None:
         """Join one spectrum with its labels and queue it for the cut."""
         try:
+            if self._task.parts and (whose := spectrum.survey.removeprefix("mock-")) != self._task.survey:
+                raise BadObjectError(f"of {whose}{foreign(self._task.survey)}", selected_out=True)
             is_listed = self._labels is not None and self._labels.apply(spectrum)
             if self._task.listed_only and not is_listed:
                 raise BadObjectError("not in the catalogue", selected_out=True)

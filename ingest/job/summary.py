@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from specshards.common.impossible import Impossible
 from specshards.common.text import aligned
+from specshards.ingest.surveys.survey import foreign
 
 if TYPE_CHECKING:  # its arrays are nothing that the help of a command needs
     from specshards.common.identity import Repeats
@@ -107,6 +108,21 @@ class Summary:
     def bad(self) -> int:
         """Objects that cannot be used."""
         return sum(count.bad for count in self.layouts.values())
+
+    @property
+    def foreign(self) -> int:
+        """Of what is set aside, the objects of other parts of a joint survey."""
+        return sum(n for reason, n in self.reasons.items() if reason.endswith(foreign(self.survey)))
+
+    @property
+    def own(self) -> tuple[int, int]:
+        """Objects that are not `foreign`, and the bad ones of them.
+
+        Beside foreign ones a file that was not recognised counts as neither: it may be of the other part, and the
+        smaller one would be refused for it.
+        """
+        nobodys = self.layouts.get(UNKNOWN, LayoutCount()).bad if self.foreign else 0
+        return self.objects - self.foreign - nobodys, self.bad - nobodys
 
     @property
     def quarantined(self) -> int:

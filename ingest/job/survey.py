@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
+from specshards.ingest.catalogue.columns import key_rank
+from specshards.ingest.catalogue.rows import open_rows
 from specshards.ingest.job.build import MOST_FILES, IngestConfig, build, claim, find, folder_of, ingest_files, prepare
 from specshards.ingest.job.summary import Summary
+from specshards.ingest.surveys import SURVEYS
 from specshards.ingest.surveys.survey import MOCK_CATALOGUE, with_files
 
 MOCK_FILES = 2000
@@ -56,6 +59,35 @@ def ingest_survey(
     return build(
         config, data, out, catalogue=catalogue, engine=engine, max_bad_fraction=max_bad_fraction, force=force
     )
+
+
+def catalogues_of(parts: Sequence[str], catalogue: Path | None) -> dict[str, Path]:
+    """Of each part of a joint survey its catalogue, the one that has its key; a part without one is left out.
+
+    Args:
+        catalogue: one, or several with commas.
+
+    Raises:
+        UsageError: not a table, one that no part can take, or two for one part.
+    """
+    if catalogue is None:
+        return {}
+    names = [str(catalogue)] if catalogue.is_file() else str(catalogue).split(",")
+    found: dict[str, list[tuple[int, Path]]] = {part: [] for part in parts}
+    for path in [Path(name.strip()).expanduser() for name in names if name.strip()]:
+        columns = open_rows(path).columns
+        ranks = {part: rank for part in parts if (rank := key_rank(columns, part)) is not None}
+        if not ranks:
+            keys = ", ".join(f"{part} ({' or '.join(SURVEYS[part].keys)})" for part in parts)
+            raise UsageError(f"{path}: no key column of any of {keys}: found {', '.join(columns[:12])}")
+        for part, rank in ranks.items():
+            found[part].append((rank, path))
+    chosen = {part: sorted(many) for part, many in found.items() if many}
+    for part, (first, *others) in chosen.items():
+        if others and others[0][0] == first[0]:
+            key = SURVEYS[part].keys[first[0]]
+            raise UsageError(f"CATALOG: {first[1]} and {others[0][1]} both have {key}, of {part}; give one of them")
+    return {part: many[0][1] for part, many in chosen.items()}
 
 
 def _try(config: IngestConfig, catalogue: Path | None, mock: Callable[[Path, int, int, int | None], object]) -> None:

@@ -27,7 +27,7 @@ From a survey's name to its Parquet leads `ingest.job.survey`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ from specshards.ingest.ids import id_text
 from specshards.ingest.limits import MOST_BYTES, too_large
 from specshards.ingest.listing import open_input
 from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
-from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, register, with_files
+from specshards.ingest.surveys.multimodal_universe import UNKNOWN
+from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, foreign, register, with_files
 from specshards.ingest.tables import UNSTATED, Stated, TableFile
 
 __all__ = [
@@ -116,6 +117,7 @@ def open_file(
     source_file: str | None = None,
     stated: Stated = UNSTATED,
     most_bytes: int | None = None,
+    parts: Sequence[str] = (),
 ) -> Opened:
     """Open a survey file and tell what it is.
 
@@ -124,18 +126,28 @@ def open_file(
         source_file: what to record as provenance (the path by default, `escaped`).
         stated: what the user says of the wavelengths of tables.
         most_bytes: how large a FITS file may be, uncompressed; by default as its layout says.
+        parts: of the joint survey that `survey` is a part of: what is of the others alone is refused as
+            `selected_out`, and a table must say itself whose it is. One that holds several parts is opened.
 
     Raises:
         BadObjectError: damaged, empty, foreign or too large; the reason is one line. OSError: the environment.
     """
     try:
-        opened = _open(path, survey, source_file or escaped(str(path)), stated, most_bytes)
+        opened = _open(path, None if parts else survey, source_file or escaped(str(path)), stated, most_bytes)
     except Exception as error:
         raise _blamed(error, None) from (error.__cause__ or error)
-    if survey is not None and survey != opened.survey.removeprefix("mock-"):
-        reason = f"a {opened.survey} file ({opened.layout}) in a {survey} run"
+    if survey is None or survey == opened.survey.removeprefix("mock-"):
+        return opened
+    whose = {name.removeprefix("mock-") for name in opened.survey.split(" and ")}
+    if whose <= set(parts):
+        if survey in whose:
+            return opened
+        reason = f"of {' and '.join(sorted(whose))}{foreign(survey)}"
+        raise BadObjectError(reason, layout=opened.layout, selected_out=True)
+    if parts and whose == {UNKNOWN}:
+        reason = f"does not say whether it is of {' or '.join(parts)}: give the table a column survey"
         raise BadObjectError(reason, layout=opened.layout)
-    return opened
+    raise BadObjectError(f"a {opened.survey} file ({opened.layout}) in a {survey} run", layout=opened.layout)
 
 
 def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most_bytes: int | None) -> Opened:

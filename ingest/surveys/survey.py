@@ -148,6 +148,11 @@ def check_survey(name: str | None) -> None:
     raise UsageError(f"unknown SURVEY={name}: choose {', '.join(sorted(survey.name for survey in with_files()))}")
 
 
+def foreign(survey: str | None) -> str:
+    """How the reason ends for which a part of a joint survey sets an object of another part aside."""
+    return f", not of {survey}"
+
+
 def survey_of(name: str | None) -> Survey | None:
     """The survey that a column `survey` names, mock or not; None for one that is not known."""
     return SURVEYS.get((name or "").removeprefix("mock-"))

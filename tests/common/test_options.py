@@ -62,8 +62,8 @@ COMMANDS: list[tuple[Callable[..., None], type]] = [
 ]  # fmt: skip
 #: Fields that no option sets alone: a configuration in another, what a command is given as an argument or works out.
 APART = {
-    (ShardConfig, "image"), (IngestConfig, "mock_files"), (Engine, "patience"), (ScaleConfig, "n"),
-    (MockConfig, "n_files"), (RunOptions, "again"),
+    (ShardConfig, "image"), (IngestConfig, "mock_files"), (IngestConfig, "joint"), (Engine, "patience"),
+    (ScaleConfig, "n"), (MockConfig, "n_files"), (RunOptions, "again"),
 }  # fmt: skip
 
 
