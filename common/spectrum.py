@@ -328,7 +328,8 @@ class Spectrum:
             return self.remarks
         lost = [name for name in self.fit.labels if self.labels.get(name) is None]
         names = " and ".join([", ".join(lost[:-1]), lost[-1]] if lost[1:] else lost)
-        return (*self.remarks, f"{self.fit.failed}: its {names} are not taken") if lost else self.remarks
+        verb = "are" if lost[1:] else "is"
+        return (*self.remarks, f"{self.fit.failed}: its {names} {verb} not taken") if lost else self.remarks
 
     def sift(self) -> None:
         """Make missing what no object can have (see the function `sift`), and an error without its value."""

@@ -150,9 +150,9 @@ def test_the_file_tells_of_its_own_fit_whatever_the_catalogue_says(files: Path) 
         ("teff_lasp,logg_lasp,feh_lasp", "5000,4.1,-0.5", (5000, 4.1, -0.5), None),
         ("teffadop,loggadop,fehadop", "5000,4.1,-0.5", (5000, 4.1, -0.5), None),
         ("teff,logg,feh", "5000,4.1,-0.5", (5000, 4.1, -0.5), None),
-        ("teff,logg,feh", "5000,,-0.5", (5000, None, -0.5), "logg"),
-        ("teff", "5000", (5000, None, None), "logg and feh"),
-        ("teff,elodieTEff,elodieLogG,elodie_FeH", "5000,9899,2.9,0.09", (5000, None, None), "logg and feh"),
+        ("teff,logg,feh", "5000,,-0.5", (5000, None, -0.5), "logg is"),
+        ("teff", "5000", (5000, None, None), "logg and feh are"),
+        ("teff,elodieTEff,elodieLogG,elodie_FeH", "5000,9899,2.9,0.09", (5000, None, None), "logg and feh are"),
     ],
 )
 def test_labels_of_other_pipelines_are_taken_in_place_of_a_failed_fit(
@@ -161,7 +161,7 @@ def test_labels_of_other_pipelines_are_taken_in_place_of_a_failed_fit(
     summary, found = joined(files, f"specObjID,{head}\n11,{row}\n12,{row}\n13,{row}\n")
     assert list(found["13"]) == [*approximately(*expected), "catalogue"]
     said = [line for line in summary.table().splitlines() if "failed" in line]
-    wanted = f"of 1 samples the fit with ELODIE failed (0 degrees of freedom): its {lost} are not taken"
+    wanted = f"of 1 samples the fit with ELODIE failed (0 degrees of freedom): its {lost} not taken"
     assert said == ([] if lost is None else [wanted])
 
 
