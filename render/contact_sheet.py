@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.render import RENDERERS, ImageConfig, Renderer, RenderError, preset, renderer
+from specshards.render.config import presets
 
 Picture = npt.NDArray[np.uint8]
 #: A caption, and flux, ivar, wavelength, mask as `Renderer.codes` takes them.
@@ -21,9 +22,19 @@ _GAP, _LINE = 8, 18
 _PAPER, _INK, _EDGE = 255, (60, 60, 60), 190
 
 
-def every_image(size: int) -> list[tuple[str, ImageConfig]]:
-    """Every image type in its presets that are worth a look, with its name."""
-    images = [(image, name) for image, kind in RENDERERS.items() for name in kind.gallery]
+def every_image(size: int, only: str | None = None) -> list[tuple[str, ImageConfig]]:
+    """Every image type in its presets that are worth a look, or in the preset `only` if it has it, with its name.
+
+    Raises:
+        ValueError: no image type has it.
+    """
+    images = [
+        (image, name)
+        for image, kind in RENDERERS.items()
+        for name in (kind.gallery if only is None else [only] if only in kind.presets else [])
+    ]
+    if not images:
+        raise ValueError(f"unknown PRESET={only}: choose {', '.join(presets())}")
     # Drawings before maps; among each, what is default before the others.
     images.sort(key=lambda one: (RENDERERS[one[0]].noisy, one[1] != "default"))
     return [

@@ -25,8 +25,12 @@ def gallery(
         str | None, typer.Option(help=f"Only this image type: {', '.join(RENDERERS)}. Default: every one.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="With --image: default, paper, robust, lines, ... (see docs/images.md).")
-    ] = "default",
+        str | None,
+        typer.Option(
+            help="default, paper, robust, lines, ... (see docs/images.md); without --image of all that have it. "
+            "Default: those worth a look."
+        ),
+    ] = None,
     count: Annotated[int, typer.Option(help="Spectra shown.")] = 10,
     among: Annotated[int, typer.Option(help="Spectra read; the ones shown differ in class and S/N.")] = 500,
     size: Annotated[int, typer.Option(help="Side of each picture, pixels.")] = 224,
@@ -44,8 +48,8 @@ def gallery(
     if count < 1 or among < 1:
         raise UsageError(f"count={count}, among={among}: give positive numbers")
     try:
-        one = None if image is None else replace(render.preset(preset, image), size=size)
-        images = every_image(size)
+        one = None if image is None else replace(render.preset(preset or "default", image), size=size)
+        images = every_image(size, preset) if image is None else []
     except ValueError as error:
         raise UsageError(str(error)) from error
     found, bad = _read(inputs, among)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from specshards.benchmarks.kit.samples import made_up_galaxy
-from specshards.render import ImageConfig, RenderError, renderer
+from specshards.render import ImageConfig, RenderError, preset, renderer
 from specshards.render.contact_sheet import every_image, sheet, spread, table
 from tests.conftest import ROOT
 from tests.oracles import commands
@@ -31,6 +32,14 @@ def test_a_sheet_holds_the_pictures_themselves() -> None:
             expected = drawer.expand(drawer.codes(*spectrum))
             np.testing.assert_array_equal(page[y + 1 : y + 223, x + 1 : x + 223], expected[1:-1, 1:-1])
     assert sheet(spectra * 4, ImageConfig(), columns=3).shape == (3 * 250, 3 * 232 - 8, 3)
+
+
+def test_a_preset_is_that_of_all_images_that_have_it() -> None:
+    paper = every_image(64, "paper")
+    assert [title for title, _ in paper] == ["simple, paper", "overlap, paper", "map2d, paper"]
+    assert all(config == replace(preset("paper", config.image), size=64) for _, config in paper)
+    assert [title for title, _ in every_image(64, "aligned")] == ["simple, aligned", "overlap, aligned"]
+    assert [title for title, _ in every_image(64, "lines")] == ["map2d, lines"]
 
 
 def test_what_cannot_be_drawn_is_said_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +82,10 @@ def test_parquet_in_every_image_type_and_in_one(spectra_folder: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "3 of 50 spectra" in done.stdout
     assert cv2.imread(str(tmp_path / "all.png")).shape[0] == 18 + 3 * 250
+    # One preset of all that have it: simple, overlap and map2d.
+    paper = gallery(spectra_folder, "--preset", "paper", "--out", tmp_path / "p.png", "--count", 2, "--among", 5)
+    assert paper.returncode == 0, paper.stderr
+    assert cv2.imread(str(tmp_path / "p.png")).shape == (18 + 2 * 250, 3 * 232 - 8, 3)
     one = gallery(spectra_folder, "--image", "map2d", "--preset", "lines", "--out", tmp_path / "one.png")
     assert one.returncode == 0 and cv2.imread(str(tmp_path / "one.png")).shape == (500, 5 * 232 - 8, 3)
 
@@ -88,6 +101,7 @@ def test_real_survey_files(real_data: Path, tmp_path: Path) -> None:
         (("nowhere",), "nowhere"),
         ((ROOT / "docs", "--image", "map3d"), "unknown IMAGE=map3d"),
         ((ROOT / "docs", "--image", "simple", "--preset", "lines"), "PRESET=lines is for map2d"),
+        ((ROOT / "docs", "--preset", "papre"), "unknown PRESET=papre: choose default, paper,"),
         ((ROOT / "docs", "--count", "0"), "give positive numbers"),
     ],
 )
