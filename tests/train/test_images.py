@@ -32,6 +32,7 @@ from specshards.train.run import Card
 from specshards.train.use.embed import embed
 from specshards.train.use.explain import explain
 from specshards.train.use.export import export_onnx
+from specshards.train.use.pictures import pictures
 from specshards.train.use.predict import Predictor
 from tests.oracles.rounding import assert_equal_but_for_rounding
 
@@ -207,6 +208,15 @@ def test_what_is_done_with_a_model_of_several_pictures(
         vectors[name] = {row["object_id"]: np.array(row["embedding"]) for row in table.to_pylist()}
     for name, vector in vectors["shards"].items():
         np.testing.assert_allclose(vector, vectors["files"][name], rtol=1e-4, atol=1e-5)
+    card, model = open_any(trained)
+    alone = []
+    for image in (SIMPLE, OVERLAP):
+        (batch,) = pictures(spectra_folder, image, 400)
+        with torch.inference_mode():
+            pixels = torch.from_numpy(batch.pixel_values[:20]).permute(0, 3, 1, 2)
+            alone.append(card.config.architecture.represent(model.eval(), pixels).numpy())
+    for row, vector in zip(batch.rows, np.mean(alone, axis=0), strict=False):
+        np.testing.assert_allclose(vectors["files"][row["object_id"]], vector, rtol=1e-3, atol=1e-4)
     capsys.readouterr()
     explain(trained, spectra_folder, out=tmp_path / "first", limit=1, device="cpu")
     assert "the model answers from simple:paper alone, 1 of 2 pictures" in capsys.readouterr().out
