@@ -164,6 +164,7 @@ def test_explain_draws_the_first_objects(run: Path, spectra_folder: Path, tmp_pa
     files = sorted(path.name for path in out.iterdir())
     assert files == ["000_1000.png", "001_1001.png", "002_1002.png", TABLE]
     table = pq.read_table(out / TABLE).to_pylist()
+    assert {row["picture"] for row in table} == {IMAGE.image}
     assert [row["object_id"] for row in table] == ["1000", "1001", "1002"]
     for row in table:
         wavelength, attention = np.array(row["wavelength"]), np.array(row["attention"])

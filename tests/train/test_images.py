@@ -224,6 +224,7 @@ def test_what_is_done_with_a_model_of_several_pictures(
     assert "from overlap alone" in capsys.readouterr().out
     tables = [pq.read_table(tmp_path / name / "attention.parquet") for name in ("first", "second")]
     assert not tables[0].equals(tables[1])
+    assert [table["picture"].to_pylist() for table in tables] == [["simple:paper"], ["overlap"]]
     with pytest.raises(UsageError, match="--picture bars: the model has simple:paper, overlap"):
         explain(trained, spectra_folder, device="cpu", picture="bars")
     text = modelcard(trained)

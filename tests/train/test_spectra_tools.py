@@ -221,6 +221,7 @@ def test_explain_draws_survey_files(run: Path, fits: Path, tmp_path: Path, capsy
     names = sorted(path.name for path in out.iterdir())
     assert len(names) == 4 and names[-1] == TABLE and all(name.endswith(".png") for name in names[:3])
     assert "3 pictures" in capsys.readouterr().out
+    assert pq.read_table(out / TABLE)["picture"].to_pylist() == [None] * 3
     (batch,) = pictures(fits, IMAGE, 16)
     for row, (_, ivar, wavelength, mask) in zip(pq.read_table(out / TABLE).to_pylist(), batch.spectra, strict=False):
         where, attention, relative = (np.array(row[name]) for name in ("wavelength", "attention", "relative"))

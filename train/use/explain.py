@@ -64,7 +64,8 @@ def explain(
     Returns:
         `out`, with a PNG for every object and `attention.parquet`: object_id, survey, `wavelength` (Angstrom),
         `attention` (share of it per Angstrom), `relative` (1 = even over the picture, or over the tokens that have a
-        good pixel) and `blank` (share on pixels that show no wavelength).
+        good pixel), `blank` (share on pixels that show no wavelength) and `picture`: its name in the run's `images`,
+        or its image type where the shards were made for it; null where the model reads spectra.
 
     Raises:
         UsageError: no such model or input, or a model without such attention. JobError: nothing could be read.
@@ -127,6 +128,7 @@ class Sight:
         said: the prediction of each label, in words.
         kind, z: predicted class and redshift, None where the model has no such task.
         frame: of the wavelengths, `observed` or `rest`.
+        name: of the picture, as in the table; None where the model reads spectra.
         alone: which picture alone it is, of a model of several; empty for one.
     """
 
@@ -139,6 +141,7 @@ class Sight:
     kind: str | None
     z: float | None
     frame: str
+    name: str | None
     alone: str = ""
 
 
@@ -165,13 +168,14 @@ def look(card: Card, model: nn.Module, image: ImageConfig, batch: ObjectBatch) -
     decoded = [(task, task.decode(part)) for task, part in zip(card.tasks, parts, strict=True)]
     values = {task.label: task.values(columns["point"]).to_pylist() for task, columns in decoded}
     nothing = [None] * len(batch.rows)
-    number = card.pictures.index(image) if card.several else 0
-    alone = f"{card.several[number]} alone, 1 of {len(card.several)} pictures" if card.several else ""
+    names = card.config.drawn or (image.image,)
+    name = names[card.pictures.index(image)] if backbone.view == "picture" else None
+    alone = f"{name} alone, 1 of {len(card.several)} pictures" if card.several else ""
     objects = zip(batch.rows, batch.spectra, seen, strict=True)
     return [
         Sight(
             row, spectrum, *what, {task.label: task.describe(columns, i) for task, columns in decoded},
-            values.get("class", nothing)[i], values.get("z", nothing)[i], image.frame, alone,
+            values.get("class", nothing)[i], values.get("z", nothing)[i], image.frame, name, alone,
         )
         for i, (row, spectrum, what) in enumerate(objects)
     ]  # fmt: skip
@@ -288,6 +292,7 @@ def _table(sights: Sequence[Sight], card: Card) -> pa.Table:
             "attention": pa.array([sight.spread.density for sight in sights], pa.list_(pa.float64())),
             "relative": pa.array([sight.spread.relative for sight in sights], pa.list_(pa.float64())),
             "blank": pa.array([sight.spread.blank for sight in sights], pa.float64()),
+            "picture": pa.array([sight.name for sight in sights], pa.string()),
             "model": pa.array([card.model[:16]] * len(sights), pa.string()),
             "trained_on_mock": pa.array([card.mock] * len(sights), pa.bool_()),
         }
