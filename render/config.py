@@ -213,7 +213,7 @@ def preset(name: str, image: str) -> ImageConfig:
     """
     config = ImageConfig(image=image)
     own = RENDERERS[image].presets
-    _check(name in presets(), f"unknown PRESET={name}: choose {', '.join(presets())}")
+    _check(name in presets(), f"unknown PRESET={name}: for {image} choose {', '.join(own)}")
     _check(name in own, f"PRESET={name} is for {having('presets', name)}; for {image} choose {', '.join(own)}")
     return replace(config, **own[name])
 

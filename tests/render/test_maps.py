@@ -308,7 +308,7 @@ def test_options_that_do_not_go_together_are_named(changes, message: str) -> Non
 
 
 def test_presets_are_named() -> None:
-    with pytest.raises(ValueError, match="unknown PRESET=best: choose default, paper"):
+    with pytest.raises(ValueError, match="unknown PRESET=best: for map2d choose default, paper"):
         preset("best", "map2d")
     with pytest.raises(ValueError, match="lines is for map2d; for simple choose default, aligned, paper, robust"):
         preset("lines", "simple")

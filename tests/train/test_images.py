@@ -255,7 +255,8 @@ def test_mistakes_are_one_line_and_leave_no_folder(folders: dict[str, str], tmp_
     for images, message in (
         (("bars",), "unknown IMAGE=bars"),
         (("simple", "simple:default"), "simple is there twice"),
-        (("map2d:none",), "map2d:none: unknown PRESET=none"),
+        (("map2d:none",), "map2d:none: unknown PRESET=none: for map2d choose default, paper, "),
+        (("simple:papre",), "unknown PRESET=papre: for simple choose default, aligned, paper, robust$"),
     ):
         with pytest.raises(UsageError, match=message):
             TrainConfig(task="classify", shards=("x",), images=images)
