@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from specshards.common.errors import UsageError
 from specshards.shards.loader.batch import Batch, SpectraBatch
 from specshards.shards.loader.loader import Loader
 from specshards.train import loop
@@ -50,6 +51,8 @@ def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> P
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     check_tasks(config)
+    if config.views == "each" and len(config.images) < 2:
+        raise UsageError("views=each: is for several pictures of an object; name them in images, or leave it out")
     return loop.train(config, out, lambda start: Labels.of(config, out, start), options)
 
 

@@ -267,6 +267,9 @@ def test_mistakes_are_one_line_and_leave_no_folder(folders: dict[str, str], tmp_
     drawn = TrainConfig(task="classify", shards=(folders["overlap"],), backbone="tiny", images=NAMES)
     with pytest.raises(UsageError, match="make shards with ENCODING=flux"):
         fit(drawn, tmp_path / "out", HERE)
+    for one in ((), ("simple:paper",)):
+        with pytest.raises(UsageError, match="views=each: is for several pictures of an object; name them in images"):
+            fit(replace(drawn, images=one, views="each"), tmp_path / "out", HERE)
     assert not (tmp_path / "out" / "run.json").exists()
 
 
