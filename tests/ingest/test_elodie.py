@@ -3,11 +3,13 @@ failed, which the columns beside them tell."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
@@ -22,6 +24,7 @@ from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
 from specshards.ingest.job.summary import Summary
 from specshards.ingest.surveys import open_file, read_file
+from tests.conftest import ROOT
 from tests.oracles.survey_files import sdss_spec
 
 HERE = Engine(workers=0)
@@ -218,6 +221,30 @@ def test_what_says_something_in_every_row_is_not_named(files: Path) -> None:
 def test_a_column_of_our_own_name_goes_first(files: Path, caplog: pytest.LogCaptureFixture) -> None:
     _, found = joined(files, "specobjid,teff,elodieTEff,elodieDOF\n11,4000,4800,0\n12,4100,4800,0\n13,4200,0,0\n")
     assert found["11"][0] == pytest.approx(4000) and found["13"][0] == pytest.approx(4200)
+
+
+#: What the columns of the page's queries hold of a star, by the beginning of their names.
+GIVEN = {"class": "STAR", "subclass": "G2", "z": 0.0001, "elodiedof": 1900, "elodieteff": 5100, "elodielogg": 4.1,
+         "elodiefeh": -0.3, "teffadop": 5100, "loggadop": 4.1, "fehadop": -0.3, "zwarning": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize("has_errors", [False, True], ids=["elodie", "sspp"])
+def test_the_queries_of_the_page_give_catalogues(files: Path, has_errors: bool) -> None:
+    page = (ROOT / "docs" / "ingest.md").read_text()
+    queries = re.findall(r"```sql\nSELECT (\w+\.specObjID.*?)\nFROM", page, re.S)
+    assert len(queries) == 2
+    names = [name.strip().partition(".")[2] for name in queries[has_errors].split(",")]
+    rows = []
+    for key in (11, 12, 14):
+        row = {"specobjid": key, **GIVEN}
+        rows.append(",".join(str(row.get(name.lower(), 0.5)) for name in names))  # errors are 0.5
+    summary, labels = joined(files, "\n".join([",".join(names), *rows]), "page")
+    assert summary.columns is not None and summary.columns.unused == () and summary.columns.notes == ()
+    for key in ("11", "12", "14"):
+        assert labels[key][:3] == tuple(approximately(5100.0, 4.1, -0.3))
+    table = pq.read_table(files / "page" / "spectra")
+    errors = table.filter(pc.equal(table["object_id"], "11")).select(["teff_err", "logg_err", "feh_err"]).to_pylist()
+    assert list(errors[0].values()) == [0.5 if has_errors else None] * 3
 
 
 def test_real_stars_have_what_astropy_reads(real_data: Path) -> None:

@@ -168,7 +168,11 @@ def test_an_unknown_task_names_the_known_ones() -> None:
 
 
 def test_a_task_without_labels_names_the_shards() -> None:
-    with pytest.raises(UsageError, match="some/shards: no object of the train split has a teff"):
+    message = (
+        r"^some/shards: no object of the train split has a teff, so TASK=teff cannot be learnt; make the shards with "
+        r"a catalogue \(CATALOG=\) that has it: docs/ingest.md, Labels$"
+    )
+    with pytest.raises(UsageError, match=message):
         _make(TrainConfig(task="teff", shards=("some/shards",)), [manifest()])
 
 

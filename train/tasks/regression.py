@@ -80,7 +80,8 @@ class Regression(Task):
         stats = train.statistics(cls.label)
         if not stats.count:
             raise UsageError(
-                f"{train}: no object of the train split has a {cls.label}, so TASK={name} cannot be learnt"
+                f"{train}: no object of the train split has a {cls.label}, so TASK={name} cannot be learnt; "
+                "make the shards with a catalogue (CATALOG=) that has it: docs/ingest.md, Labels"
             )
         task = cls.scaled_by(stats, name, config.head, config.bins, config.target)
         return replace(task, only=config.only_classes, select=cls.choose(config.selected))
