@@ -113,7 +113,7 @@ pretrain: $(STAMP)  ## Flux shards, any surveys -> a self-supervised tokenizer o
 reconstruct: $(STAMP)  ## The spectra of INPUT as tokenizer MODEL draws them, on GRID; how odd each is
 	@$(SPECSHARDS) tokenizer reconstruct "$$INPUT" --model "$$MODEL" --grid "$$GRID" $(call flag,--out,OUT) $(ARGS)
 
-paper: $(STAMP)  ## SHARDS (without any: a mock SLOMOST) -> Tables 1 to 10, Figures 2-4, 10, 11 of A&A 709, A122 in OUT
+paper: $(STAMP)  ## SHARDS (without any: a mock SLOMOST) -> tables and figures of A&A 709, A122 in OUT
 	@$(SPECSHARDS) train paper --out "$$OUT" $(call given,--shards,SHARDS) $(call given,--backbone,BACKBONE) \
 	    $(call flag,--epochs,EPOCHS) $(call flag,--preset,PRESET) $(if $(filter 1 yes true,$(QUICK)),--quick) $(ARGS)
 

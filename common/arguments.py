@@ -43,12 +43,14 @@ class Fields:
         leave_out: fields that are no options of this command.
         make: what makes the configuration of the given values; the dataclass itself where it is None.
         preset: help of `--preset`, whose value `make` is given too; None for no such option.
+        defaults: by field, shown in place of the dataclass's own: what `make` takes where nothing is given.
     """
 
     panel: str | None = None
     leave_out: tuple[str, ...] = ()
     make: Callable[..., Any] | None = None
     preset: str | None = None
+    defaults: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def options(kind: type, how: Fields = Fields()) -> Iterator[Option]:
             raise TypeError(f"{kind.__name__}.{field.name}: its class does not say under Attributes what it is")
         values = field.metadata["values"]() if "values" in field.metadata else None
         one = Option(
-            field.name, name, declared, _help(said[field.name], values), _default(field), how.panel, values,
+            field.name, name, declared, _help(said[field.name], values),
+            (how.defaults or {}).get(field.name, _default(field)), how.panel, values,
             field.metadata.get("parse"),
         )  # fmt: skip
         yield replace(one, example=one.shown)

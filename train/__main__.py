@@ -10,7 +10,7 @@ import typer
 from specshards.common.arguments import Fields, configured
 from specshards.common.cli import application, run_app
 from specshards.common.errors import UsageError
-from specshards.train.config import RunOptions, TrainConfig, configure
+from specshards.train.config import PRESETS, RunOptions, TrainConfig, configure
 from specshards.train.options import Device, MaxFileSize, Model, Workers, folders, given, most_bytes
 from specshards.train.paper.config import PaperConfig
 from specshards.train.use.commands import embed, explain, export
@@ -20,7 +20,7 @@ _PRESET = (
     "accuracy, ... modern: layer decay, longer warm-up, drop path. What is given beside it wins."
 )
 
-_RECIPE = "paper (the default here, whatever stands below): the published recipe. modern: as of train fit."
+_RECIPE = "paper (the default here, whose values stand below): the published recipe. modern: as of train fit."
 
 
 @configured
@@ -113,11 +113,15 @@ def baselines(
 def paper(
     out: Annotated[Path, typer.Option(help="Folder of the runs, the answers and the report.")],
     config: Annotated[
-        PaperConfig, Fields("Paper and training", ("only", "images", "views"), PaperConfig.configure, _RECIPE)
+        PaperConfig,
+        Fields("Paper and training", ("only", "images", "views"), PaperConfig.configure, _RECIPE, PRESETS["paper"]),
     ],
     options: Annotated[RunOptions, Fields("Run", ("resume",))],
 ) -> None:
-    """Tables 1 to 10 and Figures 2 to 4, 10 and 11 of A&A 709, A122, each number under the paper's own definition.
+    """The tables and figures of A&A 709, A122, under the definitions of its public code.
+
+    Beside them stand the few published numbers that are known. Tables 1 and 5 to 9 are numbered as there; which of 2,
+    3, 4 and 10 those of accuracy and R2 are is not known here.
 
     Trains what they ask for (preset paper), says what each model is worth on the test split, beside the best constant
     and what is published: OUT/paper.html, paper.md, paper.json. Run the same command again to go on.

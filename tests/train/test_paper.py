@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import r2_score
+from typer.testing import CliRunner
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
@@ -149,6 +150,15 @@ def test_every_cell_says_what_is_not_comparable(finished: Path) -> None:
     ):  # fmt: skip
         assert any(words in line for line in said), words
     assert content["summary"][0].startswith("In ")
+    # The methods beside it were not trained like this, and each says what it was.
+    beside = {row["name"]: row["cells"][0]["notes"] for row in content["tables"]["estimators"]["rows"][:7]
+              if row["cells"][0]["count"]}  # fmt: skip
+    for name in ("random forest", "support vectors"):
+        assert not any(word in line for line in beside[name] for word in ("backbone", "epochs", "largest"))
+        assert any("at most 2,000 train spectra; support vectors of at most 2,000" in line for line in beside[name])
+    (trained,) = (line for line in beside["1-D transformer"] if line.startswith("trained otherwise"))
+    assert "epochs 2, not 30" in trained
+    assert "lr" not in trained
     # One step was taken: the second epoch of the two never began.
     assert {(run["epochs"], run["epochs_asked_for"]) for run in content["runs"]} == {(1, 2)}
 
@@ -235,6 +245,20 @@ def test_a_split_by_row_says_what_leaks(spectra: Path, tmp_path: Path) -> None:
     tests = Manifest.load(rows).samples("test")
     assert any(f"0 of {tests} test spectra are of an object of the train split" in line for line in lines)
     assert not any("no object is on two sides" in line for line in lines)
+
+
+def test_the_help_shows_the_values_that_hold() -> None:
+    said = CliRunner().invoke(train.app, ["paper", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    for option, value in {
+        "epochs": "30",
+        "lr": "1e-05",
+        "seed": "42",
+        "batch-size": "64",
+        "normalise": "0.5",
+    }.items():
+        (line,) = (line for line in said.splitlines() if f"--{option} " in line)
+        after = said[said.index(line) :].partition("[")[2].partition("]")[0]
+        assert after == value, option
 
 
 def test_the_paper_s_choices_hold_unless_others_are_given() -> None:

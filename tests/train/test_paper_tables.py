@@ -257,6 +257,20 @@ def test_a_model_that_only_tells_surveys_apart_is_called_no_better(study: Study,
     assert "of each survey" in (tmp_path / report.PAGE).read_text()
 
 
+def test_every_cell_that_is_no_better_is_listed(study: Study, tmp_path: Path) -> None:
+    table = study.answers.table
+    place = table.column_names.index("answer")
+    none = np.zeros(table.num_rows)  # a star at rest, of 0 K
+    report.write(again(study, table.set_column(place, "answer", [none])), tmp_path, ("accuracy", "r2"))
+    found = json.loads((tmp_path / report.JSON).read_text())
+    assert found["summary"][0].startswith(f"In {len(found['no_better'])} of 32 cells")
+    assert len(found["no_better"]) > 5
+    page, text = (tmp_path / report.PAGE).read_text(), (tmp_path / report.MARKDOWN).read_text()
+    assert all(f"<li>{line}</li>" in page and f"- {line}" in text for line in found["no_better"])
+    assert "A&A 709" in text
+    assert "&amp;" not in text
+
+
 def test_what_was_not_trained_says_why(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = study.answers.table.filter(np.array([p != "mega" for p in study.answers.table["picture"].to_pylist()]))
     why = "the shards hold pictures of map2d; make them with ENCODING=flux"

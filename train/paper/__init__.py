@@ -7,7 +7,7 @@ run          the runs, one after the other; each can be stopped and gone on with
 answers      what the models said of every test object, `answers.parquet`
 objects      what the data sets hold: labels, classes, S/N, by survey and split
 cells        one number: objects, interval, the best constant beside it
-tables       Tables 1 to 10
+tables       its tables
 figures      Figures 2 to 4, 10 and 11
 report       `paper.json`, `paper.md`, `paper.html`
 published    numbers of others, and the definitions of the published code

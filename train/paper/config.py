@@ -28,8 +28,8 @@ class PaperConfig(TrainConfig):
         pictures: which, with commas: simple, overlap, map2d, mega (the three in one training). By default all that
             the shards can give.
         picture_preset: of the pictures: paper are the published ones.
-        tables: which, with commas, by number or name: 1 or counts, accuracy, r2, 5 or sn, 6 or teff, 7 or logg, 8 or
-            feh, 9 or crps, classifiers, estimators. By default all.
+        tables: which, with commas: 1 or counts, 5 or sn, 6 or teff, 7 or logg, 8 or feh, 9 or crps; by name alone, as
+            their numbers in the paper are not known here, accuracy, r2, classifiers, estimators. By default all.
         sets: of several shard sets train on each and on all together (`all`), on `each` alone, or on all together
             alone (`joint`).
         limit: train objects at most of the random forest; of support vectors 10,000.

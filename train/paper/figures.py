@@ -19,6 +19,7 @@ from specshards.train.tasks.metrics import BoolArray, FloatArray
 
 _MOST_PANELS = 4
 _MOST_BINS = 60
+_LEAST_SN = 0.01
 _UNKNOWN = "Which of Figures 2 to 4 of the paper it stands for is not known here."
 
 
@@ -61,6 +62,9 @@ def _distribution(
     caption = f"{known.sum():,} of {len(values):,} spectra of {name}, all splits"
     if not known.all():
         caption += f"; the others have no {label}" + (" above 0" if label == "snMedian" else "")
+    caption += ". The last bin holds all above the 99.9% quantile, too"
+    if label == "snMedian" and (values[known] < _LEAST_SN).any():
+        caption += f", the first all below {_LEAST_SN:g}"
     caption += ". "
     return PaperFigure(number, head, caption + _UNKNOWN, lambda: _histograms(objects, label, values, known, by_class))
 
@@ -70,7 +74,7 @@ def _histograms(objects: Objects, label: str, values: FloatArray, known: BoolArr
     low, high = np.quantile(values[known], [0, 0.999])
     high = high if high > low else low + 1
     bins = int(np.clip(np.sqrt(known.sum()), 12, _MOST_BINS))
-    edges = np.geomspace(max(low, 1e-2), high, bins) if label == "snMedian" else np.linspace(low, high, bins)
+    edges = np.geomspace(max(low, _LEAST_SN), high, bins) if label == "snMedian" else np.linspace(low, high, bins)
     panels: list[tuple[str, list[tuple[str, BoolArray]]]]
     if by_class:
         panels = [

@@ -18,6 +18,7 @@ from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.shards.loader.mixing import agreed
 from specshards.shards.loader.pictures import asked
 from specshards.train.config import PRESETS, TrainConfig
+from specshards.train.evaluation.classical import MOST_FOR_SVM
 from specshards.train.joint import check_distinct
 from specshards.train.paper import published
 from specshards.train.paper.config import PaperConfig
@@ -205,13 +206,19 @@ def notes(config: PaperConfig, each: DataSet, objects: Objects) -> dict[tuple[st
     """What is not comparable with the paper; see `study.Study.notes`."""
     scopes = {
         "data": _of_data(each, objects), "picture": _of_pictures(config, each), "training": _of_training(config),
-        "regression": _of_regression(config), "sequence": _SEQUENCE,
-        "classical": (f"on 50 principal components of at most {config.limit:,} train spectra",),
+        "regression": _of_regression(config),
+        "sequence": (_SEQUENCE, *_of_training(config, _OWN)),
+        "classical": (
+            f"on 50 principal components of at most {config.limit:,} train spectra; support vectors of at most "
+            f"{min(config.limit, MOST_FOR_SVM):,}",
+        ),
     }  # fmt: skip
     return {(each.name, scope): tuple(lines) for scope, lines in scopes.items()}
 
 
-_SEQUENCE = ("from scratch, at its own learning rate; how the paper cuts a spectrum into tokens is not public",)
+_SEQUENCE = "from scratch, at its own learning rate; how the paper cuts a spectrum into tokens is not public"
+#: What of the training is the 1-D transformer's own; see `_sequence`.
+_OWN = ("normalise", "lr")
 
 
 def _of_data(each: DataSet, objects: Objects) -> Iterator[str]:
@@ -258,9 +265,9 @@ def _of_pictures(config: PaperConfig, each: DataSet) -> Iterator[str]:
         yield "the shards' pictures are not those of preset paper"
 
 
-def _of_training(config: PaperConfig) -> Iterator[str]:
+def _of_training(config: PaperConfig, but: Sequence[str] = ()) -> Iterator[str]:
     paper = {**PRESETS["paper"], "max_steps": None, "overfit_batches": None, "augment": "", "ema": None}
-    other = {name: value for name, value in paper.items() if getattr(config, name) != value}
+    other = {name: value for name, value in paper.items() if name not in but and getattr(config, name) != value}
     if other:
         words = (
             f"{name} {getattr(config, name)}" + (f", not {value}" if value else "") for name, value in other.items()

@@ -28,8 +28,8 @@ class Study:
     Attributes:
         objects: of each data set, by its name, in the order of the tables.
         notes: what is not comparable with the paper: (set, scope) -> lines. The scope is `data` (of every cell of the
-            set), `training` (of every run), `regression` (of runs on a number), `picture` (of vision transformers),
-            `sequence` or `classical` (of the methods beside them).
+            set), `picture` and `training` (of vision transformers), `regression` (of runs on a number), `sequence` or
+            `classical` (of the methods beside them).
         absent: why a picture of a set has no answers: (set, task, picture), where a task of "" stands for all.
         chosen: (set, task) -> the picture that was best on validation: what is shown where one is.
         runs: a record of every run, for the page.
@@ -94,6 +94,6 @@ class Study:
         if method in CLASSICAL:
             scopes = ["data", "classical"]
         else:
-            scopes = ["data", "sequence" if method == "sequence" else "picture", "training"]
+            scopes = ["data", "sequence"] if method == "sequence" else ["data", "picture", "training"]
             scopes += ["regression"] if task != "classify" else []
         return tuple(line for scope in scopes for line in self.notes.get((data_set, scope), ()))

@@ -1,4 +1,4 @@
-"""Tables 1 to 10: counts, accuracy, redshift, other methods, shares by S/N, stellar labels, CRPS."""
+"""The tables: counts, accuracy, redshift, other methods, shares by S/N, stellar labels, CRPS."""
 
 from __future__ import annotations
 
@@ -177,6 +177,7 @@ def by_sn(study: Study) -> PaperTable:
             rows.append(Row(f"{name}, {picture}: {text}", cells))
         headline.append(rows[-1].name)
     about = (
+        "Of each data set the picture that did best on validation.",
         "By the survey's own snMedian (sn_survey), the lower end of a bin included. The constant is the one redshift "
         "that is no catastrophe for most train objects of the column's classes.",
         *published.CATASTROPHES,
@@ -220,8 +221,9 @@ def stars(study: Study, task: str) -> PaperTable:
         for name in study.sets for text, (metric, kind, more) in lines.items()
     ]  # fmt: skip
     about = (
-        "Learnt and measured on objects of class STAR alone. MAD is the median of |residual|; 1.4826 MAD is the "
-        "standard deviation that a Gaussian of this MAD has. The constant of the last row is the mean label: what it "
+        "Learnt and measured on objects of class STAR alone. MAD is the median of |residual|, about 0: "
+        "a bias counts. 1.4826 MAD is the standard deviation of residuals that are Gaussian about 0. "
+        "The constant of the last row is the mean label: what it "
         "leaves is the scatter of the labels themselves."
     )
     whose = (f"{name}: labelled stars are {study.objects[name].labelled(task)}." for name in study.sets)
