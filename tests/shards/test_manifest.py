@@ -117,7 +117,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("config.image.window", [5000, "x"], "config.image.window[1]: 'x' is not a number"),
     ("config.image.window", [1, 2, 3], "config.image.window"),
     ("config.image.channels", [1], "config.image.channels[0]"),
-    ("config.image.colormap", "../../x", "colormap='../../x'"),
+    ("config.image.colormap", "../../x", "colormap=../../x"),
     ("config.image.colormap", 7, "config.image.colormap"),
     ("config.split_by", "star", "split_by=star"),
     ("config.split_by", "row", "leaks: are those of a split by row"),
