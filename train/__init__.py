@@ -4,6 +4,7 @@ config          what decides a run
 accelerator     one process's share of the machine
 fit             learning from labels
 loop            the training loop, for any objective
+schedule        the learning rate over a run
 meter           what a run shows while it goes on
 checkpoint      the state of a run under way
 joint           what several data sets have in common

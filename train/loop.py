@@ -33,6 +33,7 @@ from specshards.train.config import LoopConfig, RunOptions
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.parameters import parameter_groups
 from specshards.train.run import claim, counted_together, data_record, folder_of, leaks, leaving_nothing, write_record
+from specshards.train.schedule import share_of_peak
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
 
@@ -297,7 +298,7 @@ class _Trainer:
 
         The means are over all batches of the step and all processes, however unevenly the labels are spread.
         """
-        share = self.schedule(self.progress.step)
+        share = share_of_peak(self.config, self.steps, self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.peak_lr * group["lr_scale"] * share
         known = [sum(term) for term in zip(*map(self.objective.counts, window), strict=True)]
@@ -319,18 +320,6 @@ class _Trainer:
         self.progress.step += 1
         return whole
 
-    def schedule(self, step: int) -> float:
-        """Share of the peak learning rate: linear warm-up, then constant, linear to 0, or a cosine down to 1%."""
-        warmup = max(1, round(self.config.warmup * self.steps)) if self.config.warmup else 0
-        if step < warmup:
-            return (step + 1) / warmup
-        if self.config.schedule == "constant":
-            return 1.0
-        share = (step - warmup) / max(1, self.steps - warmup)
-        if self.config.schedule == "linear":
-            return 1.0 - share
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
-
     def validate(self) -> None:
         """Score the validation split, keep the model if it is the best so far, checkpoint."""
         progress = self.progress
@@ -343,7 +332,8 @@ class _Trainer:
         verdict = self.objective.validate(model, self.val, self.accelerator, check)
         self.verified()
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        rate = self.config.peak_lr * self.schedule(max(0, progress.step - 1))  # of the last step
+        # That of the last step.
+        rate = self.config.peak_lr * share_of_peak(self.config, self.steps, max(0, progress.step - 1))
         entry = {"epoch": progress.epoch, "step": progress.step, "learning_rate": rate,
                  verdict.metric: verdict.value, **verdict.entry}  # fmt: skip
         progress.history.append(finite(entry))

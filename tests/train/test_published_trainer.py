@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -30,8 +30,8 @@ from specshards.ingest.mock.scale.job import write_parquet_survey
 from specshards.shards import loader as shard_loader
 from specshards.train import fit as fitting
 from specshards.train.config import RunOptions, TrainConfig, configure
-from specshards.train.loop import _Trainer
 from specshards.train.models.picture import SpectrumModel
+from specshards.train.schedule import share_of_peak
 from specshards.train.tasks.multitask import make_tasks
 from tests.oracles.small_run import IMAGE, small_shards
 
@@ -244,8 +244,7 @@ def test_every_line_of_the_recipe_counts(
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (7, 0.0), (100, 0.0), (100, 0.1)])
 def test_the_schedule_is_that_of_transformers_step_by_step(steps: int, warmup: float, recipe: TrainConfig) -> None:
     config = replace(recipe, warmup=warmup)
-    stand_in: Any = SimpleNamespace(config=config, steps=steps)
-    mine = [RATE * _Trainer.schedule(stand_in, step) for step in range(steps)]
+    mine = [RATE * share_of_peak(config, steps, step) for step in range(steps)]
     rising = round(warmup * steps)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=RATE)
     scheduler = get_linear_schedule_with_warmup(optimizer, rising, steps)
