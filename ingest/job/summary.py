@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from specshards.common.impossible import Impossible
 from specshards.common.text import aligned
-from specshards.ingest.surveys.survey import foreign
 
 if TYPE_CHECKING:  # its arrays are nothing that the help of a command needs
     from specshards.common.identity import Repeats
@@ -112,6 +111,8 @@ class Summary:
     @property
     def foreign(self) -> int:
         """Of what is set aside, the objects of other parts of a joint survey."""
+        from specshards.ingest.surveys.survey import foreign  # help is given without what reads files
+
         return sum(n for reason, n in self.reasons.items() if reason.endswith(foreign(self.survey)))
 
     @property
