@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from specshards.common.errors import UsageError
-from specshards.common.spectrum import CLASSES
-from specshards.render import ImageConfig
 from specshards.train.models.backbone import NORMALISE, Backbone, open_backbone
 
 #: Sizes of the tokenizer; see `train.models.tokenizer.config`.
@@ -213,15 +211,22 @@ class TrainConfig(LoopConfig):
                 f"normalise={self.normalise}: BACKBONE={self.backbone} reads no pictures that are normalised for it; "
                 "leave it out"
             )
-        if unknown := set(self.only_classes) - set(CLASSES):
-            raise UsageError(f"only={self.only}: no class {min(unknown)}; choose of {', '.join(CLASSES)}")
+        if self.only:
+            self._check_only()
         if not _names(self.select):
             raise UsageError("select: name a metric, such as r2 or accuracy, or auto")
         if self.images:
             self._check_images()
 
+    def _check_only(self) -> None:
+        from specshards.common.spectrum import CLASSES  # numpy: not before it is needed
+
+        if unknown := set(self.only_classes) - set(CLASSES):
+            raise UsageError(f"only={self.only}: no class {min(unknown)}; choose of {', '.join(CLASSES)}")
+
     def _check_images(self) -> None:
-        from specshards.shards.loader.pictures import asked  # torch: not before it is needed
+        from specshards.render import ImageConfig  # numba and torch, likewise
+        from specshards.shards.loader.pictures import asked
 
         if self.view != "picture":
             raise UsageError(f"IMAGES={','.join(self.images)}: BACKBONE={self.backbone} reads spectra; leave it out")

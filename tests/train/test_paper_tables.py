@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -19,7 +21,9 @@ from sklearn.metrics import r2_score
 
 from specshards.train.paper import report
 from specshards.train.paper.answers import FILE, SCHEMA, Answers
+from specshards.train.paper.names import NUMBERS, TABLE_KEYS
 from specshards.train.paper.study import Study
+from specshards.train.paper.tables import TABLES
 from specshards.train.tasks import metrics
 from tests.oracles.made_up_answers import again, made_up
 
@@ -353,3 +357,14 @@ def test_mock_data_are_called_mock(study: Study, tmp_path: Path, monkeypatch: py
     assert "<strong>MOCK data.</strong>" in (tmp_path / report.PAGE).read_text()
     assert "**MOCK data.**" in (tmp_path / report.MARKDOWN).read_text()
     assert json.loads((tmp_path / report.JSON).read_text())["mock"] is True
+
+
+def test_the_tables_are_those_that_commands_know() -> None:
+    assert tuple(TABLES) == TABLE_KEYS and set(NUMBERS.values()) <= set(TABLE_KEYS)
+
+
+def test_help_of_trainings_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, specshards.train.__main__; print({'numpy', 'torch', 'matplotlib', 'pyarrow'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"

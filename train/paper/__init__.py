@@ -1,5 +1,6 @@
 """A&A 709, A122 again: its tables and figures from one command, each number beside what can be had without a model.
 
+names        what commands call tables, pictures and methods
 config       what of the paper is made again, and how its models are trained
 plan         which runs the tables ask for, and why a cell is not comparable
 study        answers, objects and reasons together, from which all is measured

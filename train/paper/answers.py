@@ -26,6 +26,7 @@ from specshards.common.files import replacing
 from specshards.common.spectrum import CLASSES
 from specshards.train.evaluation.measure import visits
 from specshards.train.tasks.metrics import BoolArray, FloatArray, IntArray
+from specshards.train.tasks.transforms import TRANSFORMS
 
 FILE = "answers.parquet"
 SCHEMA = pa.schema(
@@ -35,7 +36,6 @@ SCHEMA = pa.schema(
     ]
 )
 #: Columns of a sidecar that every row has.
-_LEAST = -0.99  # of z, as `train.tasks.transforms.log1p` takes it
 OF_OBJECT = ("survey", "object_id", "source_file", "class", "ra", "dec", "sn_survey", "sn_median")
 
 
@@ -61,9 +61,8 @@ class Block:
     @classmethod
     def of(cls, table: pa.Table) -> Block:
         """Of the rows of a table of `SCHEMA`."""
-        columns = {name: _floats(table[name]) for name in ("truth", "answer", "crps", "sn_survey", "ra", "dec")}
-        positions = {name: float(i) for i, name in enumerate(CLASSES)}
-        classes = np.array([positions.get(name, np.nan) for name in table["class"].to_pylist()], np.float64)
+        columns = {name: floats(table[name]) for name in ("truth", "answer", "crps", "sn_survey", "ra", "dec")}
+        classes = class_positions(table["class"])
         known = np.isfinite(columns["truth"]) & np.isfinite(columns["answer"])
         objects = visits(columns["ra"], columns["dec"])
         block = cls(columns["truth"], columns["answer"], columns["crps"], classes, columns["sn_survey"], objects,
@@ -95,9 +94,14 @@ class Block:
 
     def with_answer(self, value: float | FloatArray) -> Block:
         """Every object with this answer, one for all or `(N,)`; its CRPS is that of a point in ln(1 + z)."""
-        log = np.log1p(np.maximum(self.true, _LEAST))
         flat = np.broadcast_to(np.asarray(value, np.float64), len(self))
-        return replace(self, answer=flat, crps=np.abs(np.log1p(np.maximum(flat, _LEAST)) - log))
+        return replace(self, answer=flat, crps=log_error(self.true, flat))
+
+
+def log_error(true: FloatArray, answer: FloatArray) -> FloatArray:
+    """|ln(1 + answer) - ln(1 + true)|, float64 `(N,)`: the CRPS of a point in ln(1 + z)."""
+    log = TRANSFORMS["log1p"].forward
+    return np.abs(log(answer) - log(true))
 
 
 class Answers:
@@ -171,6 +175,12 @@ def together(parts: Sequence[pa.Table]) -> Answers:
     return Answers(pa.concat_tables(parts) if parts else SCHEMA.empty_table())
 
 
-def _floats(column: pa.ChunkedArray) -> FloatArray:
+def class_positions(column: pa.ChunkedArray) -> FloatArray:
+    """Of names of classes their positions in `CLASSES`, float64 `(N,)`, NaN where it is another or none."""
+    positions = {name: float(i) for i, name in enumerate(CLASSES)}
+    return np.array([positions.get(name, np.nan) for name in column.to_pylist()], np.float64)
+
+
+def floats(column: pa.ChunkedArray) -> FloatArray:
     """Float64 `(N,)`, NaN where it is null."""
     return np.asarray(column.cast(pa.float64()).fill_null(float("nan")).to_numpy(), np.float64)

@@ -7,8 +7,7 @@ from typing import Any, Self
 
 from specshards.common.errors import UsageError
 from specshards.train.config import TrainConfig, configure
-from specshards.train.paper.study import PICTURES
-from specshards.train.paper.tables import NUMBERS, TABLES
+from specshards.train.paper.names import NUMBERS, PICTURES, TABLE_KEYS
 
 SETS = ("all", "each", "joint")
 #: What --quick takes where nothing else is given: enough to see every table and figure, not to learn much.
@@ -53,8 +52,8 @@ class PaperConfig(TrainConfig):
         super().__post_init__()
         if unknown := set(self.pictures) - set(PICTURES):
             raise UsageError(f"unknown --pictures {min(unknown)}: choose {', '.join(PICTURES)}")
-        if unknown := {name for name in self.tables if NUMBERS.get(name, name) not in TABLES}:
-            known = ", ".join([*NUMBERS, *TABLES])
+        if unknown := {name for name in self.tables if NUMBERS.get(name, name) not in TABLE_KEYS}:
+            known = ", ".join([*NUMBERS, *TABLE_KEYS])
             raise UsageError(f"unknown --tables {min(unknown)}: choose {known}")
         if self.sets not in SETS:
             raise UsageError(f"unknown --sets {self.sets}: choose {', '.join(SETS)}")
@@ -80,7 +79,7 @@ class PaperConfig(TrainConfig):
     def wanted(self) -> tuple[str, ...]:
         """The keys of the tables, in their order."""
         asked = {NUMBERS.get(name, name) for name in self.tables}
-        return tuple(key for key in TABLES if not asked or key in asked)
+        return tuple(key for key in TABLE_KEYS if not asked or key in asked)
 
     def training(self, **changes: Any) -> TrainConfig:
         """The configuration of one run."""

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from specshards.common.spectrum import CLASSES
 from specshards.common.svg import MUTED, SERIES, WARM, new_figure
 from specshards.train.paper.answers import Block
+from specshards.train.paper.names import PICTURES
 from specshards.train.paper.objects import Objects
-from specshards.train.paper.study import PICTURES, Study
+from specshards.train.paper.study import Study
 from specshards.train.tasks import metrics, plots
 from specshards.train.tasks.metrics import BoolArray, FloatArray
 

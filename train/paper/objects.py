@@ -15,6 +15,7 @@ from specshards.common.spectrum import CLASSES
 from specshards.shards.format.archive import read_sidecars
 from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.train.joint import Joint
+from specshards.train.paper.answers import class_positions, floats
 from specshards.train.tasks import metrics
 from specshards.train.tasks.metrics import FloatArray
 
@@ -56,10 +57,9 @@ class Objects:
                 tables.append(read_sidecars(folders, manifests, split, ["survey", "class", *_NUMBERS]))
                 splits += [split] * tables[-1].num_rows
         table = pa.concat_tables(tables, promote_options="default")
-        positions = {name: float(i) for i, name in enumerate(CLASSES)}
         return cls(
             np.array(table["survey"].to_pylist(), object), np.array(splits, object),
-            np.array([positions.get(name, np.nan) for name in table["class"].to_pylist()], np.float64),
+            class_positions(table["class"]),
             {name: _numbers(table, name) for name in _NUMBERS}, any(manifest.mock for manifest in manifests),
             Joint.count(folders, manifests),
         )  # fmt: skip
@@ -146,4 +146,4 @@ class Objects:
 def _numbers(table: pa.Table, name: str) -> FloatArray:
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
-    return np.asarray(table[name].cast(pa.float64()).fill_null(float("nan")).to_numpy(), np.float64)
+    return floats(table[name])

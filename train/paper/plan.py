@@ -22,8 +22,8 @@ from specshards.train.evaluation.classical import MOST_FOR_SVM
 from specshards.train.joint import check_distinct
 from specshards.train.paper import published
 from specshards.train.paper.config import PaperConfig
+from specshards.train.paper.names import PICTURES
 from specshards.train.paper.objects import STELLAR, Objects
-from specshards.train.paper.study import PICTURES
 
 #: Tasks that a table, by its key, is made from.
 _TASKS: Mapping[str, tuple[str, ...]] = {

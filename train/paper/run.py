@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -39,12 +38,12 @@ from specshards.train.fit import fit
 from specshards.train.network import open_any
 from specshards.train.paper import answers, report
 from specshards.train.paper.config import PaperConfig
+from specshards.train.paper.names import METHODS, PICTURES
 from specshards.train.paper.objects import Objects
 from specshards.train.paper.plan import DataSet, PaperRun, Plan, data_sets, notes, plan
 from specshards.train.paper.published import SPLIT
-from specshards.train.paper.study import METHODS, PICTURES, Study
+from specshards.train.paper.study import Study
 from specshards.train.run import CARD, RUN, Card
-from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import add_targets, make_tasks
 from specshards.train.tasks.regression import Regression
 from specshards.train.tasks.task import Task
@@ -117,7 +116,7 @@ def _answers(run: PaperRun, card: Card, folder: Path, out: Path, options: RunOpt
     if crps is not None and not _on_log_axis(task):
         # Of a point the CRPS is the error on the axis of the learning, and that is not ln(1 + z) here.
         has_width = isinstance(task, Regression) and task.head != "mse"
-        crps = None if has_width else _log_error(found.labels[task.target], found.columns["point"])
+        crps = None if has_width else answers.log_error(found.labels[task.target], found.columns["point"])
     table = answers.rows(run.data_set, run.task, run.picture, sidecar, found.labels[task.target],
                          found.columns["point"], crps)  # fmt: skip
     return _keep(path, table, made_of)
@@ -125,12 +124,6 @@ def _answers(run: PaperRun, card: Card, folder: Path, out: Path, options: RunOpt
 
 def _on_log_axis(task: Task) -> bool:
     return isinstance(task, Regression) and task.transform.name == "log1p"
-
-
-def _log_error(true: FloatArray, point: FloatArray) -> FloatArray:
-    """|ln(1 + z') - ln(1 + z)|, float `(N,)`."""
-    least = -0.99
-    return np.abs(np.log1p(np.maximum(point, least)) - np.log1p(np.maximum(true, least)))
 
 
 def _scored(run: PaperRun, folder: Path, options: RunOptions) -> tuple[dict[str, Scored], pa.Table]:

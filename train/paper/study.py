@@ -9,12 +9,8 @@ from typing import Any
 from specshards.common.spectrum import CLASSES
 from specshards.train.paper.answers import Answers, Block
 from specshards.train.paper.cells import Cell, Metric, measured, missing
+from specshards.train.paper.names import CLASSICAL, PICTURES
 from specshards.train.paper.objects import Objects
-
-#: Pictures and other methods in words, in the order of the tables.
-PICTURES = {"simple": "simple", "overlap": "overlap", "map2d": "map2d", "mega": "mega (the three together)"}
-CLASSICAL = ("svm", "forest")
-METHODS = {"svm": "support vectors", "forest": "random forest", "sequence": "1-D transformer"}
 
 
 def _all(block: Block) -> Block:

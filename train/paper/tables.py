@@ -13,8 +13,9 @@ from specshards.common.spectrum import CLASSES
 from specshards.train.paper import published
 from specshards.train.paper.answers import Block
 from specshards.train.paper.cells import Cell, Metric, missing
+from specshards.train.paper.names import METHODS, PICTURES
 from specshards.train.paper.published import Published
-from specshards.train.paper.study import METHODS, PICTURES, Study
+from specshards.train.paper.study import Study
 from specshards.train.tasks import metrics
 
 Content = Cell | Published | int | None
@@ -303,8 +304,6 @@ TABLES: dict[str, Callable[[Study], PaperTable]] = {
         (published.R2_REDSHIFT, published.ASTROCLIP),
     ),
 }  # fmt: skip
-#: Number in the paper, where it is known -> key.
-NUMBERS = {"1": "counts", "5": "sn", "6": "teff", "7": "logg", "8": "feh", "9": "crps"}
 
 
 #: Tables that hold the numbers of another one again, beside those of other methods.
