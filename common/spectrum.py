@@ -273,7 +273,8 @@ class Spectrum:
             air, and say so, for `checked` to convert.
         mask: bool `(N,)`, True = bad.
         wave_coeff0, wave_coeff1: log10(wavelength) = coeff0 + coeff1 * i, where that holds, else None.
-        labels: any of `class`, `subclass`, `z`, ... (None or absent = missing).
+        labels: any of `class`, `subclass`, `z`, ..., and any further label of the object, a number, a truth value or
+            a text under a name of its own (`common.further`); None or absent = missing.
         survey_sn: the survey's own signal-to-noise values under their own names, and `sn_survey` where something
             else than these says it.
         row: which row of a file of many spectra it was; None for a file of one.
@@ -290,6 +291,10 @@ class Spectrum:
         remarks: what the summary of a job should say of it, in words that follow "of so many samples"; see `told`.
         fit: what the file tells of the fit behind labels that a catalogue may give, too; None where it does not.
         frame: of the wavelengths: `observed`, or `rest` where the file has divided them by 1 + z.
+        velocity: km/s, heliocentric or barycentric; rest-frame wavelengths were divided by 1 + velocity / c. None
+            where it is not known, or the frame is observed.
+        lsf_sigma: float32 `(N,)`, sigma of the line-spread function, Angstrom, NaN where unknown; None without any.
+        units: of further labels, as astropy reads them; may be one dictionary for all spectra of a file.
     """
 
     object_id: str
@@ -321,6 +326,9 @@ class Spectrum:
     frame: str = "observed"
     remarks: tuple[str, ...] = ()
     fit: Fit | None = None
+    velocity: float | None = None
+    lsf_sigma: npt.NDArray[Any] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def told(self) -> tuple[str, ...]:
         """`remarks`, and which labels of a failed fit are missing: a catalogue may have those of another one."""

@@ -289,10 +289,14 @@ def checked(spectrum: Spectrum, limits: GridLimits = ANY_GRID) -> Spectrum:
     """
     n = len(spectrum.flux)
     lengths = {len(spectrum.ivar), len(spectrum.wavelength), len(spectrum.mask)}
+    if spectrum.lsf_sigma is not None:
+        lengths.add(len(spectrum.lsf_sigma))
     if lengths != {n}:
         raise BadObjectError(f"inconsistent lengths: flux {n}, others {sorted(lengths)}")
     if n < 2:
         raise BadObjectError(f"only {n} pixels")
+    if spectrum.lsf_sigma is not None:
+        spectrum.lsf_sigma = _sigma(spectrum.lsf_sigma)
     _to_vacuum(spectrum)
     _check_grid(spectrum, limits)
     _fit(spectrum)
@@ -309,6 +313,14 @@ def checked(spectrum: Spectrum, limits: GridLimits = ANY_GRID) -> Spectrum:
     if not np.logical_and(spectrum.flux, ~spectrum.mask).any():
         raise BadObjectError("flux is zero in every good pixel")
     return spectrum
+
+
+def _sigma(values: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
+    """A line-spread function in float32, NaN where it is no width; None where it is nowhere one."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        sigma = np.asarray(values).astype(np.float32)
+        sigma[~((sigma > 0) & (sigma < np.inf))] = np.nan
+    return None if np.isnan(sigma).all() else sigma
 
 
 def _check_grid(spectrum: Spectrum, limits: GridLimits) -> None:
