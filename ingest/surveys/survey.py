@@ -121,7 +121,7 @@ class Survey:
 SURVEYS: Registry[Survey] = Registry(
     "SURVEY",
     "specshards.surveys",
-    [f"specshards.ingest.surveys.{name}" for name in ("lamost", "sdss", "desi", "slomost")],
+    [f"specshards.ingest.surveys.{name}" for name in ("lamost", "sdss", "desi", "slomost", "apogee", "galah")],
 )
 
 
