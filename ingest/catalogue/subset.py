@@ -38,7 +38,7 @@ from specshards.ingest.catalogue.rows import Rows, open_rows
 from specshards.ingest.ids import id_texts
 from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import open_table
-from specshards.ingest.spectra.schema import SCHEMA, spectra_writer, upgraded
+from specshards.ingest.spectra.schema import LSF, SCHEMA, further_columns, schema_of, spectra_writer, upgraded
 from specshards.ingest.surveys.multimodal_universe import is_own
 from specshards.ingest.tables import TableFile, parquet_files
 
@@ -267,7 +267,7 @@ def _spectra_rows(files: Sequence[Path]) -> Rows:
         for table in tables(wanted):
             yield table.to_pydict()
 
-    columns = [name for name in SCHEMA.names if name != "spectrum"]
+    columns = [name for name in SCHEMA.names if name not in ("spectrum", LSF)]
     return Rows(tuple(columns), sum(_open_spectra(path).rows for path in files), batches, tables)
 
 
@@ -324,7 +324,7 @@ def _read_chosen(files: Sequence[Path], chosen: RowNumbers) -> Iterator[pa.Table
             if low < high:
                 with _named(path):
                     start = first
-                    for table in file.slices(SCHEMA.names, arrays, group):
+                    for table in file.slices(file.names, arrays, group):
                         yield upgraded(_taken(table, start, chosen))
                         start += len(table)
             first += rows
@@ -344,10 +344,11 @@ def _write_parts(groups: Iterator[pa.Table], folder: Path, note: Mapping[str, An
 
 def _plain(table: pa.Table) -> pa.Table:
     """With dictionaries in the order of the rows: those that were read depend on rows that were not chosen."""
+    schema = schema_of(further_columns(table))
     columns = []
-    for field in SCHEMA:
+    for field in schema:
         column = table[field.name]
         if pa.types.is_dictionary(field.type):
             column = column.cast(field.type.value_type).dictionary_encode()
         columns.append(column.cast(field.type))
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=schema)

@@ -23,7 +23,7 @@ from specshards.common.label_columns import sifted, with_sn_survey
 from specshards.common.spectrum import CLASSES, LABELS, Arrays, BoolArray, Grid, Spectrum, log_grid
 from specshards.common.text import escaped
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
-from specshards.ingest.spectra.schema import to_table
+from specshards.ingest.spectra.schema import LSF, to_table
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.common import placed
 
@@ -99,7 +99,7 @@ def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...]) -> Spect
     try:
         file = open_table(path)
         # Wavelengths are seldom needed: nearly every grid has coefficients.
-        names = [name for name in file.schema.names if name != "spectrum"]
+        names = [name for name in file.schema.names if name not in ("spectrum", LSF)]
         columns = [*names, *(f"spectrum.{name}" for name in _ARRAYS if name != "lambda")]
         table = file.read(columns, group.group)
         meta, spectrum = table.drop_columns(["spectrum"]), _whole(table["spectrum"])
@@ -131,7 +131,7 @@ def read_blocks(
         file = open_table(path)
         if group.survey is None:
             first = group.first_row
-            for table in file.slices(file.names, _ARRAYS, group.group, group.skip, group.rows):
+            for table in file.slices(file.names - {LSF}, _ARRAYS, group.group, group.skip, group.rows):
                 meta, spectrum = table.drop_columns(["spectrum"]), _whole(table["spectrum"])
                 yield _block(meta, spectrum, _wanted(meta), surveys, first + np.arange(len(meta)))
                 first += len(table)
@@ -183,11 +183,10 @@ def _foreign_block(
         except BadObjectError as error:
             row = item.row if item.row is not None else piece.file_row
             bad.append((escaped(piece.file), row, error))
-    with np.errstate(invalid="ignore"):  # a position that is NaN has no HEALPix cell
-        packed = to_table(good)
+    packed = to_table(good)
     rows = np.array([spectrum.row for spectrum in good], np.int64)
     shift = piece.file_row - piece.first_row
-    meta = packed.drop_columns(["spectrum"])
+    meta = packed.drop_columns(["spectrum", LSF])
     block = _block(meta, _whole(packed["spectrum"]), _ARRAYS, surveys, rows - shift, tuple(bad), shift)
     for spectrum in good:
         for name, value in spectrum.impossible.items():

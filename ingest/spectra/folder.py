@@ -210,7 +210,7 @@ def read_positions(folder: Path, file: str) -> Positions:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error
     ra, dec = (found[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in wanted[:2])
     if own:
-        return ra, dec, found["_healpix_29"].to_numpy()
+        return ra, dec, found["_healpix_29"].fill_null(-1).to_numpy()
     with np.errstate(invalid="ignore"):
         known = np.isfinite(ra) & (np.abs(dec) <= 90)
     cells = np.full(len(ra), -1, np.int64)

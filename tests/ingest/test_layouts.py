@@ -164,7 +164,7 @@ def test_parquet_keeps_arrays_and_types(tmp_path: Path) -> None:
     write_parquet(to_table(spectra), tmp_path / "a.parquet", {"x": 1}, row_group_rows=2)
     table = pq.read_table(tmp_path / "a.parquet")
     assert table.schema.remove_metadata().equals(SCHEMA.remove_metadata())
-    assert table.schema.metadata[b"specshards.schema_version"] == b"2"
+    assert table.schema.metadata[b"specshards.schema_version"] == b"3"
     for row, spectrum in zip(table.to_pylist(), spectra, strict=True):
         for column, values in (("flux", spectrum.flux), ("lambda", spectrum.wavelength), ("mask", spectrum.mask)):
             np.testing.assert_array_equal(np.array(row["spectrum"][column], values.dtype), values)

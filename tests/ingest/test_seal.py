@@ -187,8 +187,8 @@ def test_others_page_checksums_are_verified(tmp_path: Path) -> None:
 
 
 def version_1(path: Path, pixels: int = 150) -> Path:
-    """As the first version wrote it: four columns less, no seal."""
-    new = ["flux_unit", "flux_scale", "wave_source", "frame"]
+    """As the first version wrote it: six columns less, no seal."""
+    new = ["flux_unit", "flux_scale", "wave_source", "frame", "velocity", "lsf_sigma"]
     rng = np.random.default_rng(0)
     table = to_table([make_spectrum(i, rng, n=pixels) for i in range(20)]).drop_columns(new)
     path.parent.mkdir(parents=True, exist_ok=True)
