@@ -114,8 +114,9 @@ def inspect_folder(
 
     from specshards.ingest.files import find_files
     from specshards.ingest.spectra import plots
+    from specshards.ingest.surveys import takes_text
 
-    root, names = find_files(what, "PATH")
+    root, names = find_files(what, "PATH", text=takes_text(None))
     if len(names) > max_files:
         print(f"a random {max_files:,} of {len(names):,} files (seed {seed}; more with --max-files)")
         names = sorted(random.Random(seed).sample(names, max_files))
@@ -186,7 +187,7 @@ def open_any(path: Path, first: int = 0, most_bytes: int | None = None) -> Opene
         opened = Opened(own[1], OWN, own[0], mmu.READER, str(path))
     if opened.reader is mmu.READER:
         opened.reader = replace(mmu.READER, read=partial(_read_rows, first=first))
-    elif opened.reader.is_table:
+    elif opened.reader.takes == "table":
         read = opened.reader.read
         opened.reader = replace(opened.reader, read=lambda *of_file: islice(read(*of_file), first, None))
     return opened
@@ -263,7 +264,7 @@ class Contents:
         opened, self.rows = None, 0
         try:
             opened = open_any(path, row or 0, self._most_bytes)
-            name, is_table = opened.layout, opened.reader.is_table
+            name, is_table = opened.layout, opened.reader.takes == "table"
             for number, item in enumerate(opened.objects(), (row or 0) if is_table else 0):
                 self.rows = number + 1
                 if row in (None, number):
@@ -274,7 +275,7 @@ class Contents:
         except BadObjectError as error:
             name = opened.layout if opened else error.layout or UNKNOWN
             self._take(self.rows, error, name)
-        if opened and opened.reader.is_table:
+        if opened and opened.reader.takes == "table":
             self.rows = opened.file.rows
         self.layouts.setdefault(name, _Layout()).count.files += 1
         return opened

@@ -40,9 +40,10 @@ def make_survey(
     out: Annotated[Path, typer.Option(help="Folder for spectra/, ingest/ and shards/IMAGE/.")],
     picture: _Picture,
     config: _Shards,
-    chosen: Annotated[IngestConfig, Fields("Spectra", leave_out=("survey", "wavelength_unit", "medium"))],
+    chosen: Annotated[IngestConfig, Fields("Spectra", leave_out=("survey", "wavelength_unit", "medium", "frame"))],
     engine: _Engine,
     data: options.Data = None,
+    spectra_frame: Annotated[str | None, option(IngestConfig, "frame")] = None,
     catalog: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +62,7 @@ def make_survey(
     """
     from specshards.shards.make import SurveyInput, make
 
+    chosen = replace(chosen, frame=spectra_frame)
     make(survey, SurveyInput(data, catalog, chosen), out, replace(config, image=picture), engine=engine,
          max_bad_fraction=max_bad_fraction, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
 

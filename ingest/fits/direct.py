@@ -26,6 +26,7 @@ from specshards.ingest.fits.content import read_content
 from specshards.ingest.fits.hdu import BLOCK, CARD, IMAGE_DTYPES, Content, Hdu, HeaderLike, is_empty
 from specshards.ingest.limits import MOST_BYTES, MOST_HEADER, check_array
 from specshards.ingest.listing import open_input
+from specshards.ingest.tables import UNSTATED
 
 _END = b"END" + b" " * 77
 _UNSIGNED = {"I": 1 << 15, "J": 1 << 31, "K": 1 << 63}
@@ -209,11 +210,13 @@ class FitsFile:
         path: where it came from (readers look for companions beside it), or None.
         content: the whole file, decompressed.
         parser: `direct`, or `astropy` once that was needed for anything.
+        stated: what a user says of its spectra; whoever opens the file may set it.
     """
 
     def __init__(self, content: Content, path: Path | None = None) -> None:
         self.content, self.path = content, path
         self.parser = "direct"
+        self.stated = UNSTATED
         self._astropy: Any = None
         self._hdus: Sequence[Hdu]
         if len(content) < BLOCK or content[:6] != b"SIMPLE":

@@ -41,17 +41,18 @@ from specshards.ingest.spectra.ended import CLAIM, SUMMARY, WORK
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import find_repeats
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
-from specshards.ingest.surveys import SURVEYS, check_survey, open_file
+from specshards.ingest.surveys import SURVEYS, check_survey, open_file, takes_text
 from specshards.ingest.surveys import multimodal_universe as mmu
+from specshards.ingest.surveys.stated import check_spectra_stated
 from specshards.ingest.surveys.survey import foreign
-from specshards.ingest.surveys.wavelengths import MEDIA, UNITS, check_stated
+from specshards.ingest.surveys.wavelengths import FRAMES, MEDIA, UNITS, check_stated
 from specshards.ingest.tables import Stated, TableFile, is_table
 
 #: Files that a command can be asked for by number.
 MOST_FILES = 1_000_000
 _TABLES_CHECKED = 20
 #: Of a configuration, where nobody said it.
-_LEFT_OUT = ("joint", "wavelength_unit", "medium")
+_LEFT_OUT = ("joint", "wavelength_unit", "medium", "columns", "unit", "frame", "name")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class IngestConfig:
         joint: the joint survey that is made, of which `survey` is a part: what is of its other parts is set aside.
         wavelength_unit: of tables that do not say it, or say what their range contradicts.
         medium: of the wavelengths of tables that do not say it: `vacuum`, or `air`, which is converted.
+        columns: of files whose columns nobody knows: names or numbers (from 1) of wavelength, flux and error, as
+            wl,flam,err; or wavelength=wl,flux=flam,ivar=iv,mask=bad,id=name.
+        unit: of the flux of files that do not say it, as "erg/s/cm2/AA", mJy, or relative.
+        frame: of the wavelengths of files that do not say it: `observed`, or `rest`.
+        name: the survey's name, of spectra that do not say whose they are.
         files_per_part: files of one task, at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.
         seed: of the random file order.
@@ -84,6 +90,10 @@ class IngestConfig:
     joint: str | None = field(default=None, metadata={"option": False})
     wavelength_unit: str | None = field(default=None, metadata={"values": lambda: UNITS})
     medium: str | None = field(default=None, metadata={"values": lambda: MEDIA})
+    columns: str | None = None
+    unit: str | None = None
+    frame: str | None = field(default=None, metadata={"values": lambda: FRAMES})
+    name: str | None = None
     files_per_part: int = 512
     row_group_rows: int = 128
     seed: int = 0
@@ -93,6 +103,7 @@ class IngestConfig:
         """Check the fields."""
         check_survey(self.survey)
         check_stated(self.wavelength_unit, self.medium)
+        check_spectra_stated(Stated.of(asdict(self)))
         if self.survey is not None:  # cuts are a survey's
             self.cut()
         if self.limit is not None and self.limit < 1:
@@ -163,7 +174,7 @@ def folder_of(out: Path) -> Folder:
 
 def find(config: IngestConfig, data: str) -> Files:
     """The files to take; UsageError where there are none."""
-    root, names = find_files(data)
+    root, names = find_files(data, text=takes_text(config.survey))
     if config.limit is not None:
         chosen = np.random.default_rng(config.seed).permutation(len(names))[: config.limit]
         names = [names[i] for i in sorted(chosen.tolist())]
@@ -175,7 +186,7 @@ def _check_units(config: IngestConfig, files: Files) -> None:
 
     Only where there is nothing but such tables, by the first few of them; beside others, their rows go to quarantine.
     """
-    stated = Stated(config.wavelength_unit, config.medium)
+    stated = Stated.of(config.to_dict())
     if not all(map(is_table, files.names)):
         return
     doubts = []

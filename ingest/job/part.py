@@ -71,8 +71,8 @@ class PartTask:
 
     @property
     def stated(self) -> Stated:
-        """What the user says of the wavelengths of tables."""
-        return Stated(self.config.get("wavelength_unit"), self.config.get("medium"))
+        """What the user says of spectra whose files do not say it."""
+        return Stated.of(self.config)
 
     @property
     def parts(self) -> tuple[str, ...]:

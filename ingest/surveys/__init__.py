@@ -13,6 +13,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
     flux                    flux and ivar that fit float32, and their unit
     wavelengths             units of wavelength, air to vacuum
+    stated                  what a user states of spectra whose files do not say it
     headers                 what a FITS header says of unit and medium
     lists                   columns of lists as arrays
     spellings               what tables call our labels
@@ -30,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from specshards.common.errors import BadObjectError, is_environment
 from specshards.common.spectrum import Spectrum
@@ -39,18 +40,25 @@ from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.ids import id_text
 from specshards.ingest.limits import MOST_BYTES, too_large
 from specshards.ingest.listing import open_input
+from specshards.ingest.plain import PlainTable
+from specshards.ingest.plain.text import GZIP, opened
 from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
 from specshards.ingest.surveys.multimodal_universe import UNKNOWN
 from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, foreign, register, with_files
 from specshards.ingest.tables import UNSTATED, Stated, TableFile
 
 __all__ = [
-    "SUFFIXES", "SURVEYS", "Opened", "Reader", "Survey", "check_survey", "companions", "describe", "open_file",
-    "read_file", "register",
+    "SUFFIXES", "SURVEYS", "TEXT_SUFFIXES", "Opened", "Reader", "Survey", "check_survey", "companions", "describe",
+    "open_file", "read_file", "register", "takes_text",
 ]  # fmt: skip
 
-
+Takes = Literal["fits", "table", "text"]
 SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".parquet", ".hdf5", ".h5")
+#: Of tables of text, VOTables and npz, which a folder may also hold for other reasons.
+TEXT_SUFFIXES = tuple(
+    f".{name}{end}" for name in ("csv", "tsv", "txt", "dat", "ascii", "asc", "ecsv", "vot", "votable", "xml", "npz")
+    for end in ("", ".gz")
+)  # fmt: skip
 
 
 @dataclass
@@ -70,7 +78,7 @@ class Opened:
 
     @property
     def parser(self) -> str:
-        """`direct`, `astropy`, `parquet` or `hdf5`: what has parsed the file so far."""
+        """`direct`, `astropy`, `parquet`, `hdf5`, or the kind of a `PlainTable`: what has parsed the file so far."""
         return str(self.file.parser)
 
     def objects(self) -> Iterator[Spectrum | BadObjectError]:
@@ -151,28 +159,54 @@ def open_file(
 
 
 def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most_bytes: int | None) -> Opened:
-    file: FitsFile | TableFile
+    file: FitsFile | TableFile | PlainTable
+    takes: Takes
     with open_input(path) as raw:
         head = raw.read(8)
-        is_table = TableFile.starts_as_table(head)
-        file = TableFile.open(path) if is_table else FitsFile.read(raw, head, path, most_bytes or MOST_BYTES)
-    if isinstance(file, TableFile):
-        file.survey, file.stated = survey, stated
-    for name, reader in _readers(is_table):
+        if TableFile.starts_as_table(head):
+            file, takes = TableFile.open(path), "table"
+        elif _is_plain(path, head):
+            file, takes = PlainTable.open(path, most_bytes or MOST_BYTES), "text"
+        else:
+            file, takes = FitsFile.read(raw, head, path, most_bytes or MOST_BYTES), "fits"
+    file.stated = stated
+    if not isinstance(file, FitsFile):
+        file.survey = survey
+    for name, reader in _readers(takes):
         layout = reader.recognise(file)
         if layout is not None:
             limit = most_bytes or reader.most_bytes
             if isinstance(file, FitsFile) and len(file.content) > limit:
                 raise too_large("it has", limit, layout)
             return Opened(reader.survey_of(file) if reader.survey_of else name, layout, file, reader, source_file)
-    raise BadObjectError(f"no known layout: {describe(file)}")
+    # A text that nobody knows is hardly ever a spectrum: a list, a catalogue, a log.
+    raise BadObjectError(f"no known layout: {describe(file)}", selected_out=takes == "text")
 
 
-def _readers(is_table: bool) -> list[tuple[str, Reader]]:
+def _is_plain(path: Path, head: bytes) -> bool:
+    """Whether a file is opened as a plain table: neither FITS, Parquet nor HDF5 by its first bytes, nor by its name.
+
+    What is called FITS and is none is a damaged file, not a table.
+    """
+    if path.name.lower().endswith(SUFFIXES) or head.startswith(b"SIMPLE"):
+        return False
+    if not head.startswith(GZIP):
+        return True
+    with opened(path, MOST_BYTES) as unpacked:
+        return not unpacked.read(6).startswith(b"SIMPLE")
+
+
+def takes_text(survey: str | None) -> bool:
+    """Whether files of text are to be looked at for a survey; None stands for any."""
+    surveys = with_files() if survey is None else [SURVEYS[survey]]
+    return any(reader.takes == "text" for one in surveys for reader in one.readers)
+
+
+def _readers(takes: Takes) -> list[tuple[str, Reader]]:
     """The readers and their surveys, in the order in which they are asked; tables of any survey come first."""
-    readers = [(0, "", ANY_TABLE)] if is_table else []
+    readers = [(0, "", ANY_TABLE)] if takes == "table" else []
     for survey in with_files():
-        readers += [(survey.priority, survey.name, one) for one in survey.readers if one.is_table == is_table]
+        readers += [(survey.priority, survey.name, one) for one in survey.readers if one.takes == takes]
     return [(name, reader) for _, name, reader in sorted(readers, key=lambda item: -item[0])]
 
 
@@ -190,9 +224,9 @@ def read_file(path: Path, survey: str | None = None, source_file: str | None = N
     return objects[0]
 
 
-def describe(file: FitsFile | TableFile) -> str:
+def describe(file: FitsFile | TableFile | PlainTable) -> str:
     """What is in a file that no reader knows, in a few words."""
-    if isinstance(file, TableFile):
+    if not isinstance(file, FitsFile):
         names = sorted(file.names)
         return f"{file.parser} of {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
     parts = []

@@ -395,4 +395,4 @@ def _first(many: Sequence[str], names: dict[str, str]) -> str | None:
     return next((name for name in many if name in names), None)
 
 
-READER = Reader(recognise, read, is_table=True, survey_of=survey_of)
+READER = Reader(recognise, read, takes="table", survey_of=survey_of)

@@ -33,18 +33,19 @@ class Reader:
     """A family of file layouts.
 
     Attributes:
-        recognise: the name of the layout of an open file, None for a file of somebody else's. `file` is a `FitsFile`,
-            or a `TableFile` for a reader of tables.
+        recognise: the name of the layout of an open file, None for a file of somebody else's. `file` is what `takes`
+            says.
         read: of a file, its layout and the name to record of it: a `Spectrum` for each object, a `BadObjectError` for
             each that cannot be used. Raises `BadObjectError` for a whole file.
-        is_table: whether the files are Parquet or HDF5, not FITS.
+        takes: which files it is asked of: `fits` (it is given a `FitsFile`), `table` (Parquet and HDF5: a
+            `TableFile`), or `text` (CSV and other text, VOTable, npz: an `ingest.plain.PlainTable`).
         survey_of: whose spectra a recognised file holds, where the layout is of no one survey.
         most_bytes: how large a FITS file may be, uncompressed, unless the user allows more.
     """
 
     recognise: Callable[[Any], str | None]
     read: Callable[[Any, str, str], Iterator[Spectrum | BadObjectError]]
-    is_table: bool = False
+    takes: Literal["fits", "table", "text"] = "fits"
     survey_of: Callable[[Any], str] | None = None
     most_bytes: int = MOST_BYTES
 

@@ -23,6 +23,8 @@ UNITS = {
 }  # fmt: skip
 #: What --medium takes.
 MEDIA = {"vacuum": "as they are", "air": "converted to vacuum"}
+#: What --frame takes.
+FRAMES = {"observed": "as the telescope sees them", "rest": "divided by 1 + z, or by that of a velocity"}
 #: Air below this is vacuum, by convention; Angstrom.
 AIR_FROM = 2000.0
 

@@ -338,7 +338,7 @@ def test_a_reader_of_ones_own_cannot_give_a_float(tmp_path: Path) -> None:
             spectrum.object_id, spectrum.row = name, row  # type: ignore[assignment]
             yield spectrum
 
-    register(Survey("ids-test", (Reader(lambda file: "ids" if "own" in file.names else None, read, is_table=True),)))
+    register(Survey("ids-test", (Reader(lambda file: "ids" if "own" in file.names else None, read, takes="table"),)))
     pq.write_table(pa.table({"own": [1]}), tmp_path / "t.parquet")
     found = list(open_file(tmp_path / "t.parquet").objects())
     said = [item.reason if isinstance(item, BadObjectError) else item.object_id for item in found]
