@@ -5,10 +5,13 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
 
     survey                  `Survey`, `Reader`, and the registry `SURVEYS`
     lamost                  LAMOST low-resolution spectra, two image layouts and the table layout
+    lamost_mrs              LAMOST medium-resolution spectra, two arms
     sdss                    SDSS, BOSS and eBOSS `spec` and `spec-lite` files
     sdss_legacy             `spSpec` files of SDSS DR1 to DR7
     elodie                  Teff, log g and [Fe/H] of SDSS stars
-    desi                    DESI coadds and the redrock files beside them
+    desi                    DESI coadds and exposures, three arms
+    desi_columns            coadds of the early release, one row a pixel
+    desi_labels             the redrock files beside them
     slomost                 SDSS and LAMOST, merged
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
     flux                    flux and ivar that fit float32, and their unit

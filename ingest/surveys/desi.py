@@ -1,17 +1,16 @@
-"""DESI coadds: many spectra a file, three overlapping arms each, combined here; labels from the redrock file beside.
+"""DESI spectra: many a file, three overlapping arms each, combined here; labels from the redrock file beside.
 
-Source: the DESI data model of `coadd-*.fits`, `spectra-*.fits` and `redrock-*.fits` (FIBERMAP and, per arm,
-`B_WAVELENGTH`, `B_FLUX`, `B_IVAR`, `B_MASK`; REDSHIFTS). Vacuum, heliocentric, steps of 0.8 Angstrom: B 3600 to
-5800, R 5760 to 7620, Z 7520 to 9824, together 7,781 pixels. Flux in 1e-17 erg/s/cm2/A.
+Source: the DESI data model of `coadd-*.fits` and `spectra-*.fits` (FIBERMAP and, per arm, `B_WAVELENGTH`, `B_FLUX`,
+`B_IVAR`, `B_MASK`); `spectra-*` has a row for each exposure, and those of a target are combined here as well.
+Vacuum, heliocentric, steps of 0.8 Angstrom: B 3600 to 5800, R 5760 to 7620, Z 7520 to 9824, together 7,781 pixels.
+Flux in 1e-17 erg/s/cm2/A.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,9 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum, good_pixels
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
-from specshards.ingest.ids import id_text
 from specshards.ingest.limits import MOST_ROWS, check_pixels
-from specshards.ingest.surveys.common import (
-    GridLimits,
-    checked,
-    error,
-    label,
-    number,
-    position,
-    said_class,
-    text,
-)
+from specshards.ingest.surveys import desi_columns, desi_labels
+from specshards.ingest.surveys.common import GridLimits, checked, number, position, text
 from specshards.ingest.surveys.flux import SDSS_UNIT
 from specshards.ingest.surveys.headers import check_header, check_medium
 from specshards.ingest.surveys.survey import Reader, Survey, register
@@ -41,6 +31,7 @@ SURVEY = "desi"
 COADD = "desi-coadd"
 SPECTRA = "desi-spectra"  # one row an exposure, not yet co-added
 REDROCK = "desi-redrock"  # labels only
+COLUMNS = "desi-columns"  # one row a pixel, one column a target
 
 #: 3600 to 9824 Angstrom in linear pixels of 0.8 Angstrom; of 1 Angstrom in early reductions.
 GRID = GridLimits(3500.0, 9900.0, 4e-5, 4e-4)
@@ -50,43 +41,38 @@ MOST_COADD = 16 << 30
 
 _ARMS = ("B", "R", "Z")
 _PARTS = ("WAVELENGTH", "FLUX", "IVAR")
-_LABELS = {"targetid", "z", "spectype", "zwarn"}
 
 
 def recognise(file: FitsFile) -> str | None:
     """The DESI layout of an open FITS file, or None."""
     if len(file) < 2 or file[0].shape != ():
         return None
-    if file[1].names >= _LABELS:
+    if file[1].names >= desi_labels.COLUMNS:
         return REDROCK
+    if desi_columns.is_one(file):
+        return COLUMNS
     fibermap = file.named("FIBERMAP")
     if fibermap is None or "targetid" not in fibermap.names:
         return None
     return SPECTRA if "expid" in fibermap.names and "coadd_fiberstatus" not in fibermap.names else COADD
 
 
-def companions(name: str) -> tuple[str, ...]:
-    """Names that the labels of a coadd may have, in the order of preference."""
-    for prefix in ("coadd-", "spectra-"):
-        if name.startswith(prefix):
-            stem = name.removeprefix(prefix).removesuffix(".gz")
-            return tuple(f"{kind}-{stem}{end}" for kind in ("redrock", "zbest") for end in ("", ".gz"))
-    return ()
-
-
 def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
-    """Every spectrum of a coadd, its arms combined.
+    """Every spectrum of a file, its arms and exposures combined.
 
     Raises:
         BadObjectError: no arms, arms that do not fit together, or unreadable labels beside it.
     """
     if layout == REDROCK:
         raise BadObjectError("redshifts, no spectra: read with the coadd beside them", selected_out=True)
+    labels = desi_labels.redshifts(file.path)
+    release = _specprod(file[0])
+    if layout == COLUMNS:
+        yield from desi_columns.read(file[1], layout, source_file, release, labels)
+        return
     fibermap = file.named("FIBERMAP")
     assert fibermap is not None  # `recognise` has seen it
     arms = _Arms.of(file)
-    labels = _redrock(file.path)
-    release = _specprod(file[0])
     ids = fibermap.column("TARGETID")
     if ids.dtype.kind not in "iu":
         raise BadObjectError("TARGETID is not a column of integers")
@@ -94,24 +80,44 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
         raise BadObjectError(f"{len(ids):,} spectra in one file; {MOST_ROWS:,} at most")
     if arms.rows != len(ids):
         raise BadObjectError(f"{arms.rows} rows of flux for {len(ids)} of FIBERMAP")
-    for row, targetid in enumerate(map(int, ids)):
+    exposures: dict[int, list[int]] = {}  # good rows of a target
+    faults: dict[int, BadObjectError] = {}
+    keys = ids if layout == SPECTRA else range(len(ids))
+    for row, (key, targetid) in enumerate(zip(map(int, keys), map(int, ids), strict=True)):
         try:
             _refuse(fibermap, row, targetid)
-            flux, ivar = arms.combined(row)
+            exposures.setdefault(key, []).append(row)
+        except BadObjectError as error:
+            error.row = row
+            faults[row] = error
+    for row, (key, targetid) in enumerate(zip(map(int, keys), map(int, ids), strict=True)):
+        if row in faults:
+            yield faults[row]
+        rows = exposures.get(key, [])
+        if rows[:1] != [row]:  # one that is with another, or a fault
+            continue
+        try:
+            flux, ivar = arms.combined(rows)
             ra, dec = position(*(_value(fibermap, name, row) for name in ("target_ra", "target_dec")))
-            exposure = f"-{id_text(_value(fibermap, 'expid', row), 'EXPID')}" if layout == SPECTRA else ""
+            known = labels.get(targetid)
+            if known is not None and math.isnan(ra):
+                ra, dec = known.ra, known.dec
             yield checked(
                 Spectrum(
-                    object_id=f"{targetid}{exposure}", survey=SURVEY, release=release, ra=ra, dec=dec, flux=flux,
-                    ivar=ivar, wavelength=arms.wavelength.copy(), mask=ivar == 0, layout=layout,
-                    source_file=source_file, label_source="redrock" if targetid in labels else None,
-                    labels=dict(labels.get(targetid, {})), row=row,
+                    object_id=str(targetid), survey=SURVEY, release=release, ra=ra, dec=dec, flux=flux, ivar=ivar,
+                    wavelength=arms.wavelength.copy(), mask=ivar == 0, layout=layout, source_file=source_file,
+                    label_source=None if known is None else "redrock", labels=dict(known.labels if known else {}),
+                    row=row, remarks=_combined(len(rows)),
                 ),
                 GRID,
             )  # fmt: skip
         except BadObjectError as error:
             error.row = row
             yield error
+
+
+def _combined(exposures: int) -> tuple[str, ...]:
+    return ("are the mean of several exposures, weighted by ivar",) if exposures > 1 else ()
 
 
 def _refuse(fibermap: Hdu, row: int, targetid: int) -> None:
@@ -179,7 +185,7 @@ class _Arms:
         # A file cut short between two HDUs is still FITS; without these it would pass for one with fewer arms.
         if len({mask is None for _, _, mask in images}) > 1:
             raise BadObjectError("a mask for some of its arms only; cut short?")
-        if file.named("Z_FLUX") is None and file.named("SCORES") is None:
+        if file.named("Z_FLUX") is None and not _has_end(file):
             raise BadObjectError("ends before the Z arm and the SCORES; cut short?")
         rows = {len(flux) for flux, _, _ in images}
         if len(rows) != 1:
@@ -187,26 +193,34 @@ class _Arms:
         grid, places = _common_grid(waves)
         return cls(grid, places, tuple(images), rows.pop())
 
-    def combined(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Flux and ivar of one spectrum, float32 `(N,)`: the arms' mean weighted by ivar; 0, 0 where none is good.
+    def combined(self, rows: list[int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Flux and ivar of one target, float32 `(N,)`: mean of arms and `rows` by ivar; 0, 0 where none is good.
 
         Raises:
             BadObjectError: flux and ivar are zero everywhere.
         """
         total, weight = np.zeros((2, len(self.wavelength)))
         empty = True
-        for place, (flux_image, ivar_image, mask) in zip(self.places, self.images, strict=True):
-            flux, ivar = flux_image[row].astype(np.float64), ivar_image[row].astype(np.float64)
-            empty = empty and not flux.any() and not ivar.any()
-            good = good_pixels(flux, ivar, None if mask is None else mask[row] != 0)
-            flux[~good] = ivar[~good] = 0.0
-            total[place] += flux * ivar
-            weight[place] += ivar
+        for row in rows:
+            for place, (flux_image, ivar_image, mask) in zip(self.places, self.images, strict=True):
+                flux, ivar = flux_image[row].astype(np.float64), ivar_image[row].astype(np.float64)
+                empty = empty and not flux.any() and not ivar.any()
+                good = good_pixels(flux, ivar, None if mask is None else mask[row] != 0)
+                flux[~good] = ivar[~good] = 0.0
+                total[place] += flux * ivar
+                weight[place] += ivar
         if empty:
             raise BadObjectError("flux and ivar are zero everywhere: no data", selected_out=True)
         flux = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
         with np.errstate(over="ignore"):  # of a damaged file: the arms are float32
             return flux.astype(np.float32), weight.astype(np.float32)
+
+
+def _has_end(file: FitsFile) -> bool:
+    """Whether SCORES follow the arms, as in coadds, so that nothing was cut off; `spectra-*` have them before."""
+    names = [text(file[i].header.get("EXTNAME")) or "" for i in range(len(file))]
+    arms = [i for i, name in enumerate(names) if name.endswith("_FLUX")]
+    return "SCORES" in names[max(arms, default=0) :]
 
 
 def _common_grid(waves: list[npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.float32], Any]:
@@ -223,31 +237,6 @@ def _common_grid(waves: list[npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.f
     grid[inverse] = np.concatenate(waves)
     edges = np.cumsum([len(place) for place in places])[:-1]
     return grid.astype(np.float32), tuple(np.split(inverse, edges))
-
-
-def _redrock(path: Path | None) -> dict[int, dict[str, Any]]:
-    """Labels by TARGETID from the redrock (or older zbest) file beside a coadd; empty without one."""
-    beside = () if path is None else map(path.with_name, companions(path.name))
-    found = next((other for other in beside if os.path.isfile(other)), None)  # noqa: PTH113 - which has no errors
-    if found is None:
-        return {}
-    try:
-        table = FitsFile.open(found)[1]
-        if table.shape[0] > MOST_ROWS:
-            raise BadObjectError(f"{table.shape[0]:,} rows")
-        names = ("TARGETID", "Z", "ZERR", "ZWARN", "SPECTYPE", "SUBTYPE")
-        columns = [table.column(name) for name in names]
-    except (BadObjectError, KeyError, IndexError) as fault:
-        raise BadObjectError(f"its labels in {found.name} are unreadable: {fault}") from fault
-    if columns[0].dtype.kind not in "iu":
-        raise BadObjectError(f"its labels in {found.name} have a TARGETID that is not a column of integers")
-    labels = {}
-    for targetid, z, z_err, zwarn, kind, subtype in zip(*columns, strict=True):
-        labels[int(targetid)] = {
-            "class": said_class(kind), "subclass": text(subtype), "z": label(z), "z_err": error(z_err),
-            "zwarning": label(zwarn),
-        }  # fmt: skip
-    return labels
 
 
 def _specprod(primary: Hdu) -> str | None:
@@ -273,6 +262,6 @@ register(
         flux_unit=SDSS_UNIT,
         programmes=("sv1", "sv2", "sv3", "main", "special", "cmx"),
         table_evidence=_table_evidence,
-        companions=companions,
+        companions=desi_labels.companions,
     )
 )

@@ -1,4 +1,5 @@
-"""LAMOST low-resolution spectra: two image layouts (DR1 to DR8) and the table layout (DR9 and later).
+"""LAMOST spectra: of low resolution in two image layouts (DR1 to DR8) and the table layout (DR9 and later), of medium
+resolution as `lamost_mrs` has them.
 
 Sources: the LAMOST data-release descriptions of the FITS format, and the files themselves; what differs between
 them is listed in `docs/layouts.md`. Wavelengths are vacuum and heliocentric in all of them; `CTYPE1 = 'LINEAR'`
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import FloatArray, Spectrum, log_grid
+from specshards.common.spectrum import BoolArray, FloatArray, Spectrum, log_grid
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.ids import id_text
 from specshards.ingest.limits import check_pixels
+from specshards.ingest.surveys import lamost_mrs
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     GridLimits,
@@ -59,6 +61,8 @@ _COLUMNS = {"flux", "ivar", "wavelength", "andmask"}
 
 def recognise(file: FitsFile) -> str | None:
     """The LAMOST layout of an open FITS file, or None."""
+    if (layout := lamost_mrs.recognise(file)) is not None:  # the first: its arms look like the table layout
+        return layout
     shape = file[0].shape
     if len(shape) == 2 and shape[0] == 5 and shape[1] > 1:
         rows = re.findall(r"[a-z]+", str(file[0].header.get("EXTEN0", "")).lower())
@@ -82,6 +86,43 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     if fibre.lower() in _NO_OBJECT:
         raise BadObjectError(f"fibre of type {fibre}: no object in it", selected_out=True)
     check_header(header, RELATIVE)
+    labels, remarks = _labels(header), tuple[str, ...]()
+    if layout == lamost_mrs.LAYOUT:
+        (flux, ivar, wave, mask, _), ratios, remarks = lamost_mrs.joined(file)
+        labels |= ratios
+        wavelength = wave.astype(np.float32)
+    else:
+        flux, ivar, wavelength, mask = _pixels(file, layout)
+    grid = grid_coefficients(header, wavelength)
+    ra, dec = position(header.get("RA"), header.get("DEC"))
+    is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
+    yield checked(
+        Spectrum(
+            object_id=object_id(header),
+            survey=f"mock-{SURVEY}" if is_mock else SURVEY,
+            release=_release(header, layout),
+            ra=ra,
+            dec=dec,
+            flux=flux,
+            ivar=ivar,
+            wavelength=wavelength,
+            mask=mask,
+            layout=layout,
+            source_file=source_file,
+            wave_coeff0=grid[0],
+            wave_coeff1=grid[1],
+            label_source="header",
+            labels=labels,
+            remarks=remarks,
+            survey_sn={name: number(first_of(header, *keys)) for name, keys in _SN_KEYS.items()},
+        ),
+        lamost_mrs.GRID if layout == lamost_mrs.LAYOUT else GRID,
+    )
+
+
+def _pixels(file: FitsFile, layout: str) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray]:
+    """Flux, ivar, wavelength and mask of a low-resolution file, `(N,)` each."""
+    header = file[0].header
     if layout == TABLE:
         columns = file[1]
         check_header(columns.header, RELATIVE, "flux")
@@ -104,30 +145,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
             f"inconsistent lengths: flux {len(flux)}, ivar {len(ivar)}, wavelength {len(wavelength)}, "
             f"mask {len(mask)}"
         )
-    grid = grid_coefficients(header, wavelength)
-    ra, dec = position(header.get("RA"), header.get("DEC"))
-    is_mock = str(header.get("ORIGIN", "")).startswith(MOCK_ORIGIN)
-    yield checked(
-        Spectrum(
-            object_id=object_id(header),
-            survey=f"mock-{SURVEY}" if is_mock else SURVEY,
-            release=_release(header, layout),
-            ra=ra,
-            dec=dec,
-            flux=flux,
-            ivar=ivar,
-            wavelength=wavelength,
-            mask=mask,
-            layout=layout,
-            source_file=source_file,
-            wave_coeff0=grid[0],
-            wave_coeff1=grid[1],
-            label_source="header",
-            labels=_labels(header),
-            survey_sn={name: number(first_of(header, *keys)) for name, keys in _SN_KEYS.items()},
-        ),
-        GRID,
-    )
+    return flux, ivar, wavelength, mask
 
 
 def _check_rows(flux: FloatArray, divided: FloatArray) -> None:
