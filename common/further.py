@@ -7,19 +7,26 @@ and a name that is safe everywhere: `[Mg/Fe]` is `mg_fe`.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError
+from specshards.common.spectrum import NUMERIC_LABELS, SN_SURVEY, SURVEY_SN
 
 NUMBER, TEXT = "number", "text"
 #: Further columns of a folder. Each costs a place in every file; a catalogue of thousands is not a set of labels.
 MOST_FURTHER = 256
-#: Columns of the tables of shards that are nobody's labels.
-_OF_SAMPLES = frozenset({"key", "source_row"})
+#: Columns of spectra Parquet (`ingest.spectra.schema.SCHEMA`) and of the tables of shards: none of them is further.
+STANDARD = frozenset({
+    "object_id", "survey", "release", "ra", "dec", "_healpix_29", "spectrum", "lsf_sigma", "wave_coeff0",
+    "wave_coeff1", "flux_unit", "flux_scale", "wave_source", "frame", "velocity", "class", "subclass",
+    *NUMERIC_LABELS, "sn_median", *SURVEY_SN, SN_SURVEY, "layout", "label_source", "source_file", "key", "source_row",
+})  # fmt: skip
+_LABELS = frozenset({"class", "subclass", *NUMERIC_LABELS})
 
 
 class FurtherColumn(NamedTuple):
@@ -41,21 +48,27 @@ class FurtherColumn(NamedTuple):
 Further = Mapping[str, FurtherColumn]
 
 
-def further_name(said: str, taken: Collection[str] = _OF_SAMPLES) -> str:
-    """The name of a further column: in lower case, of letters, digits and `_`.
+@lru_cache(maxsize=4096)
+def further_name(said: str) -> str:
+    """The name of a further column: in lower case, of letters, digits and `_`; one behind it where it is `STANDARD`.
 
     Args:
-        said: as a file calls it. taken: names that mean something else; an underscore keeps apart from them.
+        said: as a file calls it.
     """
     name = re.sub(r"\W+", "_", said.strip().lower()).strip("_") or "column"
-    return f"{name}_" if name in taken or name in _OF_SAMPLES else name
+    return f"{name}_" if name in STANDARD else name
 
 
-def further_of(schema: pa.Schema, ours: Collection[str]) -> dict[str, FurtherColumn]:
-    """The further columns of a table: those of numbers and text that are not among `ours`."""
+def is_further(name: str) -> bool:
+    """Whether a name of `Spectrum.labels` is none of the labels of `common.spectrum`."""
+    return name not in _LABELS
+
+
+def further_of(schema: pa.Schema) -> dict[str, FurtherColumn]:
+    """The further columns of spectra Parquet, or of a table of samples, of any version: of numbers and of text."""
     found = {}
     for field in schema:
-        if field.name in ours or field.name in _OF_SAMPLES:
+        if field.name in STANDARD:
             continue
         unit = (field.metadata or {}).get(b"unit")
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
@@ -106,11 +119,35 @@ def number_text(value: float) -> str:
 def as_column(column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
     """A further column as a number (float64) or a text."""
     if kind == NUMBER:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            return pa.chunked_array([pa.array(map(_exact, column.to_pylist()), pa.float64())])
         return column.cast(pa.float64())
     if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
         values = [None if value is None else number_text(float(value)) for value in column.to_pylist()]
         return pa.chunked_array([pa.array(values, pa.string())])
     return column.cast(pa.string())
+
+
+def _exact(text: str | None) -> float | None:
+    """The number that a text is; None where it is none, or a whole number that float64 would round."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if abs(value) < 2**53 else None
+
+
+def as_json(further: Further) -> dict[str, dict[str, str | None]]:
+    """As a manifest has them."""
+    return {name: {"kind": column.kind, "unit": column.unit} for name, column in sorted(further.items())}
+
+
+def of_json(content: Mapping[str, Mapping[str, str | None]]) -> dict[str, FurtherColumn]:
+    """The inverse of `as_json`; ValueError for another kind."""
+    found = {name: FurtherColumn(str(said["kind"]), said["unit"]) for name, said in content.items()}
+    if odd := [name for name, column in found.items() if column.kind not in (NUMBER, TEXT)]:
+        raise ValueError(f"further.{odd[0]}: kind is neither {NUMBER} nor {TEXT}")
+    return found
 
 
 def with_further(table: pa.Table, further: Further) -> pa.Table:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from specshards.common.errors import JobError, UsageError, is_environment, shortened
 from specshards.common.files import replacing, sha256
 from specshards.common.folder import locked
+from specshards.common.further import further_of
 from specshards.common.identity import id_hashes, judge
 from specshards.common.json import parse
 from specshards.common.messages import LOGGER
@@ -38,7 +39,7 @@ from specshards.ingest.catalogue.rows import Rows, open_rows
 from specshards.ingest.ids import id_texts
 from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import open_table
-from specshards.ingest.spectra.schema import LSF, SCHEMA, further_columns, schema_of, spectra_writer, upgraded
+from specshards.ingest.spectra.schema import LSF, SCHEMA, schema_of, spectra_writer, upgraded
 from specshards.ingest.surveys.multimodal_universe import is_own
 from specshards.ingest.tables import TableFile, parquet_files
 
@@ -344,7 +345,7 @@ def _write_parts(groups: Iterator[pa.Table], folder: Path, note: Mapping[str, An
 
 def _plain(table: pa.Table) -> pa.Table:
     """With dictionaries in the order of the rows: those that were read depend on rows that were not chosen."""
-    schema = schema_of(further_columns(table))
+    schema = schema_of(further_of(table.schema))
     columns = []
     for field in schema:
         column = table[field.name]

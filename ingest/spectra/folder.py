@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
 from specshards.common.files import is_remote
+from specshards.common.further import Further, FurtherColumn, further_of, united
 from specshards.ingest.ids import is_text
 from specshards.ingest.listing import walk
 from specshards.ingest.spectra.schema import SCHEMA_VERSION, healpix_29
@@ -26,6 +27,8 @@ from specshards.ingest.surveys.declared import Declared
 from specshards.ingest.surveys.wavelengths import medium_of
 from specshards.ingest.tables import UNSTATED, Stated, TableFile, parquet_files
 
+#: What others' Parquet without further columns counts as: shards that were made from it stay as they are.
+_VERSION_OF_OTHERS = 2
 #: Row groups from this size on are read in slices, and larger ones may be shared out among tasks (see `plan`).
 LARGE_GROUP = 2048
 
@@ -79,6 +82,7 @@ class SpectraFolder:
         notes: what a user should know of the input, a line each.
         unplaced: files without positions; they can be drawn, but not split by sky.
         versions: file -> the schema version that its rows are read as.
+        further: further columns of any file.
     """
 
     folder: Path
@@ -88,6 +92,7 @@ class SpectraFolder:
     notes: tuple[str, ...] = ()
     unplaced: tuple[str, ...] = ()
     versions: dict[str, int] = field(default_factory=dict)
+    further: Further = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -124,6 +129,7 @@ class SpectraFolder:
         unplaced: list[str] = []
         digests: dict[str, str] = {}
         versions: dict[str, int] = {}
+        further: dict[str, FurtherColumn] = {}
         units: list[tuple[mmu.Columns, str]] = []
         first = 0
         for name, path in sorted(files.items()):
@@ -153,7 +159,11 @@ class SpectraFolder:
                 if not {"ra", "dec"} <= columns.labels.keys():
                     unplaced.append(name)
             digests[name] = digest.hexdigest()
+            more = further_of(file.schema) if columns is None else columns.further
+            further = united([further, more], str(where))
             versions[name] = version_of(file)
+            if columns is not None and not more:
+                versions[name] = _VERSION_OF_OTHERS
             sealed = file.footer.chunks is not None or versions[name] == 1
             names.update(found)
             start = first
@@ -172,7 +182,7 @@ class SpectraFolder:
                 )
                 first += rows
         lines = tuple(_note(layout, rows) for layout, rows in sorted(notes.items()))
-        return cls(folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced), versions)
+        return cls(folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced), versions, further)
 
     def after(self, files: Sequence[str], surveys: Sequence[str]) -> SpectraFolder:
         """The same, where some rows and surveys were numbered before: those of `files`, in that order, come first."""

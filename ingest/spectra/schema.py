@@ -26,13 +26,14 @@ from specshards.common.further import (
     FurtherColumn,
     further_name,
     further_of,
+    is_further,
     number_text,
     said,
     united,
     with_further,
 )
 from specshards.common.label_columns import with_sn_survey
-from specshards.common.spectrum import MEASURED_LABELS, NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
+from specshards.common.spectrum import MEASURED_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
 from specshards.ingest.seal import seal
 from specshards.ingest.surveys.common import SENTINELS
 from specshards.ingest.surveys.survey import survey_of
@@ -99,18 +100,9 @@ def healpix_29(ra: npt.ArrayLike, dec: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return np.asarray(grid.lonlat_to_healpix(lon, lat), dtype=np.int64)
 
 
-_OURS = frozenset(SCHEMA.names)
-_LABELS = frozenset({"class", "subclass", *NUMERIC_LABELS})
-
-
 def schema_of(further: Further) -> pa.Schema:
     """`SCHEMA` and the further columns behind it, in order of name."""
     return pa.schema([*SCHEMA, *(column.field(name) for name, column in sorted(further.items()))])
-
-
-def further_columns(table: pa.Table | pa.Schema) -> dict[str, FurtherColumn]:
-    """The further columns of a table, or a schema, of spectra Parquet of any version."""
-    return further_of(table if isinstance(table, pa.Schema) else table.schema, _OURS)
 
 
 def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
@@ -150,11 +142,11 @@ def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
 
 def _further(spectra: Sequence[Spectrum]) -> Iterator[tuple[pa.Field, pa.Array]]:
     """The columns of the further labels of which any is known, in order of name."""
-    names = {name for s in spectra for name in s.labels if name not in _LABELS}
+    names = {name for s in spectra for name in s.labels if is_further(name)}
     values: dict[str, list[Any]] = {}
     units: dict[str, str] = {}
     for name in sorted(names):
-        ours = further_name(name, _OURS)
+        ours = further_name(name)
         column = values.setdefault(ours, [None] * len(spectra))
         for row, spectrum in enumerate(spectra):
             if (value := said(spectrum.labels.get(name))) is not None and value not in SENTINELS:
@@ -260,7 +252,7 @@ class SpectraWriter:
 
     def write_table(self, table: pa.Table, row_group_size: int = 256) -> None:
         """Append rows, in row groups of their own."""
-        further = united([self._further, further_columns(table)], self._path.name)
+        further = united([self._further, further_of(table.schema)], self._path.name)
         if self._writer is None or further != self._further:
             self._close()
             self._further = further

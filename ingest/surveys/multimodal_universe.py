@@ -27,12 +27,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
+from specshards.common.further import FurtherColumn
 from specshards.common.spectrum import NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
 from specshards.ingest.surveys import elodie, spellings
 from specshards.ingest.surveys.common import checked, error, label, number, position, positive, said_class, text
 from specshards.ingest.surveys.declared import Declared, frame_of
 from specshards.ingest.surveys.flux import declared_unit
+from specshards.ingest.surveys.further import further_columns, said
 from specshards.ingest.surveys.lists import Lists
 from specshards.ingest.surveys.survey import Reader, with_files
 from specshards.ingest.surveys.wavelengths import UnknownUnitError as UnknownUnitError
@@ -85,6 +87,7 @@ class Columns:
         survey: whose rows these are, by the columns; `unknown` where they do not say.
         true_is_good: the sense of a boolean `zwarning`; None where nobody can tell.
         declared: what the table says of its units, medium and frame.
+        more: further labels: name -> column. further: what is known of them.
     """
 
     layout: str
@@ -94,11 +97,18 @@ class Columns:
     survey: str
     true_is_good: bool | None
     declared: Declared = field(default=_NOTHING, repr=False)  # `repr` is part of old fingerprints
+    more: dict[str, str] = field(default_factory=dict, repr=False)
+    further: dict[str, FurtherColumn] = field(default_factory=dict, repr=False)
 
     @property
     def read(self) -> tuple[str, ...]:
         """The columns to read."""
         return (*((self.nested,) if self.nested else self.parts.values()), *self.labels.values())
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """`read`, and the columns of further labels."""
+        return tuple(dict.fromkeys([*self.read, *self.more.values()]))
 
     @property
     def inside(self) -> tuple[str, ...]:
@@ -122,7 +132,14 @@ class Columns:
         missing = (NO_IVAR if "ivar" not in parts else "") + (NO_MASK if "mask" not in parts else "")
         true_is_good = _true_is_good(file, labels.get("zwarning"))
         declared = Declared("angstrom", medium="vacuum") if is_own(file) else Declared.of(file, nested, parts)
-        return cls(layout + missing, nested, parts, labels, _survey_by_columns(names), true_is_good, declared)
+        more, further = further_columns(file.schema, _taken(labels))
+        survey = _survey_by_columns(names)
+        return cls(layout + missing, nested, parts, labels, survey, true_is_good, declared, more, further)
+
+
+def _taken(labels: dict[str, str]) -> set[str]:
+    """The columns that are labels, and nothing further; `fe_h`, which is taken for feh, stays under its own name."""
+    return {name for our, name in labels.items() if our not in spellings.OF_STARS or name.lower() == our}
 
 
 def _true_is_good(file: TableFile, name: str | None) -> bool | None:
@@ -191,7 +208,7 @@ def read(file: TableFile, layout: str, source_file: str) -> Iterator[Spectrum | 
     assert columns is not None and columns.layout == layout  # `recognise` has seen it
     refuse_rounded_ids(file, columns.labels["object_id"])
     first = 0
-    for table in file.slices(columns.read, columns.inside):
+    for table in file.slices(columns.all, columns.inside):
         yield from spectra(table, columns, source_file, first, file.survey, file.stated)
         first += len(table)
 
@@ -213,6 +230,8 @@ def spectra(
     """
     arrays = {part: Lists.of(table, columns.nested, columns.parts[part], part == "mask") for part in columns.parts}
     rows = table.select(list(dict.fromkeys(columns.labels.values()))).to_pylist()
+    more = {name: table[column].to_pylist() for name, column in columns.more.items()}
+    units = {name: column.unit for name, column in columns.further.items() if column.unit is not None}
     named = table[columns.labels["object_id"]]
     # A text that is no id is that row's fault.
     ids = (named if is_text(named.type) else exact_ids(named, columns.labels["object_id"])).to_pylist()
@@ -223,7 +242,11 @@ def spectra(
             if (name := id_text(ids[index], columns.labels["object_id"])) is None:
                 raise BadObjectError("no object_id")
             values["object_id"] = name
-            yield _spectrum(arrays, index, values, columns, inferred, source_file, first_row + index, stated)
+            spectrum = _spectrum(arrays, index, values, columns, inferred, source_file, first_row + index, stated)
+            for name, column in more.items():
+                spectrum.labels[name] = said(column[index], columns.further[name].kind)
+            spectrum.units = units
+            yield spectrum
         except BadObjectError as fault:
             fault.row, fault.layout = first_row + index, columns.layout
             yield fault

@@ -15,6 +15,8 @@ _VALUES = {
     "teff": ("teff", "t_eff"), "logg": ("logg", "log_g", "log(g)"),
     "feh": ("feh", "fe_h", "[fe/h]", "fe/h", "_fe_h_", "__fe_h_"),  # the last two as VizieR writes [Fe/H]
 }  # fmt: skip
+#: Our labels of stars.
+OF_STARS = frozenset(name + end for name in _VALUES for end in ("", "_err"))
 #: Who measured, behind the name: `teff_lasp`, `feh_cnn`.
 _PIPELINES = (
     "lasp", "cnn", "payne", "ddpayne", "dd_payne", "slam", "adop", "sspp", "gspphot", "gspspec", "aspcap", "spec",

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import sha256
+from specshards.common.further import of_json
 from specshards.common.json import fits, parse, shown
 from specshards.common.spectrum import LABELS
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
@@ -215,6 +216,7 @@ class Manifest:
         mock: True when any object is of a mock survey.
         made_from: for a data set made from others: their fingerprints, objects and filter.
         leaks: what of one object is in several splits, where the split is by row.
+        further: further columns of the sidecars: name -> `kind`, which is `number` or `text`, and `unit` or None.
     """
 
     config: ShardConfig
@@ -229,6 +231,7 @@ class Manifest:
     left_out: int = 0
     made_from: tuple[dict[str, Any], ...] = ()
     leaks: Leaks | None = None
+    further: dict[str, dict[str, str | None]] = field(default_factory=dict)
     labels: tuple[str, ...] = LABELS
     format_version: int = FORMAT_VERSION
     program_version: str = PROGRAM_VERSION
@@ -258,6 +261,8 @@ class Manifest:
         content = {**asdict(self), "config": self.config.to_dict()}
         if self.leaks is None:  # as it was written before
             del content["leaks"]
+        if not self.further:
+            del content["further"]
         content["label_stats"] = {
             name: {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in asdict(stats).items()}
             for name, stats in self.label_stats.items()
@@ -293,6 +298,7 @@ class Manifest:
             content["leaks"] = None if leaks is None else Leaks(**leaks)
             manifest = cls(config=config, shards=shards, label_stats=stats, **content)
             check_content(manifest)
+            of_json(manifest.further)
             check_links(folder, shards)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             why = " ".join(str(error).split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from specshards.common.errors import UsageError
 from specshards.common.files import absolute, location
+from specshards.common.further import Further, with_further
 from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row
@@ -43,6 +44,7 @@ class DrawTask(ShardTask):
     spectra: str
     groups: tuple[RowGroup, ...]
     surveys: tuple[str, ...]
+    further: Further = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -71,7 +73,8 @@ class DrawTask(ShardTask):
                     else:
                         account.take(row, why, block.meta["object_id"][i].as_py(), block.place(i))
                 drawn, payloads = _draw(block, wanted, self.config, account.quarantine)
-                yield Portion(block.rows[drawn], payloads, block.labels[drawn], block.meta.take(drawn))
+                meta = with_further(block.meta.take(drawn), self.further)
+                yield Portion(block.rows[drawn], payloads, block.labels[drawn], meta)
 
 
 def build(
@@ -134,7 +137,7 @@ def build(
             results, claim, out, objects=source.rows, input_fingerprint=_fingerprint(source, results),
             job=replace(job, spectra=str(where), survey=survey),
             mock=any(name.startswith("mock") for name in source.surveys), max_bad_fraction=max_bad_fraction,
-            allow_empty=allow_empty_split,
+            allow_empty=allow_empty_split, further=source.further,
         )  # fmt: skip
 
 
@@ -211,7 +214,7 @@ def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
             tasks.append(
                 DrawTask(
                     len(tasks), str(out), claim.config, mark, moved, within(claim.aside, rows), str(source.folder),
-                    pieces, source.surveys,
+                    pieces, source.surveys, source.further,
                 )
             )  # fmt: skip
     return tasks

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, readable, remove_tree, write_text
 from specshards.common.folder import Folder, Ledger, changes
+from specshards.common.further import Further, as_json
 from specshards.common.identity import id_hashes
 from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
@@ -176,13 +177,14 @@ def run(tasks: Sequence[ShardTask], engine: Engine, describe: str) -> tuple[list
 def publish(
     results: Sequence[TaskResult], claim: Claim, out: Path, *, objects: int, input_fingerprint: str, mock: bool,
     max_bad_fraction: float, job: job_log.JobRun, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0,
-    made_from: Sequence[dict[str, Any]] = (), allow_empty: bool = False,
+    made_from: Sequence[dict[str, Any]] = (), allow_empty: bool = False, further: Further | None = None,
 ) -> Manifest:  # fmt: skip
     """Check the account, write quarantine, card and `_info.json`, and the manifest after them.
 
     Args:
         objects: that the job was given; quarantine, left_out: of those, what gave no sample before it began.
         job: how long it took, and what it read.
+        further: further columns of the sidecars.
         allow_empty: a split that is to have a share of the objects may have none.
 
     Raises:
@@ -201,6 +203,7 @@ def publish(
         label_stats={name: combine_stats([r.train_stats[name] for r in results]) for name in LABELS},
         mock=mock,
         made_from=tuple(made_from),
+        further=as_json(further or {}),
     )
     if manifest.samples() + manifest.quarantined + manifest.left_out != objects:
         raise JobError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import absolute, location, readable
+from specshards.common.further import Further, of_json, united, with_further
 from specshards.common.identity import among, id_hashes, judge, repeated
 from specshards.common.jobs import Engine, run_tasks
 from specshards.common.label_columns import sifted, with_sn_survey
@@ -80,6 +81,7 @@ class CopyTask(ShardTask):
     sources: tuple[DataSet, ...]
     pieces: tuple[Piece, ...]
     where: str | None
+    further: Further = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -141,7 +143,7 @@ class CopyTask(ShardTask):
                 stage = "render" if isinstance(error, RenderError) else "read"
                 file = str(meta["source_file"][int(chosen[i])].as_py())
                 account.quarantine.append(quarantine_row(file, int(rows[chosen[i]]), stage, error))
-        meta = meta.drop_columns(["key", "source_row"]).take(chosen[kept])
+        meta = with_further(meta.drop_columns(["key", "source_row"]).take(chosen[kept]), self.further)
         return Portion(rows[chosen[kept]], payloads, labels[kept], meta)
 
 
@@ -186,8 +188,7 @@ def remake(
         encoding: `png`, `pnm` and `jpeg` can be made from `png` and `pnm`; all of them, and any `image`, from `flux`.
         split: shares of train, val and test; split_by: what goes into one of them as a whole.
         where: take only samples that pass this filter over the sidecars' columns (see `ingest.catalogue.cuts`); the
-        others
-            are counted as left out.
+            others are counted as left out.
         allow_empty_split: take the cells of the sky as they are, also where they leave a split without objects.
 
     Raises:
@@ -208,6 +209,7 @@ def remake(
         DataSet(str(folder), manifest.config, int(base), places, manifest.surveys)
         for folder, manifest, base, places in zip(folders, manifests, bases, renamed, strict=False)
     )
+    further = united((of_json(manifest.further) for manifest in manifests), str(out))
     inputs = {str(i): manifest.fingerprint() for i, manifest in enumerate(manifests)}
     if where is not None:
         _chosen(where, _sidecar(folders[0], manifests[0].shards[0]))  # before anything is written
@@ -226,7 +228,7 @@ def remake(
         for note in claim.notes:
             LOGGER.info(note)
         start(out, claim, anew=old is None)
-        tasks = _tasks(sources, manifests, claim, where, out)
+        tasks = _tasks(sources, manifests, claim, where, further, out)
         results, job = run(tasks, engine or Engine(), "copy")
         return publish(
             results, claim, out, objects=int(bases[-1]),
@@ -235,6 +237,7 @@ def remake(
             job=replace(job, sources=tuple(map(str, folders))),
             quarantine=_quarantine(sources), left_out=sum(manifest.left_out for manifest in manifests),
             made_from=[_origin(manifest, where) for manifest in manifests], allow_empty=allow_empty_split,
+            further=further,
         )  # fmt: skip
 
 
@@ -278,7 +281,12 @@ def _config(
 
 
 def _tasks(
-    sources: tuple[DataSet, ...], manifests: Sequence[Manifest], claim: Claim, where: str | None, out: Path
+    sources: tuple[DataSet, ...],
+    manifests: Sequence[Manifest],
+    claim: Claim,
+    where: str | None,
+    further: Further,
+    out: Path,
 ) -> list[CopyTask]:
     target = task_size(sum(manifest.samples() for manifest in manifests), claim.config)
     size = max(_SMALLEST_PIECE, -(-target // _PLACES))
@@ -293,7 +301,7 @@ def _tasks(
     # are few.
     aside = within(claim.aside, [(0, sum(manifest.objects for manifest in manifests))])
     return [
-        CopyTask(number, str(out), claim.config, mark, claim.moved, aside, sources, chosen, where)
+        CopyTask(number, str(out), claim.config, mark, claim.moved, aside, sources, chosen, where, further)
         for number, chosen in enumerate(pack(pieces, [p.stop - p.start for p in pieces], claim.config, target))
     ]
 

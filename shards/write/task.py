@@ -243,9 +243,12 @@ def _write_sidecar(path: Path, samples: Sequence[_Sample], meta: Sequence[pa.Tab
 
 def _plain(table: pa.Table) -> pa.Table:
     # Dictionaries differ from block to block; a sidecar is small, and plain strings open anywhere.
-    return table.cast(
-        pa.schema([pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in table.schema])
-    ).replace_schema_metadata(None)
+    fields = []
+    for f in table.schema:
+        unit = {key: said for key, said in (f.metadata or {}).items() if key == b"unit"}
+        kind = pa.string() if pa.types.is_dictionary(f.type) else f.type
+        fields.append(pa.field(f.name, kind, metadata=unit or None))
+    return table.cast(pa.schema(fields)).replace_schema_metadata(None)
 
 
 def _statistics(labels: npt.NDArray[np.float64]) -> dict[str, LabelStats]:

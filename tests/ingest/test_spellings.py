@@ -18,7 +18,7 @@ from specshards.ingest.catalogue.columns import choose
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
 from specshards.ingest.surveys import read_file
-from specshards.ingest.surveys.spellings import ALIASES
+from specshards.ingest.surveys.spellings import ALIASES, OF_STARS
 from tests.oracles.survey_files import lamost_table
 
 HERE = Engine(workers=0)
@@ -164,7 +164,7 @@ def table(path: Path, **labels: Any) -> Path:
 )
 def test_tables_of_spectra(tmp_path: Path, labels: dict[str, Any], expected: dict[str, float]) -> None:
     spectrum = read_file(table(tmp_path / "a.parquet", **labels))
-    stellar = {name: value for name, value in spectrum.labels.items() if name[:4] in ("teff", "logg", "feh", "feh_")}
+    stellar = {name: value for name, value in spectrum.labels.items() if name in OF_STARS}
     assert {name: value for name, value in stellar.items() if value is not None} == expected
 
 

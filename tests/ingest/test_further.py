@@ -1,0 +1,148 @@
+"""Further labels: from files and tables through Parquet and shards to the manifest, whatever they are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from specshards.common.errors import UsageError
+from specshards.common.further import MOST_FURTHER, STANDARD, FurtherColumn, further_name, united
+from specshards.common.jobs import Engine
+from specshards.common.spectrum import Spectrum
+from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.folder import SpectraFolder
+from specshards.ingest.spectra.schema import SCHEMA, spectra_writer, to_table, write_parquet
+from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.write.build import build as draw
+from specshards.shards.write.reshard import remake
+from tests.conftest import make_spectrum
+
+HERE = Engine(workers=0)
+ALL = ShardConfig(split=(1.0, 0.0, 0.0), split_by="object")
+
+
+def write(table: pa.Table, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_parquet(table, path, {}, 4)
+
+
+def spectra(count: int, labels: Sequence[dict[str, Any]], first: int = 0, **units: str) -> list[Spectrum]:
+    rng = np.random.default_rng(first)
+    made = [make_spectrum(first + i, rng, n=150) for i in range(count)]
+    for i, spectrum in enumerate(made):
+        spectrum.labels |= labels[i % len(labels)]
+        spectrum.units = units
+    return made
+
+
+def sidecar(folder: Path) -> pa.Table:
+    tables = [pq.read_table(path) for path in sorted(folder.glob("*/*.parquet"))]
+    return pa.concat_tables(tables, promote_options="default").sort_by("source_row")
+
+
+def test_names_of_the_schema_are_standard() -> None:
+    assert set(SCHEMA.names) < STANDARD
+    assert [further_name(said) for said in ("[Mg/Fe]", " pH.H2O ", "M_H", "ra", "key", "%")] == [
+        "mg_fe", "ph_h2o", "m_h", "ra_", "key_", "column",
+    ]  # fmt: skip
+
+
+def test_any_label_has_a_column_and_a_unit(tmp_path: Path) -> None:
+    labels = [
+        {"Mg_Fe": 0.25, "plate": 7, "is_member": True, "site": " a ", "nothing": None, "mixed": 5, "big": 2**60 + 1},
+        {"Mg_Fe": -9999.0, "plate": None, "is_member": np.False_, "site": "", "mixed": "x", "z": 0.5},
+        {"Mg_Fe": float("inf"), "plate": np.float32(0.5), "site": b"b"},
+    ]
+    table = to_table(spectra(3, labels, Mg_Fe="dex"))
+    assert table.column_names[len(SCHEMA.names) :] == ["big", "is_member", "mg_fe", "mixed", "plate", "site"]
+    found = table.select(["big", "is_member", "mg_fe", "mixed", "plate", "site"]).to_pydict()
+    assert found == {
+        "big": [str(2**60 + 1), None, None], "is_member": ["true", "false", None], "mg_fe": [0.25, None, None],
+        "mixed": ["5", "x", None], "plate": [7.0, None, 0.5], "site": ["a", None, "b"],
+    }  # fmt: skip
+    assert table.schema.field("mg_fe").metadata == {b"unit": b"dex"} and table["z"][1].as_py() == 0.5
+    write_parquet(table, tmp_path / "a.parquet", {})
+    assert SpectraFolder.scan(tmp_path).further["mg_fe"] == FurtherColumn("number", "dex")
+
+
+def test_a_column_that_comes_late_is_written_as_if_it_had_been_there(tmp_path: Path) -> None:
+    early, late = to_table(spectra(4, [{"x": 1.5}])), to_table(spectra(4, [{"x": "word", "y": 2}], 4))
+    with spectra_writer(tmp_path / "late.parquet", {}) as writer:
+        for start in (0, 2):
+            writer.write_table(early.slice(start, 2), 2)
+        writer.write_table(late, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["late.parquet"]
+    file = pq.ParquetFile(tmp_path / "late.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [2] * 4
+    assert file.read(["x", "y"]).to_pydict() == {"x": ["1.5"] * 4 + ["word"] * 4, "y": [None] * 4 + [2.0] * 4}
+    folder = SpectraFolder.scan(tmp_path)
+    for _, block in iter_blocks(folder):
+        for i, row in enumerate(block.rows.tolist()):
+            np.testing.assert_array_equal(
+                block.arrays(i).flux, (early, late)[row // 4]["spectrum"][row % 4]["flux"].values
+            )
+
+
+def test_files_of_a_folder_differ_and_shards_and_manifest_have_all(tmp_path: Path) -> None:
+    write(to_table(spectra(6, [{"mass": 2.5, "kind": 3}], mass="kg")), tmp_path / "s" / "a.parquet")
+    write(to_table(spectra(6, [{"kind": "b", "only": 1}], 6)), tmp_path / "s" / "b.parquet")
+    made = draw(ALL, tmp_path / "s", tmp_path / "out", engine=HERE, allow_empty_split=True)
+    assert made.further == {
+        "kind": {"kind": "text", "unit": None}, "mass": {"kind": "number", "unit": "kg"},
+        "only": {"kind": "number", "unit": None},
+    }  # fmt: skip
+    assert Manifest.load(tmp_path / "out").dumps() == made.dumps()
+    table = sidecar(tmp_path / "out")
+    assert table["kind"].to_pylist() == ["3"] * 6 + ["b"] * 6 and table["mass"].to_pylist() == [2.5] * 6 + [None] * 6
+    for path in (tmp_path / "out").glob("*/*.parquet"):
+        assert pq.read_schema(path).field("mass").metadata[b"unit"] == b"kg"
+    again = remake([tmp_path / "out"], tmp_path / "some", where="mass > 2 and kind == '3'", engine=HERE)
+    assert again.samples() == 6 and again.further == made.further
+    old = draw(ALL, own(tmp_path / "plain"), tmp_path / "old", engine=HERE, allow_empty_split=True)
+    assert "further" not in json.loads(old.dumps())
+    assert remake([tmp_path / "old", tmp_path / "out"], tmp_path / "both", engine=HERE).further == made.further
+
+
+def own(folder: Path) -> Path:
+    write(to_table(spectra(6, [{}], 20)), folder / "a.parquet")
+    return folder
+
+
+def test_two_units_or_too_many_columns_are_refused_in_one_line(tmp_path: Path) -> None:
+    for name, unit in (("a", "kg"), ("b", "g")):
+        write_parquet(to_table(spectra(2, [{"mass": 2.5}], mass=unit)), tmp_path / f"{name}.parquet", {})
+    with pytest.raises(UsageError, match="mass is in kg in one file and in g in another"):
+        SpectraFolder.scan(tmp_path)
+    with pytest.raises(UsageError, match=r"257 further columns, more than 256; .* --labels"):
+        united([{f"c{i}": FurtherColumn("number") for i in range(MOST_FURTHER + 1)}])
+
+
+def test_scalar_columns_of_others_tables_are_carried(tmp_path: Path) -> None:
+    table = to_table(spectra(4, [{}])).drop_columns(
+        ["_healpix_29", "source_file", "flux_scale", "frame", "layout", "feh"]
+    )
+    more = {
+        "fe_h": [-0.5, None, 0.1, 0.2], "e_fe_h": [0.1] * 4, "Mg_Fe": [1.0, -9999.0, 2.0, 3.0],
+        "gaia_source_id": [2**60 + 1] * 4, "is_ok": [True, False, None, True], "note": ["x"] * 4,
+        "nested": [[1.0]] * 4, "count": [1, 2, 3, 2**60], "_healpix_16": [1] * 4,
+    }  # fmt: skip
+    for name, column in more.items():
+        table = table.append_column(name, pa.array(column))
+    place = table.column_names.index("Mg_Fe")
+    table = table.set_column(place, pa.field("Mg_Fe", pa.float64(), metadata={"unit": "dex"}), table["Mg_Fe"])
+    (tmp_path / "t").mkdir()
+    pq.write_table(table.replace_schema_metadata(None), tmp_path / "t" / "theirs.parquet")
+    made = draw(ALL, tmp_path / "t", tmp_path / "out", engine=HERE, allow_empty_split=True)
+    assert made.further["mg_fe"] == {"kind": "number", "unit": "dex"}
+    assert set(made.further) == {"count", "e_fe_h", "fe_h", "gaia_source_id", "is_ok", "mg_fe", "note"}
+    rows = sidecar(tmp_path / "out").to_pydict()
+    assert rows["mg_fe"] == [1.0, None, 2.0, 3.0] and rows["gaia_source_id"] == [str(2**60 + 1)] * 4
+    assert rows["is_ok"] == ["true", "false", None, "true"] and rows["count"] == [1.0, 2.0, 3.0, None]
+    assert rows["fe_h"] == [-0.5, None, 0.1, 0.2] and rows["feh"][0] == -0.5
