@@ -8,6 +8,9 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     lamost_mrs              LAMOST medium-resolution spectra, two arms
     sdss                    SDSS, BOSS and eBOSS `spec` and `spec-lite` files
     sdss_legacy             `spSpec` files of SDSS DR1 to DR7
+    sdss_plate              `spPlate` files, every fibre of a plate, and `spZbest` beside them
+    sdss_others             images of one object; templates and fits, which are no observations
+    sdss_rows               a row of SDSS's redshifts: labels, ids, what is no object
     elodie                  Teff, log g and [Fe/H] of SDSS stars
     desi                    DESI coadds and exposures, three arms
     desi_columns            coadds of the early release, one row a pixel
