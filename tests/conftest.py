@@ -35,10 +35,14 @@ def shown_messages() -> None:
 
 
 #: What the project itself registers; what a test or a snippet of a page adds is gone after its file of tests.
+_SURVEYS = {
+    "lamost", "sdss", "desi", "slomost", "apogee", "galah", "gaia", "mastar", "miles", "stelib", "sixdfgs", "twodf",
+    "aaomega", "deep2", "vandels", "eso", "hst", "jwst", "table", "spectrum1d", "specutils",
+}  # fmt: skip
 REGISTERED = {
     "specshards.render.registry": ("RENDERERS", {"simple", "overlap", "map2d"}),
     "specshards.shards.format.encoding": ("ENCODINGS", {"png", "pnm", "jpeg", "flux"}),
-    "specshards.ingest.surveys.survey": ("SURVEYS", {"lamost", "sdss", "desi", "slomost"}),
+    "specshards.ingest.surveys.survey": ("SURVEYS", _SURVEYS),
     "specshards.train.tasks.task": ("TASKS", {"classify", "subclass", "redshift", "teff", "logg", "feh"}),
     "specshards.train.models.backbone": (
         "BACKBONES",

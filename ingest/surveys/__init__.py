@@ -16,6 +16,8 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     desi_columns            coadds of the early release, one row a pixel
     desi_labels             the redrock files beside them
     slomost                 SDSS and LAMOST, merged
+    apogee                  APOGEE apStar, aspcapStar and apVisit files
+    galah                   the four arms of GALAH spectra
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
     flux                    flux and ivar that fit float32, and their unit
     wavelengths             units of wavelength, air to vacuum

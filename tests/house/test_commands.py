@@ -30,7 +30,7 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["shards", "make", "--survey", "galah"], 2, "unknown SURVEY=galah: choose desi, lamost, sdss"),
+        (["shards", "make", "--survey", "galaxia"], 2, "unknown SURVEY=galaxia: choose"),
         (["shards", "make", "--survey", "lamost", "--image", "map3d"], 2, "unknown IMAGE=map3d"),
         (["shards", "make", "--survey", "lamost", "--encoding", "gif"], 2, "unknown ENCODING=gif"),
         (["shards", "make", "--survey", "lamost", "--n", "0"], 2, "N=0: give a number of files"),

@@ -99,7 +99,7 @@ def ap_visit(path: Path, star: Star, rng: np.random.Generator, **header: Any) ->
     images[2].header["BUNIT"], images[3].header["BUNIT"] = "Flag mask", "Wavelength (Ang)"
     primary = fits.PrimaryHDU()
     more = {"OBJTYPE": "STAR", "FIBERID": 128, "PLATE": "5095", "MJD5": 55844, "SURVEY": "apogee", "BC": barycentric}
-    primary.header.update(_header(star, **more, VRAD=star.velocity - barycentric, **header))
+    primary.header.update(_header(star, **more | {"VRAD": star.velocity - barycentric} | header))
     fits.HDUList([primary, *images]).writeto(path, overwrite=True)
     return path
 
