@@ -18,6 +18,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     slomost                 SDSS and LAMOST, merged
     apogee                  APOGEE apStar, aspcapStar and apVisit files
     galah                   the four arms of GALAH spectra
+    gaia                    sampled XP and RVS spectra of Gaia
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
     flux                    flux and ivar that fit float32, and their unit
     wavelengths             units of wavelength, air to vacuum

@@ -122,7 +122,10 @@ class Survey:
 SURVEYS: Registry[Survey] = Registry(
     "SURVEY",
     "specshards.surveys",
-    [f"specshards.ingest.surveys.{name}" for name in ("lamost", "sdss", "desi", "slomost", "apogee", "galah")],
+    [
+        f"specshards.ingest.surveys.{name}"
+        for name in ("lamost", "sdss", "desi", "slomost", "apogee", "galah", "gaia")
+    ],
 )
 
 

@@ -57,7 +57,7 @@ def check(path: Path, oracle: Oracle, scratch: Path) -> int:
                 continue
             flux, wave = oracle(damaged)
             read += 1
-            np.testing.assert_allclose(item.flux * item.flux_scale, flux, rtol=2e-7, err_msg=what)
+            np.testing.assert_allclose(item.flux * np.float64(item.flux_scale), flux, rtol=2e-7, err_msg=what)
             np.testing.assert_allclose(item.wavelength, wave, rtol=1.2e-7, err_msg=what)
     return read
 
