@@ -77,7 +77,7 @@ help:  ## Say what the targets do
 	@echo "              [PRESET=paper] [WINDOW=3600,9000] [SPLIT=0.8,0.1,0.1] [SPLIT_BY=sky|object|row]"
 	@echo "              [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
 	@echo "  make report SHARDS=folder"
-	@echo "  make train TASK=classify|subclass|redshift|teff|logg|feh[,...] [SHARDS=folder,folder]"
+	@echo "  make train TASK=classify|subclass|redshift|teff|logg|feh|COLUMN[,...] [SHARDS=folder,folder]"
 	@echo "              [BACKBONE=facebook/dino-vitb16|folder|tiny] [PRESET=paper|modern] [EPOCHS=n] [OUT=runs/TASK]"
 	@echo "  make pretrain [SHARDS=folder,folder] [SIZE=base|tiny] [EPOCHS=n] [OUT=runs/tokenizer]     (ENCODING=flux)"
 	@echo "  make train MODEL=tokenizer:runs/tokenizer TASK=redshift SHARDS=..."

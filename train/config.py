@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
@@ -22,9 +23,11 @@ CHOICES = {
     "freeze": ("none", "backbone"),
     "pool": ("mean", "attention"),
     "normalise": NORMALISE,
-    "target": ("auto", "z", "max"),
     "views": ("mean", "each"),
 }
+#: Axes of `target` that are logarithms: ln(label), log10(label), ln(1 + label).
+LOGARITHMS = ("log10", "ln", "log1p")
+TARGETS = ("auto", "z", "max", *LOGARITHMS)
 #: Values that a preset gives; what a user gives beside it wins. `paper` is what the published code of A&A 709, A122
 #: does, its seed included.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -37,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: Fields that records of older runs do not have: written only where they are not at their defaults, so that such a
 #: run goes on, and its card stays what it was.
-LATER = ("decay", "normalise", "target", "select", "only", "images", "views")
+LATER = ("decay", "normalise", "target", "select", "only", "images", "views", "categories")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +156,8 @@ class TrainConfig(LoopConfig):
     """What decides the weights that a run on labels ends with.
 
     Attributes:
-        task: what to learn: classify, subclass, redshift, teff, logg, feh; several with commas: one backbone, a head
-            for each.
+        task: what to learn: classify, subclass, redshift, teff, logg, feh, or any other column of the data set, such
+            as mg_fe: numbers by regression, texts as classes. Several with commas: one backbone, a head for each.
         backbone: a name on the model hub, a folder, or `tiny`: small, from scratch, no download. `sequence` is the
             one-dimensional transformer that reads spectra (shards made with ENCODING=flux), `sequence-tiny` a small
             one; `tokenizer:folder` is what `make pretrain` made.
@@ -168,8 +171,9 @@ class TrainConfig(LoopConfig):
         normalise: mean and standard deviation that pictures are brought to: the `backbone`'s own, `0.5` for both in
             each colour, or those of `imagenet`.
         target: what a regression learns: `auto`, ln(1 + z) or another label, on the scale of the train split;
-            `z`, a redshift as it is; `max`, any label over the largest one of the train split. The last two by
-            squared errors.
+            `z`, a redshift as it is; `max`, any label over the largest one of the train split, both by squared
+            errors; log10, ln or log1p, the logarithm of a number, for one column log10(mass), several with commas.
+        categories: columns of numbers, with commas, that are names of kinds, such as plate: learnt as classes.
         select: metrics, with commas, by which the best epoch on validation is chosen; each task takes the first that
             it has, such as r2,accuracy. `auto` is the task's own.
         only: classes, with commas, such as STAR: labels of other objects count as missing, also in the evaluation.
@@ -194,6 +198,7 @@ class TrainConfig(LoopConfig):
     only: str = ""
     images: tuple[str, ...] = ()
     views: str = "mean"
+    categories: str = ""
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
@@ -204,7 +209,8 @@ class TrainConfig(LoopConfig):
             raise UsageError(f"drop_path={self.drop_path}: give a share, 0 to below 1")
         if self.bins < 8:
             raise UsageError(f"bins={self.bins}: give at least 8")
-        if self.target != "auto" and self.head not in ("auto", "mse"):
+        self._check_target()
+        if self.target in ("z", "max") and self.head not in ("auto", "mse"):
             raise UsageError(f"target={self.target}: is learnt by squared errors; give head=mse, not {self.head}")
         if self.normalise != "backbone" and not self.architecture.normalises:
             raise UsageError(
@@ -217,6 +223,13 @@ class TrainConfig(LoopConfig):
             raise UsageError("select: name a metric, such as r2 or accuracy, or auto")
         if self.images:
             self._check_images()
+
+    def _check_target(self) -> None:
+        if self.target not in TARGETS and not self._transforms:
+            raise UsageError(f"unknown target {self.target}: choose {', '.join(TARGETS)}, or such as 'log10(mass)'")
+        for what, names in (("target", self._transforms), ("categories", self.category_columns)):
+            if unknown := set(names) - set(self.tasks):
+                raise UsageError(f"{what}={getattr(self, what)}: TASK={self.task} learns no {min(unknown)}")
 
     def _check_only(self) -> None:
         from specshards.common.spectrum import CLASSES  # numpy: not before it is needed
@@ -241,6 +254,21 @@ class TrainConfig(LoopConfig):
     def tasks(self) -> tuple[str, ...]:
         """The names in `task`."""
         return _names(self.task)
+
+    @property
+    def category_columns(self) -> tuple[str, ...]:
+        """The names in `categories`."""
+        return _names(self.categories)
+
+    def transform_of(self, task: str) -> str:
+        """The logarithm that a task is learnt on; empty for none."""
+        return self.target if self.target in LOGARITHMS else self._transforms.get(task, "")
+
+    @property
+    def _transforms(self) -> dict[str, str]:
+        """By the column in brackets; nothing where `target` is no list of such."""
+        found = [re.fullmatch(rf"({'|'.join(LOGARITHMS)})\(\s*(.+?)\s*\)", part) for part in _names(self.target)]
+        return {match[2]: match[1] for match in found if match} if all(found) else {}
 
     @property
     def only_classes(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation import evaluate
 from specshards.train.evaluation.conformal import calibrate
 from specshards.train.evaluation.measure import measure, over_pictures
-from specshards.train.evaluation.score import score
+from specshards.train.evaluation.score import Scored, score
 from specshards.train.loop import Start, Verdict
 from specshards.train.models.layers import model_input
 from specshards.train.models.parameters import freeze
@@ -35,6 +35,9 @@ from specshards.train.tasks.multitask import (
     masked_loss,
     split_logits,
 )
+from specshards.train.tasks.task import Task
+
+_MOST_COUNTS = 30
 
 
 def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> Path:
@@ -59,10 +62,12 @@ def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> P
 class Labels:
     """The objective: the masked loss of every task, and the skill on validation. See `train.loop.Objective`."""
 
-    def __init__(self, card: Card, out: Path, images: tuple[int, int]) -> None:
-        """Of a card without a model yet; `images` of the train and the validation split."""
+    def __init__(
+        self, card: Card, out: Path, images: tuple[int, int], left_out: Mapping[str, Mapping[str, int]]
+    ) -> None:
+        """Of a card without a model yet; `images` of the train and the validation split; `left_out` of the latter."""
         self.card, self.tasks, self.config = card, card.tasks, card.config
-        self._out, self._images = out, images
+        self._out, self._images, self._left_out = out, images, left_out
 
     @classmethod
     def of(cls, config: TrainConfig, out: Path, start: Start) -> Labels:
@@ -77,7 +82,8 @@ class Labels:
         pictures = [image.to_dict() for image in train.images]
         images = tuple(pictures) if len(pictures) > 1 else ()
         card = Card(tasks, config, pictures[0], start.data, mock, baselines, images=images)
-        return cls(card, out, (train.samples, start.val.samples * len(pictures)))
+        left_out = {task.name: task.left_out(start.val.sidecar(task.columns)) for task in tasks}
+        return cls(card, out, (train.samples, start.val.samples * len(pictures)), left_out)
 
     @property
     def title(self) -> str:
@@ -110,13 +116,16 @@ class Labels:
     ) -> Verdict:
         """Everything that is measured of every task."""
         scored = score(model, self.card, loader, accelerator, check)
-        scores = {task.name: measure(task, scored[task.name], self.card.baselines[task.name]) for task in self.tasks}
+        scores = {task.name: self._measured(task, scored[task.name]) for task in self.tasks}
         each = self.config.views == "each"
         judged = {name: over_pictures(found) if each else found for name, found in scores.items()}
         entry = {f"loss_{name}": found["loss"] for name, found in judged.items()}
         metrics = {task.name: task.criterion[0] for task in self.tasks}
         entry |= {f"{name}_{metric}": judged[name]["all"][metric] for name, metric in metrics.items()}
         return Verdict(*self.criterion(judged), entry, (scored, scores))
+
+    def _measured(self, task: Task, scored: Scored) -> dict[str, Any]:
+        return measure(task, scored, self.card.baselines[task.name], left_out=self._left_out.get(task.name))
 
     def criterion(self, scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, float, bool]:
         """Metric, value and whether more is better: the task's, or the mean skill where there are several."""
@@ -143,8 +152,7 @@ class Labels:
         """Images, labels and backbone."""
         counted = {name: dict(baselines.counts) for name, baselines in self.card.baselines.items()}
         counts = "; ".join(
-            f"{name} {numbers.pop('all'):,} labelled ({', '.join(f'{k} {n:,}' for k, n in numbers.items())})"
-            for name, numbers in counted.items()
+            f"{name} {numbers.pop('all'):,} labelled ({_first(numbers)})" for name, numbers in counted.items()
         )
         train, val = self._images
         mock = "MOCK data: " if self.card.mock else ""
@@ -156,3 +164,9 @@ class Labels:
     def finish(self, summary: dict[str, Any]) -> str:
         """The report with the whole history."""
         return evaluate.write(self._out, self.card, {}, training=summary)
+
+
+def _first(counts: Mapping[str, int]) -> str:
+    """Counts for one line of a terminal; of many classes the first."""
+    shown = [f"{name} {n:,}" for name, n in list(counts.items())[:_MOST_COUNTS]]
+    return ", ".join([*shown, f"and {len(counts) - _MOST_COUNTS:,} more"] if len(counts) > _MOST_COUNTS else shown)

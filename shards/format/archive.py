@@ -263,15 +263,17 @@ def read_sidecars(
     """The table of a split of several data sets, one row a sample in the order of the tars.
 
     `key` is `<data set>/<sample key>`, the others are columns of the spectra Parquet. Labels that no object can have
-    are null.
+    are null, and so is a column in the tables that lack it where another has it.
 
     Args:
         verify: compare each table with its checksum first.
 
     Raises:
-        UsageError: the spectra of a shard had no such column. JobError: a damaged table.
+        UsageError: no spectra had such a column. JobError: a damaged table.
     """
-    tables = []
+    tables: list[pa.Table] = []
+    known = {name for manifest in manifests for name in getattr(manifest, "further", {})}
+    lacking: list[tuple[Path, set[str]]] = []
     for index, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
         wanted = None if columns is None else list(dict.fromkeys(["key", *columns]))
         for record in manifest.split(split):
@@ -285,10 +287,13 @@ def read_sidecars(
                 if asked is not None and SN_SURVEY in asked and SN_SURVEY not in there:  # an earlier program's
                     own = (name for name in SURVEY_SN if name in there)
                     asked = list(dict.fromkeys([*(name for name in asked if name != SN_SURVEY), *own]))
+                known |= set(there)
                 missing = set(asked or ()) - set(there)
-                if missing:
-                    raise UsageError(f"{path}: has no column {', '.join(sorted(missing))}; the spectra had none")
+                lacking += [(path, missing)] if missing else []
+                asked = None if asked is None else [name for name in asked if name in there]
                 table = pq.read_table(path, columns=asked)
+                for name in sorted(missing):
+                    table = table.append_column(name, pa.nulls(rows))
                 if wanted is None or SN_SURVEY in wanted:
                     table = with_sn_survey(table)
                 table = table if wanted is None else table.select(wanted)
@@ -296,4 +301,7 @@ def read_sidecars(
             except (pa.ArrowException, FileNotFoundError, KeyError) as error:
                 raise JobError(f"{path}: not a table of samples ({shortened(error)}); {RERUN}") from error
             tables.append(sifted(table.set_column(table.column_names.index("key"), "key", keys))[0])
-    return pa.concat_tables(tables, promote_options="default")
+    for path, missing in lacking:
+        if nowhere := missing - known:
+            raise UsageError(f"{path}: has no column {', '.join(sorted(nowhere))}; the spectra had none")
+    return pa.concat_tables(tables, promote_options="permissive")

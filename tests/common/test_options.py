@@ -44,6 +44,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "shards": ("a, b", ("a", "b")), "task": ("teff", "teff"), "schedule": ("constant", "constant"),
     "decay": ("trainer", "trainer"), "normalise": ("0.5", "0.5"), "target": ("max", "max"),
     "select": ("r2,accuracy", "r2,accuracy"), "only": ("STAR", "STAR"),
+    "categories": ("x", "x"),
     "precision": ("fp32", "fp32"), "balance": ("logits", "logits"), "freeze": ("backbone", "backbone"),
     "pool": ("attention", "attention"), "head": ("mse", "mse"), "augment": ("noise=1", "noise=1"),
     "backbone": ("tiny", "tiny"), "tracker": ("none", "none"), "resume": ("never", "never"),

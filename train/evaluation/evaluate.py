@@ -78,12 +78,14 @@ def evaluate(
         ) as loader:  # fmt: skip
             add_targets(card.tasks, loader)
             scored = score(network, card, loader, accelerator)
+            lost = {task.name: task.left_out(loader.sidecar(task.columns)) for task in card.tasks}
             beside = _fitted_baselines(run, split, loader)
         scores[split] = {
             task.name: measure(
                 task,
                 scored[task.name],
                 card.baselines[task.name],
+                left_out=lost[task.name],
                 extra={name: points[task.name] for name, points in beside.items()},
             )
             for task in card.tasks

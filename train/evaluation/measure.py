@@ -25,11 +25,13 @@ SN_BINS = {
 
 
 def measure(
-    task: Task, scored: Scored, baselines: Baselines, *, extra: Mapping[str, FloatArray] | None = None
-) -> dict[str, Any]:
+    task: Task, scored: Scored, baselines: Baselines, *, extra: Mapping[str, FloatArray] | None = None,
+    left_out: Mapping[str, int] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Everything that is measured of one task on one split; only objects with the label count.
 
     Args:
+        left_out: of `Task.left_out`; in the result where there is any.
         extra: `point`, float `(N,)`, of further baselines on the same rows, by name; NaN where one has no prediction.
 
     Returns:
@@ -54,6 +56,7 @@ def measure(
     return {
         "objects": len(labelled),
         "labelled": int(labelled.sum()),
+        **({"left_out": dict(left_out)} if left_out else {}),
         "loss": scored.loss,
         "all": metrics_of(labelled, scored.columns),
         "intervals": _intervals(task, scored, labelled),

@@ -13,7 +13,7 @@ from specshards.common.files import replacing, write_text
 from specshards.common.svg import style, to_svg
 from specshards.train.tasks import plots
 from specshards.train.tasks.task import Task
-from specshards.train.tasks.text import metric_name
+from specshards.train.tasks.text import NAMES, file_name, metric_name
 
 if TYPE_CHECKING:
     from specshards.train.evaluation.score import Scored
@@ -34,8 +34,13 @@ def draw(run: Path, task: Task, scored: Scored, split: str, mock: bool) -> None:
         figure.axes[0].set_title(f"{'MOCK data, ' if mock else ''}{split}, {task.name}: {len(true):,} objects")
         make_folder(run / FOLDER)
         write_text(_stored(run, split, task.name), to_svg(figure))
-        with replacing(run / f"figure_{split}_{task.name}.png") as temporary:
+        with replacing(run / figure_file(split, task.name)) as temporary:
             figure.savefig(temporary, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+
+
+def figure_file(split: str, task: str) -> str:
+    """The name of the PNG that `draw` writes."""
+    return f"figure_{split}_{file_name(task)}.png"
 
 
 def stored(run: Path, split: str, task: str) -> str | None:
@@ -67,10 +72,9 @@ def history(entries: Sequence[Mapping[str, Any]], best: int | None) -> str | Non
 def _title(name: str) -> str:
     if name.startswith("loss_"):
         return f"{name.removeprefix('loss_')}: loss"
-    task, _, metric = name.partition("_")
-    words = metric_name(metric)
-    return f"{task}: {words}" if metric and words != metric.replace("_", " ") else metric_name(name)
+    metric = max((m for m in NAMES if name.endswith(f"_{m}")), key=len, default="")
+    return f"{name.removesuffix(f'_{metric}')}: {metric_name(metric)}" if metric else metric_name(name)
 
 
 def _stored(run: Path, split: str, task: str) -> Path:
-    return run / FOLDER / f"{split}_{task}.svg"
+    return run / FOLDER / f"{split}_{file_name(task)}.svg"

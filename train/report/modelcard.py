@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from specshards.common.errors import UsageError
 from specshards.train.network import open_model
+from specshards.train.report.figures import figure_file
 from specshards.train.report.tables import counted, labelled, tables
 from specshards.train.run import METRICS, Card, leaks, read_metrics
 from specshards.train.tasks.text import Rows, metric_name, number
@@ -110,7 +112,7 @@ def _results(card: Card, content: Mapping[str, Any], split: str) -> Iterator[Eva
 
 
 def _head(card: Card, content: Mapping[str, Any]) -> str:
-    tasks = ", ".join(task.name for task in card.tasks)
+    tasks = _plain(", ".join(task.name for task in card.tasks))
     images = card.pictures
     kinds = " and ".join(f"`{image.image}`" for image in images)
     pictures = f"as a picture ({kinds}" if len(images) == 1 else f"as {len(images)} pictures ({kinds}"
@@ -172,12 +174,12 @@ def _worth(run: Path, card: Card, content: Mapping[str, Any], split: str) -> Ite
         scores = content["splits"][split].get(task.name)
         if not scores:
             continue
-        yield f"### {task.name}\n\n{counted(scores, task)}"
+        yield f"### {_plain(task.name)}\n\n{_plain(counted(scores, task))}"
         for rows in tables(scores, task):
             yield _table(rows)
-        figure = f"figure_{split}_{task.name}.png"
+        figure = figure_file(split, task.name)
         if (run / figure).is_file():
-            yield f"![{task.name}, {split}]({figure})"
+            yield f"![{_plain(task.name)}, {split}]({quote(figure)})"
 
 
 def _use(card: Card) -> str:
@@ -214,10 +216,12 @@ def _limits(card: Card, content: Mapping[str, Any]) -> str:
     ]
     for task in card.tasks:
         scores = next((s[task.name] for s in content["splits"].values() if s.get(task.name)), None)
-        lines.append(task.limits())
+        lines.append(_plain(task.limits()))
         if scores is not None:
             bins = ", ".join(f"{name}: {number(v['count'])}" for name, v in scores["by_sn"].items())
-            lines.append(f"{task.name}: objects that were scored, by median S/N per pixel: {bins or 'S/N unknown'}.")
+            lines.append(
+                f"{_plain(task.name)}: objects that were scored, by median S/N per pixel: {bins or 'S/N unknown'}."
+            )
     unused = [name for name in ("val", "test") if name not in content["splits"]]
     if unused:
         lines.append(f"Not scored: {', '.join(unused)}.")

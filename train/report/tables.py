@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from specshards.common.text import aligned
+from specshards.train.report.figures import figure_file
 from specshards.train.run import PAGE, Card, leaks
 from specshards.train.tasks.task import Task
 from specshards.train.tasks.text import Rows, metric_name, number
@@ -38,7 +40,7 @@ def short(content: Mapping[str, Any], card: Card) -> str:
 
 def markdown(content: Mapping[str, Any], card: Card) -> str:
     """`report.md`."""
-    found = [f"# {', '.join(task.name for task in card.tasks)}: {_safe(card.config.backbone)}"]
+    found = [f"# {_safe(', '.join(task.name for task in card.tasks))}: {_safe(card.config.backbone)}"]
     if content["mock"]:
         found.append("**MOCK data.** A simulator made these spectra; the numbers say nothing of real ones.")
     found += [f"**{_safe(line)}.**" for line in leaks(content["data"])]
@@ -50,9 +52,9 @@ def markdown(content: Mapping[str, Any], card: Card) -> str:
     found.append("\n".join(f"- {_safe(line)}" for line in labelled(card)))
     found.append(f"Behind a number in brackets: its 95% interval. The same with all figures: [{PAGE}]({PAGE})")
     for split, task, scores in parts(content, card):
-        found.append(f"## {split}: {task.name}\n\n{counted(scores, task)}")
+        found.append(f"## {split}: {_safe(task.name)}\n\n{_safe(counted(scores, task))}")
         found += [_table(rows) for rows in tables(scores, task)]
-        found.append(f"![{split} {task.name}](figure_{split}_{task.name}.png)")
+        found.append(f"![{split} {_safe(task.name)}]({quote(figure_file(split, task.name))})")
     config = [["", ""], *([name, str(value)] for name, value in card.config.to_dict().items())]
     found.append(f"## Configuration\n\n{_table(config)}")
     return "\n\n".join(found) + "\n"
@@ -80,7 +82,9 @@ def counted(scores: Mapping[str, Any], task: Task) -> str:
     """How many objects a split has, and how many of them count."""
     names = ", ".join(scores.get("by_picture", ()))
     means = f" An answer is the mean of the outputs over the pictures {names} of one object." if names else ""
-    return f"{scores['objects']:,} objects, {scores['labelled']:,} with a {task.label}{task.whose}.{means}"
+    left_out = scores.get("left_out", {}).items()
+    lost = f" ({', '.join(f'{n:,} {why}' for why, n in left_out)} left out)" if left_out else ""
+    return f"{scores['objects']:,} objects, {scores['labelled']:,} with a {task.label}{task.whose}{lost}.{means}"
 
 
 def calibration(card: Card) -> Rows:

@@ -3,6 +3,8 @@
 task            what a task says of itself, and the tasks by name
 multitask       tasks side by side in one model
 classification  classes, subclasses, texts of another column
+column          any column of a data set
+logarithm       a number learnt as its logarithm
 regression      redshift, temperature, gravity, metallicity, numbers of another column
 transforms      from a number to the axis that it is learnt on
 heads           what a last layer says about one number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections import Counter
@@ -52,6 +53,8 @@ class Classification(Task):
     only: tuple[str, ...] = ()
     select: str = ""
 
+    prefix: ClassVar[str] = "p_"  # and a class: the column of its probability
+    between: ClassVar[str] = " "  # the classes of a set
     lacking: ClassVar[str] = f"no class has {FEWEST} objects in the train split"
     best: ClassVar[tuple[str, bool]] = ("macro_f1", True)
     criteria: ClassVar[Mapping[str, bool]] = {"accuracy": True, "nll": False, "ece": False, "brier": False}
@@ -80,7 +83,12 @@ class Classification(Task):
     @classmethod
     def count(cls, train: TrainSplit) -> dict[str, int]:
         """The classes to tell apart, and how many objects of the train split each has."""
-        return cls.present(train.sidecar([cls.label])[cls.label].to_pylist())
+        return cls.present(cls.texts(train.sidecar([cls.label])))
+
+    @classmethod
+    def texts(cls, sidecar: pa.Table) -> list[str | None]:
+        """What the label's column says."""
+        return list(sidecar[cls.label].to_pylist())
 
     @classmethod
     def present(cls, texts: Sequence[str | None]) -> dict[str, int]:
@@ -149,10 +157,9 @@ class Classification(Task):
     def targets(self, sidecar: pa.Table) -> FloatArray:
         """Positions in `classes`, float64 `(N,)`, of a sidecar's rows; NaN where it has none of them."""
         places = {kind: float(i) for i, kind in enumerate(self.classes)}
-        texts = sidecar[self.label].to_pylist()
-        by_text: dict[str | None, float] = {None: float("nan")}
-        for text in set(texts) - {None}:
-            by_text[text] = places.get(self.read(text) or "", float("nan"))
+        texts = self.texts(sidecar)
+        by_text: dict[str | None, float] = {None: math.nan}
+        by_text |= {text: places.get(self.read(text) or "", math.nan) for text in set(texts) if text is not None}
         return self.known(np.array([by_text[text] for text in texts], np.float64), sidecar)
 
     def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -169,7 +176,7 @@ class Classification(Task):
     def decode(self, logits: Tensor) -> dict[str, FloatArray]:
         """`point`: position of the likeliest class; `p_<class>`: probabilities that add up to 1."""
         probabilities = logits.cpu().double().softmax(dim=1).numpy()
-        columns = {f"p_{kind}": probabilities[:, i] for i, kind in enumerate(self.classes)}
+        columns = {f"{self.prefix}{kind}": probabilities[:, i] for i, kind in enumerate(self.classes)}
         return {"point": probabilities.argmax(axis=1).astype(np.float64), **columns}
 
     @property
@@ -184,7 +191,7 @@ class Classification(Task):
     def describe(self, columns: Arrays, i: int) -> str:
         """The class and its probability."""
         kind = self.classes[int(columns["point"][i])]
-        return f"{kind} (p = {columns[f'p_{kind}'][i]:.2f})"
+        return f"{kind} (p = {columns[self.prefix + kind][i]:.2f})"
 
     def nonconformity(self, columns: Arrays, truth: FloatArray) -> tuple[str, FloatArray]:
         """What is missing in the probability of the true class to 1."""
@@ -200,7 +207,7 @@ class Classification(Task):
         # An empty set says nothing to a reader: the likeliest class is always in it, which only adds coverage.
         inside[:, 0] = True
         sets = [
-            " ".join(self.classes[k] for k, kept in zip(row, mask, strict=True) if kept)
+            self.between.join(self.classes[k] for k, kept in zip(row, mask, strict=True) if kept)
             for row, mask in zip(order, inside, strict=True)
         ]
         return {f"{self.name}_set{percent}": sets}
@@ -212,7 +219,7 @@ class Classification(Task):
         """
         true = labels[self.target].astype(int)
         result = metrics.classification(true, columns["point"].astype(int), self.classes)
-        if f"p_{self.classes[0]}" in columns:
+        if self.prefix + self.classes[0] in columns:
             result |= metrics.probabilistic(true, self._probabilities(columns))
         return result
 
@@ -224,7 +231,7 @@ class Classification(Task):
             bins = {name: {"count": v["count"], "recall": v["recall"]} for name, v in bins.items() if v["count"]}
             if bins:
                 result["class_by_sn"][kind] = bins
-        if f"p_{self.classes[0]}" in columns:
+        if self.prefix + self.classes[0] in columns:
             true = labels[self.target].astype(int)
             result["reliability"] = metrics.reliability(true, self._probabilities(columns))
         return result
@@ -291,7 +298,7 @@ class Classification(Task):
         return f"{self.name}: {learnt}{', '.join(self.classes)} and nothing else; all that it sees becomes one."
 
     def _probabilities(self, columns: Arrays) -> FloatArray:
-        return np.column_stack([columns[f"p_{kind}"] for kind in self.classes])
+        return np.column_stack([columns[self.prefix + kind] for kind in self.classes])
 
     def _confusion(self, scores: Scores) -> Rows:
         rows = zip(self.classes, scores["all"]["confusion"], strict=True)

@@ -40,7 +40,7 @@ class Baselines:
         surveys, values = surveys[labelled], values[labelled]
         counts = {"all": len(values)}
         counts |= {f"survey {s}": int((surveys == s).sum()) for s in sorted(set(surveys))}
-        counts |= task.counts(values)
+        counts |= task.counts(values) | task.left_out(train)
         by_survey = {str(s): task.constant(values[surveys == s]) for s in sorted(set(surveys))}
         return cls(task.constant(values), by_survey, counts)
 

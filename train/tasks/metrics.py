@@ -16,6 +16,8 @@ NON_CATASTROPHIC = {"QSO": 3000.0, "GALAXY": 1000.0, "STAR": 1000.0}
 
 #: Rows that `bootstrap` draws at most in all: what bounds its time for a million objects.
 _DRAWN = 10_000_000
+#: Of more classes, a table of each with each is larger than all else.
+MOST_IN_CONFUSION = 100
 _FEWEST_ROUNDS = 50  # below it the ends of a 95% interval are single rounds
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,8 +34,8 @@ def classification(true: IntArray, predicted: IntArray, classes: Sequence[str]) 
         true, predicted: positions in `classes`, int `(N,)`.
 
     Returns:
-        `count`, `accuracy`, `macro_f1`, `per_class` {name: count, predicted, recall, precision, f1} and `confusion`,
-        rows true, columns predicted. Undefined numbers are NaN.
+        `count`, `accuracy`, `macro_f1`, `per_class` {name: count, predicted, recall, precision, f1} and, of up to
+        `MOST_IN_CONFUSION` classes, `confusion`, rows true, columns predicted. Undefined numbers are NaN.
     """
     k = len(classes)
     confusion = np.bincount(true * k + predicted, minlength=k * k).reshape(k, k)
@@ -50,7 +52,7 @@ def classification(true: IntArray, predicted: IntArray, classes: Sequence[str]) 
                    "precision": float(precision[i]), "f1": float(f1[i])}
             for i, name in enumerate(classes)
         },
-        "confusion": confusion.tolist(),
+        **({"confusion": confusion.tolist()} if k <= MOST_IN_CONFUSION else {}),
     }  # fmt: skip
 
 

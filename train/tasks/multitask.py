@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,27 @@ from specshards.common.errors import UsageError
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.loader import Loader
 from specshards.train.config import TrainConfig
+from specshards.train.tasks.column import check_told, check_units, find, recorded, task_of
+from specshards.train.tasks.logarithm import logarithmic
 from specshards.train.tasks.task import OF_DISTRIBUTIONS, TASKS, Task, TrainSplit
 
 
 def check_tasks(config: TrainConfig) -> None:
-    """Raise UsageError for a task that does not exist, or one that knows nothing of what is asked for."""
-    kinds = {name: TASKS.choose(name) for name in config.tasks}
+    """Raise UsageError for a task that knows nothing of what is asked for; columns are known with the data."""
+    _check({name: TASKS[name] for name in config.tasks if name in TASKS}, config)
+
+
+def _check(kinds: Mapping[str, type[Task]], config: TrainConfig) -> None:
     for name, kind in kinds.items():
         metric = kind.choose(config.selected)
-        if metric in OF_DISTRIBUTIONS and len(kinds) > 1:
+        if metric in OF_DISTRIBUTIONS and len(config.tasks) > 1:
             raise UsageError(f"select={metric}: TASK={name} is one of several, which are averaged by what a constant "
                              "answer can be compared by; choose r2, accuracy or auto")  # fmt: skip
-    if config.target == "z" and not any(kind.label == "z" for kind in kinds.values()):
+    if (
+        config.target == "z"
+        and len(kinds) == len(config.tasks)
+        and not any(kind.label == "z" for kind in kinds.values())
+    ):
         raise UsageError(f"target=z: TASK={config.task} learns no redshift; choose auto or max")
 
 
@@ -42,12 +52,33 @@ def make_tasks(
         UsageError: no such task, or no object of the train split has its label, or it was used to make the data set.
     """
     only = config.only_classes
+    kinds = _kinds(config, manifests, sidecar)
+    _check(kinds, config)
     train = TrainSplit(config.shards, manifests, _limited(sidecar, only) if only else sidecar, only)
-    tasks = tuple(TASKS.choose(name).fit(name, config, train) for name in config.tasks)
+    tasks = tuple(kind.fit(name, config, train) for name, kind in kinds.items())
     for task in tasks:  # a class of another package may take no notice
         if task.only != only or task.select != task.choose(config.selected):
             raise UsageError(f"TASK={task.name}: its class knows no --only and no --select; leave them out")
+    check_told(tasks)
     return tasks
+
+
+def _kinds(
+    config: TrainConfig, manifests: Sequence[Manifest], sidecar: Callable[[Sequence[str]], pa.Table]
+) -> dict[str, type[Task]]:
+    """What each name stands for: a task, or else a column of the data sets."""
+    kinds: dict[str, type[Task]] = {}
+    for name in config.tasks:
+        if name in TASKS:
+            if name in config.category_columns:
+                raise UsageError(f"categories={name}: TASK={name} is no column of numbers; leave it out")
+            kinds[name] = TASKS[name]
+        else:
+            column = find(name, config.shards, manifests, sidecar)
+            kinds[name] = task_of(replace(column, kind="text") if name in config.category_columns else column)
+        if transform := config.transform_of(name):
+            kinds[name] = logarithmic(kinds[name], name, transform)
+    return kinds
 
 
 def _limited(
@@ -70,11 +101,15 @@ def task_from_dict(content: Mapping[str, Any]) -> Task:
     Raises:
         UsageError: no such task. TypeError, KeyError, ValueError: not such a record.
     """
-    return TASKS.choose(content["name"]).from_dict(content)
+    kind, rest = recorded(content) if "kind" in content else (TASKS.choose(content["name"]), dict(content))
+    if (target := rest.pop("target", None)) is not None:
+        kind = logarithmic(kind, content["name"], target)
+    return kind.from_dict(rest)
 
 
-def add_targets(tasks: Iterable[Task], loader: Loader) -> None:
+def add_targets(tasks: Sequence[Task], loader: Loader) -> None:
     """Give a loader what the tasks learn and its shards do not hold."""
+    check_units(tasks, [str(folder) for folder in loader.folders], loader.manifests)
     for task in tasks:
         if not task.is_stored:
             loader.add_label(task.target, task.targets(loader.sidecar(task.columns)))

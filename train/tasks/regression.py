@@ -22,7 +22,7 @@ from specshards.train.tasks import metrics, plots
 from specshards.train.tasks.heads import QUANTILES, Head, make_head
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.task import TASKS, Arrays, Drawing, Scores, Task, TrainSplit, numbers
-from specshards.train.tasks.text import quantity
+from specshards.train.tasks.text import in_unit, quantity
 from specshards.train.tasks.transforms import TRANSFORMS, Identity, Transform
 
 
@@ -72,12 +72,9 @@ class Regression(Task):
     @classmethod
     def fit(cls, name: str, config: TrainConfig, train: TrainSplit) -> Self:
         """Scaled by the label's statistics."""
-        if cls.label == "z" and any(manifest.config.image.frame == "rest" for manifest in train.manifests):
-            raise UsageError(
-                f"{train}: spectra in the rest frame were made with the redshift that TASK={name} would learn; make "
-                "shards in the observed frame (without --frame)"
-            )
-        stats = train.statistics(cls.label)
+        if cls.label == "z":
+            train.refuse_rest_frame(name)
+        stats = cls.statistics(train)
         if not stats.count:
             raise UsageError(
                 f"{train}: no object of the train split has a {cls.label}, so TASK={name} cannot be learnt; "
@@ -85,6 +82,11 @@ class Regression(Task):
             )
         task = cls.scaled_by(stats, name, config.head, config.bins, config.target)
         return replace(task, only=config.only_classes, select=cls.choose(config.selected))
+
+    @classmethod
+    def statistics(cls, train: TrainSplit) -> LabelStats:
+        """Of the labels that are learnt."""
+        return train.statistics(cls.label)
 
     @classmethod
     def scaled_by(
@@ -149,7 +151,12 @@ class Regression(Task):
 
     def targets(self, sidecar: pa.Table) -> FloatArray:
         """The label of a sidecar's rows, float64 `(N,)`, NaN = missing."""
-        return self.known(numbers(sidecar, self.label), sidecar)
+        return self.known(self.read(sidecar), sidecar)
+
+    @classmethod
+    def read(cls, sidecar: pa.Table) -> FloatArray:
+        """The same, of objects of every class."""
+        return numbers(sidecar, cls.label)
 
     def scaled(self, label: Tensor) -> Tensor:
         """Label to what the model learns."""
@@ -257,7 +264,7 @@ class Regression(Task):
     @property
     def residuals_name(self) -> str:
         """What they are, with their unit."""
-        return f"predicted - true {self.label}{_in(self.unit)}"
+        return f"predicted - true {self.label}{in_unit(self.unit)}"
 
     def details(self, columns: Arrays, labels: Arrays, by_sn: Scores) -> dict[str, Any]:
         """`residuals` by true value and, where distributions are predicted, `pit`."""
@@ -282,14 +289,14 @@ class Regression(Task):
 
     def draw(self, true: FloatArray, point: FloatArray, classes: FloatArray) -> Figure:
         """Predicted against true."""
-        return plots.against(true, point, classes, self.label, _in(self.unit))
+        return plots.against(true, point, classes, self.label, in_unit(self.unit))
 
     def figures(self, scores: Scores) -> dict[str, Drawing]:
         """`residuals`; `pit`; `sn`: metrics by S/N."""
         boxes, pit = scores.get("residuals"), scores.get("pit")
         drawings = {}
         if boxes:
-            true = f"true {self.label}{_in(self.unit)}"
+            true = f"true {self.label}{in_unit(self.unit)}"
             drawings["residuals"] = Drawing(
                 "Errors by true value, about equally many objects a box: median, quartiles, and whiskers to the 5th "
                 "and 95th percentile. Good: narrow boxes around zero without a trend.",
@@ -305,7 +312,7 @@ class Regression(Task):
 
     def sn_panels(self) -> dict[str, Sequence[str]]:
         """R2 and MAE."""
-        return {"share: R2": ("r2",), f"MAE{_in(self.unit)}": ("mae",)}
+        return {"share: R2": ("r2",), f"MAE{in_unit(self.unit)}": ("mae",)}
 
     def meaning(self) -> str:
         """What the head predicts, and the axis."""
@@ -390,8 +397,3 @@ def regression(
 TASKS.register("teff")(regression("teff", unit="K"))
 TASKS.register("logg")(regression("logg", unit="dex"))
 TASKS.register("feh")(regression("feh", unit="dex"))
-
-
-def _in(unit: str) -> str:
-    """A unit behind the name of an axis."""
-    return f" ({unit})" if unit else ""

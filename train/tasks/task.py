@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from specshards.common.json import fits
 from specshards.common.label_columns import possible_numbers
 from specshards.common.registry import Registry
 from specshards.common.spectrum import CLASSES, LABELS
+from specshards.common.text import count
 from specshards.shards.format.manifest import LabelStats, Manifest, combine_stats
 from specshards.train.config import TrainConfig
 from specshards.train.tasks import plots
@@ -76,6 +78,24 @@ class TrainSplit:
         if not len(values):
             return combine_stats([])
         return LabelStats(len(values), *(float(f(values)) for f in (np.mean, np.std, np.min, np.max)))
+
+    def refuse_rest_frame(self, task: str) -> None:
+        """Raise UsageError where spectra are in the rest frame, by their files or by a redshift."""
+        if any(manifest.config.image.frame == "rest" for manifest in self.manifests):
+            raise UsageError(
+                f"{self}: spectra in the rest frame were made with the redshift that TASK={task} would learn; make "
+                "shards in the observed frame (without --frame)"
+            )
+        try:
+            table = self.sidecar(["frame"])
+        except UsageError:  # of a data set made before spectra said it: all are observed
+            return
+        frames = table["frame"] if "frame" in table.column_names else pa.chunked_array([], pa.string())
+        if rest := pc.sum(pc.equal(frames.cast(pa.string()), "rest")).as_py():
+            raise UsageError(
+                f"{self}: {count(rest, 'spectrum is', 'spectra are')} in the rest frame, where no redshift "
+                f"shows, so TASK={task} cannot be learnt; leave their survey out, or learn another column"
+            )
 
     def _checked(self, label: str, manifest: Manifest) -> LabelStats:
         """The statistics of a manifest, which an earlier version made of all that it was given."""
@@ -283,6 +303,10 @@ class Task(ABC):
 
     def counts(self, targets: FloatArray) -> dict[str, int]:
         """How many objects there are of what, for the record."""
+        return {}
+
+    def left_out(self, sidecar: pa.Table) -> dict[str, int]:
+        """How many objects say something in the label's column that is not learnt, by why not."""
         return {}
 
     def to_estimator(self, targets: FloatArray) -> FloatArray:
