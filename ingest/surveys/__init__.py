@@ -10,6 +10,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     sdss_legacy             `spSpec` files of SDSS DR1 to DR7
     sdss_plate              `spPlate` files, every fibre of a plate, and `spZbest` beside them
     sdss_others             images of one object; templates and fits, which are no observations
+    sdss_astra              stars of SDSS-V, BOSS and APOGEE (`mwmStar`, `mwmVisit`)
     sdss_rows               a row of SDSS's redshifts: labels, ids, what is no object
     elodie                  Teff, log g and [Fe/H] of SDSS stars
     desi                    DESI coadds and exposures, three arms
@@ -77,6 +78,7 @@ class Opened:
     Attributes:
         survey, layout: of the reader that knows it.
         file: what `read` reads from; its `parser` says, afterwards, who parsed it.
+        only: of a file of several surveys, the one whose objects are wanted; None wants all.
     """
 
     survey: str
@@ -84,6 +86,7 @@ class Opened:
     file: Any
     reader: Reader
     source_file: str
+    only: str | None = None
 
     @property
     def parser(self) -> str:
@@ -101,6 +104,9 @@ class Opened:
                 if isinstance(item, BadObjectError):
                     item.layout = item.layout or self.layout
                     yield item
+                elif self.only is not None and item.survey != self.only:
+                    reason = f"of {item.survey}{foreign(self.only)}"
+                    yield BadObjectError(reason, layout=self.layout, row=item.row, selected_out=True)
                 else:
                     item.sift()
                     yield _named(item)
@@ -164,6 +170,9 @@ def open_file(
     if parts and whose == {UNKNOWN}:
         reason = f"does not say whether it is of {' or '.join(parts)}: give the table a column survey"
         raise BadObjectError(reason, layout=opened.layout)
+    if survey in whose:
+        opened.only = survey
+        return opened
     raise BadObjectError(f"a {opened.survey} file ({opened.layout}) in a {survey} run", layout=opened.layout)
 
 

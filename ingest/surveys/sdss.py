@@ -15,7 +15,7 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.limits import check_pixels
-from specshards.ingest.surveys import elodie, sdss_legacy, sdss_others, sdss_plate, sdss_rows
+from specshards.ingest.surveys import elodie, sdss_astra, sdss_legacy, sdss_others, sdss_plate, sdss_rows
 from specshards.ingest.surveys.common import (
     MOCK_ORIGIN,
     bits,
@@ -122,8 +122,9 @@ register(
             Reader(sdss_legacy.recognise, sdss_legacy.read),
             Reader(sdss_plate.recognise, sdss_plate.read, most_bytes=sdss_plate.MOST_PLATE),
             Reader(sdss_others.recognise, sdss_others.read),
+            Reader(sdss_astra.recognise, sdss_astra.read, survey_of=sdss_astra.survey_of),
         ),
-        keys=("specobjid", "specobj_id", "object_id"),
+        keys=("specobjid", "specobj_id", "object_id", "sdss_id"),
         aliases=elodie.ALIASES,
         unsaid=elodie.UNSAID,
         flux_unit=SDSS_UNIT,
