@@ -138,7 +138,7 @@ def read_blocks(
         else:
             columns = columns_of(file)
             done = 0
-            for table in file.slices(columns.all, columns.inside, group.group, group.skip, group.rows):
+            for table in file.slices(columns.all, columns.all_inside, group.group, group.skip, group.rows):
                 piece = replace(group, first_row=group.first_row + done, file_row=group.file_row + done)
                 yield _foreign_block(table, columns, piece, surveys, must_be_placed)
                 done += len(table)

@@ -21,6 +21,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     galah                   the four arms of GALAH spectra
     gaia                    sampled XP and RVS spectra of Gaia
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
+    mmu_extras              what these tables hold besides: frames, velocities, line-spread functions
     flux                    flux and ivar that fit float32, and their unit
     wavelengths             units of wavelength, air to vacuum
     stated                  what a user states of spectra whose files do not say it

@@ -30,7 +30,7 @@ from specshards.common.errors import BadObjectError
 from specshards.common.further import FurtherColumn
 from specshards.common.spectrum import NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
-from specshards.ingest.surveys import elodie, spellings
+from specshards.ingest.surveys import elodie, mmu_extras, spellings
 from specshards.ingest.surveys.common import checked, error, label, number, position, positive, said_class, text
 from specshards.ingest.surveys.declared import Declared, frame_of
 from specshards.ingest.surveys.flux import declared_unit
@@ -88,6 +88,8 @@ class Columns:
         true_is_good: the sense of a boolean `zwarning`; None where nobody can tell.
         declared: what the table says of its units, medium and frame.
         more: further labels: name -> column. further: what is known of them.
+        lsf: the field or column with the line-spread function; None without.
+        medium: of the wavelengths where the table says nothing, by its fields.
     """
 
     layout: str
@@ -99,6 +101,8 @@ class Columns:
     declared: Declared = field(default=_NOTHING, repr=False)  # `repr` is part of old fingerprints
     more: dict[str, str] = field(default_factory=dict, repr=False)
     further: dict[str, FurtherColumn] = field(default_factory=dict, repr=False)
+    lsf: str | None = field(default=None, repr=False)
+    medium: str | None = field(default=None, repr=False)
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -107,8 +111,14 @@ class Columns:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """`read`, and the columns of further labels."""
-        return tuple(dict.fromkeys([*self.read, *self.more.values()]))
+        """`read`, and the columns of further labels and of the line-spread function."""
+        lsf = [] if self.nested or self.lsf is None else [self.lsf]
+        return tuple(dict.fromkeys([*self.read, *self.more.values(), *lsf]))
+
+    @property
+    def all_inside(self) -> tuple[str, ...]:
+        """`inside`, and the line-spread function."""
+        return (*self.inside, *((self.lsf,) if self.nested and self.lsf else ()))
 
     @property
     def inside(self) -> tuple[str, ...]:
@@ -119,7 +129,7 @@ class Columns:
     def of(cls, file: TableFile) -> Columns | None:
         """Find them, whatever the case of their names; None for a table without ids, flux or wavelengths."""
         names = _by_lower_case(file.schema.names)
-        nested, layout, parts = _parts(file, names)
+        nested, layout, parts, others = _parts(file, names)
         labels = {our: names[their] for our, many in _NAMES.items() if (their := _first(many, names))}
         labels |= {our: names[their] for our, their in spellings.of_stars(names).items()}
         labels |= {name: names[name] for name in SURVEY_SN if name in names}
@@ -134,7 +144,10 @@ class Columns:
         declared = Declared("angstrom", medium="vacuum") if is_own(file) else Declared.of(file, nested, parts)
         more, further = further_columns(file.schema, _taken(labels))
         survey = _survey_by_columns(names)
-        return cls(layout + missing, nested, parts, labels, survey, true_is_good, declared, more, further)
+        lsf, medium = others.get(mmu_extras.LSF), None if is_own(file) else mmu_extras.medium(others)
+        return cls(
+            layout + missing, nested, parts, labels, survey, true_is_good, declared, more, further, lsf, medium
+        )
 
 
 def _taken(labels: dict[str, str]) -> set[str]:
@@ -208,7 +221,7 @@ def read(file: TableFile, layout: str, source_file: str) -> Iterator[Spectrum | 
     assert columns is not None and columns.layout == layout  # `recognise` has seen it
     refuse_rounded_ids(file, columns.labels["object_id"])
     first = 0
-    for table in file.slices(columns.all, columns.inside):
+    for table in file.slices(columns.all, columns.all_inside):
         yield from spectra(table, columns, source_file, first, file.survey, file.stated)
         first += len(table)
 
@@ -229,6 +242,7 @@ def spectra(
         stated: of the wavelengths, by the user.
     """
     arrays = {part: Lists.of(table, columns.nested, columns.parts[part], part == "mask") for part in columns.parts}
+    lsf = None if columns.lsf is None else Lists.of(table, columns.nested, columns.lsf)
     rows = table.select(list(dict.fromkeys(columns.labels.values()))).to_pylist()
     more = {name: table[column].to_pylist() for name, column in columns.more.items()}
     units = {name: column.unit for name, column in columns.further.items() if column.unit is not None}
@@ -242,9 +256,13 @@ def spectra(
             if (name := id_text(ids[index], columns.labels["object_id"])) is None:
                 raise BadObjectError("no object_id")
             values["object_id"] = name
-            spectrum = _spectrum(arrays, index, values, columns, inferred, source_file, first_row + index, stated)
+            spectrum = _spectrum(
+                arrays, index, values, columns, inferred, source_file, first_row + index, stated, lsf
+            )
             for name, column in more.items():
                 spectrum.labels[name] = said(column[index], columns.further[name].kind)
+            if spectrum.frame == "rest":
+                spectrum.velocity = mmu_extras.velocity(spectrum.labels)
             spectrum.units = units
             yield spectrum
         except BadObjectError as fault:
@@ -254,14 +272,18 @@ def spectra(
 
 def _spectrum(
     arrays: dict[str, Lists], index: int, values: dict[str, Any], columns: Columns, inferred: str, source: str,
-    row: int, stated: Stated,
+    row: int, stated: Stated, lsf: Lists | None = None,
 ) -> Spectrum:  # fmt: skip
-    flux, ivar, wavelength, mask = _pixels(arrays, index)
+    flux, ivar, wavelength, mask, inside = _pixels(arrays, index)
+    survey = _survey(values.get("survey"), inferred)
     frame = _frame(values.get("frame"), columns.declared)
+    if values.get("frame") is None and columns.declared.frame is None:
+        frame = mmu_extras.frame(survey, "frame" in columns.labels) or frame
+    sigma = None if lsf is None or not lsf.valid[index] else lsf.row(index)[inside]
     ra, dec = position(values.get("ra"), values.get("dec"))
     spectrum = checked(
         Spectrum(
-            object_id=values["object_id"], survey=_survey(values.get("survey"), inferred), release=None,
+            object_id=values["object_id"], survey=survey, release=None,
             ra=ra, dec=dec, flux=flux, ivar=np.ones_like(flux) if ivar is None else ivar, wavelength=wavelength,
             mask=~np.isfinite(flux) if mask is None else mask, layout=columns.layout, source_file=source,
             label_source="table", labels=_labels(values, columns.true_is_good), row=row,
@@ -269,7 +291,8 @@ def _spectrum(
             flux_unit=declared_unit(text(values.get("flux_unit")) or columns.declared.flux_unit),
             flux_scale=_scale(values.get("flux_scale"), columns.declared), frame=frame,
             wavelength_unit=_unit(wavelength, columns.declared, stated, frame),
-            medium=medium_of(columns.declared.medium, stated.medium),
+            medium=medium_of(columns.declared.medium, stated.medium or columns.medium),
+            lsf_sigma=None if sigma is None else mmu_extras.lsf_sigma(sigma, wavelength, survey),
         )
     )  # fmt: skip
     if ivar is None:
@@ -319,8 +342,9 @@ def check_unit(file: TableFile, columns: Columns) -> str:
     return "angstrom"
 
 
-def _pixels(arrays: dict[str, Lists], index: int) -> tuple[Any, Any, Any, Any]:
-    """Flux, ivar (or None), wavelength and mask (or None) of a row, cut to what lies between the padding."""
+def _pixels(arrays: dict[str, Lists], index: int) -> tuple[Any, Any, Any, Any, slice]:
+    """Flux, ivar (or None), wavelength and mask (or None) of a row, cut to what lies between the padding; and where
+    that is."""
     found = {part: lists.row(index) for part, lists in arrays.items()}
     lengths = {part: len(values) for part, values in found.items()}
     if len(set(lengths.values())) != 1:
@@ -332,7 +356,7 @@ def _pixels(arrays: dict[str, Lists], index: int) -> tuple[Any, Any, Any, Any]:
     # Copies: `checked` writes to them, and a few rows kept must not keep a whole slice of the file.
     flux, wavelength = found["flux"][inside].copy(), found["lambda"][inside].copy()
     ivar = found["ivar"][inside].copy() if "ivar" in found else None
-    return flux, ivar, wavelength, found["mask"][inside].copy() if "mask" in found else None
+    return flux, ivar, wavelength, found["mask"][inside].copy() if "mask" in found else None, inside
 
 
 def _labels(values: dict[str, Any], true_is_good: bool | None) -> dict[str, Any]:
@@ -371,8 +395,8 @@ def _survey_by_columns(names: dict[str, str]) -> str:
     return surest.name if surest.table_evidence(names) else UNKNOWN
 
 
-def _parts(file: TableFile, names: dict[str, str]) -> tuple[str | None, str, dict[str, str]]:
-    """The column of structs (or None), the layout, and part -> field or column."""
+def _parts(file: TableFile, names: dict[str, str]) -> tuple[str | None, str, dict[str, str], dict[str, str]]:
+    """The column of structs (or None), the layout, part -> field or column, and all of them by name in lower case."""
     nested = names.get("spectrum")
     if nested is not None:
         kind = file.schema.field(nested).type
@@ -380,12 +404,15 @@ def _parts(file: TableFile, names: dict[str, str]) -> tuple[str | None, str, dic
         if _is_list(kind):
             layout, fields = LIST, kind.value_type
         if not pa.types.is_struct(fields):
-            return None, layout, {}
+            return None, layout, {}, {}
         inner = {field.name: field.type for field in fields}
         lists = {name for name, its_type in inner.items() if layout == LIST or _is_list(its_type)}
-        return nested, layout, _named(_by_lower_case(sorted(lists)), "")
+        low = _by_lower_case(sorted(lists))
+        return nested, layout, _named(low, ""), low
     lists = {name for name in file.schema.names if _is_list(file.schema.field(name).type)}
-    return None, HDF5 if file.parser == "hdf5" else FLAT, _named(_by_lower_case(sorted(lists)), "spectrum_")
+    low = _by_lower_case(sorted(lists))
+    others = {name.removeprefix("spectrum_"): column for name, column in low.items() if name.startswith("spectrum_")}
+    return None, HDF5 if file.parser == "hdf5" else FLAT, _named(low, "spectrum_"), others
 
 
 def _named(names: dict[str, str], prefix: str) -> dict[str, str]:
