@@ -44,6 +44,7 @@ class Fields:
         make: what makes the configuration of the given values; the dataclass itself where it is None.
         preset: help of `--preset`, whose value `make` is given too; None for no such option.
         defaults: by field, shown in place of the dataclass's own: what `make` takes where nothing is given.
+        of: the dataclass whose fields they are, where `make` gives something else than one of it.
     """
 
     panel: str | None = None
@@ -51,6 +52,7 @@ class Fields:
     make: Callable[..., Any] | None = None
     preset: str | None = None
     defaults: Mapping[str, Any] | None = None
+    of: type | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def options(kind: type, how: Fields = Fields()) -> Iterator[Option]:
     Raises:
         TypeError: a field without documentation, or of a type that no option has.
     """
+    kind = how.of or kind
     said, hints = documented(kind), get_type_hints(kind)
     if how.preset is not None:
         yield Option("preset", "preset", str, how.preset, None, how.panel)

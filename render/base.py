@@ -94,7 +94,7 @@ class Renderer(ABC):
         out = target(out, self.code_shape)
         status, pixels = self._draw(spectrum, out)
         if status != DRAWN:
-            raise reason(status, self.config, pixels)
+            raise reason(status, self.config, pixels, spectrum[2])
         return out
 
     def codes_batch(
@@ -170,7 +170,7 @@ class Renderer(ABC):
         spectrum = as_arrays(shown, None, wavelength, None)
         status, shown, ivar, inside, good = select(*spectrum, *self.config.window, True)
         if status != DRAWN:
-            raise reason(status, self.config, len(inside))
+            raise reason(status, self.config, len(inside), spectrum[2])
         return self._wavelengths(shown, ivar, inside, good)
 
     def device(self) -> DeviceRenderer | str:

@@ -218,6 +218,25 @@ def preset(name: str, image: str) -> ImageConfig:
     return replace(config, **own[name])
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A picture that somebody asked for.
+
+    Attributes:
+        said: the fields of `config` that were asked for, by name or by a preset; the others are only defaults, and
+            may be what suits the spectra.
+    """
+
+    config: ImageConfig
+    said: frozenset[str]
+
+    @classmethod
+    def of(cls, preset_name: str, image: str, **changes: Any) -> Wanted:
+        """A preset of an image type, and what is changed of it; errors as of `preset` and `ImageConfig`."""
+        config = replace(preset(preset_name, image), **changes)
+        return cls(config, frozenset(changes) | frozenset(RENDERERS[image].presets[preset_name]))
+
+
 def _is_colour(name: str) -> bool:
     """Whether matplotlib knows an opaque colour of that name, which no setting of its changes as that of `C0`."""
     from matplotlib.colors import is_color_like, to_rgba

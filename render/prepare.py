@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from specshards.render.config import ImageConfig, RenderError
+from specshards.render.config import PATCH, ImageConfig, RenderError
 
 #: Held by whoever runs a parallel kernel: Numba's `workqueue` layer, the only one on some systems, aborts the process
 #: when two threads enter one at the same time.
@@ -114,9 +114,27 @@ def check(
         raise reason(status, ImageConfig(), len(flux))
 
 
-def reason(status: int, config: ImageConfig, pixels: int) -> RenderError:
-    """What a kernel's status says; `pixels` is the number of them inside the window."""
+def blocks_for(config: ImageConfig, pixels: int) -> list[int]:
+    """The blocks of a map of this size and order that leave a cell for each of so many pixels, smallest first."""
+    fits = [block for block in range(1, config.size // 2 + 1) if (config.size // block) ** 2 >= pixels]
+    return [block for block in fits if config.order != "patch" or PATCH % block == 0]
+
+
+def rounded(low: float, high: float, digits: int) -> tuple[float, float]:
+    """A window around two wavelengths above 0, of so many digits."""
+    scale = 10.0 ** (np.floor(np.log10(low)) + 1 - digits)
+    return float(np.floor(low / scale) * scale), float(np.ceil(high / scale) * scale)
+
+
+def reason(status: int, config: ImageConfig, pixels: int, wavelength: npt.NDArray[Any] | None = None) -> RenderError:
+    """What a kernel's status says, and which option would help.
+
+    Args:
+        pixels: of the spectrum, inside the window. wavelength: of all its pixels.
+    """
     low, high = config.window
+    blocks = blocks_for(config, pixels)
+    smaller = f"--block {blocks[-1]} or " if blocks else ""
     judged = config.bad_pixels == "skip"
     return RenderError(
         {
@@ -125,11 +143,20 @@ def reason(status: int, config: ImageConfig, pixels: int) -> RenderError:
             else "no finite flux",
             WAVELENGTH_NOT_FINITE: "wavelengths are not finite",
             NOT_MONOTONIC: "wavelengths are neither increasing nor decreasing",
-            OUTSIDE: f"fewer than two good pixels between {low:g} and {high:g} A",
-            TOO_MANY: f"{pixels} pixels do not fit {config.cells} x {config.cells} cells; take a smaller block or "
-            "grid=log",
+            OUTSIDE: f"fewer than two good pixels between {low:g} and {high:g} A{_elsewhere(config, wavelength)}",
+            TOO_MANY: f"{pixels} pixels do not fit {config.cells} x {config.cells} cells; take {smaller}--grid log",
         }[status]
     )
+
+
+def _elsewhere(config: ImageConfig, wavelength: npt.NDArray[Any] | None) -> str:
+    """Where a spectrum lies that has no pixel in the window; few digits, so that those of a survey say the same."""
+    if wavelength is None or not len(known := wavelength[np.isfinite(wavelength) & (wavelength > 0)]):
+        return ""
+    low, high = rounded(float(known.min()), float(known.max()), 2)
+    if low < config.window[1] and config.window[0] < high:
+        return ""
+    return f": the spectrum has {low:g} to {high:g}; take --window {low:g},{high:g}"
 
 
 def target(out: npt.NDArray[np.uint8] | None, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -14,18 +14,17 @@ from specshards.common.cli import application, run_app
 from specshards.common.jobs import Engine
 from specshards.ingest.catalogue.help import naming_surveys
 from specshards.ingest.job.build import IngestConfig
-from specshards.render.config import ImageConfig, presets
-from specshards.render.config import preset as preset_of
+from specshards.render.config import ImageConfig, Wanted, presets
 from specshards.shards.check.commands import inspect, report, verify
 from specshards.shards.format.manifest import ShardConfig
 
 
-def _picture(preset: str = "default", image: str = ImageConfig.image, **changes: Any) -> ImageConfig:
-    return replace(preset_of(preset, image), **changes)
+def _picture(preset: str = "default", image: str = ImageConfig.image, **changes: Any) -> Wanted:
+    return Wanted.of(preset, image, **changes)
 
 
 _PRESETS = f"Named choices of what follows: {', '.join(presets())} (paper*: as published)."
-_Picture = Annotated[ImageConfig, Fields("Picture", make=_picture, preset=_PRESETS)]
+_Picture = Annotated[Wanted, Fields("Picture", of=ImageConfig, make=_picture, preset=_PRESETS)]
 _Shards = Annotated[ShardConfig, Fields("Shards")]
 _Engine = Annotated[Engine, Fields("Processes")]
 _Out = Annotated[
@@ -63,8 +62,9 @@ def make_survey(
     from specshards.shards.make import SurveyInput, make
 
     chosen = replace(chosen, frame=spectra_frame)
-    make(survey, SurveyInput(data, catalog, chosen), out, replace(config, image=picture), engine=engine,
-         max_bad_fraction=max_bad_fraction, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
+    make(survey, SurveyInput(data, catalog, chosen), out, replace(config, image=picture.config),
+         said=picture.said, engine=engine, max_bad_fraction=max_bad_fraction, allow_empty_split=allow_empty_split,
+         force=force)  # fmt: skip
 
 
 @configured
@@ -88,7 +88,7 @@ def build(
     from specshards.shards.report.make import make_page
     from specshards.shards.write.build import build
 
-    build(replace(config, image=picture), spectra, out, survey=survey, engine=engine,
+    build(replace(config, image=picture.config), spectra, out, survey=survey, said=picture.said, engine=engine,
           max_bad_fraction=max_bad_fraction, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
     make_page(out)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.report.make import make_page
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
+from specshards.shards.write.suited import suits_all
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,16 @@ class SurveyInput:
 
 
 def make(
-    survey: str, source: SurveyInput, out: Path, config: ShardConfig, *, engine: Engine | None = None,
-    max_bad_fraction: float = 0.05, allow_empty_split: bool = False, force: bool = False,
+    survey: str, source: SurveyInput, out: Path, config: ShardConfig, *, said: Collection[str] | None = None,
+    engine: Engine | None = None, max_bad_fraction: float = 0.05, allow_empty_split: bool = False,
+    force: bool = False,
 ) -> Manifest:  # fmt: skip
     """Make the data set of a survey, and its page, in `out/shards/IMAGE`.
 
     Args:
         out: the spectra go to `out/spectra`; of a joint survey each part has a folder in `out`.
+        said: the fields of the picture that are to stay as they are; the others may become what suits the survey
+            (see `shards.write.suited`). None: all stay.
         max_bad_fraction: the job fails when more than this share of objects is bad.
         allow_empty_split: a split that is to have a share of the objects may have none.
         force: replace what another input or configuration left in `out`.
@@ -87,6 +91,8 @@ def make(
                 "has its own best visits; draw the spectra of all of them at once with `shards build --spectra`"
             )
         of_parts = source.of_parts(survey, parts)
+        if said is not None:
+            config = replace(config, image=suits_all(config.image, parts, said))
         for part in parts:
             LOGGER.info(f"--- {part}")
             make(part, of_parts[part], out / part, config, engine=engine, max_bad_fraction=max_bad_fraction,
@@ -105,7 +111,8 @@ def make(
             ingest_survey(chosen, out, data=source.data, catalogue=source.catalogue, engine=engine,
                           max_bad_fraction=max_bad_fraction, force=force)  # fmt: skip
             spectra = out / "spectra"
-        manifest = build(config, spectra, shards, survey=whose, engine=engine, max_bad_fraction=max_bad_fraction,
-                         allow_empty_split=allow_empty_split, force=force)  # fmt: skip
+        manifest = build(config, spectra, shards, survey=whose, said=said, engine=engine,
+                         max_bad_fraction=max_bad_fraction, allow_empty_split=allow_empty_split,
+                         force=force)  # fmt: skip
     make_page(shards)
     return manifest

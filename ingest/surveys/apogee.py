@@ -311,5 +311,7 @@ register(
         unsaid=UNSAID,
         flux_unit=SDSS_UNIT,
         table_evidence=_table_evidence,
+        # 8,575 pixels of apStar, 12,288 of apVisit: 12,544 cells.
+        default_image={"window": (15_100.0, 17_000.0), "block": 2},
     )
 )

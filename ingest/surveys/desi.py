@@ -25,7 +25,7 @@ from specshards.ingest.surveys import desi_columns, desi_labels
 from specshards.ingest.surveys.common import GridLimits, checked, number, position, text
 from specshards.ingest.surveys.flux import SDSS_UNIT
 from specshards.ingest.surveys.headers import check_header, check_medium
-from specshards.ingest.surveys.survey import Reader, Survey, register
+from specshards.ingest.surveys.survey import OPTICAL, Reader, Survey, register
 
 SURVEY = "desi"
 COADD = "desi-coadd"
@@ -263,5 +263,6 @@ register(
         programmes=("sv1", "sv2", "sv3", "main", "special", "cmx"),
         table_evidence=_table_evidence,
         companions=desi_labels.companions,
+        default_image={"window": OPTICAL},
     )
 )

@@ -335,5 +335,7 @@ register(
         (Reader(recognise, read), Reader(recognise_plain, read_plain, takes="text")),
         keys=("source_id", "dr3_source_id", "object_id"),
         table_evidence=_table_evidence,
+        # XP: 343 pixels in 400 cells. RVS has more, and gets smaller ones.
+        default_image={"window": (3_360.0, 10_200.0), "block": 11},
     )
 )

@@ -280,5 +280,7 @@ register(
         flux_unit=RELATIVE,
         table_evidence=_table_evidence,
         companions=companions,
+        # Four arms of 4,096 pixels with gaps between them, on grids that differ from star to star.
+        default_image={"window": (4_700.0, 7_900.0), "grid": "log", "block": 1},
     )
 )

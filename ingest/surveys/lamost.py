@@ -42,7 +42,7 @@ from specshards.ingest.surveys.common import (
 from specshards.ingest.surveys.flux import RELATIVE
 from specshards.ingest.surveys.headers import check_header
 from specshards.ingest.surveys.lamost_addresses import ADDRESSES
-from specshards.ingest.surveys.survey import Reader, Survey, register
+from specshards.ingest.surveys.survey import OPTICAL, Reader, Survey, register
 
 SURVEY = "lamost"
 IMAGE = "lamost-image"  # PRIMARY (5, N): flux, ivar, wavelength, and_mask, or_mask
@@ -198,5 +198,6 @@ register(
         table_evidence=_table_evidence,
         addresses=ADDRESSES,
         mock=write_mock(SURVEY),
+        default_image={"window": OPTICAL},
     )
 )

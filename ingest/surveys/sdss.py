@@ -32,7 +32,7 @@ from specshards.ingest.surveys.flux import SDSS_UNIT
 from specshards.ingest.surveys.headers import check_header
 from specshards.ingest.surveys.sdss_addresses import ADDRESSES
 from specshards.ingest.surveys.sdss_rows import Row
-from specshards.ingest.surveys.survey import Reader, Survey, register
+from specshards.ingest.surveys.survey import OPTICAL, Reader, Survey, register
 
 SURVEY = "sdss"
 LITE = "sdss-spec-lite"  # 4 HDUs
@@ -136,5 +136,6 @@ register(
         companions=sdss_plate.companions,
         addresses=ADDRESSES,
         mock=write_mock(SURVEY),
+        default_image={"window": OPTICAL},
     )
 )

@@ -24,6 +24,9 @@ from specshards.common.spectrum import Spectrum
 from specshards.ingest.limits import MOST_BYTES
 from specshards.ingest.surveys.addresses import Addresses
 
+#: The window of optical spectra, Angstrom: that of a picture by default (`render.ImageConfig.window`).
+OPTICAL = (3536.7, 10413.6)
+
 #: The catalogue of a mock survey, within its folder.
 MOCK_CATALOGUE = "mock_catalogue.csv"
 
@@ -89,6 +92,8 @@ class Survey:
             number of processes (None: all cores).
         parts: of a joint data set, the surveys that it is merged from; it has no readers.
         priority: the readers of a higher one are asked first; those of equal ones as they were registered.
+        default_image: fields of `render.ImageConfig` that suit its spectra, where a user does not say them, such as
+            `{"window": (15100.0, 17000.0), "block": 2}`. Without a window it is that of the spectra themselves.
     """
 
     name: str
@@ -106,6 +111,7 @@ class Survey:
     mock: Callable[[Path, int, int, int | None], object] | None = None
     parts: tuple[str, ...] = ()
     priority: int = 0
+    default_image: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the fields."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from specshards.render.prepare import check
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.cells import fine_enough
-from specshards.shards.write.job import Claim, earlier, folder_of, locked, publish, run, start
+from specshards.shards.write.job import Claim, begun, earlier, folder_of, locked, publish, run, start
 from specshards.shards.write.plan import cut_tasks, fingerprint
 from specshards.shards.write.repeats import decide, refuse_too_many, within
 from specshards.shards.write.split import read_rows
+from specshards.shards.write.suited import suited
 from specshards.shards.write.task import LEDGER, Portion, SetAside, ShardTask, TaskResult
 from specshards.shards.write.visits import moved_rows
 
@@ -83,6 +84,7 @@ def build(
     out: str | Path,
     *,
     survey: str | None = None,
+    said: Collection[str] | None = None,
     engine: Engine | None = None,
     max_bad_fraction: float = 0.05,
     allow_empty_split: bool = False,
@@ -98,6 +100,8 @@ def build(
     Args:
         spectra, out: paths or URLs that fsspec knows, such as `s3://bucket/folder`.
         survey: refuse the spectra of others; it names those that do not say whose they are.
+        said: the fields of the picture that are to stay as they are; the others may become what suits the spectra
+            (see `shards.write.suited`). None: all stay.
         allow_empty_split: take the cells of the sky as they are, also where they leave a split without objects.
 
     Raises:
@@ -111,6 +115,7 @@ def build(
     check_ended(source.folder / name for name in source.digests)
     _placed(source, config)
     with locked(out):
+        config, by_survey = _suited(source, config, said, None if force else begun(out))
         old = earlier(out, config, source.digests, force)
         if old is not None and (changed := _changed(source, out)) is not None:
             if not force:
@@ -128,6 +133,8 @@ def build(
         claim = replace(
             _claim(source, config, old, max_bad_fraction), coarsest=None if asked == config.split_nside else asked
         )
+        if old is None:
+            claim = replace(claim, suited=by_survey)
         for note in claim.notes:
             LOGGER.info(note)
         start(out, claim, anew=old is None)
@@ -181,7 +188,28 @@ def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None, max_ba
         if generations:
             LOGGER.info(f"{len(new)} new files of spectra: the shards that are there stay as they are")
         generations.append(new)
-    return Claim(config, tuple(generations), source.surveys, moved, aside, notes)
+    given = old.suited if old is not None else ()
+    return Claim(config, tuple(generations), source.surveys, moved, aside, notes, suited=given)
+
+
+def _suited(
+    source: SpectraFolder, config: ShardConfig, said: Collection[str] | None, old: Claim | None
+) -> tuple[ShardConfig, tuple[str, ...]]:
+    """The configuration with a picture that suits the spectra, and the fields of it that nobody has said.
+
+    What suited the spectra that a data set began with stays when others join them.
+    """
+    if said is None:
+        return config, ()
+    if old is not None:
+        names = tuple(name for name in old.suited if name not in said)
+        image = replace(config.image, **{name: getattr(old.config.image, name) for name in names})
+    else:
+        image, lines = suited(source, config.image, said)
+        names = tuple(f.name for f in fields(image) if getattr(image, f.name) != getattr(config.image, f.name))
+        for line in lines:
+            LOGGER.info(line)
+    return replace(config, image=image), names
 
 
 def _tables(source: SpectraFolder, config: ShardConfig) -> Iterator[pa.Table]:

@@ -47,6 +47,7 @@ class Claim:
         moved: rows whose split is not that of their cell.
         aside: rows that give no sample, by why; notes: what was found of rows with one id (`shards.write.repeats`).
         coarsest: the `split_nside` that was asked for, where finer cells were taken.
+        suited: fields of the picture that nobody has said, and that suit the spectra (`shards.write.suited`).
     """
 
     config: ShardConfig
@@ -56,6 +57,7 @@ class Claim:
     aside: Aside = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     coarsest: int | None = None
+    suited: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -63,7 +65,8 @@ class Claim:
             "config": self.config.to_dict(), "inputs": self.inputs, "surveys": self.surveys, "moved": self.moved,
             "aside": self.aside, "notes": self.notes,
         }  # fmt: skip
-        return content if self.coarsest is None else {**content, "coarsest": self.coarsest}
+        later = {"coarsest": self.coarsest, "suited": list(self.suited)}
+        return {**content, **{name: value for name, value in later.items() if value}}
 
     @classmethod
     def load(cls, out: Path) -> Claim | None:
@@ -74,7 +77,7 @@ class Claim:
             claim = cls(
                 ShardConfig.from_dict(content["config"]), tuple(content["inputs"]), tuple(content["surveys"]),
                 {int(row): split for row, split in content["moved"].items()}, content.get("aside", {}),
-                tuple(content.get("notes", ())), content.get("coarsest"),
+                tuple(content.get("notes", ())), content.get("coarsest"), tuple(content.get("suited", ())),
             )  # fmt: skip
             # What numbers rows and names splits must be what some job can have meant.
             possible = all(0 <= split < len(SPLITS) for split in claim.moved.values())
@@ -94,6 +97,7 @@ class _ClaimContent:
     aside: dict[str, list[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     coarsest: int | None = None
+    suited: tuple[str, ...] = ()
 
 
 def folder_of(out: Path) -> Folder:
@@ -105,6 +109,11 @@ def folder_of(out: Path) -> Folder:
 def locked(out: Path) -> AbstractContextManager[None]:
     """Only one writer in a data set's folder at a time; see `common.folder.locked`."""
     return folder_of(out).locked()
+
+
+def begun(out: Path) -> Claim | None:
+    """The claim of `out` where something came of it."""
+    return Claim.load(out) if folder_of(out).has_work() else None
 
 
 def earlier(

@@ -22,7 +22,7 @@ from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.mock import MockConfig
 from specshards.ingest.mock import command as mock
 from specshards.ingest.mock.scale.config import ScaleConfig
-from specshards.render.config import ImageConfig
+from specshards.render.config import ImageConfig, Wanted
 from specshards.shards import __main__ as shards
 from specshards.shards.format.manifest import ShardConfig
 from specshards.train import __main__ as train
@@ -105,7 +105,8 @@ def received(command: Callable[..., None], kind: type, arguments: list[str]) -> 
             needed += [value] if isinstance(info, typer.models.ArgumentInfo) else [name, value]
     done = CliRunner().invoke(app, ["run", *needed, *arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return next(value for value in got.values() if isinstance(value, kind))
+    values = [value.config if isinstance(value, Wanted) else value for value in got.values()]
+    return next(value for value in values if isinstance(value, kind))
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,7 @@ def test_nothing_about_the_label_reaches_the_picture(tmp_path: Path, encoding: s
 def test_too_many_bad_objects_say_what_is_wrong_with_most(spectra_folder: Path, tmp_path: Path) -> None:
     config = ShardConfig(image=ImageConfig(size=32))
     with pytest.raises(
-        JobError, match=r"300 of 300 .* 297 times: 3909 pixels do not fit 10 x 10 cells; take a smaller"
+        JobError, match=r"300 of 300 .* 297 times: 3909 pixels do not fit 10 x 10 cells; take --grid log"
     ):
         build(config, spectra_folder, tmp_path / "small", engine=HERE)
     assert not (tmp_path / "small" / "manifest.json").exists()
