@@ -31,7 +31,13 @@ SURVEY = "desi"
 COADD = "desi-coadd"
 SPECTRA = "desi-spectra"  # one row an exposure, not yet co-added
 REDROCK = "desi-redrock"  # labels only
+CATALOGUE = "desi-catalogue"  # labels only
 COLUMNS = "desi-columns"  # one row a pixel, one column a target
+
+_NO_SPECTRA = {
+    REDROCK: "redshifts, no spectra: read with the coadd beside them",
+    CATALOGUE: "a catalogue, no spectra: give it with --catalog",
+}
 
 #: 3600 to 9824 Angstrom in linear pixels of 0.8 Angstrom; of 1 Angstrom in early reductions.
 GRID = GridLimits(3500.0, 9900.0, 4e-5, 4e-4)
@@ -53,7 +59,8 @@ def recognise(file: FitsFile) -> str | None:
         return COLUMNS
     fibermap = file.named("FIBERMAP")
     if fibermap is None or "targetid" not in fibermap.names:
-        return None
+        is_alone = len(file) == 2 and "targetid" in file[1].names
+        return CATALOGUE if is_alone and not file[1].names & {"wavelength", "wave", "flux"} else None
     return SPECTRA if "expid" in fibermap.names and "coadd_fiberstatus" not in fibermap.names else COADD
 
 
@@ -63,8 +70,8 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
     Raises:
         BadObjectError: no arms, arms that do not fit together, or unreadable labels beside it.
     """
-    if layout == REDROCK:
-        raise BadObjectError("redshifts, no spectra: read with the coadd beside them", selected_out=True)
+    if layout in _NO_SPECTRA:
+        raise BadObjectError(_NO_SPECTRA[layout], selected_out=True)
     labels = desi_labels.redshifts(file.path)
     release = _specprod(file[0])
     if layout == COLUMNS:

@@ -1,10 +1,10 @@
 """Stars of SDSS-V's Milky Way Mapper (`mwmStar`, `mwmVisit`): BOSS and APOGEE spectra of one star, at rest.
 
 Source: the SDSS data models of `mwmStar` and `mwmVisit` (DR19, DR20) and the product that writes them
-(github.com/sdss/astra). Four tables, of which those without an observation are empty: BOSS and APOGEE, at Apache Point
-and at Las Campanas; a row is a spectrum in vacuum, shifted to rest by its velocity, on one log10 grid per instrument
-(CRVAL + CDELT i), flux in 1e-17 erg/s/cm2/A. In `mwmStar` a row is the stack of a star's visits, in `mwmVisit` a
-visit. Rows of BOSS are of the survey `sdss`, rows of APOGEE of `apogee`.
+(github.com/sdss/astra). Four tables, of which those without an observation are empty: BOSS and APOGEE, at Apache
+Point and at Las Campanas; a row is a spectrum in vacuum, shifted to rest by its velocity, on one log10 grid per
+instrument (CRVAL + CDELT i), flux in 1e-17 erg/s/cm2/A. In `mwmStar` a row is the stack of a star's visits, in
+`mwmVisit` a visit. Rows of BOSS are of the survey `sdss`, rows of APOGEE of `apogee`.
 """
 
 from __future__ import annotations

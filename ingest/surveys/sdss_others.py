@@ -26,6 +26,8 @@ IMAGES = "sdss-images"  # PRIMARY (N,) flux, then ivar, log10 of wavelength, and
 EIGEN = "sdss-eigen"
 FIT = "sdss-qsofit"
 
+# Columns of PyQSOFit's tables: the spectrum that was fitted, and the fits of its lines.
+_FITTED = ({"wave_prereduced", "flux_prereduced"}, {"1_complex_name", "1_line_status"})
 _REASONS = {
     EIGEN: "templates of eigenvectors or stars, not observations",
     FIT: "a fit by PyQSOFit to a quasar's spectrum, not an observation: read the spectrum that it was made of",
@@ -40,8 +42,8 @@ def recognise(file: FitsFile) -> str | None:
         return EIGEN
     if len(shape) == 1 and has_grid and len(file) == 4 and all(file[i].shape == shape for i in (1, 2, 3)):
         return IMAGES if (text(header.get("TELESCOP")) or "").upper().startswith("SDSS") else None
-    fitted = {"wave_prereduced", "flux_prereduced"}
-    return FIT if shape == () and any(file[i].names >= fitted for i in range(1, min(len(file), 6))) else None
+    tables = [file[i].names for i in range(1, min(len(file), 6))] if shape == () else []
+    return FIT if any(names >= one for names in tables for one in _FITTED) else None
 
 
 def _is_template(file: FitsFile) -> bool:

@@ -155,10 +155,14 @@ def test_images_of_one_object(real_data: Path) -> None:
 
 
 def test_what_is_no_observation_is_set_aside(tmp_path: Path, real_data: Path) -> None:
-    names = ("sdss_eigen/spEigenQSO-55732.fits", "sdss_spec_misc/op-5808-56325-0560.fits")
-    for name, reason in zip(names, ("templates of eigenvectors", "a fit by PyQSOFit"), strict=True):
+    for name, reason in (
+        ("layouts/sdss_eigen/spEigenQSO-55732.fits", "templates of eigenvectors"),
+        ("layouts/sdss_spec_misc/op-5808-56325-0560.fits", "a fit by PyQSOFit"),
+        ("damaged/spec-2751-54243-0269-pole-onresult.fits", "a fit by PyQSOFit"),
+        ("desi/picca/QSO_cat_fuji_dark_tile.fits.gz", "a catalogue, no spectra: give it with --catalog"),
+    ):
         with pytest.raises(BadObjectError, match=reason) as caught:
-            read_file(real_data / "layouts" / name)
+            read_file(real_data / name)
         assert caught.value.selected_out
 
 
