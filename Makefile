@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 SURVEY   ?= lamost
 DATA     ?=
 CATALOG  ?=
+LABELS   ?=
 CUTS     ?=
 WHERE    ?=
 IMAGE    ?= map2d
@@ -41,7 +42,7 @@ SPECSHARDS := $(PYTHON) -m specshards
 STAMP  := $(VENV)/.made
 # Whatever is in a value (blanks, quotes, $, ;, line ends), nothing of it is run: what was given is taken as it stands,
 # and reaches the commands through the environment, where it is one word. Only ARGS are words of the shell.
-VALUES := QUICK SURVEY DATA CATALOG CUTS WHERE IMAGE ENCODING PRESET SPLIT SPLIT_BY WINDOW N WORKERS SCHEDULER MEMORY FORCE \
+VALUES := QUICK SURVEY DATA CATALOG LABELS CUTS WHERE IMAGE ENCODING PRESET SPLIT SPLIT_BY WINDOW N WORKERS SCHEDULER MEMORY FORCE \
     TASK SHARDS BACKBONE EPOCHS MODEL INPUT SIZE GRID OUT
 $(foreach name,$(VALUES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
     $(eval override $(name) := $$(value $(name)))))
@@ -72,7 +73,7 @@ help:  ## Say what the targets do
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits] [CUTS=paper]"
+	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits [LABELS=mg_fe,mass|all]] [CUTS=paper]"
 	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
 	@echo "              [PRESET=paper] [WINDOW=3600,9000] [SPLIT=0.8,0.1,0.1] [SPLIT_BY=sky|object|row]"
 	@echo "              [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
@@ -93,7 +94,7 @@ help:  ## Say what the targets do
 
 shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 	@$(SPECSHARDS) shards make --survey "$$SURVEY" --out "$$OUT" $(call flag,--data,DATA) \
-	    $(call flag,--catalog,CATALOG) $(call flag,--cuts,CUTS) $(call flag,--where,WHERE) \
+	    $(call flag,--catalog,CATALOG) $(call flag,--labels,LABELS) $(call flag,--cuts,CUTS) $(call flag,--where,WHERE) \
 	    $(call flag,--n,N) --image "$$IMAGE" --encoding "$$ENCODING" \
 	    $(call flag,--preset,PRESET) $(call flag,--split,SPLIT) $(call flag,--split-by,SPLIT_BY) $(call flag,--window,WINDOW) \
 	    $(call flag,--workers,WORKERS) $(call flag,--scheduler,SCHEDULER) $(call flag,--memory,MEMORY) \

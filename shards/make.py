@@ -39,9 +39,8 @@ class SurveyInput:
     def drawn(self) -> Path | None:
         """The spectra Parquet that can be drawn as it is, because nothing is to be chosen of it, or joined to it."""
         chosen = self.chosen
-        selects = any(
-            option is not None for option in (self.catalogue, chosen.limit, chosen.cuts, chosen.where, chosen.joint)
-        )
+        options = (self.catalogue, chosen.limit, chosen.cuts, chosen.where, chosen.joint, chosen.labels)
+        selects = any(option is not None for option in options)
         if self.data is None or selects:
             return None
         folder = Path(self.data).expanduser()

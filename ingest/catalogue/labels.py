@@ -19,7 +19,7 @@ from specshards.common.errors import BadObjectError, JobError
 from specshards.common.identity import SAME_ARCSEC, separation
 from specshards.common.spectrum import SN_SURVEY, Spectrum, sift, survey_sn_of
 from specshards.ingest.catalogue.columns import ERRORS, LABELS, POSITION, SN
-from specshards.ingest.catalogue.prepared import bucket_of
+from specshards.ingest.catalogue.prepared import bucket_of, stem_of
 
 
 class Catalogue:
@@ -33,6 +33,9 @@ class Catalogue:
         # Of what a file may know to be of a failed fit; see `prepared`.
         metadata = {field.name: field.metadata or {} for field in reader.schema}
         self._fitted = {name: said[b"column"].decode() for name, said in metadata.items() if b"column" in said}
+        self._further = {name: said[b"further"].decode() for name, said in metadata.items() if b"further" in said}
+        self._units = {name: unit for name, unit in self._further.items() if unit}
+        self._by_stem = (reader.schema.metadata or {}).get(b"stem") is not None
         self._doubt = (reader.schema.metadata or {}).get(b"doubt", b"").decode()
 
     def __len__(self) -> int:
@@ -61,6 +64,9 @@ class Catalogue:
             BadObjectError: the catalogue has this id at another place than the file: one of them has a wrong id.
         """
         row = self.lookup(spectrum.object_id)
+        if row is None and self._by_stem:
+            names = [spectrum.object_id, *([spectrum.source_file] if spectrum.row is None else [])]
+            row = next(filter(None, (self.lookup(stem_of(name) or "") for name in names)), None)
         if row is None:
             return False
         fit = spectrum.fit
@@ -99,6 +105,10 @@ class Catalogue:
         if self._doubt and fit is None and any(labels.get(name) is not None for name in self._fitted):
             spectrum.remarks += (self._doubt,)
         spectrum.labels.update(labels)
+        if more := {name: known[name] for name in self._further if name in known}:
+            spectrum.labels.update(more)
+            spectrum.units = {**spectrum.units, **self._units}
+            labels |= more
         spectrum.extra.update({name: value for name, value in known.items() if name not in LABELS})
         if any(value is not None for value in labels.values()):
             spectrum.label_source = "catalogue"

@@ -22,13 +22,25 @@ import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing, sha256, write_text
+from specshards.common.further import TEXT
 from specshards.common.impossible import Impossible
 from specshards.common.json import fits, parse
-from specshards.common.spectrum import LIMITS
-from specshards.ingest.catalogue.columns import LABELS, POSITION, SN, ColumnAccount, choose, unsaid_columns
+from specshards.common.spectrum import LIMITS, NUMBERS
+from specshards.common.spectrum import POSITION as POSITIONS
+from specshards.ingest.catalogue.columns import (
+    FILE_KEYS,
+    LABELS,
+    POSITION,
+    SN,
+    ColumnAccount,
+    choose,
+    keys_of,
+    unsaid_columns,
+)
+from specshards.ingest.catalogue.further import ALL, Wish, kinds_of
 from specshards.ingest.catalogue.rows import Rows, check_type, label_numbers, mapped, open_rows, refuse_large
 from specshards.ingest.ids import id_texts
-from specshards.ingest.surveys.common import label, said_class, text
+from specshards.ingest.surveys.common import cell, label, said_class, text
 from specshards.ingest.surveys.survey import SURVEYS, Unsaid, check_survey, with_files
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.I)
@@ -46,6 +58,7 @@ def prepare(
     folder: Path,
     kinds: Mapping[str, str] | None = None,
     exact: Collection[str] = (),
+    wish: Wish | None = None,
 ) -> Path:
     """Write the label columns of catalogue `path` as `folder/catalogue.arrow`, unless that is what it holds already.
 
@@ -57,34 +70,39 @@ def prepare(
         kinds: further columns to keep, for selection cuts: name -> `text` or `number`. Those that the catalogue does
             not have are left to the files.
         exact: of these, the columns whose integers a float64 may not round.
+        wish: for further labels.
 
     Raises:
         UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats or may
             have been rounded (see `ingest.ids`); or a survey without a key.
     """
-    if survey is None:
+    check_survey(survey)
+    rows, wish = open_rows(path), wish or Wish()
+    if survey is None and not {column.strip().lower() for column in rows.columns} & set(keys_of(None)):
         names_of_surveys = ", ".join(survey.name for survey in with_files())
         raise UsageError(f"{path}: a catalogue is joined on its survey's key; name one of {names_of_surveys}")
-    check_survey(survey)
-    rows = open_rows(path)
-    choice = choose(path, rows.columns, survey, kinds or ())
+    choice = choose(path, rows.columns, survey, kinds or (), wish)
     names = choice.names
     wanted = {name: _reader_of(name) for name in names if name in (*LABELS, *SN, *POSITION)}
     for name, kind in (kinds or {}).items():
         if name in names and name not in wanted:
             wanted[name] = _TEXT if kind != "number" else _EXACT if name in exact else _NUMBER
+    further = kinds_of(path, rows, choice.further, wish.said == ALL)
+    columns = {name: choice.further[name] for name in further}
+    for name, kind in further.items():
+        wanted[name] = _MORE_TEXT if kind == TEXT else _MORE_NUMBER
     make_folder(folder)
     final = folder / "catalogue.arrow"
     status = path.stat()
     exact_ones = sorted(name for name, reader in wanted.items() if reader is _EXACT)
-    asked = [sorted(wanted), exact_ones, sorted(choice.compared)]
+    asked = [sorted(wanted), exact_ones, sorted(choice.compared), *([[further, columns]] if further else [])]
     origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, *asked, 5])
     if _record(final).get("origin") != origin or not final.exists():
         source = _Source(
-            path, rows, {"key": choice.key, **names}, wanted, unsaid_columns(rows.columns, names, survey),
-            choice.compared,
+            path, rows, {"key": choice.key, **names, **columns}, wanted, unsaid_columns(rows.columns, names, survey),
+            choice.compared, {n: rows.units.get(c, (wish.usual or {}).get(n, "")) for n, c in columns.items()},
         )  # fmt: skip
-        _write(source, SURVEYS[survey].unsaid, final)
+        _write(source, None if survey is None else SURVEYS[survey].unsaid, final)
         content = {
             "origin": origin, "sha256": sha256(final), "unread": asdict(source.unread), "unsaid": dict(source.lost),
             "columns": asdict(choice.account),
@@ -115,6 +133,13 @@ _Column = tuple[pa.DataType, Callable[[Any], Any]]
 _TEXT: _Column = (pa.string(), text)
 _NUMBER: _Column = (pa.float64(), label)
 _EXACT: _Column = (pa.float64(), label)
+#: Of further labels.
+_MORE_TEXT: _Column = (pa.string(), lambda value: _more_text(value))
+_MORE_NUMBER: _Column = (pa.float64(), lambda value: label(value, is_known=False))
+
+
+def _more_text(value: Any) -> str | None:
+    return cell(str(value).lower() if str(value) in ("True", "False", "TRUE", "FALSE") else value)
 
 
 def _reader_of(name: str) -> _Column:
@@ -149,7 +174,7 @@ class _Source:
 
     Attributes:
         names: of `key` and all that is `wanted`, its column; others: what `Survey.unsaid` looks at, see there.
-        compared: see `Choice`.
+        compared: see `Choice`. units: of further labels.
         unread: what is no number in a column of numbers, and null. lost: column -> rows in which it says nothing.
     """
 
@@ -159,6 +184,7 @@ class _Source:
     wanted: Mapping[str, _Column]
     others: Mapping[str, str]
     compared: Collection[str] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
     unread: Impossible = field(default_factory=Impossible)
     lost: Counter[str] = field(default_factory=Counter)
 
@@ -172,10 +198,14 @@ class _Source:
         fields = [pa.field("key", pa.string())]
         for name, (kind, _) in self.wanted.items():
             column = low.get(self.names[name])
-            fields.append(pa.field(name, kind, metadata=None if column is None else {"column": column}))
+            said = {} if column is None else {"column": column}
+            if self.wanted[name] in (_MORE_TEXT, _MORE_NUMBER):
+                said["further"] = self.units.get(name) or ""
+            fields.append(pa.field(name, kind, metadata=said or None))
         doubt = unsaid.doubt(self.others) if unsaid is not None and self.others else None
-        said = {"doubt": doubt, "compared": ", ".join(sorted(self.compared))}
-        return pa.schema(fields, {what: words for what, words in said.items() if words} or None)
+        notes = {"doubt": doubt, "compared": ", ".join(sorted(self.compared))}
+        notes["stem"] = "yes" if self.names["key"].strip().lower() in FILE_KEYS else None
+        return pa.schema(fields, {what: words for what, words in notes.items() if words} or None)
 
     def batches(self) -> Iterator[pa.Table]:
         yield from self.rows.tables(list(dict.fromkeys([*self.names.values(), *self.others.values()])))
@@ -206,6 +236,8 @@ def _tables(source: _Source, unsaid: Unsaid | None, schema: pa.Schema) -> Iterat
     names = source.names
     for batch in source.batches():
         columns = {"key": id_texts(batch[names["key"]], names["key"], source.path)}
+        if names["key"].strip().lower() in FILE_KEYS:
+            columns["key"] = mapped(pa.chunked_array([columns["key"]]), stem_of, pa.string())
         nothing, lost = where_unsaid(batch, source.others, unsaid), dict[str, int]()
         for name in source.wanted:
             columns[name], theirs = _column(source, name, batch[names[name]]), names[name]
@@ -243,6 +275,8 @@ def _column(source: _Source, name: str, column: pa.ChunkedArray) -> pa.Array:
         raise UsageError(f"{path}: {theirs} holds true and false, where numbers belong")
     if kind != pa.float64():
         return mapped(column, convert, kind)
+    if source.wanted[name] is _MORE_NUMBER:
+        return label_numbers(column, is_known=False)[0]
     if source.wanted[name] is _EXACT:
         refuse_large(column, f"{path}: {theirs}")
     numbers, words = label_numbers(column, is_known=name in LIMITS)
@@ -252,7 +286,37 @@ def _column(source: _Source, name: str, column: pa.ChunkedArray) -> pa.Array:
         )
     for word in words:
         source.unread.add(name, word, f"in {theirs}")
-    return numbers
+    return _in_our_unit(numbers, name, source)
+
+
+def _in_our_unit(numbers: pa.Array, name: str, source: _Source) -> pa.Array:
+    """A label in the unit that its column has here; where the catalogue says another one, converted.
+
+    Raises:
+        UsageError: no unit of that.
+    """
+    theirs = source.names[name]
+    said, ours = source.rows.units.get(theirs), _UNITS.get(name)
+    if said is None or ours is None:
+        return numbers
+    from astropy import units
+
+    try:
+        factor = units.Unit(said).to(ours)
+    except (ValueError, TypeError, units.UnitConversionError):
+        raise UsageError(f"{source.path}: {theirs} is in {said[:40]}, of which no {ours} can be made") from None
+    return numbers if factor == 1 else pc.multiply(numbers, factor)
+
+
+_UNITS = {name: each.unit for each in (*NUMBERS, *POSITIONS) if each.unit for name in each.columns}
+
+
+def stem_of(name: str | None) -> str | None:
+    """The name of a file without its folder and its ends."""
+    if name is None:
+        return None
+    base = re.split(r"[/\\]", name)[-1]
+    return re.sub(r"(\.(gz|fits?|csv|txt|dat|ascii|ecsv|vot|xml|npz|parquet|hdf5|h5))+$", "", base, flags=re.I)
 
 
 def _refuse_other_numbers(path: Path, unread: Impossible) -> None:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from specshards.ingest.surveys.common import SENTINELS, label
 BATCH = 8192
 #: Bytes of a FITS catalogue that is packed with gzip, which astropy unpacks in memory; plain ones are mapped.
 MOST_CATALOGUE = 4 << 30
+MOST_VOTABLE = 1 << 30
 # Compressed pages come through a buffer of this size; without one, pyarrow loads the whole column of a row group.
 # Each column has its own, and catalogues have hundreds of narrow ones: less than for spectra (`ingest.tables`).
 _READ_BUFFER = 1 << 17
@@ -49,27 +50,29 @@ class Rows:
         batches: yields the values of the columns named, as lists of up to `BATCH` values.
         tables: yields the columns named, None for all, as tables of up to `BATCH` rows of the file's own types: text
             for every column of a CSV (blank is null), text without the padding for one of FITS.
+        units: of columns, where the file says them.
     """
 
     columns: tuple[str, ...]
     total: int | None
     batches: Callable[[Sequence[str]], Iterator[_Batch]]
     tables: Callable[[Sequence[str] | None], Iterator[pa.Table]]
+    units: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_rows(path: Path) -> Rows:
-    """The rows of a CSV (also with vertical bars, as LAMOST publishes), FITS or Parquet table.
+    """The rows of a CSV (also with vertical bars, as LAMOST publishes), ECSV, FITS, VOTable or Parquet table.
 
     Raises:
         UsageError: no such file, or not a readable table; also from the batches.
     """
     name = path.name.lower()
     if not path.is_file():
-        raise UsageError(f"{path}: no such catalogue; give CATALOG a CSV, FITS or Parquet file")
+        raise UsageError(f"{path}: no such catalogue; give CATALOG a CSV, ECSV, FITS, VOTable or Parquet file")
     with _readable(path):
         readers = {
             (".csv", ".csv.gz", ".txt", ".tsv", ".ecsv"): _csv, (".fits", ".fit", ".fits.gz"): _fits,
-            (".parquet",): _parquet,
+            (".parquet",): _parquet, (".vot", ".xml", ".votable", ".vot.gz", ".xml.gz"): _votable,
         }  # fmt: skip
         for ends, read in readers.items():
             if name.endswith(ends):
@@ -78,7 +81,7 @@ def open_rows(path: Path) -> Rows:
                 if again:
                     raise UsageError(f"{path}: several columns named {', '.join(again[:5])}; rename all but one")
                 return rows
-    raise UsageError(f"{path}: unknown kind of catalogue; give a .csv, .fits or .parquet file")
+    raise UsageError(f"{path}: unknown kind of catalogue; give a .csv, .ecsv, .fits, .vot or .parquet file")
 
 
 @contextmanager
@@ -124,7 +127,53 @@ def _csv(path: Path) -> Rows:
         for batch in read(columns if wanted is None else wanted, null_values=[""]):
             yield pa.Table.from_batches([batch])
 
-    return Rows(columns, None if path.name.lower().endswith(".gz") else _lines(path, skipped), batches, tables)
+    total = None if path.name.lower().endswith(".gz") else _lines(path, skipped)
+    return Rows(columns, total, batches, tables, _ecsv_units(path))
+
+
+def _ecsv_units(path: Path) -> dict[str, str]:
+    """Of the columns of an ECSV table, by its header; none of any other."""
+    from astropy.io.misc import yaml
+
+    with pa.input_stream(str(path), compression="detect") as stream:
+        start = stream.read(1 << 20).decode("utf-8-sig", "replace").splitlines()
+    if not start or "%ECSV" not in start[0]:
+        return {}
+    header = "\n".join(line[1:].removeprefix(" ") for line in start[1:] if line.startswith("#"))
+    columns = yaml.load(header)["datatype"]
+    return {each["name"]: str(each["unit"]) for each in columns if each.get("unit")}
+
+
+def _votable(path: Path) -> Rows:
+    """The first table of a VOTable; it is read whole."""
+    from astropy.io import votable
+
+    from specshards.ingest.fits.astropy import quiet_astropy
+
+    if path.stat().st_size > MOST_VOTABLE:
+        raise UsageError(f"{path}: a VOTable is read whole, and is larger than 1 GiB; write it as FITS or Parquet")
+    with quiet_astropy():
+        table = votable.parse_single_table(str(path)).to_table(use_names_over_ids=True)
+    found = {}
+    for name in table.colnames:
+        values = table[name]
+        mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+        if values.dtype.kind == "O":
+            found[name] = pa.array([str(value) for value in values], pa.string(), mask=mask)
+        else:
+            found[name] = _arrow(values, mask)
+    whole = pa.table(found)
+
+    def tables(wanted: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        chosen = whole if wanted is None else whole.select(list(wanted))
+        for start in range(0, len(chosen), BATCH):
+            yield chosen.slice(start, BATCH)
+
+    def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
+        yield from map(_values, tables(wanted))
+
+    units = {name: str(table[name].unit) for name in table.colnames if table[name].unit is not None}
+    return Rows(tuple(found), len(whole), batches, tables, units)
 
 
 def _csv_head(path: Path) -> tuple[str, int, str]:
@@ -186,6 +235,7 @@ def _lines(path: Path, skipped: int) -> int:
 def _parquet(path: Path) -> Rows:
     with pq.ParquetFile(path) as file:
         columns, total = tuple(file.schema_arrow.names), file.metadata.num_rows
+        said = {each.name: (each.metadata or {}).get(b"unit", b"").decode() for each in file.schema_arrow}
 
     def tables(wanted: Sequence[str] | None = None) -> Iterator[pa.Table]:
         with _readable(path), pq.ParquetFile(path, buffer_size=_READ_BUFFER, pre_buffer=False) as file:
@@ -195,7 +245,7 @@ def _parquet(path: Path) -> Rows:
     def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
         yield from map(_values, tables(wanted))
 
-    return Rows(columns, total, batches, tables)
+    return Rows(columns, total, batches, tables, {name: unit for name, unit in said.items() if unit})
 
 
 def _fits(path: Path) -> Rows:
@@ -210,6 +260,7 @@ def _fits(path: Path) -> Rows:
         if (at := next(tables_of, None)) is None:
             raise UsageError(f"{path}: no table in it; give a FITS file with the catalogue in an extension")
         columns, total = tuple(hdus[at].columns.names), int(hdus[at].header["NAXIS2"])
+        units = {each.name: str(each.unit) for each in hdus[at].columns if each.unit}
 
     def tables(wanted: Sequence[str] | None = None) -> Iterator[pa.Table]:
         with _readable(path), fits.open(path, memmap=True) as hdus:
@@ -226,7 +277,7 @@ def _fits(path: Path) -> Rows:
     def batches(wanted: Sequence[str]) -> Iterator[_Batch]:
         yield from map(_values, tables(wanted))
 
-    return Rows(columns, total, batches, tables)
+    return Rows(columns, total, batches, tables, units)
 
 
 def _values(batch: pa.RecordBatch | pa.Table) -> _Batch:

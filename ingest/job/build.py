@@ -14,7 +14,9 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ import numpy as np
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import write_text
 from specshards.common.folder import Folder, Ledger
+from specshards.common.further import further_name
 from specshards.common.identity import Repeats
 from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
@@ -32,6 +35,7 @@ from specshards.common.spectrum import RANGES
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue import prepared as catalogues
 from specshards.ingest.catalogue.cuts import Cut, cut_for, extra_columns
+from specshards.ingest.catalogue.further import Wish, named
 from specshards.ingest.files import find_files
 from specshards.ingest.job.part import PartResult, PartTask, ingest_part
 from specshards.ingest.job.plan import Part, make_plan
@@ -52,7 +56,7 @@ from specshards.ingest.tables import Stated, TableFile, is_table
 MOST_FILES = 1_000_000
 _TABLES_CHECKED = 20
 #: Of a configuration, where nobody said it.
-_LEFT_OUT = ("joint", "wavelength_unit", "medium", "columns", "unit", "frame", "name")
+_LEFT_OUT = ("joint", "wavelength_unit", "medium", "columns", "unit", "frame", "name", "labels")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class IngestConfig:
             wl,flam,err; or wavelength=wl,flux=flam,ivar=iv,mask=bad,id=name.
         unit: of the flux of files that do not say it, as "erg/s/cm2/AA", mJy, or relative.
         frame: of the wavelengths of files that do not say it: `observed`, or `rest`.
+        labels: further columns of the catalogue to keep beside the labels, as: mg_fe,stellar_mass; or all. Of the
+            files' own further labels, these are kept then, too, and no others.
         name: the survey's name, of spectra that do not say whose they are.
         files_per_part: files of one task, at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.
@@ -94,6 +100,7 @@ class IngestConfig:
     unit: str | None = None
     frame: str | None = field(default=None, metadata={"values": lambda: FRAMES})
     name: str | None = None
+    labels: str | None = None
     files_per_part: int = 512
     row_group_rows: int = 128
     seed: int = 0
@@ -211,7 +218,7 @@ def ingest_files(
     root, ledger = files.root, out / "ingest"
     # A command that was wrong must not leave a claim that refuses the right one.
     folder_of(out).is_foreign(_identity(config, root, catalogue), force)
-    prepared = prepare(config, catalogue, ledger)
+    prepared = prepare(config, catalogue, ledger, files)
     claim(out, config, root, catalogue, force)
     parts = make_plan(
         root, files.names, ledger / "plan.parquet", files_per_part=config.files_per_part, seed=config.seed
@@ -294,18 +301,38 @@ def _identity(config: IngestConfig, root: Path, catalogue: Path | None) -> dict[
     return identity if catalogue is None else {**identity, "catalogue": str(catalogue.resolve())}
 
 
-def prepare(config: IngestConfig, catalogue: Path | None, ledger: Path) -> Path | None:
-    """The catalogue as workers read it; checks that a cut's columns exist somewhere."""
+def _labels_of(config: IngestConfig, files: Files | None) -> set[str]:
+    """Names of further labels that the first object of any of the first files has."""
+    found: set[str] = set()
+    if files is None:
+        return found
+    for name in files.names[:_TABLES_CHECKED]:
+        with suppress(BadObjectError):
+            stated = Stated.of(asdict(config))
+            opened = open_file(files.root / name, config.survey, name, stated, config.max_file_size, config.parts)
+            for item in islice(opened.objects(), 3):
+                found |= set() if isinstance(item, BadObjectError) else set(map(further_name, item.labels))
+    return found
+
+
+def prepare(config: IngestConfig, catalogue: Path | None, ledger: Path, files: Files | None = None) -> Path | None:
+    """The catalogue as workers read it; checks that a cut's columns, and the labels to keep, exist somewhere."""
     cut = config.cut()
     if config.listed_only and catalogue is None:
         raise UsageError("--listed-only: needs a --catalog that lists objects")
     prepared = None
+    usual = dict(SURVEYS[config.survey].labels) if config.survey is not None else {}
+    in_files = _labels_of(config, files) if named(config.labels) or cut is not None else set()
     if catalogue is not None:
+        wish = Wish(config.labels, usual, {*in_files, *usual})
         prepared = catalogues.prepare(
-            catalogue, config.survey, ledger, None if cut is None else cut.kinds, () if cut is None else cut.exact
-        )
+            catalogue, config.survey, ledger, None if cut is None else cut.kinds, () if cut is None else cut.exact,
+            wish,
+        )  # fmt: skip
+    elif missing := [name for name in named(config.labels) if name not in {*in_files, *usual} and files is not None]:
+        raise UsageError(f"--labels {missing[0]}: no such label in the spectra; a --catalog may have it")
     if cut is not None:
-        known = {*SCHEMA.names, *extra_columns()} - {"spectrum"}
+        known = {*SCHEMA.names, *extra_columns(), *in_files, *usual} - {"spectrum", "lsf_sigma"}
         known |= set() if prepared is None else set(labels.open_catalogue(prepared).columns)
         cut.check_columns(known, f" in the spectra{'' if catalogue is None else ' or the catalogue'}")
     return prepared

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, naming
 from specshards.common.files import sha256, write_text
+from specshards.common.further import further_name, is_further, said
 from specshards.common.impossible import Impossible
 from specshards.common.json import fits
 from specshards.common.json import parse as parse_json
@@ -22,6 +23,7 @@ from specshards.common.spectrum import SN_SURVEY, Spectrum
 from specshards.common.text import escaped
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue.cuts import Cut, parse
+from specshards.ingest.catalogue.further import keeps
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 from specshards.ingest.seal import digest_of, is_intact
 from specshards.ingest.spectra.schema import spectra_writer, to_table
@@ -182,6 +184,8 @@ class _Part:
         self._task = task
         self._labels = None if task.catalogue is None else labels.open_catalogue(Path(task.catalogue))
         self._cut: Cut | None = None if task.where is None else parse(task.where)
+        usual = SURVEYS[task.survey].labels if task.survey is not None else ()
+        self._keeps = keeps(task.config.get("labels"), usual)
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
         self._uncut: list[Spectrum] = []
@@ -238,12 +242,22 @@ class _Part:
         except BadObjectError as error:
             self._reject_spectrum(spectrum, error)
             return
+        self._name(spectrum)
         for name, value in spectrum.impossible.items():
             self.impossible.add(name, value, spectrum.object_id)
         spectrum.is_listed = is_listed
         self._uncut.append(spectrum)
         if len(self._uncut) == self._task.row_group_rows:
             self._select()
+
+    def _name(self, spectrum: Spectrum) -> None:
+        """Give further labels the names of their columns, and leave those out that are not asked for."""
+        for name in [name for name in spectrum.labels if is_further(name)]:
+            value, ours = spectrum.labels.pop(name), further_name(name)
+            if self._keeps is None or ours in self._keeps:
+                spectrum.labels[ours] = said(value)
+                if ours != name and name in spectrum.units:
+                    spectrum.units = {**spectrum.units, ours: spectrum.units[name]}
 
     def _select(self) -> None:
         """Apply the cut to what is queued; write full row groups of what passes it."""

@@ -80,6 +80,8 @@ class Survey:
         keys: columns of its catalogues that name the object, in lower case, in the order of preference.
         aliases: label columns of its catalogues, in lower case -> ours, beside the usual spellings.
         unsaid: where those labels say nothing.
+        labels: further labels that its readers give, or its catalogues have: name in lower case -> unit, or "". They
+            are kept without `--labels`.
         flux_unit: of its spectra, as astropy reads it; `RELATIVE` where flux is not calibrated. None: not known.
         cuts: selection cuts by name, as `--where` takes them.
         columns: what its readers put into `Spectrum.extra` for cuts, and whether that is text or a number.
@@ -101,6 +103,7 @@ class Survey:
     keys: tuple[str, ...] = ("object_id",)
     aliases: Mapping[str, str] = field(default_factory=dict)
     unsaid: Unsaid | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     flux_unit: str | None = None
     cuts: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Literal["text", "number"]] = field(default_factory=dict)

@@ -11,11 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
+from astropy.units import Unit
 
 from specshards.common.errors import UsageError
 from specshards.common.further import MOST_FURTHER, STANDARD, FurtherColumn, further_name, united
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
+from specshards.ingest.job.build import IngestConfig
+from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import SCHEMA, spectra_writer, to_table, write_parquet
@@ -23,6 +27,7 @@ from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.build import build as draw
 from specshards.shards.write.reshard import remake
 from tests.conftest import make_spectrum
+from tests.oracles.survey_files import lamost_table
 
 HERE = Engine(workers=0)
 ALL = ShardConfig(split=(1.0, 0.0, 0.0), split_by="object")
@@ -146,3 +151,86 @@ def test_scalar_columns_of_others_tables_are_carried(tmp_path: Path) -> None:
     assert rows["mg_fe"] == [1.0, None, 2.0, 3.0] and rows["gaia_source_id"] == [str(2**60 + 1)] * 4
     assert rows["is_ok"] == ["true", "false", None, "true"] and rows["count"] == [1.0, 2.0, 3.0, None]
     assert rows["fe_h"] == [-0.5, None, 0.1, 0.2] and rows["feh"][0] == -0.5
+
+
+def lamost(folder: Path, count: int = 4) -> Path:
+    """Files of LAMOST's table layout with OBSID 1, 2, ..."""
+    folder.mkdir()
+    for i in range(count):
+        lamost_table(folder / f"spec-{i + 1}.fits", obsid=i + 1)
+    return folder
+
+
+def columns(out: Path, *names: str) -> dict[str, Any]:
+    table = pq.read_table(out / "spectra").sort_by("object_id")
+    return {name: table[name].to_pylist() for name in names}
+
+
+MORE = {
+    "obsid": [1, 2, 3, 4], "Mg_Fe": [0.5, -9999.0, 0.25, 1.5], "is_good": [True, False, True, True],
+    "kind": ["a", "b", "", "n/a"], "designation": ["00012", "3", "x", "4"], "teff": [5000.0, 5100.0, 5200.0, 5300.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ends", ["csv", "fits", "ecsv", "vot", "parquet"])
+def test_further_columns_of_catalogues_are_kept_with_their_units(tmp_path: Path, ends: str) -> None:
+    table = Table({name: values for name, values in MORE.items()})
+    table["Mg_Fe"].unit, table["teff"].unit = "km / s", "K"
+    path = tmp_path / f"catalogue.{ends}"
+    if ends == "parquet":
+        arrow = pa.table(MORE)
+        place = arrow.column_names.index("Mg_Fe")
+        arrow = arrow.set_column(place, pa.field("Mg_Fe", pa.float64(), metadata={"unit": "km/s"}), arrow["Mg_Fe"])
+        pq.write_table(arrow, path)
+    else:
+        table.write(path, format={"csv": "csv", "fits": "fits", "ecsv": "ascii.ecsv", "vot": "votable"}[ends])
+    config = IngestConfig(survey="lamost", labels="mg_fe, kind,is_good", where="mg_fe > 0.3 or kind == 'q'")
+    summary = ingest(config, str(lamost(tmp_path / "data")), tmp_path / "out", catalogue=path, engine=HERE)
+    assert summary.samples == 2 and "designation; keep them with --labels" in summary.table()
+    assert columns(tmp_path / "out", "mg_fe", "kind", "teff") == {
+        "mg_fe": [0.5, 1.5], "kind": ["a", None], "teff": [5000.0, 5300.0]
+    }  # fmt: skip
+    everything = IngestConfig(survey="lamost", labels="all")
+    ingest(everything, str(tmp_path / "data"), tmp_path / "all", catalogue=path, engine=HERE)
+    assert columns(tmp_path / "all", "mg_fe", "kind", "is_good", "designation") == {
+        "mg_fe": [0.5, None, 0.25, 1.5], "kind": ["a", "b", None, None],
+        "is_good": ["true", "false", "true", "true"],
+        "designation": ["00012", "3", "x", "4"],
+    }  # fmt: skip
+    unit = pq.read_schema(next((tmp_path / "all" / "spectra").iterdir())).field("mg_fe").metadata
+    said = (unit or {}).get(b"unit", b"").decode()
+    assert said == "" if ends == "csv" else Unit(said) == Unit("km / s")
+
+
+def test_units_of_labels_are_converted_or_refused_and_wrong_names_are_one_line(tmp_path: Path) -> None:
+    data = str(lamost(tmp_path / "data"))
+    for unit, wrong in (("kK", None), ("kg", "teff is in kg, of which no K can be made")):
+        table = Table({"obsid": [1, 2, 3, 4], "teff": [5.0, 5.1, 5.2, 5.3]})
+        table["teff"].unit = unit
+        table.write(tmp_path / f"{unit}.ecsv", format="ascii.ecsv")
+        config = IngestConfig(survey="lamost")
+        if wrong is None:
+            ingest(config, data, tmp_path / unit, catalogue=tmp_path / f"{unit}.ecsv", engine=HERE)
+            assert columns(tmp_path / unit, "teff")["teff"] == pytest.approx([5000.0, 5100.0, 5200.0, 5300.0])
+        else:
+            with pytest.raises(UsageError, match=wrong):
+                ingest(config, data, tmp_path / unit, catalogue=tmp_path / f"{unit}.ecsv", engine=HERE)
+    config = IngestConfig(survey="lamost", labels="mgfe")
+    (tmp_path / "c.csv").write_text("obsid,mg_fe\n1,2\n")
+    with pytest.raises(UsageError, match=r"--labels mgfe: no such column in .*c.csv; near: mg_fe"):
+        ingest(config, data, tmp_path / "no", catalogue=tmp_path / "c.csv", engine=HERE)
+    with pytest.raises(UsageError, match="--labels mgfe: no such label in the spectra"):
+        ingest(config, data, tmp_path / "no", engine=HERE)
+
+
+def test_labels_of_tables_that_are_kept_filtered_and_joined_by_id(tmp_path: Path) -> None:
+    theirs = to_table(spectra(4, [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": "x"}])).drop_columns(
+        ["_healpix_29", "source_file", "flux_scale", "frame", "layout"]
+    )
+    (tmp_path / "t").mkdir()
+    pq.write_table(theirs.replace_schema_metadata(None), tmp_path / "t" / "theirs.parquet")
+    (tmp_path / "c.csv").write_text("name,mass\n1000,0.5\n1001,0.25\n1002,7\n1003,8\n")
+    config = IngestConfig(labels="a,mass", where="a > 2")
+    made = ingest(config, str(tmp_path / "t"), tmp_path / "out", catalogue=tmp_path / "c.csv", engine=HERE)
+    assert made.samples == 2 and columns(tmp_path / "out", "a", "mass") == {"a": [3.0, 3.0], "mass": [0.25, 8.0]}
+    assert "b" not in pq.read_schema(next((tmp_path / "out" / "spectra").iterdir())).names
