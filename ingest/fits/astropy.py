@@ -90,7 +90,7 @@ class AstropyHdu:
         with quiet_astropy():
             self._hdu = unpacked(index) if self._is_packed else hdu
         self.header: HeaderLike = self
-        self._is_table = self._hdu.header.get("XTENSION") == "BINTABLE"
+        self._is_table = self._hdu.header.get("XTENSION") in ("BINTABLE", "TABLE")
         self._checked = False
 
     def get(self, key: str, default: Any = None) -> Any:

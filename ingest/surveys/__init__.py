@@ -22,6 +22,12 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     gaia                    sampled XP and RVS spectra of Gaia
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
     mmu_extras              what these tables hold besides: frames, velocities, line-spread functions
+    sixdfgs, twodf, aaomega 6dFGS, 2dFGRS, and frames of 2dfdr
+    deep2                   DEEP2 and DEEP3 spec1d
+    mastar, miles, stelib   stellar libraries
+    eso, hst, jwst          phase 3 and XQR-30; STIS and COS; NIRSpec, NIRISS, NIRCam and MIRI
+    axis                    wavelengths along an axis of an image, positions of a header
+    orders                  the orders of an echelle, joined
     flux                    flux and ivar that fit float32, and their unit
     wavelengths             units of wavelength, air to vacuum
     stated                  what a user states of spectra whose files do not say it

@@ -132,8 +132,15 @@ SURVEYS: Registry[Survey] = Registry(
     "SURVEY",
     "specshards.surveys",
     [
-        f"specshards.ingest.surveys.{name}"
-        for name in ("lamost", "sdss", "desi", "slomost", "apogee", "galah", "gaia")
+        *(
+            f"specshards.ingest.surveys.{name}"
+            for name in (
+                *("lamost", "sdss", "desi", "slomost", "apogee", "galah", "gaia"),
+                *("sixdfgs", "twodf", "aaomega", "deep2", "mastar", "miles", "stelib", "eso", "hst", "jwst"),
+            )
+        ),
+        "specshards.ingest.generic.images",
+        "specshards.ingest.generic.specutils",
     ],
 )
 
