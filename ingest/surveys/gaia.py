@@ -16,6 +16,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -314,7 +316,8 @@ def _calibrated(path: Path | None, source_file: str) -> Iterator[Spectrum | BadO
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            spectra, sampling = calibrate(str(path), sampling=XP_GRID, save_file=False)
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it tells of its progress
+                spectra, sampling = calibrate(str(path), sampling=XP_GRID, save_file=False)
     except Exception as error:  # of a library that raises whatever a damaged file makes it raise
         raise BadObjectError(f"gaiaxpy cannot sample it: {type(error).__name__}: {shortened(error)}") from error
     for row, (_, one) in enumerate(spectra.iterrows()):
