@@ -249,7 +249,14 @@ def _tables(source: _Source, unsaid: Unsaid | None, schema: pa.Schema) -> Iterat
                 )
         source.lost.update(lost)
         table = pa.table(columns, schema=schema)
+        if (again := _again(batch, source.others, unsaid)) is not None:
+            table = table.filter(pa.array(~again))
         yield table.filter(pc.is_valid(table["key"]))
+
+
+def _again(table: pa.Table, others: Mapping[str, str], unsaid: Unsaid | None) -> npt.NDArray[np.bool_] | None:
+    """The rows that repeat another row's object, as the survey's own flags say; see `Unsaid.again`."""
+    return None if unsaid is None or not others else unsaid.again(_numbers(table, others, unsaid))
 
 
 def where_unsaid(
@@ -262,9 +269,12 @@ def where_unsaid(
     """
     if unsaid is None or not others:
         return {}
+    return {others[low]: lost for low, lost in unsaid.where(_numbers(table, others, unsaid)).items()}
+
+
+def _numbers(table: pa.Table, others: Mapping[str, str], unsaid: Unsaid) -> dict[str, npt.NDArray[np.float64]]:
     own = {low: table[name] for low, name in others.items() if low in unsaid.columns}
-    numbers = {low: label_numbers(column)[0].to_numpy(zero_copy_only=False) for low, column in own.items()}
-    return {others[low]: lost for low, lost in unsaid.where(numbers).items()}
+    return {low: label_numbers(column)[0].to_numpy(zero_copy_only=False) for low, column in own.items()}
 
 
 def _column(source: _Source, name: str, column: pa.ChunkedArray) -> pa.Array:

@@ -289,14 +289,22 @@ def _where(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDAr
     return found
 
 
+def _again(columns: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.bool_] | None:
+    """Bit 4 of EXTRATARG: a star that has several rows, and this is not the one with the best signal."""
+    return _has(columns["extratarg"], 1 << 4) if "extratarg" in columns else None
+
+
 def _has(flags: npt.NDArray[np.float64], wrong: int) -> npt.NDArray[np.bool_]:
     """Whether a flag has one of these bits; one that is not known, or whose highest bit made it negative, has."""
     known = np.isfinite(flags) & (flags >= 0) & (flags < 2.0**62)
     return ~known | (np.where(known, flags, 0).astype(np.int64) & wrong != 0)
 
 
-#: Where ASPCAP's own flags say that a value is bad.
-UNSAID = Unsaid(("aspcapflag", "starflag", *_FLAGGED, *(f"{name}_flag" for name in ("fe_h", *_DEX))), _where)
+#: Where ASPCAP's own flags say that a value is bad; and which rows are duplicates.
+UNSAID = Unsaid(
+    ("aspcapflag", "starflag", "extratarg", *_FLAGGED, *(f"{name}_flag" for name in ("fe_h", *_DEX))), _where,
+    again=_again,
+)  # fmt: skip
 
 
 def _table_evidence(names: Mapping[str, str]) -> int:

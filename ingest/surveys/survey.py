@@ -63,11 +63,14 @@ class Unsaid:
             rows in which it says nothing.
         doubt: of the names of those that there are, what is to be said of objects whose file does not tell, either
             (`Spectrum.fit`), in words that follow "of so many samples"; None for nothing.
+        again: of the same columns, the rows that repeat another row's object and are left out, bool `(n,)`; None for
+            none.
     """
 
     columns: tuple[str, ...]
     where: Callable[[Mapping[str, npt.NDArray[np.float64]]], Mapping[str, npt.NDArray[np.bool_]]]
     doubt: Callable[[Collection[str]], str | None] = lambda names: None
+    again: Callable[[Mapping[str, npt.NDArray[np.float64]]], npt.NDArray[np.bool_] | None] = lambda columns: None
 
 
 @dataclass(frozen=True)

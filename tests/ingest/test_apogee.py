@@ -129,6 +129,20 @@ def test_a_folder_with_its_catalogue_becomes_parquet(tmp_path: Path) -> None:
     assert all(row["frame"] == "rest" and row["class"] == "STAR" for row in rows)
 
 
+def test_a_star_with_several_rows_of_allstar_has_the_one_that_is_no_duplicate(tmp_path: Path) -> None:
+    files = made.write(tmp_path / "made", 3, seed=1)
+    with fits.open(files.catalogue) as hdus:
+        table = hdus[1].data
+        again = np.concatenate([table[:1], table])
+        again["EXTRATARG"][0], again["TEFF"][0], expected = 1 << 4, 9999.0, float(table["TEFF"][0])
+        star = str(table["APOGEE_ID"][0]).strip()
+        fits.BinTableHDU(again).writeto(tmp_path / "twice.fits")
+    config = IngestConfig(survey="apogee")
+    build(config, str(files.spectra), tmp_path / "out", catalogue=tmp_path / "twice.fits", engine=HERE)
+    rows = pq.read_table(tmp_path / "out" / "spectra").to_pylist()
+    assert [row["teff"] for row in rows if row["object_id"] == star] == [pytest.approx(expected)]
+
+
 def test_a_table_of_nobody_here_is_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "a.fits"
     log = {"CRVAL1": 3.6, "CDELT1": 1e-4, "OBJID": "x", "NVISITS": 1}
