@@ -315,6 +315,7 @@ register(
     Survey(
         SURVEY,
         (Reader(recognise, read),),
+        labels=LABELS,
         keys=("apogee_id", "object_id"),
         unsaid=UNSAID,
         flux_unit=SDSS_UNIT,

@@ -336,6 +336,7 @@ register(
     Survey(
         SURVEY,
         (Reader(recognise, read), Reader(recognise_plain, read_plain, takes="text")),
+        labels=LABELS,
         keys=("source_id", "dr3_source_id", "object_id"),
         table_evidence=_table_evidence,
         # XP: 343 pixels in 400 cells. RVS has more, and gets smaller ones.

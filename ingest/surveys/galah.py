@@ -273,6 +273,7 @@ register(
     Survey(
         SURVEY,
         (Reader(recognise, read),),
+        labels=LABELS,
         keys=("sobject_id", "object_id"),
         # DR3 and DR4 give the position of Gaia under these names.
         aliases={"ra_dr2": "ra", "dec_dr2": "dec", "raj2000": "ra", "dej2000": "dec"},

@@ -127,6 +127,10 @@ def test_a_folder_with_its_catalogue_becomes_parquet(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "out" / "spectra").to_pylist()
     assert sorted(row["teff"] is None for row in rows) == [False] * 4 + [True]
     assert all(row["frame"] == "rest" and row["class"] == "STAR" for row in rows)
+    assert all((row["mg_fe"] is None) == (row["m_h"] is None) == (row["teff"] is None) for row in rows)
+    schema = pq.read_schema(next((tmp_path / "out" / "spectra").iterdir()))
+    assert schema.field("mg_fe").metadata[b"unit"] == b"dex" and schema.field("rv_teff").metadata[b"unit"] == b"K"
+    assert all(row["velocity"] == pytest.approx(row["radial_velocity"]) for row in rows)
 
 
 def test_a_star_with_several_rows_of_allstar_has_the_one_that_is_no_duplicate(tmp_path: Path) -> None:

@@ -148,3 +148,4 @@ def test_a_download_with_its_catalogue_becomes_parquet(tmp_path: Path) -> None:
     assert summary.samples == 6 and not summary.bad
     rows = pq.read_table(tmp_path / "out" / "spectra").to_pylist()
     assert all(3000 < row["teff"] < 8000 and row["logg"] is not None for row in rows)
+    assert all(-5 < row["mh_gspphot"] < 2 and row["parallax"] > 0 for row in rows)

@@ -110,3 +110,4 @@ def test_a_folder_with_its_catalogue_becomes_parquet(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "out" / "spectra").to_pylist()
     assert [row["teff"] is None for row in sorted(rows, key=lambda row: row["object_id"])] == [True] + [False] * 3
     assert all(row["feh"] is not None or row["teff"] is None for row in rows)
+    assert sum(row["mg_fe"] is None for row in rows) == 1 and all("rv_galah" in row for row in rows)
