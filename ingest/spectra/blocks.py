@@ -80,6 +80,13 @@ class SpectraBlock:
         """The frame of the wavelengths of row `i`: `observed` or `rest`."""
         return "rest" if self._is_rest is not None and self._is_rest[i] else "observed"
 
+    def velocity(self, i: int) -> float | None:
+        """By which the wavelengths of row `i` were divided, km/s; None where that is not known, or observed."""
+        if self.frame(i) == "observed" or "velocity" not in self.meta.column_names:
+            return None
+        said: float | None = self.meta["velocity"][i].as_py()
+        return said
+
     def place(self, i: int) -> tuple[str, int]:
         """Where row `i` came from, for a quarantine row: file and row number."""
         return self.meta["source_file"][i].as_py(), int(self.rows[i]) + self._shift

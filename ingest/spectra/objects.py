@@ -16,7 +16,7 @@ from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
 from specshards.ingest.surveys import open_file
 
-_KNOWN = ("object_id", "survey", "ra", "dec", "source_file", "row", "flux_unit", "flux_scale", "frame")
+_KNOWN = ("object_id", "survey", "ra", "dec", "source_file", "row", "flux_unit", "flux_scale", "frame", "velocity")
 Object = tuple[dict[str, Any], Arrays]
 
 

@@ -149,7 +149,11 @@ class ShardConfig:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """One tar: `name` is relative to the data set's folder, such as `train/train-000003.tar`."""
+    """One tar: `name` is relative to the data set's folder, such as `train/train-000003.tar`.
+
+    Attributes:
+        at_rest: samples whose files gave them in the rest frame.
+    """
 
     split: str
     name: str
@@ -159,6 +163,11 @@ class ShardRecord:
     index_sha256: str
     sidecar_sha256: str
     classes: dict[str, int] = field(default_factory=dict)
+    at_rest: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able content, without samples at rest where there are none: as it was written before."""
+        return {name: value for name, value in asdict(self).items() if name != "at_rest" or value}
 
     def path(self, folder: Path) -> Path:
         """The tar."""
@@ -244,6 +253,11 @@ class Manifest:
         """Number of samples of one split, or of all."""
         return sum(shard.samples for shard in self.shards if split in (None, shard.split))
 
+    @property
+    def at_rest(self) -> int:
+        """Number of samples whose files gave them in the rest frame."""
+        return sum(shard.at_rest for shard in self.shards)
+
     def class_counts(self, split: str) -> dict[str, int]:
         """Objects per class name in a split (`unlabelled` for those without one), from the shards' records."""
         counts: dict[str, int] = {}
@@ -258,7 +272,8 @@ class Manifest:
 
     def dumps(self) -> str:
         """The JSON text, with a fixed order and layout. NaN statistics become null."""
-        content = {**asdict(self), "config": self.config.to_dict()}
+        shards = [shard.to_dict() for shard in self.shards]
+        content = {**asdict(self), "config": self.config.to_dict(), "shards": shards}
         if self.leaks is None:  # as it was written before
             del content["leaks"]
         if not self.further:

@@ -217,7 +217,14 @@ def _spectra(
                 metas = block.meta.select(["object_id", "survey"]).take(taken).to_pylist()
                 for i, meta in zip(taken, metas, strict=True):
                     try:
-                        arrays, _ = framed(frame, block.arrays(i), block.grid(i), block.redshift(i), block.frame(i))
+                        arrays, _ = framed(
+                            frame,
+                            block.arrays(i),
+                            block.grid(i),
+                            block.redshift(i),
+                            block.frame(i),
+                            block.velocity(i),
+                        )
                     except RenderError:
                         continue  # it is in the quarantine
                     yield arrays, meta, rows[i]

@@ -260,7 +260,9 @@ def _draw(
     for index in wanted:
         try:
             observed, grid = block.arrays(index), block.grid(index)
-            spectrum, grid = framed(config.image.frame, observed, grid, block.redshift(index), block.frame(index))
+            spectrum, grid = framed(
+                config.image.frame, observed, grid, block.redshift(index), block.frame(index), block.velocity(index)
+            )
             if not encoding.needs_picture or config.image.bad_pixels == "draw":
                 check(*spectrum)  # without a good pixel there is no object, whatever is drawn of it
             if encoding.needs_picture:

@@ -34,7 +34,23 @@ def summary(manifest: Manifest, out: Path) -> str:
         f"{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} quarantined"
         f"{left_out(manifest)}; {len(manifest.shards)} shards, {total / 1e6:.1f} MB, "
         f"{total / max(1, manifest.samples()):,.0f} bytes a sample\n"
+        f"{at_rest(manifest) + chr(10) if manifest.at_rest else ''}"
         f"{'MOCK data: ' if manifest.mock else ''}{out}/{MANIFEST}"
+    )
+
+
+def at_rest(manifest: Manifest) -> str:
+    """What is said of samples whose files are in the rest frame; empty without any."""
+    if not manifest.at_rest:
+        return ""
+    moved = (
+        "moved back by their velocity or redshift where one is known, else drawn as they are"
+        if manifest.config.image.frame == "observed"
+        else "drawn as they are"
+    )
+    return (
+        f"{manifest.at_rest:,} of {manifest.samples():,} samples are of files in the rest frame: {moved}; "
+        "TASK=redshift refuses them"
     )
 
 
@@ -86,6 +102,7 @@ def dataset_card(manifest: Manifest) -> str:
         f"`quarantine.parquet`{left_out(manifest)}"
     )
     how = split_by(manifest)
+    rest = f"\n{at_rest(manifest)}.\n" if manifest.at_rest else ""
     mock = "**This is mock data**, made by a simulator; no telescope saw these objects.\n\n" if manifest.mock else ""
     return f"""# {", ".join(manifest.surveys)}: {manifest.samples():,} spectra{what}
 
@@ -97,7 +114,7 @@ def dataset_card(manifest: Manifest) -> str:
 ```
 
 {how[0].upper()}{how[1:]}.
-
+{rest}
 A sample is `<key>.{extension}` ({member}) and `<key>.npy` (float64 labels, NaN = missing), in this order:
 `{"`, `".join(LABELS)}`; `class` counts in {list(manifest.classes)}, `survey` in {list(manifest.surveys)}.
 The Parquet file beside each tar has the same labels, ids and positions, one row a sample.

@@ -102,7 +102,9 @@ def _pixels(source: SpectraFolder, frame: str) -> dict[str, list[Pixels]]:
             if kind in kinds:
                 continue
             try:
-                arrays, _ = framed(frame, block.arrays(i), block.grid(i), block.redshift(i), block.frame(i))
+                arrays, _ = framed(
+                    frame, block.arrays(i), block.grid(i), block.redshift(i), block.frame(i), block.velocity(i)
+                )
             except RenderError:
                 continue  # which the job says of it
             good = arrays.wavelength[arrays.good() & (arrays.wavelength > 0)]

@@ -221,24 +221,31 @@ def _write_split(task: ShardTask, split: str, samples: Sequence[_Sample], meta: 
     with TarWriter(path) as tar:
         for sample in samples:
             tar.add(key(sample.row), [(extension, sample.payload), ("npy", label_npy(sample.labels))])
-    sidecar = _write_sidecar(path.with_suffix(".parquet"), samples, meta)
+    sidecar, at_rest = _write_sidecar(path.with_suffix(".parquet"), samples, meta)
     classes = Counter(
         "unlabelled" if np.isnan(code) else CLASSES[int(code)] for code in (s.labels[0] for s in samples)
     )
     return ShardRecord(
         split, name, len(samples), tar.size, tar.sha256, tar.index_sha256, sidecar, dict(sorted(classes.items())),
+        at_rest,
     )  # fmt: skip
 
 
-def _write_sidecar(path: Path, samples: Sequence[_Sample], meta: Sequence[pa.Table]) -> str:
-    """One row per sample, in the tar's order: key, global row, and the meta columns."""
+def _write_sidecar(path: Path, samples: Sequence[_Sample], meta: Sequence[pa.Table]) -> tuple[str, int]:
+    """One row per sample, in the tar's order: key, global row, and the meta columns.
+
+    Returns:
+        sha256 of the file, and how many samples their files gave in the rest frame.
+    """
     table = pa.concat_tables(meta, promote_options="default").take(pa.array([sample.place for sample in samples]))
+    frames = table["frame"].to_pylist() if "frame" in table.column_names else []
+    at_rest = frames.count("rest")
     rows = [sample.row for sample in samples]
     table = table.add_column(0, "key", pa.array([key(row) for row in rows], pa.string()))
     table = table.add_column(1, "source_row", pa.array(rows, pa.int64()))
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
-        return sha256(temporary)
+        return sha256(temporary), at_rest
 
 
 def _plain(table: pa.Table) -> pa.Table:

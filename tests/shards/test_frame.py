@@ -241,3 +241,86 @@ def test_what_is_explained_is_in_the_frame(run: Path, spectra_folder: Path) -> N
     assert right == pytest.approx(sight.spectrum[2].max(), rel=0.05) and right < 9100 / 1.15
     assert marked == {rest for _, rest in strong_lines("QSO") if left < rest < right}
     assert any("rest frame" in part.get_xlabel() for part in axes)
+
+
+# Files in the rest frame
+
+
+@given(
+    st.floats(-2000, 200_000), st.sampled_from([np.float32, np.float64]), st.floats(3.4, 3.7), st.floats(1e-5, 1e-3)
+)  # fmt: skip
+def test_a_velocity_brings_back_what_was_observed(
+    velocity: float, kind: type[np.floating], coeff0: float, coeff1: float
+) -> None:
+    flux, ivar, wavelength, mask = arrays()
+    (_, _, moved, _), _ = framed(
+        "observed", Arrays(flux, ivar, wavelength.astype(kind), mask), None, 3.0, "rest", velocity
+    )
+    np.testing.assert_allclose(moved, wavelength * (1 + velocity / 299792.458), rtol=1e-6)
+    drawn, grid = framed(
+        "observed", Arrays(flux, ivar, log_grid(coeff0, coeff1, 50), mask), (coeff0, coeff1), None, "rest", velocity
+    )
+    assert grid is not None
+    np.testing.assert_array_equal(drawn.wavelength, log_grid(*grid, 50))
+    np.testing.assert_allclose(
+        drawn.wavelength, log_grid(coeff0, coeff1, 50) * (1 + velocity / 299792.458), rtol=1e-12
+    )
+
+
+def test_a_redshift_does_too_and_without_either_nothing_moves() -> None:
+    spectrum = arrays()
+    for velocity in (None, np.nan, np.inf):
+        moved, _ = framed("observed", spectrum, None, 0.5, "rest", velocity)
+        np.testing.assert_allclose(moved.wavelength, spectrum.wavelength * 1.5)
+        for z in (None, np.nan):
+            assert framed("observed", spectrum, (3.5, 1e-4), z, "rest", velocity) == (spectrum, (3.5, 1e-4))
+    assert framed("rest", spectrum, None, None, "rest", 100.0)[0] is spectrum
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every third spectrum is of the rest frame: with a velocity, with a redshift, with neither."""
+    folder, rng = tmp_path_factory.mktemp("mixed"), np.random.default_rng(5)
+    made = [with_line(i, rng, gridded=False) for i in range(60)]
+    for i in range(0, 60, 3):
+        z = 0.01 * (i % 30)
+        kind = i % 9 // 3
+        made[i] = replace(
+            made[i], frame="rest", wavelength=(made[i].wavelength / (1 + z)).astype(np.float32),
+            velocity=float(z * 299792.458) if kind == 0 else None,
+            labels={**made[i].labels, "z": z if kind == 1 else None},
+        )  # fmt: skip
+    write_parquet(to_table(made), folder / "part.parquet", {}, row_group_rows=20)
+    return folder
+
+
+def test_they_are_counted_and_moved_back(mixed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = make(mixed, tmp_path / "flux", LOG, "flux")
+    assert (manifest.samples(), manifest.at_rest, manifest.quarantined) == (60, 20, 0)
+    assert Manifest.load(tmp_path / "flux").dumps() == manifest.dumps() and '"at_rest"' in manifest.dumps()
+    line = "20 of 60 samples are of files in the rest frame: moved back by their velocity or redshift where one is"
+    assert line in caplog.text and line in (tmp_path / "flux" / "README.md").read_text()
+    away = 0
+    for split in filter(manifest.samples, SPLITS):
+        with loader.open(tmp_path / "flux", split, 8, shuffle=False, view="spectra", backend="plain") as batches:
+            for batch in batches:
+                for i in np.flatnonzero(batch["valid"]):
+                    row = int(batch["key"][i].rpartition("/")[2])
+                    line_at = batch["wavelength"][i][batch["flux"][i] > 50].mean()
+                    away += abs(float(line_at) - LINE * (1 + 0.01 * (row % 30))) > 8
+    # Of those without velocity and redshift, one in three of them, but for z near 0, nobody can say where they were.
+    assert away == sum(1 for i in range(0, 60, 3) if i % 9 == 6 and i % 30)
+
+
+def test_no_redshift_is_learnt_or_answered_of_them(mixed: Path, spectra_folder: Path, tmp_path: Path) -> None:
+    make(mixed, tmp_path / "set", IMAGE)
+    with pytest.raises(UsageError, match="spectra are in the rest frame"):
+        small_run(tmp_path / "set", tmp_path / "run", "redshift")
+    usual = small_shards(spectra_folder, tmp_path / "usual", IMAGE)
+    model = Predictor.open(small_run(usual, tmp_path / "z", "redshift", 1), device="cpu")
+    account = PredictionCounts()
+    answers = pa.concat_tables(model.batches(mixed, account))
+    assert answers.num_rows == 40 and len(account.quarantine) == 20
+    assert {row["reason"] for row in account.quarantine} == {
+        "a spectrum in the rest frame, of which this model cannot learn a redshift"
+    }

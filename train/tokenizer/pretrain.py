@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import sha256, write_text
 from specshards.common.json import fits, parse, shown
+from specshards.common.messages import LOGGER
+from specshards.common.text import count
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.loader import Loader
 from specshards.train import loop
@@ -102,6 +104,11 @@ class Pretraining:
                 raise UsageError(
                     f"{folder}: spectra in the rest frame; a tokenizer reads those as they were observed"
                 )
+        if at_rest := sum(manifest.at_rest for manifest in start.train.manifests):
+            LOGGER.info(
+                f"{count(at_rest, 'spectrum is', 'spectra are')} of files in the rest frame: moved back by velocity or "
+                "redshift where one is known, else as they are"
+            )
         mock = any(manifest.mock for manifest in start.train.manifests)
         card = {"config": config.to_dict(), "data": list(start.data), "mock": mock, "model": "", "best": None}
         return cls(config, out, card, (start.train.samples, start.val.samples))

@@ -37,14 +37,15 @@ def from_spectra(
         most_bytes: of one survey file; see `ingest.surveys.open_file`.
     """
     image = ImageConfig.from_dict(card.image)
+    asks_redshift = "redshift" in card.config.tasks
     if card.config.view == "spectra":
-        for batch in spectra(inputs, image.frame, batch_size, most_bytes):
+        for batch in spectra(inputs, image.frame, batch_size, most_bytes, asks_redshift):
             quarantine += batch.quarantine
             if batch.rows:
                 arrays = map(torch.from_numpy, stack(batch.spectra))
                 yield _identity(batch.rows), dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
     else:
-        for drawn in pictures(inputs, card.pictures, batch_size, most_bytes):
+        for drawn in pictures(inputs, card.pictures, batch_size, most_bytes, asks_redshift):
             quarantine += drawn.quarantine
             if drawn.rows:
                 yield _identity(drawn.rows), torch.from_numpy(drawn.pixel_values).movedim(-1, -3)

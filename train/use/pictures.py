@@ -50,20 +50,29 @@ class PictureBatch(ObjectBatch):
     pixel_values: npt.NDArray[np.uint8]
 
 
-def spectra(inputs: Path, frame: str, batch_size: int, most_bytes: int | None = None) -> Iterator[ObjectBatch]:
+def spectra(
+    inputs: Path, frame: str, batch_size: int, most_bytes: int | None = None, observed_only: bool = False
+) -> Iterator[ObjectBatch]:
     """Every spectrum with two good pixels, wherever they lie; see `ingest.spectra.objects` for the inputs.
 
     Every object comes out once, in `rows` or in `quarantine`; the last batch may be short, or hold only quarantine.
 
+    Args:
+        observed_only: what a file gives in the rest frame is in quarantine.
+
     Raises:
         UsageError: nothing there.
     """
-    for batch, _ in _batches(inputs, frame, batch_size, lambda spectrum: check(*spectrum), most_bytes):
+    for batch, _ in _batches(inputs, frame, batch_size, lambda spectrum: check(*spectrum), most_bytes, observed_only):
         yield batch
 
 
 def pictures(
-    inputs: Path, images: ImageConfig | Sequence[ImageConfig], batch_size: int, most_bytes: int | None = None
+    inputs: Path,
+    images: ImageConfig | Sequence[ImageConfig],
+    batch_size: int,
+    most_bytes: int | None = None,
+    observed_only: bool = False,
 ) -> Iterator[PictureBatch]:
     """Draw every spectrum; otherwise as `spectra`.
 
@@ -78,7 +87,7 @@ def pictures(
             check(*spectrum)  # as for shards: without a good pixel there is no object
         return [drawer.codes(*spectrum) for drawer in drawers]
 
-    for batch, codes in _batches(inputs, wanted[0].frame, batch_size, draw, most_bytes):
+    for batch, codes in _batches(inputs, wanted[0].frame, batch_size, draw, most_bytes, observed_only):
         drawn = []
         for i, drawer in enumerate(drawers):
             stacked = np.stack([each[i] for each in codes]) if codes else np.empty((0, *drawer.code_shape), np.uint8)
@@ -88,7 +97,12 @@ def pictures(
 
 
 def _batches(
-    inputs: Path, frame: str, batch_size: int, draw: Callable[[Arrays], T], most_bytes: int | None
+    inputs: Path,
+    frame: str,
+    batch_size: int,
+    draw: Callable[[Arrays], T],
+    most_bytes: int | None,
+    observed_only: bool,
 ) -> Iterator[tuple[ObjectBatch, list[T]]]:
     """Batches, and what `draw` makes of each spectrum; a RenderError sends the object to quarantine."""
     quarantine: list[dict[str, Any]] = []
@@ -104,7 +118,10 @@ def _batches(
 
     for meta, observed in objects(inputs, quarantine, most_bytes):
         try:
-            spectrum, _ = framed(frame, observed, None, meta.get("z"), meta.get("frame") or "observed")
+            given = meta.get("frame") or "observed"
+            if given == "rest" and observed_only:
+                raise RenderError("a spectrum in the rest frame, of which this model cannot learn a redshift")
+            spectrum, _ = framed(frame, observed, None, meta.get("z"), given, meta.get("velocity"))
             drawn.append(draw(spectrum))
             rows.append(meta)
             kept.append(spectrum)
