@@ -98,17 +98,27 @@ def united(parts: Iterable[Further], where: str = "") -> dict[str, FurtherColumn
             if TEXT in (column.kind, other.kind):
                 found[name] = FurtherColumn(TEXT)
             elif column.unit != other.unit:
-                if column.unit is not None and other.unit is not None:
+                if column.unit is not None and other.unit is not None and not _is_same(column.unit, other.unit):
                     raise UsageError(
                         f"{where}: {name} is in {other.unit} in one file and in {column.unit} in another; "
                         "bring both to one unit, or call one otherwise"
                     )
-                found[name] = FurtherColumn(NUMBER, column.unit or other.unit)
+                found[name] = FurtherColumn(NUMBER, other.unit or column.unit)
     if len(found) > MOST_FURTHER:
         raise UsageError(
             f"{where}: {len(found)} further columns, more than {MOST_FURTHER}; name those to keep with --labels"
         )
     return dict(sorted(found.items()))
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two texts are one unit: `km/s` and `km s-1`."""
+    from astropy.units import Unit
+
+    try:
+        return bool(Unit(one) == Unit(other))
+    except (ValueError, TypeError):
+        return False
 
 
 def number_text(value: float) -> str:

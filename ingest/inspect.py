@@ -45,6 +45,7 @@ _SHOWN_REASONS = 12
 _MOST_DRAWN = 60
 _KNOWN = ("class", "z", "teff", "logg", "feh", "position")
 _UNITS = {"teff": " K", "logg": " dex", "feh": " dex"}
+_FURTHER_SHOWN = 40
 
 
 def command(
@@ -156,7 +157,7 @@ def _read_rows(file: TableFile, layout: str, source_file: str, first: int = 0) -
         number = max(start, first)
         if number >= stop:
             continue
-        for table in file.slices({*columns.read, *kept}, columns.inside, group, number - start):
+        for table in file.slices({*columns.all, *kept}, columns.inside, group, number - start):
             values = table.select(kept).to_pylist()
             for index, item in enumerate(mmu.spectra(table, columns, source_file, number)):
                 for name in kept if not isinstance(item, BadObjectError) else ():
@@ -350,6 +351,7 @@ def facts(spectrum: Spectrum) -> dict[str, str]:
         "from": f"{spectrum.survey}, {spectrum.layout}, {Path(spectrum.source_file).name}",
         "position": "none here; `build` needs a catalogue with ra and dec" if isnan(spectrum.ra) else place,
         "labels": "; ".join([_labels(spectrum), *spectrum.told()]),
+        **({"further labels": more} if (more := _further(spectrum)) else {}),
         "pixels": f"{len(wave):,}, {wave[0]:.2f} to {wave[-1]:.2f} Angstrom (vacuum, observed frame)",
         "grid": describe_grid(spectrum),
         "good": f"{100 * spectrum.good().mean():.1f} per cent of the pixels",
@@ -365,6 +367,20 @@ def _labels(spectrum: Spectrum) -> str:
             number = f"{value:.6g}" if isinstance(value, float) else str(value)
             said.append(f"{name} {number}{'' if error is None else f' +- {error:.2g}'}{_UNITS.get(name, '')}")
     return f"{', '.join(said)} (label source: {spectrum.label_source or 'not said'})" if said else "none"
+
+
+def _further(spectrum: Spectrum) -> str:
+    """Further labels under the names of their columns, with their units; the first few in full."""
+    from specshards.common.further import further_name, is_further, said
+
+    found = []
+    for name, given in sorted(spectrum.labels.items()):
+        if is_further(name) and (value := said(given)) is not None:
+            unit = spectrum.units.get(name)
+            number = f"{value:.6g}" if isinstance(value, float) else str(value)[:40]
+            found.append(f"{further_name(name)} {number}{f' {unit}' if unit else ''}")
+    more = len(found) - _FURTHER_SHOWN
+    return ", ".join(found[:_FURTHER_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def describe_grid(spectrum: Spectrum) -> str:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from specshards.common.errors import JobError, UsageError, is_environment, shortened
 from specshards.common.files import replacing, sha256
 from specshards.common.folder import locked
-from specshards.common.further import further_of
+from specshards.common.further import FurtherColumn, further_of, united, with_further
 from specshards.common.identity import id_hashes, judge
 from specshards.common.json import parse
 from specshards.common.messages import LOGGER
@@ -262,14 +262,22 @@ def _spectra_rows(files: Sequence[Path]) -> Rows:
                 file = _open_spectra(path)
                 for group in range(len(file.groups)):
                     names = dict.fromkeys([*asked, "survey", *(SURVEY_SN if SN_SURVEY in asked else ())])
-                    yield upgraded(file.read(list(names), group)).select(asked)
+                    table = upgraded(file.read(list(names), group))
+                    wanted_further = {name: further[name] for name in asked if name in further}
+                    yield with_further(table, wanted_further).select(asked)
 
     def batches(wanted: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
         for table in tables(wanted):
             yield table.to_pydict()
 
-    columns = [name for name in SCHEMA.names if name not in ("spectrum", LSF)]
+    further = _further(files)
+    columns = [*(name for name in SCHEMA.names if name not in ("spectrum", LSF)), *further]
     return Rows(tuple(columns), sum(_open_spectra(path).rows for path in files), batches, tables)
+
+
+def _further(files: Sequence[Path]) -> dict[str, FurtherColumn]:
+    """The further columns of all files."""
+    return united((further_of(_open_spectra(path).schema) for path in files), str(files[0].parent))
 
 
 @contextmanager
@@ -317,7 +325,7 @@ def _read_chosen(files: Sequence[Path], chosen: RowNumbers) -> Iterator[pa.Table
     As Arrow from end to end: blocks of `ingest.spectra.blocks` are numbers to draw, and would be packed again.
     """
     arrays = [field.name for field in SCHEMA.field("spectrum").type]
-    first = 0
+    first, further = 0, _further(files)
     for path in files:
         file = _open_spectra(path)
         for group, rows in enumerate(file.groups):
@@ -326,7 +334,7 @@ def _read_chosen(files: Sequence[Path], chosen: RowNumbers) -> Iterator[pa.Table
                 with _named(path):
                     start = first
                     for table in file.slices(file.names, arrays, group):
-                        yield upgraded(_taken(table, start, chosen))
+                        yield with_further(upgraded(_taken(table, start, chosen)), further)
                         start += len(table)
             first += rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ from specshards.common.errors import UsageError
 from specshards.common.further import MOST_FURTHER, STANDARD, FurtherColumn, further_name, united
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
+from specshards.ingest.catalogue.columns import choose
+from specshards.ingest.catalogue.config import SelectConfig
+from specshards.ingest.catalogue.further import Wish
+from specshards.ingest.catalogue.labels import Catalogue
+from specshards.ingest.catalogue.prepared import prepare
+from specshards.ingest.catalogue.subset import select
+from specshards.ingest.inspect import inspect_file
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.blocks import iter_blocks
@@ -234,3 +242,53 @@ def test_labels_of_tables_that_are_kept_filtered_and_joined_by_id(tmp_path: Path
     made = ingest(config, str(tmp_path / "t"), tmp_path / "out", catalogue=tmp_path / "c.csv", engine=HERE)
     assert made.samples == 2 and columns(tmp_path / "out", "a", "mass") == {"a": [3.0, 3.0], "mass": [0.25, 8.0]}
     assert "b" not in pq.read_schema(next((tmp_path / "out" / "spectra").iterdir())).names
+
+
+def test_select_and_inspect_know_further_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(to_table(spectra(6, [{"mass": 2.5, "kind": 3}, {"mass": 7.5}], mass="kg")), tmp_path / "s" / "a.parquet")
+    write(to_table(spectra(6, [{"kind": "b", "only": 1}], 6)), tmp_path / "s" / "b.parquet")
+    select(tmp_path / "s", tmp_path / "chosen", SelectConfig(where="mass > 5 or kind == 'b'"))
+    table = pq.read_table(tmp_path / "chosen")
+    assert table["mass"].to_pylist() == [7.5] * 3 + [None] * 6 and table["kind"].to_pylist() == [None] * 3 + ["b"] * 6
+    assert SpectraFolder.scan(tmp_path / "chosen").further["mass"] == FurtherColumn("number", "kg")
+    with pytest.raises(UsageError, match=r"no column masse.*near: mass"):
+        select(tmp_path / "s", tmp_path / "not", SelectConfig(where="masse > 5"))
+    inspect_file(tmp_path / "s" / "a.parquet", tmp_path / "x.png", row=0)
+    assert "kind 3, mass 2.5 kg" in capsys.readouterr().out
+
+
+def test_the_key_of_a_catalogue_may_be_the_name_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("spectrum,z,flag\na/b.fits.gz,0.5,3\nCDFS_1.dat,0.25,4\nlast,1,2\n")
+    catalogue = Catalogue(prepare(tmp_path / "c.csv", None, tmp_path / "work", wish=Wish("all")))
+    for object_id, file, flag in (
+        ("b", "x", 3.0),
+        ("CDFS_1.dat", "x", 4.0),
+        ("1", "last.csv", 2.0),
+        ("2", "x", None),
+    ):
+        (spectrum,) = spectra(1, [{}])
+        spectrum.object_id, spectrum.source_file = object_id, file
+        assert catalogue.apply(spectrum) == (flag is not None) and spectrum.labels.get("flag") == flag
+
+
+def test_real_labels_of_vandels_join_by_file_name(tmp_path: Path) -> None:
+    folder = Path(os.environ.get("SPECSHARDS_REAL_DATA", "../shared/data")) / "labelled" / "vandels"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    catalogue = Catalogue(prepare(folder / "labels.csv", None, tmp_path, wish=Wish("redshift_flag")))
+    truth = Table.read(folder / "labels.csv", format="csv")
+    for row in truth:
+        (spectrum,) = spectra(1, [{}])
+        spectrum.object_id, spectrum.source_file = row["spectrum"], f"{row['spectrum']}.dat"
+        assert catalogue.apply(spectrum)
+        assert (spectrum.labels["z"], spectrum.labels["redshift_flag"]) == (row["z"], row["redshift_flag"])
+
+
+def test_positions_alone_are_a_catalogue_of_spectra_without_a_survey(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("object_id,ra,dec\n1000,10.5,-3\n")
+    catalogue = Catalogue(prepare(tmp_path / "c.csv", None, tmp_path / "work"))
+    (spectrum,) = spectra(1, [{}])
+    spectrum.ra = spectrum.dec = float("nan")
+    assert catalogue.apply(spectrum) and (spectrum.ra, spectrum.dec) == (10.5, -3.0)
+    with pytest.raises(UsageError, match="no label column"):
+        choose(tmp_path / "c.csv", ["obsid", "ra", "dec"], "lamost")
