@@ -15,6 +15,9 @@ from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.ingest.surveys import open_file
 from tests.conftest import make_spectrum
 from tests.fuzz.judge import OWN, judge
+from tests.ingest.test_desi_spectra import columns as desi_columns
+from tests.ingest.test_mrs import made as lamost_mrs
+from tests.ingest.test_plate import plate as sdss_plate
 from tests.oracles.mmu_tables import sdss_table, spectrum_columns
 from tests.oracles.survey_files import FLUX, IVAR, WAVE, N, desi_coadd, lamost_image, lamost_table, sdss_spec
 
@@ -26,6 +29,8 @@ REAL = {
     "lamost-image-dr1": ("lamost/dr1/*", 2), "sdss-spec-lite": ("sdss/boss_galaxies/*", 2),
     "sdss-spec": ("sdss/dr8_galaxies/*", 2), "sdss-spspec": ("sdss/dr7_spSpec/*", 2),
     "desi-coadd": ("desi/picca/coadd-*.fits", 1),
+    "lamost-mrs": ("layouts/lamost_mrs/*", 1), "sdss-spplate": ("layouts/sdss_spPlate/*", 1),
+    "desi-columns": ("layouts/desi_coadd_sv0/coadd-*", 1),
     "desi-spectra": ("layouts/desi_spectra_compressed_mask/*.fits", 1),
 }  # fmt: skip
 
@@ -107,6 +112,9 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "sdss-spspec": lambda folder: sp_spec(folder / "a.fits"),
     "desi-coadd": lambda folder: desi_coadd(folder / "coadd-a.fits", rows=2),
     "desi-spectra": lambda folder: desi_coadd(folder / "coadd-b.fits", rows=2, compression="GZIP_1"),
+    "desi-columns": lambda folder: desi_columns(folder / "coadd-c.fits"),
+    "lamost-mrs": lambda folder: lamost_mrs(folder / "a.fits"),
+    "sdss-spplate": lambda folder: sdss_plate(folder, zbest=False),
     REDROCK: lambda folder: _redrock(folder / "redrock-a.fits"),
     "mmu-struct": lambda folder: _table(folder / "a.parquet", "struct"),
     "mmu-list": lambda folder: _table(folder / "a.parquet", "list of structs"),

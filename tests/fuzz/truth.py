@@ -22,9 +22,13 @@ def readings(path: Path, layout: str) -> list[Reading]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with fits.open(path, memmap=False) as hdus:
+            if layout == "sdss-spplate":
+                return plate(hdus)
             if layout.startswith("desi"):
-                return desi(hdus)
-            read = {"sdss-spspec": legacy, "sdss-spec": sdss, "sdss-spec-lite": sdss}.get(layout, lamost)
+                return columns(hdus) if layout == "desi-columns" else desi(hdus)
+            read = {"lamost-mrs": mrs, "sdss-spspec": legacy, "sdss-spec": sdss, "sdss-spec-lite": sdss}.get(
+                layout, lamost
+            )
             return [read(hdus)]
 
 
@@ -83,6 +87,52 @@ def legacy(hdus: Any) -> Reading:
         "wave": 10.0 ** (header["COEFF0"] + header["COEFF1"] * np.arange(flux.size)),
         "object_id": None, "ra": header["RAOBJ"], "dec": header["DECOBJ"], "z": header.get("Z"), "class": None,
     }  # fmt: skip
+
+
+def mrs(hdus: Any) -> Reading:
+    arms = [named_columns(hdus[f"COADD_{arm}"]) for arm in "BR" if f"COADD_{arm}" in hdus]
+    flux, ivar, mask = (np.concatenate([floats(arm[name]) for arm in arms]) for name in ("flux", "ivar", "andmask"))
+    with np.errstate(over="ignore"):
+        wave = [10.0 ** floats(arm["loglam"]) if "loglam" in arm else floats(arm["wavelength"]) for arm in arms]
+    header = hdus[0].header
+    obsid = header.get("OBSID")
+    known = isinstance(obsid, int) and obsid > 0
+    return {
+        "flux": flux, "ivar": ivar, "wave": np.concatenate(wave), "mask": mask != 0,
+        "object_id": str(obsid) if known else None, "ra": header.get("RA"), "dec": header.get("DEC"),
+        "z": header.get("Z"), "class": header.get("CLASS"),
+    }  # fmt: skip
+
+
+def plate(hdus: Any) -> list[Reading]:
+    header, flux = hdus[0].header, hdus[0].data
+    wave = 10.0 ** (header["COEFF0"] + header["COEFF1"] * np.arange(flux.shape[1]))
+    whole = len(hdus) > 1
+    target = named_columns(hdus[5]) if whole else {}
+    return [
+        {
+            "flux": floats(flux[i]), "ivar": floats(hdus[1].data[i]) if whole else None, "wave": wave,
+            "mask": (hdus[2].data[i].astype(np.int64) & SDSS_BAD) != 0 if whole else np.zeros(len(wave), bool),
+            "object_id": None, "ra": target["ra"][i] if whole else None, "dec": target["dec"][i] if whole else None,
+            "z": None, "class": None,
+        }
+        for i in range(len(flux))
+    ]  # fmt: skip
+
+
+def columns(hdus: Any) -> list[Reading]:
+    table = named_columns(hdus[1])
+    wave = floats(table["wavelength"])
+    first = np.flatnonzero(np.diff(wave, prepend=-1) > 0.4)
+    count = np.diff(first, append=len(wave))
+    return [
+        {
+            "flux": np.add.reduceat(floats(table[name]), first) / count, "ivar": None, "wave": wave[first],
+            "mask": np.zeros(len(first), bool), "object_id": name[6:], "ra": None, "dec": None, "z": None,
+            "class": None,
+        }
+        for name in sorted(set(table) - {"wavelength"}, key=lambda name: int(name[6:]))
+    ]  # fmt: skip
 
 
 def desi(hdus: Any) -> list[Reading]:
