@@ -66,6 +66,8 @@ def recognise(file: FitsFile) -> str | None:
         return MULTISPEC
     if len(hdu.shape) == 1:
         return IMAGE
+    if header.get("COEFF0") is not None or header.get("EXTEN0") is not None:
+        return None  # rows of SDSS or LAMOST, whose readers do not know it: a mask would pass for a spectrum
     if len(_rows_said(header)) > 1:
         return STACK
     return ONEDSPEC if is_iraf(header) or header.get("BANDID1") is not None else None

@@ -29,6 +29,7 @@ VISITS, AVERAGES = "mastar-visits", "mastar-hc"
 GRID = GridLimits(3550.0, 10_500.0, 2.2e-4, 2.4e-4)
 _COLUMNS = {"mangaid", "wave", "flux", "ivar", "mask"}
 _BAD_BITS = 1 << 0 | 1 << 10
+_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))  # of a Gaussian, in sigma
 
 
 def recognise(file: FitsFile) -> str | None:
@@ -86,14 +87,20 @@ def _average(file: FitsFile, source_file: str) -> Spectrum:
     n = file[0].shape[0]
     ivar: Hdu | None = file.named("IVAR")
     assert ivar is not None  # `recognise` has seen it
+    sres = file.named("SRES")
+    assert sres is not None
     axis = axis_of(file[0].header, n, medium="vacuum", is_rest=True)
+    with np.errstate(all="ignore"):  # SRES is lambda over FWHM
+        sigma = axis.wavelength / native(sres.image(), np.float64) / _FWHM
+    sigma[~np.isfinite(sigma) | (sigma <= 0)] = np.nan
     return checked(
         Spectrum(
             object_id=stem(file, source_file), survey=SURVEY, release=None, ra=np.nan, dec=np.nan,
             flux=floats(file[0].image()), ivar=floats(ivar.image()), wavelength=axis.wavelength,
             mask=np.zeros(n, np.bool_), layout=AVERAGES, source_file=source_file, wave_coeff0=axis.coefficients[0],
             wave_coeff1=axis.coefficients[1], labels={"class": "STAR"}, label_source="survey", flux_unit=RELATIVE,
-            wavelength_unit=axis.unit, frame="rest", remarks=("are averages of many stars (MaStarHC), not stars",),
+            wavelength_unit=axis.unit, frame="rest",
+            lsf_sigma=sigma.astype(np.float32), remarks=("are averages of many stars (MaStarHC), not stars",),
         ),
         GRID,
     )  # fmt: skip
