@@ -4,6 +4,7 @@ surveys         readers of file layouts, one module a family
 fits            FITS files: a direct parser, and astropy for every surprise
 tables          Parquet and HDF5 of many spectra, in slices of rows
 plain           tables of text, VOTables and npz
+generic         spectra that no survey has a reader for
 probe           whether pyarrow survives a footer that no seal vouches for
 seal            checksums of Parquet, column by column
 columns         a column of a table as one array

@@ -11,6 +11,7 @@ from pathlib import Path
 from specshards.common.errors import UsageError
 from specshards.ingest.listing import matching, walk
 from specshards.ingest.surveys import SUFFIXES, TEXT_SUFFIXES
+from specshards.ingest.surveys.survey import MOCK_CATALOGUE
 from specshards.ingest.tables import HATS_CARD, data_files
 
 
@@ -70,6 +71,8 @@ def _survey_files(root: Path, ends: tuple[str, ...]) -> set[str]:
             folders += [entry.name] if has_name else []
         elif entry.name.endswith(".parquet") and not entry.is_lost:
             parquet.append(entry.name)
+        elif entry.name.rpartition("/")[2] == MOCK_CATALOGUE:
+            continue  # of a mock survey, which this program wrote
         elif has_name or (entry.is_lost and "." not in entry.name.rpartition("/")[2]):
             files.append(entry.name)
         elif entry.name.rpartition("/")[2] == HATS_CARD:

@@ -14,7 +14,7 @@ from specshards.ingest.files import find_files
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
-from specshards.ingest.surveys import open_file
+from specshards.ingest.surveys import open_file, takes_text
 
 _KNOWN = ("object_id", "survey", "ra", "dec", "source_file", "row", "flux_unit", "flux_scale", "frame", "velocity")
 Object = tuple[dict[str, Any], Arrays]
@@ -41,7 +41,7 @@ def objects(inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int | No
 
 
 def _from_files(inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int | None) -> Iterator[Object]:
-    root, files = find_files(str(inputs), "INPUT")
+    root, files = find_files(str(inputs), "INPUT", text=takes_text(None))
     for file in files:
         name = escaped(file)
         try:

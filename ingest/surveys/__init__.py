@@ -28,6 +28,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     eso, hst, jwst          phase 3 and XQR-30; STIS and COS; NIRSpec, NIRISS, NIRCam and MIRI
     axis                    wavelengths along an axis of an image, positions of a header
     orders                  the orders of an echelle, joined
+    vandels                 VANDELS spectra, text
     flux                    flux and ivar that fit float32, and their unit
     wavelengths             units of wavelength, air to vacuum
     stated                  what a user states of spectra whose files do not say it
@@ -204,8 +205,13 @@ def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most
             if isinstance(file, FitsFile) and len(file.content) > limit:
                 raise too_large("it has", limit, layout)
             return Opened(reader.survey_of(file) if reader.survey_of else name, layout, file, reader, source_file)
-    # A text that nobody knows is hardly ever a spectrum: a list, a catalogue, a log.
-    raise BadObjectError(f"no known layout: {describe(file)}", selected_out=takes == "text")
+    if takes == "text":  # hardly ever a spectrum: a list, a catalogue, a log
+        raise BadObjectError(
+            f"a table without wavelengths: a catalogue? give it with --catalog. It is {describe(file)}; "
+            "see docs/any-spectrum.md",
+            selected_out=True, kind="a table without wavelengths: a catalogue? give it with --catalog",
+        )  # fmt: skip
+    raise BadObjectError(f"no known layout: {describe(file)}; see docs/any-spectrum.md")
 
 
 def _is_plain(path: Path, head: bytes) -> bool:

@@ -138,11 +138,12 @@ SURVEYS: Registry[Survey] = Registry(
         *(
             f"specshards.ingest.surveys.{name}"
             for name in (
-                *("lamost", "sdss", "desi", "slomost", "apogee", "galah", "gaia"),
+                *("lamost", "sdss", "desi", "slomost", "apogee", "galah", "gaia", "vandels"),
                 *("sixdfgs", "twodf", "aaomega", "deep2", "mastar", "miles", "stelib", "eso", "hst", "jwst"),
             )
         ),
         "specshards.ingest.generic.images",
+        "specshards.ingest.generic.tables",
         "specshards.ingest.generic.specutils",
     ],
 )

@@ -19,7 +19,7 @@ from specshards.common.errors import BadObjectError, UsageError
 #: What --wavelength-unit takes, and how it is said.
 UNITS = {
     "angstrom": "Angstrom", "nm": "nanometre", "um": "micron", "log10": "log10 of Angstrom",
-    "ln": "natural logarithm of Angstrom",
+    "ln": "natural logarithm of Angstrom", "cm-1": "wavenumber, 1/cm",
 }  # fmt: skip
 #: What --medium takes.
 MEDIA = {"vacuum": "as they are", "air": "converted to vacuum"}
@@ -28,13 +28,17 @@ FRAMES = {"observed": "as the telescope sees them", "rest": "divided by 1 + z, o
 #: Air below this is vacuum, by convention; Angstrom.
 AIR_FROM = 2000.0
 
+#: Of a wavenumber: 1 / cm in Angstrom. In vacuum, by convention.
+_WAVENUMBER = "cm-1"
 _FACTORS = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "mm": 1e7, "cm": 1e8, "m": 1e10}
 _BASES = {"log10": 10.0, "ln": math.e}
 _NAMES = {
     "a": "angstrom", "aa": "angstrom", "å": "angstrom", "ang": "angstrom", "angstroms": "angstrom",
     "0.1nm": "angstrom",
     "nanometer": "nm", "nanometers": "nm", "nanometre": "nm", "nanometres": "nm", "micron": "um", "microns": "um",
-    "micrometer": "um", "micrometers": "um", "µm": "um", "μm": "um",
+    "1/cm": "cm-1", "/cm": "cm-1", "cm^-1": "cm-1", "cm**-1": "cm-1", "cm⁻¹": "cm-1", "cm^{-1}": "cm-1",
+    "wavenumber": "cm-1", "wavenumbers": "cm-1", "kayser": "cm-1", "micrometer": "um",
+    "micrometers": "um", "µm": "um", "μm": "um",
 }  # fmt: skip
 _MEDIA = {"air": "air", "awav": "air", "airwave": "air", "vacuum": "vacuum", "vac": "vacuum", "vacuo": "vacuum"}
 _NO_MEDIUM = {"in", "of", "at", "standard", "std", "dry", "stp", "iau", "wavelength", "wavelengths", "wave"}
@@ -86,7 +90,7 @@ def unit_of(text: str | None) -> str | None:
         if name.startswith(base) and _NAMES.get(rest, rest) in ("", "angstrom", "lambda", "wavelength"):
             return known
     name = _NAMES.get(name, name)
-    if name in _FACTORS:
+    if name in _FACTORS or name == _WAVENUMBER:
         return name
     raise UnknownUnitError(
         f"wavelengths are declared to be in {text!r}, no unit of wavelength that is known here: say what they are "
@@ -151,6 +155,9 @@ def to_angstrom(values: npt.NDArray[Any], unit: str) -> npt.NDArray[np.float64]:
     if unit in _BASES:
         with np.errstate(over="ignore"):  # of what cannot be that; refused by its range
             return np.asarray(np.power(_BASES[unit], values), np.float64)
+    if unit == _WAVENUMBER:
+        with np.errstate(divide="ignore"):
+            return np.asarray(1e8 / values, np.float64)
     return values * _FACTORS[unit]
 
 
@@ -167,7 +174,9 @@ def judged(low: float, high: float, declared: str | None, *, is_rest: bool = Fal
         BadObjectError: the range does not say what they are, or is not of the unit that is declared.
     """
     shortest = _SHORTEST / 8 if is_rest else _SHORTEST
-    likely = [name for name in (*_FACTORS, *_BASES) if _holds(low, high, name, shortest)]
+    likely = likely_units(low, high, is_rest=is_rest)
+    if declared == _WAVENUMBER and _holds(low, high, declared, shortest):
+        return declared
     plain = high <= _LONGEST and (low >= 2500 or (low >= shortest and high >= 5500))
     where = f"wavelengths from {low:.6g} to {high:.6g}"
     option = "say what they are when they are ingested or drawn, with --wavelength-unit"
@@ -184,10 +193,16 @@ def judged(low: float, high: float, declared: str | None, *, is_rest: bool = Fal
     raise UnknownUnitError(f"{where} look like {_either(likely, plain)}: {option} {' or '.join(likely)}")
 
 
+def likely_units(low: float, high: float, *, is_rest: bool = False) -> list[str]:
+    """The units in which wavelengths from `low` to `high` are possible; wavenumbers are never guessed."""
+    shortest = _SHORTEST / 8 if is_rest else _SHORTEST
+    return [name for name in (*_FACTORS, *_BASES) if _holds(low, high, name, shortest)]
+
+
 def _holds(low: float, high: float, unit: str, shortest: float) -> bool:
     if unit in _BASES and high > 20:
         return False
-    first, last = to_angstrom(np.array([low, high]), unit)
+    first, last = np.sort(to_angstrom(np.array([low, high]), unit))
     return bool(shortest <= first and 1.1 * shortest < last <= _LONGEST)
 
 

@@ -26,7 +26,7 @@ from specshards.ingest.files import find_files
 from specshards.ingest.job.build import IngestConfig, build
 from specshards.ingest.job.plan import make_plan
 from specshards.ingest.mock import MockConfig, write
-from specshards.ingest.surveys import SUFFIXES
+from specshards.ingest.surveys import SUFFIXES, TEXT_SUFFIXES
 from tests.oracles import commands
 from tests.oracles.survey_files import HEADER, lamost_table, sdss_spec
 
@@ -163,7 +163,7 @@ def test_positions_that_a_desi_file_lacks_come_from_a_catalogue(real_data: Path,
 def test_files_and_objects_add_up_for_everything_that_is_there(real_data: Path, tmp_path: Path) -> None:
     """All real files in one job: a row for each layout, every file in one of them."""
     summary = build(IngestConfig(), str(real_data), tmp_path, engine=Engine(workers=2))
-    files = [path for path in real_data.rglob("*") if path.name.endswith(SUFFIXES)]
+    files = [path for path in real_data.rglob("*") if path.name.endswith((*SUFFIXES, *TEXT_SUFFIXES))]
     assert summary.files == len(files) == sum(count.files for count in summary.layouts.values())
     assert summary.objects == summary.samples + summary.quarantined == len(rows(tmp_path, "ra")) + summary.quarantined
     quarantine = pq.read_table(tmp_path / "ingest" / "quarantine.parquet")

@@ -23,6 +23,7 @@ ODD_NAMES = {
 
 #: What is no file, or cannot be read, and why.
 NO_FILES = {
+    "notes.txt": "a link that leads nowhere",
     "loop.fits": "a link that cannot be followed",
     "circle": "a link that cannot be followed",
     "dangling.fits": "a link that leads nowhere",

@@ -1,0 +1,298 @@
+"""What the numbers of a table of nobody known mean, and a spectrum made of them.
+
+Units, medium and frame are what the file declares, else what the user states, else a guess, which is told as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import LIMITS, Spectrum
+from specshards.ingest.generic.roles import SEE, Roles, label_name
+from specshards.ingest.surveys import spellings
+from specshards.ingest.surveys.common import ANY_GRID, checked, error, label, position, said_class, text
+from specshards.ingest.surveys.declared import FALSE, TRUE, frame_of
+from specshards.ingest.surveys.flux import RELATIVE, inverse_variance, unit_of
+from specshards.ingest.surveys.wavelengths import (
+    UNITS,
+    UnknownUnitError,
+    likely_units,
+    medium_of,
+    settled,
+    to_angstrom,
+)  # fmt: skip
+from specshards.ingest.surveys.wavelengths import unit_of as wavelength_unit_of
+from specshards.ingest.tables import Stated
+
+#: The survey of spectra that do not say whose they are, unless `--name` does.
+NAME = "table"
+_UNIT_KEYS = ("wavelength_unit", "wavelength_units", "wave_unit", "wunit", "spectral_unit", "cunit1")
+_FLUX_KEYS = ("flux_unit", "flux_units", "fluxunit", "bunit")
+_MEDIUM_KEYS = ("medium", "wavelength_medium", "airorvac", "air_or_vac", "air_or_vacuum", "vacuum", "airvac")
+_FRAME_KEYS = ("frame", "wavelength_frame", "restframe", "rest_frame")
+#: The largest difference between air and vacuum, of a wavelength, and the share of a pixel that matters.
+_AIR, _MATTERS = 2.8e-4, 0.25
+#: What fluxes are in, or that per second, per steradian, per area and time and wavelength.
+_FLUXES = ("erg / (Angstrom s cm2)", "Jy", "erg / (Angstrom s)", "erg / (s Hz)", "count", "adu", "electron", "photon",
+           "DN", "K")  # fmt: skip
+_POSITIONS = {
+    "ra": "ra", "target_ra": "ra", "raj2000": "ra", "ra_deg": "ra", "ra_icrs": "ra",
+    "dec": "dec", "target_dec": "dec", "dej2000": "dec", "decj2000": "dec", "dec_deg": "dec", "de_icrs": "dec",
+}  # fmt: skip
+_LABELS = {"redshift": "z", "zerr": "z_err", "redshift_err": "z_err", "spectype": "class"}
+
+
+class Pixels(NamedTuple):
+    """One spectrum as its file has it: float64 `(N,)` each, None for what there is not."""
+
+    wavelength: npt.NDArray[Any]
+    flux: npt.NDArray[Any]
+    error: npt.NDArray[Any] | None = None
+    ivar: npt.NDArray[Any] | None = None
+    variance: npt.NDArray[Any] | None = None
+    mask: npt.NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a file says of all its spectra, and what is stated of them.
+
+    Attributes:
+        unit: of the wavelengths, as declared. medium, frame, flux_unit: likewise.
+        remarks: of guesses, for every spectrum.
+        how: what is known by whom, for people: `flux unit` -> `1e-17 erg / (Angstrom s cm2), declared`.
+    """
+
+    unit: str | None
+    medium: str | None
+    frame: str
+    flux_unit: str | None
+    stated: Stated
+    layout: str
+    source_file: str
+    remarks: tuple[str, ...] = ()
+    how: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, roles: Roles, units: Mapping[str, str], said: Mapping[str, Any], stated: Stated, layout: str,
+        source_file: str, unit: str | None = None,
+    ) -> Meaning:  # fmt: skip
+        """What a table's units, its names and its own words say.
+
+        Args:
+            said: keys of the file, in lower case. unit: of the wavelengths, where a wide table's names have it.
+        """
+        unit = (
+            unit or units.get(roles.columns.get("wavelength", "")) or roles.said.get("unit") or _of(said, _UNIT_KEYS)
+        )
+        medium = roles.said.get("medium") or _medium(said)
+        frame = roles.said.get("frame") or frame_of(_of(said, _FRAME_KEYS))
+        remarks = ["guess the columns by their places: wavelength, flux, error; --columns says them"]
+        remarks = remarks if "guessed" in roles.how.values() else []
+        declared = units.get(roles.columns.get("flux", "")) or _of(said, _FLUX_KEYS)
+        flux_unit = None if declared is None or declared.lower() == "none" else _flux_unit(declared)
+        how = {"columns": ", ".join(f"{role} {name} ({roles.how[role]})" for role, name in roles.columns.items())}
+        if flux_unit is not None:
+            how["flux unit"] = f"{flux_unit}, declared"
+        elif stated.unit is not None:
+            flux_unit = unit_of(stated.unit)
+            how["flux unit"] = f"{flux_unit}, stated"
+        else:
+            how["flux unit"] = "not declared"
+            if declared and declared.lower() not in ("none", "-", "--"):
+                remarks.append(f"declare flux in {declared!r}, no unit known here, which is left out; --unit says it")
+        how["frame"] = f"{frame or stated.frame or 'observed'}, {_by_whom(frame, stated.frame)}"
+        return cls(
+            unit,
+            medium,
+            frame or stated.frame or "observed",
+            flux_unit,
+            stated,
+            layout,
+            source_file,
+            tuple(remarks),
+            how,
+        )
+
+    def unit_of(self, low: float, high: float) -> tuple[str, str]:
+        """The unit of wavelengths from `low` to `high`, and whether it is `declared`, `stated` or `guessed`.
+
+        Raises:
+            BadObjectError: nobody can tell.
+        """
+        is_rest = self.frame == "rest"
+        try:
+            unit = settled(low, high, self.unit, self.stated.wavelength_unit, is_rest=is_rest)
+        except UnknownUnitError as fault:
+            likely = likely_units(low, high, is_rest=is_rest)
+            # From 400 to 4000 a spectrometer of wavenumbers is as likely.
+            if self.unit or self.stated.wavelength_unit or likely != ["nm"] or (low <= 1000 and high >= 3000):
+                raise BadObjectError(
+                    f"{fault.reason}; {SEE}", kind=f"the unit of wavelength is not said; {SEE}"
+                ) from None
+            return "nm", "guessed"
+        declared = self.unit is not None and _known(self.unit) == unit
+        return unit, "declared" if declared else "stated" if self.stated.wavelength_unit else "guessed"
+
+    def spectrum(
+        self, pixels: Pixels, object_id: str, labels: Mapping[str, Any], units: Mapping[str, str],
+        row: int | None = None,
+    ) -> Spectrum:  # fmt: skip
+        """One spectrum, checked.
+
+        Args:
+            labels: what the file says of the object, by the names of `meaning_of`. units: of them.
+
+        Raises:
+            BadObjectError: it cannot be used.
+        """
+        wave = np.asarray(pixels.wavelength, np.float64)
+        lengths = {name: len(v) for name, v in pixels._asdict().items() if v is not None}
+        if len(set(lengths.values())) != 1:
+            raise BadObjectError("inconsistent lengths: " + ", ".join(f"{name} {n}" for name, n in lengths.items()))
+        real = np.flatnonzero(np.isfinite(wave) & (wave > 0))
+        if len(real) < 2:
+            raise BadObjectError("no wavelengths: none above 0")
+        inside = slice(real[0], real[-1] + 1)
+        wave = wave[inside]
+        if np.isnan(wave).any():
+            raise BadObjectError("impossible grid: wavelengths are missing between others")
+        unit, how_unit = self.unit_of(float(wave.min()), float(wave.max()))
+        medium, how_medium, guess = self._medium_of(wave, unit)
+        is_turned = wave[0] > wave[-1] if unit != "cm-1" else wave[0] < wave[-1]
+        at = slice(None, None, -1) if is_turned else slice(None)
+        flux = np.array(pixels.flux[inside][at], np.float64)
+        ivar = _ivar(pixels, inside)
+        remarks = list(self.remarks) + guess
+        if how_unit == "guessed":
+            remarks.append(
+                f"do not say the unit of wavelength: {UNITS[unit]} is a guess by its range; --wavelength-unit says it"
+            )
+        if ivar is not None and not (ivar > 0).any():
+            ivar = None
+            remarks.append("give errors that are all 0, which say nothing")
+        mask = ~np.isfinite(flux)
+        if pixels.mask is not None:
+            bad = np.asarray(pixels.mask[inside][at])
+            mask |= bad if bad.dtype == bool else ~(bad == 0)
+        if ivar is not None:
+            ivar = ivar[at].copy()
+        known = {name: value for name, value in labels.items() if name not in ("ra", "dec")}
+        ra, dec = position(labels.get("ra"), labels.get("dec"))
+        spectrum = checked(
+            Spectrum(
+                object_id=object_id, survey=self.stated.name or NAME, release=None, ra=ra, dec=dec, flux=flux,
+                ivar=np.ones_like(flux) if ivar is None else ivar, wavelength=wave[at].copy(), mask=mask,
+                layout=self.layout, source_file=self.source_file, label_source="table" if known else None,
+                labels=known, row=row, has_ivar=ivar is not None, flux_unit=self.flux_unit, wavelength_unit=unit,
+                medium=medium, frame=self.frame, remarks=tuple(remarks), units=units,
+            ),
+            ANY_GRID,
+        )  # fmt: skip
+        if ivar is None:
+            spectrum.ivar = np.full_like(spectrum.flux, np.nan)  # ones would pass for a measurement
+        spectrum.extra["understood"] = {
+            **self.how, "wave unit": f"{UNITS.get(unit, unit)}, {how_unit}",
+            "medium": f"{medium}, {how_medium}",
+        }  # fmt: skip
+        return spectrum
+
+    def _medium_of(self, wave: npt.NDArray[Any], unit: str) -> tuple[str, str, list[str]]:
+        if self.medium is not None:
+            return medium_of(self.medium, self.stated.medium), "declared", []
+        if unit == "cm-1":
+            return "vacuum", "by convention", []
+        if self.stated.medium is not None:
+            return self.stated.medium, "stated", []
+        angstrom = np.sort(to_angstrom(wave, unit))
+        step = float(np.median(np.diff(angstrom) / angstrom[1:]))
+        if step * _MATTERS < _AIR and angstrom[-1] > 2000:
+            said = "do not say whether wavelengths are in air or vacuum: vacuum is a guess; --medium says it"
+            return "vacuum", "guessed", [said]
+        return "vacuum", "guessed", []
+
+
+def _flux_unit(declared: str) -> str | None:
+    """A unit that a flux can have; a slip in its spelling often gives another unit that astropy knows."""
+    from astropy import units
+
+    if (unit := unit_of(declared)) is None or unit == RELATIVE:
+        return unit
+    found = units.Unit(unit)
+    bases = [units.Unit(base) for base in _FLUXES]
+    per = [units.dimensionless_unscaled, units.s**-1, units.sr**-1, units.cm**-2 * units.s**-1 * units.AA**-1]
+    return unit if any(found.is_equivalent(base * one) for base in bases for one in per) else None
+
+
+def _by_whom(declared: str | None, stated: str | None) -> str:
+    return "declared" if declared else "stated" if stated else "guessed"
+
+
+def _known(unit: str) -> str | None:
+    try:
+        return wavelength_unit_of(unit)
+    except BadObjectError:
+        return None
+
+
+def _ivar(pixels: Pixels, inside: slice) -> npt.NDArray[np.float64] | None:
+    """Inverse variance, 0 where a pixel has none; None where the file gives no errors."""
+    if pixels.ivar is not None:
+        ivar = np.array(pixels.ivar[inside], np.float64)
+        ivar[~(np.isfinite(ivar) & (ivar > 0))] = 0.0
+        return ivar
+    if pixels.error is not None:
+        return inverse_variance(pixels.error[inside])
+    if pixels.variance is not None:
+        with np.errstate(invalid="ignore"):
+            return inverse_variance(np.sqrt(pixels.variance[inside]))
+    return None
+
+
+def labels_of(names: tuple[str, ...]) -> dict[str, str]:
+    """Column -> our name: of labels, of positions, and of further labels; of two that mean one thing, the first."""
+    plain = {label_name(name): name for name in reversed(names)}
+    found = {plain[their]: our for our, their in spellings.of_stars(plain).items()}
+    for name, column in plain.items():
+        our = _POSITIONS.get(name) or _LABELS.get(name) or name
+        if column not in found and our not in found.values():
+            found[column] = our
+    return found
+
+
+def value_of(name: str, value: Any) -> Any:
+    """A label as the schema takes it: float, int, bool or str; None where it is missing."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if name == "class":
+        return said_class(value)
+    if name in LIMITS:
+        return error(value) if name.endswith("_err") else label(value)
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    return None if label(value, is_known=False) is None else value
+
+
+def _of(said: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
+    return next((found for key in keys if (found := text(said.get(key))) is not None), None)
+
+
+def _medium(said: Mapping[str, Any]) -> str | None:
+    for key in _MEDIUM_KEYS:
+        if (value := text(said.get(key))) is not None:
+            word = value.removesuffix(".0").lower()
+            if key == "vacuum" and word in (*TRUE, *FALSE):
+                return "vacuum" if word in TRUE else "air"
+            return value
+    return None

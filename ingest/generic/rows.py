@@ -1,0 +1,130 @@
+"""Tables of one spectrum a row: lists in cells of text, vectors of FITS and VOTable, arrays of npz; wide tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import Spectrum
+from specshards.ingest.generic.meaning import Meaning, Pixels, labels_of, value_of
+from specshards.ingest.generic.roles import SEE, Roles, label_name
+from specshards.ingest.generic.wide import Wide
+from specshards.ingest.plain.cells import is_list, numbers_in
+
+#: Roles that are pixels.
+PARTS = ("wavelength", "flux", "error", "ivar", "variance", "mask")
+_ROWS = 64
+
+
+def is_vector(cell: Any) -> bool:
+    """Whether a cell holds many numbers."""
+    if isinstance(cell, np.ndarray | list | tuple):
+        return len(cell) > 1
+    return is_list(cell)
+
+
+def of_lists(table: Any, roles: Roles, meaning: Meaning, stem: str) -> Iterator[Spectrum | BadObjectError]:
+    """Every row that has a vector of fluxes.
+
+    Args:
+        table: a `PlainTable` or `FitsTable`; its column of wavelengths may be one vector for all rows.
+    """
+    parts = {part: roles.columns[part] for part in PARTS if part in roles.columns}
+    shared = _shared(table, parts["wavelength"], parts["flux"])
+    if shared is not None:
+        del parts["wavelength"]
+    for rows in table.slices(_ROWS):
+        cells = {part: rows.text(name) if _is_text(table) else rows.column(name) for part, name in parts.items()}
+        further = _further(table, rows, roles.others)
+        names = rows.text(roles.columns["id"]) if "id" in roles.columns else None
+        for i in range(rows.rows):
+            number = rows.first + i
+            try:
+                pixels = {part: numbers_in(values[i]) for part, values in cells.items()}
+                if shared is not None:
+                    pixels["wavelength"] = shared
+                yield _spectrum(Pixels(**pixels), meaning, stem, number, names, i, further, table)
+            except BadObjectError as fault:
+                fault.row, fault.layout = number, meaning.layout
+                yield fault
+
+
+def of_wide(table: Any, wide: Wide, roles: Roles, meaning: Meaning, stem: str) -> Iterator[Spectrum | BadObjectError]:
+    """Every row of a wide table."""
+    samples = set(wide.columns)
+    others = tuple(name for name in table.names if name not in samples and name != roles.columns.get("id"))
+    for rows in table.slices(_ROWS):
+        columns = [rows.column(name) for name in wide.columns]
+        further = _further(table, rows, others)
+        names = rows.text(roles.columns["id"]) if "id" in roles.columns else None
+        wrong = [name for name, values in zip(wide.columns, columns, strict=True) if values.dtype.kind not in "iuf"]
+        flux = None if wrong else np.stack(columns, axis=1).astype(np.float64)
+        for i in range(rows.rows):
+            number = rows.first + i
+            try:
+                if flux is None:
+                    values = [_number(column[i]) for column in columns]
+                    if (at := next((k for k, v in enumerate(values) if v is None), None)) is not None:
+                        raise BadObjectError(f"column {wide.columns[at]} is {columns[at][i]!r}, no number",
+                                             kind="a cell of the spectrum that is no number")  # fmt: skip
+                    one = np.array(values, np.float64)
+                else:
+                    one = flux[i]
+                yield _spectrum(Pixels(wide.wavelength, one), meaning, stem, number, names, i, further, table)
+            except BadObjectError as fault:
+                fault.row, fault.layout = number, meaning.layout
+                yield fault
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _spectrum(
+    pixels: Pixels, meaning: Meaning, stem: str, number: int, names: Any, i: int, further: dict[str, Any], table: Any
+) -> Spectrum:
+    name = None if names is None else names[i]
+    labels = {our: value_of(our, values[i]) for our, values in further.items()}
+    return meaning.spectrum(pixels, str(name) if name else f"{stem}-{number}", labels, further_units(table), number)
+
+
+def further_units(table: Any) -> dict[str, str]:
+    """Units of further labels, by our names."""
+    return {label_name(name): unit for name, unit in table.units.items()}
+
+
+def _further(table: Any, rows: Any, others: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+    """Our name -> values of a slice, of the columns that hold one value a row."""
+    found = {}
+    for column, our in labels_of(others).items():
+        if table.kind == "npz" and table.column(column).shape[:1] != (table.rows,):
+            continue
+        values = rows.column(column)
+        if values.ndim == 1 and not any(is_vector(value) for value in values[:1]):
+            found[our] = values
+    return found
+
+
+def _is_text(table: Any) -> bool:
+    return table.kind in ("csv", "ascii", "ecsv")
+
+
+def _shared(table: Any, wavelength: str, flux: str) -> npt.NDArray[Any] | None:
+    """The wavelengths of all rows, of an npz that has them once."""
+    if table.kind != "npz":
+        return None
+    values, fluxes = table.column(wavelength), table.column(flux)
+    if values.ndim == 1 and values.dtype.kind in "iuf":
+        if fluxes.ndim == 2 and fluxes.shape[1] != len(values):
+            raise BadObjectError(f"{len(values):,} wavelengths for spectra of {fluxes.shape[1]:,} pixels; {SEE}")
+        return values
+    return None

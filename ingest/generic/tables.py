@@ -1,0 +1,201 @@
+"""The survey `table`: spectra in tables that nobody has a reader for.
+
+Asked last but one. Which form a table has, its columns tell: one spectrum a file (columns of wavelength and flux),
+one a row (lists or vectors of them), or wide (one column a wavelength). What nobody can tell is refused, and says
+which option tells it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from specshards.common.errors import BadObjectError
+from specshards.common.spectrum import LIMITS, Spectrum
+from specshards.common.text import escaped
+from specshards.ingest.fits.direct import FitsFile
+from specshards.ingest.generic.fitstable import FitsTable
+from specshards.ingest.generic.meaning import NAME, Meaning, Pixels, labels_of, value_of
+from specshards.ingest.generic.roles import IDS, SEE, Roles, by_place, roles_of
+from specshards.ingest.generic.rows import PARTS, further_units, is_vector, of_lists, of_wide
+from specshards.ingest.generic.wide import Wide
+from specshards.ingest.plain import PlainTable
+from specshards.ingest.surveys.survey import Reader, Survey, register
+
+_ENDS = re.compile(
+    r"(\.(fits?|gz|csv|tsv|txt|dat|ascii|asc|ecsv|vot|votable|xml|npz|parquet|hdf5|h5))+\Z", re.IGNORECASE
+)
+_KEY_VALUE = re.compile(r"[#%!/\s]*([A-Za-z][A-Za-z0-9_ -]{0,30}?)\s*[:=]\s*(\S.*?)\s*\Z")
+_FEWEST = 8  # pixels of a spectrum whose columns have no names
+
+
+class Form(NamedTuple):
+    """How a table holds its spectra: `table`, `rows` or `wide`, with the columns."""
+
+    name: str
+    roles: Roles
+    wide: Wide | None = None
+
+
+def form_of(table: Any) -> Form | None:
+    """The form of a table; None for one without spectra.
+
+    Args:
+        table: a `PlainTable` or `FitsTable`.
+
+    Raises:
+        BadObjectError: a column that the user names is not there, or one half of a spectrum is.
+    """
+    stated = table.stated.columns
+    if (wide := Wide.of(table.names)) is not None and stated is None:
+        return Form("wide", roles_of([name for name in table.names if name not in set(wide.columns)]), wide)
+    if not table.is_named:
+        roles = by_place(table.names, stated)
+        return Form("table", roles) if stated is not None or _looks_right(table, roles) else None
+    roles = roles_of(table.names, stated)
+    if not roles.has("flux"):
+        left = [name for name in roles.others if name != roles.columns.get("id")]
+        if not roles.has("wavelength") or table.kind == "fits":
+            return None
+        if len(left) != 1 or len(table.names) > 2:
+            raise BadObjectError(
+                f"wavelengths in {roles.columns['wavelength']}, and no column that is called flux: it has "
+                f"{', '.join(table.names[:12])}; --columns says which is which; {SEE}",
+                kind=f"a table with wavelengths and no column that is called flux; {SEE}",
+            )
+        roles = Roles({**roles.columns, "flux": left[0]}, {**roles.how, "flux": "guessed"}, roles.said, ())
+    if _is_of_vectors(table, roles.columns["flux"]):
+        if roles.has("wavelength"):
+            return Form("rows", roles)
+        if table.kind == "fits":
+            return None
+        raise BadObjectError(f"spectra in {roles.columns['flux']} without wavelengths; {SEE}")
+    return Form("table", roles) if roles.has("wavelength") else None
+
+
+def _looks_right(table: PlainTable, roles: Roles) -> bool:
+    """Whether columns without names can be wavelength, flux and error: numbers, the first in order."""
+    if not roles.has("wavelength", "flux") or len(table.names) > 5:
+        return False
+    wave = table.column(roles.columns["wavelength"])
+    columns = [table.column(roles.columns[part]) for part in ("flux", "error") if part in roles.columns]
+    if wave.dtype.kind not in "iuf" or any(values.dtype.kind not in "iuf" for values in columns):
+        return False
+    steps = np.diff(wave[np.isfinite(wave)])
+    return len(steps) >= _FEWEST and bool((steps > 0).all() or (steps < 0).all())
+
+
+def _is_of_vectors(table: Any, flux: str) -> bool:
+    if table.kind == "npz":
+        return bool(table.column(flux).ndim == 2)
+    if table.kind in ("fits", "votable"):
+        values = table.column(flux)
+        return values.ndim == 2 or (values.dtype.kind == "O" and len(values) > 0 and is_vector(values[0]))
+    rows = next(table.slices(1), None)
+    return rows is not None and is_vector(rows.text(flux)[0])
+
+
+def recognise_text(file: PlainTable) -> str | None:
+    """`table-csv`, `rows-ecsv`, `wide-csv`, ...; None for a table without spectra."""
+    form = form_of(file)
+    return None if form is None else f"{form.name}-{file.kind}"
+
+
+def recognise_fits(file: FitsFile) -> str | None:
+    """`table-fits` or `rows-fits`, of the first table that holds spectra."""
+    try:
+        return next((f"{form.name}-fits" for table in FitsTable.all_of(file) if (form := form_of(table))), None)
+    except BadObjectError:
+        if file.stated.columns is not None:
+            raise
+        return None
+
+
+def read_text(file: PlainTable, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
+    """Every spectrum of a plain table."""
+    form = form_of(file)
+    assert form is not None  # `recognise_text` has seen it
+    yield from _read(file, form, layout, source_file)
+
+
+def read_fits(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
+    """Every spectrum of the tables of a FITS file that hold any."""
+    for table in FitsTable.all_of(file):
+        if (form := form_of(table)) is not None:
+            yield from _read(table, form, layout, source_file)
+            return
+
+
+def _read(table: Any, form: Form, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
+    said = _said(table)
+    unit = None if form.wide is None else form.wide.unit
+    meaning = Meaning.of(form.roles, table.units, said, table.stated, layout, source_file, unit)
+    stem = escaped(_ENDS.sub("", table.path.name)) or "spectrum"
+    if form.wide is not None:
+        yield from of_wide(table, form.wide, form.roles, meaning, stem)
+    elif form.name == "rows":
+        yield from of_lists(table, form.roles, meaning, stem)
+    else:
+        yield _one(table, form.roles, meaning, said, stem)
+
+
+def _one(table: Any, roles: Roles, meaning: Meaning, said: Mapping[str, Any], stem: str) -> Spectrum:
+    """The spectrum of a table of one row a pixel."""
+    pixels = {}
+    for part in PARTS:
+        if part in roles.columns:
+            values = table.column(roles.columns[part])
+            if values.ndim != 1 or values.dtype.kind not in "iufb":
+                raise BadObjectError(f"column {roles.columns[part]} holds what is no number; {SEE}")
+            pixels[part] = values
+    labels = {our: value_of(our, said[key]) for key, our in labels_of(tuple(said)).items() if _is_label(our)}
+    for column, our in labels_of(roles.others).items():
+        if _is_label(our) and len(values := table.column(column)) and all(v == values[0] for v in values):
+            labels[our] = value_of(our, values[0])
+    name = _constant(table.text(roles.columns["id"])) if "id" in roles.columns else None
+    spectrum = meaning.spectrum(Pixels(**pixels), name or _id_of(stem), labels, further_units(table))
+    if not table.has_end:
+        spectrum.remarks += ("do not end with the end of a line, and may have been cut there",)
+    return spectrum
+
+
+def _is_label(name: str) -> bool:
+    return name in LIMITS or name in ("class", "subclass", "ra", "dec")
+
+
+def _constant(values: Any) -> str | None:
+    return str(values[0]) if len(values) and values[0] is not None and all(v == values[0] for v in values) else None
+
+
+def _id_of(stem: str) -> str:
+    """An object's id from its file's name; of Spectromer's `spec-sdss-CLASS-SUBCLASS-SPECOBJID`, the last."""
+    match = re.match(r"spec-sdss-.*-([0-9]{6,})\Z", stem)
+    return match[1] if match else stem
+
+
+def _said(table: Any) -> dict[str, Any]:
+    """What a file says besides its columns: keys in lower case."""
+    found: dict[str, Any] = {}
+    for comment in table.meta.get("comments") or ():
+        if (match := _KEY_VALUE.match(str(comment))) is not None:
+            found[re.sub(r"[ -]+", "_", match[1].strip().lower())] = match[2].strip("'\"")
+    for key, value in table.meta.items():
+        if isinstance(value, str | int | float | np.generic) and not isinstance(value, bool):
+            found[str(key).lower()] = value
+        elif isinstance(value, bool):
+            found[str(key).lower()] = "T" if value else "F"
+    return found
+
+
+#: Columns of catalogues that name an object of such a table, or its file.
+_KEYS = ("object_id", *(name for name in IDS if name != "object_id"))
+
+register(
+    Survey(
+        NAME, (Reader(recognise_text, read_text, takes="text"), Reader(recognise_fits, read_fits)), keys=_KEYS,
+        priority=-1,
+    )
+)  # fmt: skip
