@@ -272,7 +272,7 @@ def read_sidecars(
         UsageError: no spectra had such a column. JobError: a damaged table.
     """
     tables: list[pa.Table] = []
-    known = {name for manifest in manifests for name in getattr(manifest, "further", {})}
+    known = {name for manifest in manifests for name in manifest.further}
     lacking: list[tuple[Path, set[str]]] = []
     for index, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
         wanted = None if columns is None else list(dict.fromkeys(["key", *columns]))

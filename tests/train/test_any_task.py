@@ -25,7 +25,6 @@ from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.report.modelcard import modelcard
 from specshards.train.run import Card
-from specshards.train.tasks import column as columns
 from specshards.train.tasks.column import Column, check_units, find, task_of
 from specshards.train.tasks.multitask import make_tasks, task_from_dict
 from specshards.train.tasks.task import Task
@@ -177,26 +176,26 @@ def test_an_option_about_no_column_of_the_run_is_refused(wrong: dict[str, str], 
         TrainConfig(task="mass", shards=("s",), backbone="tiny", **wrong)  # type: ignore[arg-type]
 
 
-def test_sets_together_have_one_meaning_and_one_unit(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = Manifest.load(Path(shards))
-    one, two = manifest, Manifest.load(Path(shards))
-    said = {id(one): {"mg_fe": {"kind": "number", "unit": "dex"}}, id(two): {}}
-    monkeypatch.setattr(columns, "further", lambda manifest: said[id(manifest)])
+def test_sets_together_have_one_meaning_and_one_unit(shards: str) -> None:
+    bare = Manifest.load(Path(shards))
+
+    def of(kind: str, unit: str | None) -> Manifest:
+        return replace(bare, further={"mg_fe": {"kind": kind, "unit": unit}})
+
     sidecar = pa.table({"mg_fe": [0.1, None, 0.3]})
 
-    def found() -> Column:
-        return find("mg_fe", ("a", "b"), (one, two), lambda names: sidecar.select(names))
+    def found(*manifests: Manifest) -> Column:
+        return find("mg_fe", ("a", "b"), manifests, lambda names: sidecar.select(names))
 
-    assert found() == Column("mg_fe", "number", "dex")
-    said[id(two)] = {"mg_fe": {"kind": "number", "unit": "%"}}
+    one, other = of("number", "dex"), of("number", "%")
+    assert found(one, bare) == found(one, one) == Column("mg_fe", "number", "dex")
     with pytest.raises(UsageError, match="mg_fe is in dex in a and in % in b; bring them to one unit"):
-        found()
+        found(one, other)
     task = task_of(Column("mg_fe", "number", "dex"))("mg_fe", 0.0, 1.0, 0.5, 1.0)
     with pytest.raises(UsageError, match=r"b: mg_fe is in % there; TASK=mg_fe learnt it in dex"):
-        check_units([task], ["b"], [two])
-    said[id(two)] = {"mg_fe": {"kind": "text", "unit": None}}
+        check_units([task], ["b"], [other])
     with pytest.raises(UsageError, match="a number in one and a text in another"):
-        found()
+        found(one, of("text", None))
 
 
 def test_a_column_that_some_tables_lack_is_missing_there(shards: str, tmp_path: Path) -> None:

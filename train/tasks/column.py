@@ -192,7 +192,7 @@ def find(name: str, folders: Sequence[str], manifests: Sequence[Manifest], sidec
     Raises:
         UsageError: no set has it, it says nothing that can be learnt, or it is one thing here and another there.
     """
-    said = {folder: further(m)[name] for folder, m in zip(folders, manifests, strict=True) if name in further(m)}
+    said = {folder: m.further[name] for folder, m in zip(folders, manifests, strict=True) if name in m.further}
     try:
         values = None if name in _IDENTITY else sidecar([name])[name]
     except (UsageError, KeyError):
@@ -222,7 +222,7 @@ def check_units(tasks: Sequence[Task], folders: Sequence[str], manifests: Sequen
         if not isinstance(task, Numbers | Texts):
             continue
         for folder, manifest in zip(folders, manifests, strict=True):
-            entry = further(manifest).get(task.label)
+            entry = manifest.further.get(task.label)
             if entry is None:
                 continue
             if isinstance(task, Numbers) and entry["kind"] != "number":
@@ -250,11 +250,6 @@ def check_told(tasks: Sequence[Task]) -> None:
             if other != task.name or name in TAKEN:
                 rest = f"TASK={other} too" if other != task.name else "every table of predictions has"
                 raise UsageError(f"TASK={task.name}: would fill the column {name}, which {rest}; train them apart")
-
-
-def further(manifest: Manifest) -> Mapping[str, Any]:
-    """The further columns of a data set: name -> `kind` and `unit`."""
-    return getattr(manifest, "further", None) or {}
 
 
 def statistics(values: FloatArray) -> LabelStats:
@@ -320,7 +315,7 @@ def _word(value: Any) -> str:
 
 
 def _unknown(name: str, folders: Sequence[str], manifests: Sequence[Manifest]) -> str:
-    there = sorted({column for manifest in manifests for column in further(manifest)})
+    there = sorted({column for manifest in manifests for column in manifest.further})
     shown = [printable(column) for column in there[:_MOST_NAMED]]
     more = f" and {len(there) - _MOST_NAMED:,} more" if len(there) > _MOST_NAMED else ""
     columns = f", or a further column of {', '.join(folders)}: {', '.join(shown)}{more}" if there else ""
