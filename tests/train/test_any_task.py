@@ -25,8 +25,9 @@ from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.report.modelcard import modelcard
 from specshards.train.run import Card
-from specshards.train.tasks.column import Column, check_units, find, task_of
+from specshards.train.tasks.column import Column, check_sets, find, task_of
 from specshards.train.tasks.multitask import make_tasks, task_from_dict
+from specshards.train.tasks.regression import Redshift
 from specshards.train.tasks.task import Task
 from specshards.train.tasks.transforms import TRANSFORMS
 from specshards.train.use.predict import Predictor
@@ -193,7 +194,12 @@ def test_sets_together_have_one_meaning_and_one_unit(shards: str) -> None:
         found(one, other)
     task = task_of(Column("mg_fe", "number", "dex"))("mg_fe", 0.0, 1.0, 0.5, 1.0)
     with pytest.raises(UsageError, match=r"b: mg_fe is in % there; TASK=mg_fe learnt it in dex"):
-        check_units([task], ["b"], [other])
+        check_sets([task], ["b"], [other])
+    shifted = replace(bare, shards=tuple(replace(record, at_rest=2) for record in bare.split("val")[:1]))
+    with pytest.raises(
+        UsageError, match="b: 2 spectra are in the rest frame, where no redshift shows for TASK=redshift"
+    ):
+        check_sets([Redshift.scaled_by(bare.label_stats["z"], "redshift")], ["b"], [shifted])
     with pytest.raises(UsageError, match="a number in one and a text in another"):
         found(one, of("text", None))
 

@@ -216,9 +216,13 @@ def find(name: str, folders: Sequence[str], manifests: Sequence[Manifest], sidec
     return Column(name, str(kinds.pop()) if kinds else "number", first)
 
 
-def check_units(tasks: Sequence[Task], folders: Sequence[str], manifests: Sequence[Manifest]) -> None:
-    """Raise UsageError where data sets say that a column is in another unit, or something else, than was learnt."""
+def check_sets(tasks: Sequence[Task], folders: Sequence[str], manifests: Sequence[Manifest]) -> None:
+    """Raise UsageError where a column is in another unit, or something else, than was learnt, or shows no redshift."""
     for task in tasks:
+        for folder, manifest in zip(folders, manifests, strict=True):
+            if task.label == "z" and manifest.at_rest and not task.only:
+                n = count(manifest.at_rest, "spectrum is", "spectra are")
+                raise UsageError(f"{folder}: {n} in the rest frame, where no redshift shows for TASK={task.name}")
         if not isinstance(task, Numbers | Texts):
             continue
         for folder, manifest in zip(folders, manifests, strict=True):

@@ -16,7 +16,7 @@ from specshards.common.errors import UsageError
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.loader import Loader
 from specshards.train.config import TrainConfig
-from specshards.train.tasks.column import check_told, check_units, find, recorded, task_of
+from specshards.train.tasks.column import check_sets, check_told, find, recorded, task_of
 from specshards.train.tasks.logarithm import logarithmic
 from specshards.train.tasks.task import OF_DISTRIBUTIONS, TASKS, Task, TrainSplit
 
@@ -109,7 +109,7 @@ def task_from_dict(content: Mapping[str, Any]) -> Task:
 
 def add_targets(tasks: Sequence[Task], loader: Loader) -> None:
     """Give a loader what the tasks learn and its shards do not hold."""
-    check_units(tasks, [str(folder) for folder in loader.folders], loader.manifests)
+    check_sets(tasks, [str(folder) for folder in loader.folders], loader.manifests)
     for task in tasks:
         if not task.is_stored:
             loader.add_label(task.target, task.targets(loader.sidecar(task.columns)))
