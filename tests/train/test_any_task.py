@@ -196,9 +196,7 @@ def test_sets_together_have_one_meaning_and_one_unit(shards: str) -> None:
     with pytest.raises(UsageError, match=r"b: mg_fe is in % there; TASK=mg_fe learnt it in dex"):
         check_sets([task], ["b"], [other])
     shifted = replace(bare, shards=tuple(replace(record, at_rest=2) for record in bare.split("val")[:1]))
-    with pytest.raises(
-        UsageError, match="b: 2 spectra are in the rest frame, where no redshift shows for TASK="
-    ):
+    with pytest.raises(UsageError, match="b: 2 spectra are in the rest frame, where no redshift shows for TASK="):
         check_sets([Redshift.scaled_by(bare.label_stats["z"], "redshift")], ["b"], [shifted])
     with pytest.raises(UsageError, match="a number in one and a text in another"):
         found(one, of("text", None))

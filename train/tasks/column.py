@@ -217,7 +217,7 @@ def find(name: str, folders: Sequence[str], manifests: Sequence[Manifest], sidec
 
 
 def check_sets(tasks: Sequence[Task], folders: Sequence[str], manifests: Sequence[Manifest]) -> None:
-    """Raise UsageError where a column is in another unit, or of another kind, than was learnt, or no redshift shows."""
+    """Raise UsageError where a column is of another unit or kind than was learnt, or where no redshift shows."""
     for task in tasks:
         for folder, manifest in zip(folders, manifests, strict=True):
             if task.label == "z" and manifest.at_rest and not task.only:

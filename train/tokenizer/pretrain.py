@@ -106,8 +106,8 @@ class Pretraining:
                 )
         if at_rest := sum(manifest.at_rest for manifest in start.train.manifests):
             LOGGER.info(
-                f"{count(at_rest, 'spectrum is', 'spectra are')} of files in the rest frame: moved back by velocity or "
-                "redshift where one is known, else as they are"
+                f"{count(at_rest, 'spectrum is', 'spectra are')} of files in the rest frame: moved back by velocity "
+                "or redshift where one is known, else as they are"
             )
         mock = any(manifest.mock for manifest in start.train.manifests)
         card = {"config": config.to_dict(), "data": list(start.data), "mock": mock, "model": "", "best": None}
