@@ -46,6 +46,12 @@ class Pixels(NamedTuple):
         """How many there are from one end to the other."""
         return int(((self.wavelength >= window[0]) & (self.wavelength <= window[1])).sum())
 
+    def width(self, window: Window) -> float:
+        """Of a pixel in it, in ln(wavelength): the median, which no gap counts in; 0 where there are none."""
+        inside = self.wavelength[(self.wavelength >= max(window[0], 1e-9)) & (self.wavelength <= window[1])]
+        steps = np.abs(np.diff(np.log(inside.astype(np.float64))))
+        return float(np.median(steps)) if len(steps) else 0.0
+
     def shares(self, window: Window) -> bool:
         """Whether something good can be in it."""
         return self.first < window[1] and self.last > window[0]
@@ -178,11 +184,7 @@ def _lines(config: ImageConfig, found: Mapping[str, Sequence[Pixels]], is_map: b
     middle = float(np.sqrt(low * high))
     shares = []
     for name, many in sorted(found.items()):
-        per_cell = [
-            one.inside(config.window) * step / max(np.log(min(one.last, high) / max(one.first, low)), step)
-            for one in many
-            if one.shares(config.window)
-        ]
+        per_cell = [step / width for one in many if (width := one.width(config.window)) > 0]
         if per_cell:
             shares.append(f"{np.median(per_cell):.2g} of {name}")
     return (
