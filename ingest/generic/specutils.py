@@ -2,8 +2,8 @@
 
 It is imported only for a FITS file that no other reader knows, and is an extra: `pip install
 "specshards[specutils]"`. A loader says the units of wavelength and flux, the kind of uncertainty and the mask; what
-it returns goes through the same checks as everything else. Its loaders for any table and any image are not asked: the
-readers here do that, and say what they guess.
+it returns goes through the same checks as everything else. Its loaders for any table and any image, and for surveys
+that have a reader here, are not asked: the readers here do that, and say what they guess.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from specshards.ingest.surveys.flux import RELATIVE, inverse_variance, unit_of
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "specutils"
-INSTALL = 'specutils may know it: pip install "specshards[specutils]"'
-_GENERIC = {"ASCII", "ECSV", "IPAC", "tabular-fits", "wcs1d-fits", "Cubetest1"}
+# Of surveys that have readers here: what these do not take is damaged, and another reader would hide it.
+_READ_HERE = ("sdss", "apogee", "desi", "jwst", "hst", "6dfgs", "2dfgrs", "galah", "manga", "data central")
+_GENERIC = {"ASCII", "ECSV", "IPAC", "tabular-fits", "wcs1d-fits", "iraf", "Cubetest1"}
 
 
 def is_there() -> bool:
@@ -53,7 +54,7 @@ def _formats(path: str) -> list[str]:
             names = registry.identify_format("read", SpectrumList, path, None, [], {})
         except Exception:  # of an identifier that did not expect such a file
             return []
-    return sorted(name for name in names if name not in _GENERIC)
+    return sorted(one for one in names if one not in _GENERIC and not one.lower().startswith(_READ_HERE))
 
 
 def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:

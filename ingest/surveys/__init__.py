@@ -48,6 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,7 +212,10 @@ def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most
             "see docs/any-spectrum.md",
             selected_out=True, kind="a table without wavelengths: a catalogue? give it with --catalog",
         )  # fmt: skip
-    raise BadObjectError(f"no known layout: {describe(file)}; see docs/any-spectrum.md")
+    mend = "; see docs/any-spectrum.md"
+    if takes == "fits" and find_spec("specutils") is None:
+        mend += '; specutils may know it: pip install "specshards[specutils]"'
+    raise BadObjectError(f"no known layout: {describe(file)}{mend}")
 
 
 def _is_plain(path: Path, head: bytes) -> bool:

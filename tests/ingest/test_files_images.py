@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_an_axis_is_read_as_the_standard_and_iraf_have_it(tmp_path: Path) -> Non
     np.testing.assert_allclose(spectra(path)[0].wavelength, own, rtol=1e-6)
 
 
-def test_errors_beside_an_image_and_bands_of_iraf(tmp_path: Path) -> None:
+def test_errors_beside_an_image_and_bands_of_iraf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     axis = {"CRVAL1": 5000.0, "CDELT1": 2.0, "CRPIX1": 1.0, "CTYPE1": "WAVE", "CUNIT1": "Angstrom", "BUNIT": "Jy"}
     error = np.full(N, 2.0, np.float32)
     error[3] = 0
@@ -95,8 +96,13 @@ def test_errors_beside_an_image_and_bands_of_iraf(tmp_path: Path) -> None:
         with pytest.raises(BadObjectError, match=reason):
             spectra(path)
     sky = image(tmp_path / "sky.fits", np.ones((50, 50), "f4"), CTYPE1="RA---TAN", CRVAL1=10.0, CDELT1=1.0)
-    with pytest.raises(BadObjectError, match="no known layout"):
+    with pytest.raises(BadObjectError, match=r"no known layout: .*; see docs/any-spectrum.md$"):
         open_file(sky)
+    with monkeypatch.context() as patch:
+        for module in ("specshards.ingest.surveys", "specshards.ingest.generic.specutils"):
+            patch.setattr(sys.modules[module], "find_spec", lambda name: None)
+        with pytest.raises(BadObjectError, match=r'specutils may know it: pip install "specshards\[specutils\]"$'):
+            open_file(sky)
 
 
 def slow(spec: str, pixels: int) -> np.ndarray:
