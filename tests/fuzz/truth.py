@@ -22,7 +22,7 @@ def readings(path: Path, layout: str) -> list[Reading]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with fits.open(path, memmap=False) as hdus:
-            if layout == "sdss-spplate":
+            if layout in ("sdss-spplate", "iraf-onedspec"):  # the latter of one that lost what tells it
                 return plate(hdus)
             if layout.startswith("desi"):
                 return columns(hdus) if layout == "desi-columns" else desi(hdus)
@@ -106,13 +106,14 @@ def mrs(hdus: Any) -> Reading:
 
 def plate(hdus: Any) -> list[Reading]:
     header, flux = hdus[0].header, hdus[0].data
-    wave = 10.0 ** (header["COEFF0"] + header["COEFF1"] * np.arange(flux.shape[1]))
+    grid = ("COEFF0", "COEFF1") if "COEFF0" in header else ("CRVAL1", "CD1_1")
+    wave = 10.0 ** (header[grid[0]] + header[grid[1]] * np.arange(flux.shape[1]))
     whole = len(hdus) > 1
     target = named_columns(hdus[5]) if whole else {}
     return [
         {
             "flux": floats(flux[i]), "ivar": floats(hdus[1].data[i]) if whole else None, "wave": wave,
-            "mask": (hdus[2].data[i].astype(np.int64) & SDSS_BAD) != 0 if whole else np.zeros(len(wave), bool),
+            "mask": (hdus[2].data[i].astype(np.int64) & SDSS_BAD) != 0 if whole else ~np.isfinite(flux[i]),
             "object_id": None, "ra": target["ra"][i] if whole else None, "dec": target["dec"][i] if whole else None,
             "z": None, "class": None,
         }
@@ -125,11 +126,11 @@ def columns(hdus: Any) -> list[Reading]:
     wave = floats(table["wavelength"])
     first = np.flatnonzero(np.diff(wave, prepend=-1) > 0.4)
     count = np.diff(first, append=len(wave))
+    means = {name: np.add.reduceat(floats(values), first) / count for name, values in table.items()}
     return [
         {
-            "flux": np.add.reduceat(floats(table[name]), first) / count, "ivar": None, "wave": wave[first],
-            "mask": np.zeros(len(first), bool), "object_id": name[6:], "ra": None, "dec": None, "z": None,
-            "class": None,
+            "flux": means[name], "ivar": None, "wave": wave[first], "mask": ~np.isfinite(means[name]),
+            "object_id": name[6:], "ra": None, "dec": None, "z": None, "class": None,
         }
         for name in sorted(set(table) - {"wavelength"}, key=lambda name: int(name[6:]))
     ]  # fmt: skip

@@ -24,7 +24,7 @@ CUTS = [
 ]  # fmt: skip
 SPECTRA = [
     *CUTS, ["--files-per-part", 0], ["--row-group-rows", 0], ["--seed", -1], ["--n", 0], ["--memory", "x"],
-    ["--max-bad-fraction", 7], ["--max-bad-fraction", "nan"], ["--workers", -1], ["--survey", "gaia"],
+    ["--max-bad-fraction", 7], ["--max-bad-fraction", "nan"], ["--workers", -1], ["--survey", "nowhere"],
 ]  # fmt: skip
 PICTURE = [
     ["--window", "9000,3600"], ["--image", "nope"], ["--encoding", "gif"], ["--split", "0.5,0.1,0.1"],
@@ -70,7 +70,7 @@ def test_a_mock_survey(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     call(ingest, *words, "--out", tmp_path / "out", "--where", "teff is not null or class is not null")
     words = ["mock", 20, "--workers", 0]
     wrong = [["--as", "csv"], ["--seed", -1], ["--part-rows", 0], ["--row-group-rows", 0], ["--damaged-fraction", 2],
-             ["--memory", "x"], ["--survey", "gaia"]]  # fmt: skip
+             ["--memory", "x"], ["--survey", "nowhere"]]  # fmt: skip
     refuse(ingest, words, tmp_path / "mock", [*wrong, *([*options, "--as", "fits"] for options in wrong[1:])])
     call(ingest, *words, "--out", tmp_path / "mock", "--templates", 8)
 
@@ -96,7 +96,7 @@ def test_select_and_download(files: Path, tmp_path: Path, monkeypatch: pytest.Mo
     refuse(ingest, words, tmp_path / "o.parquet", wrong)
     call(ingest, *words, "--out", tmp_path / "o.parquet")
     words = ["download", "--survey", "lamost", "--catalog", source]
-    wrong = [["--catalog", "none.csv"], ["--catalog", "bad.csv"], ["--base", "ftp:/x"], ["--survey", "gaia"],
+    wrong = [["--catalog", "none.csv"], ["--catalog", "bad.csv"], ["--base", "ftp:/x"], ["--survey", "nowhere"],
              ["--checksums", "none"], ["--n", -1]]  # fmt: skip
     refuse(ingest, words, tmp_path / "files", wrong)
 
