@@ -314,7 +314,7 @@ def test_a_survey_that_only_the_columns_tell_is_said(tmp_path: Path, capsys: pyt
     assert summary.converted == {words: 2} and f"of 2 samples {words}" in capsys.readouterr().out
     summary = ingest(IngestConfig("lamost"), str(tmp_path / "data"), tmp_path / "b", engine=Engine(workers=0))
     assert summary.converted == {}
-    table = table.append_column("survey", pa.array(["vandels"] * 2))
+    table = table.append_column("survey", pa.array(["nobody"] * 2))
     (tmp_path / "said").mkdir()
     pq.write_table(table, tmp_path / "said" / "t.parquet")
     assert ingest(IngestConfig(), str(tmp_path / "said"), tmp_path / "c", engine=Engine(workers=0)).converted == {}
