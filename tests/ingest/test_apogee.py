@@ -110,9 +110,9 @@ def test_damaged_files_end_as_reasons_or_as_what_astropy_reads(tmp_path: Path) -
         return flux, 10 ** (start + (1 - first) * step + step * np.arange(len(flux)))
 
     (tmp_path / "x").mkdir()
-    assert damage.check(made.ap_star(tmp_path / "a.fits", SUN, RNG, 1), star, tmp_path / "x") > 10
-    assert damage.check(made.aspcap_star(tmp_path / "b.fits", SUN, RNG), star, tmp_path / "x") > 10
-    assert damage.check(made.ap_visit(tmp_path / "c.fits", SUN, RNG), _visit_oracle, tmp_path / "x") > 10
+    assert damage.check(made.ap_star(tmp_path / "a.fits", SUN, RNG, 1), star, tmp_path / "x", "apogee") > 10
+    assert damage.check(made.aspcap_star(tmp_path / "b.fits", SUN, RNG), star, tmp_path / "x", "apogee") > 10
+    assert damage.check(made.ap_visit(tmp_path / "c.fits", SUN, RNG), _visit_oracle, tmp_path / "x", "apogee") > 10
 
 
 def test_a_folder_with_its_catalogue_becomes_parquet(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_damaged_fits_ends_as_reasons_or_as_what_astropy_reads(tmp_path: Path) -
 
     table, _ = made.table(2)
     (tmp_path / "x").mkdir()
-    assert damage.check(made.write_table(tmp_path / "a.fits", table), oracle, tmp_path / "x") > 5
+    assert damage.check(made.write_table(tmp_path / "a.fits", table), oracle, tmp_path / "x", "gaia") > 5
 
 
 def test_a_download_with_its_catalogue_becomes_parquet(tmp_path: Path) -> None:

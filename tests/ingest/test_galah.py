@@ -96,7 +96,7 @@ def test_damaged_files_end_as_reasons_or_as_what_astropy_reads(tmp_path: Path) -
 
     (path,) = made.write_star(tmp_path, NAME, SUN, RNG, arms=(2,))
     (tmp_path / "x").mkdir()
-    assert damage.check(path, oracle, tmp_path / "x") > 10
+    assert damage.check(path, oracle, tmp_path / "x", "galah") > 10
 
 
 def test_a_folder_with_its_catalogue_becomes_parquet(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def variants(content: bytes, seed: int = 0) -> Iterator[tuple[str, bytes]]:
         yield f"without {keyword.decode()}", content.replace(keyword + b"=", b"XX" + keyword[2:] + b"=")
 
 
-def check(path: Path, oracle: Oracle, scratch: Path) -> int:
-    """Read every variant of a file under its own name; how many of them were read.
+def check(path: Path, oracle: Oracle, scratch: Path, survey: str) -> int:
+    """Read every variant of a file under its own name, in a job of its survey; how many of them were read.
 
     Raises:
         AssertionError: one was read otherwise than `oracle` reads it, or ended as no BadObjectError of one line.
@@ -48,7 +48,7 @@ def check(path: Path, oracle: Oracle, scratch: Path) -> int:
     for what, content in variants(path.read_bytes()):
         damaged.write_bytes(content)
         try:
-            items = list(open_file(damaged).objects())
+            items = list(open_file(damaged, survey).objects())
         except BadObjectError as error:
             items = [error]
         for item in items[:1]:
