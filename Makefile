@@ -17,6 +17,7 @@ ENCODING ?= png
 PRESET   ?=
 SPLIT    ?=
 SPLIT_BY ?=
+GROUP    ?=
 WINDOW   ?=
 N        ?=
 WORKERS  ?=
@@ -42,7 +43,7 @@ SPECSHARDS := $(PYTHON) -m specshards
 STAMP  := $(VENV)/.made
 # Whatever is in a value (blanks, quotes, $, ;, line ends), nothing of it is run: what was given is taken as it stands,
 # and reaches the commands through the environment, where it is one word. Only ARGS are words of the shell.
-VALUES := QUICK SURVEY DATA CATALOG LABELS CUTS WHERE IMAGE ENCODING PRESET SPLIT SPLIT_BY WINDOW N WORKERS SCHEDULER MEMORY FORCE \
+VALUES := QUICK SURVEY DATA CATALOG LABELS CUTS WHERE IMAGE ENCODING PRESET SPLIT SPLIT_BY GROUP WINDOW N WORKERS SCHEDULER MEMORY FORCE \
     TASK SHARDS BACKBONE EPOCHS MODEL INPUT SIZE GRID OUT
 $(foreach name,$(VALUES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
     $(eval override $(name) := $$(value $(name)))))
@@ -75,7 +76,7 @@ help:  ## Say what the targets do
 	@echo
 	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits [LABELS=mg_fe,mass|all]] [CUTS=paper]"
 	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
-	@echo "              [PRESET=paper] [WINDOW=3600,9000] [SPLIT=0.8,0.1,0.1] [SPLIT_BY=sky|object|row]"
+	@echo "              [PRESET=paper] [WINDOW=3600,9000] [SPLIT=0.8,0.1,0.1] [SPLIT_BY=sky|object|row] [GROUP=column]"
 	@echo "              [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
 	@echo "  make report SHARDS=folder"
 	@echo "  make train TASK=classify|subclass|redshift|teff|logg|feh|COLUMN[,...] [SHARDS=folder,folder]"
@@ -96,7 +97,8 @@ shards: $(STAMP)  ## Survey files -> spectra Parquet -> image shards
 	@$(SPECSHARDS) shards make --survey "$$SURVEY" --out "$$OUT" $(call flag,--data,DATA) \
 	    $(call flag,--catalog,CATALOG) $(call flag,--labels,LABELS) $(call flag,--cuts,CUTS) $(call flag,--where,WHERE) \
 	    $(call flag,--n,N) --image "$$IMAGE" --encoding "$$ENCODING" \
-	    $(call flag,--preset,PRESET) $(call flag,--split,SPLIT) $(call flag,--split-by,SPLIT_BY) $(call flag,--window,WINDOW) \
+	    $(call flag,--preset,PRESET) $(call flag,--split,SPLIT) $(call flag,--split-by,SPLIT_BY) \
+	    $(call flag,--group,GROUP) $(call flag,--window,WINDOW) \
 	    $(call flag,--workers,WORKERS) $(call flag,--scheduler,SCHEDULER) $(call flag,--memory,MEMORY) \
 	    $(if $(filter 1 yes true,$(FORCE)),--force) $(ARGS)
 

@@ -349,7 +349,7 @@ def facts(spectrum: Spectrum) -> dict[str, str]:
     median = "no sn_median without ivar" if sn is None else f"sn_median {sn:.2f} a pixel"
     return {
         "from": f"{spectrum.survey}, {spectrum.layout}, {Path(spectrum.source_file).name}",
-        "position": "none here; `build` needs a catalogue with ra and dec" if isnan(spectrum.ra) else place,
+        "position": "none here; a catalogue with ra and dec can give one" if isnan(spectrum.ra) else place,
         "labels": "; ".join([_labels(spectrum), *spectrum.told()]),
         **({"further labels": more} if (more := _further(spectrum)) else {}),
         "pixels": f"{len(wave):,}, {wave[0]:.2f} to {wave[-1]:.2f} Angstrom (vacuum, {spectrum.frame} frame)",

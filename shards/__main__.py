@@ -97,6 +97,7 @@ _AS_IT_WAS = "Default: as it was."
 _SamplesPerShard = Annotated[int | None, option(ShardConfig, "samples_per_shard", _AS_IT_WAS)]
 _Split = Annotated[tuple[float, float, float] | None, option(ShardConfig, "split", _AS_IT_WAS)]
 _SplitBy = Annotated[str | None, option(ShardConfig, "split_by", _AS_IT_WAS)]
+_Group = Annotated[str | None, option(ShardConfig, "group", _AS_IT_WAS)]
 _Seed = Annotated[int | None, option(ShardConfig, "seed", _AS_IT_WAS)]
 
 
@@ -111,6 +112,7 @@ def reshard(
     samples_per_shard: _SamplesPerShard = None,
     split: _Split = None,
     split_by: _SplitBy = None,
+    group: _Group = None,
     seed: _Seed = None,
     where: options.Where = None,
     allow_empty_split: options.AllowEmptySplit = False,
@@ -121,7 +123,8 @@ def reshard(
     from specshards.shards.write.reshard import remake
 
     remake([folder], out, encoding=encoding, samples_per_shard=samples_per_shard, split=split, split_by=split_by,
-           seed=seed, where=where, engine=engine, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
+           group=group, seed=seed, where=where, engine=engine, allow_empty_split=allow_empty_split,
+           force=force)  # fmt: skip
     make_page(out)
 
 
@@ -133,6 +136,7 @@ def merge(
     samples_per_shard: _SamplesPerShard = None,
     split: _Split = None,
     split_by: _SplitBy = None,
+    group: _Group = None,
     seed: _Seed = None,
     where: options.Where = None,
     allow_empty_split: options.AllowEmptySplit = False,
@@ -142,8 +146,8 @@ def merge(
     from specshards.shards.report.make import make_page
     from specshards.shards.write.reshard import remake
 
-    remake(folders, out, samples_per_shard=samples_per_shard, split=split, split_by=split_by, seed=seed, where=where,
-           engine=engine, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
+    remake(folders, out, samples_per_shard=samples_per_shard, split=split, split_by=split_by, group=group, seed=seed,
+           where=where, engine=engine, allow_empty_split=allow_empty_split, force=force)  # fmt: skip
     make_page(out)
 
 

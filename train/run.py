@@ -192,7 +192,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[dict[str, Any], ...]:
-    """What the data of a run are, JSON-able; `leaks` only of those that are split by row.
+    """What the data of a run are, JSON-able; `leaks` only of those that are split by row or by a group.
 
     Raises:
         UsageError: one data set is there twice.
@@ -200,7 +200,8 @@ def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[
     check_distinct(folders, manifests)
     return tuple(
         {"folder": folder, "fingerprint": manifest.fingerprint(), "surveys": list(manifest.surveys),
-         **({} if manifest.leaks is None or not manifest.leaks.divided else {"leaks": manifest.leaks.text})}
+         **({} if (leaks := manifest.leaks) is None or not leaks.divided
+            else {"leaks": leaks.said(manifest.config.rule)})}
         for folder, manifest in zip(folders, manifests, strict=True)
     )  # fmt: skip
 

@@ -29,7 +29,6 @@ from specshards.ingest.seal import digest_of, is_intact
 from specshards.ingest.spectra.schema import spectra_writer, to_table
 from specshards.ingest.surveys import SURVEYS, open_file
 from specshards.ingest.surveys import multimodal_universe as mmu
-from specshards.ingest.surveys.common import placed
 from specshards.ingest.surveys.survey import foreign
 from specshards.ingest.tables import Stated, TableFile
 
@@ -238,7 +237,6 @@ class _Part:
             is_listed = self._labels is not None and self._labels.apply(spectrum)
             if self._task.listed_only and not is_listed:
                 raise BadObjectError("not in the catalogue", selected_out=True)
-            placed(spectrum)
         except BadObjectError as error:
             self._reject_spectrum(spectrum, error)
             return

@@ -16,10 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, shortened
+from specshards.common.further import number_text
 from specshards.common.identity import Floats, Hashes, Repeats, Rows, among, id_hashes, judge, repeated
+from specshards.common.label_columns import sifted
 from specshards.common.text import escaped
 from specshards.ingest.ids import exact_ids, id_text, is_text
-from specshards.ingest.spectra.blocks import iter_blocks
+from specshards.ingest.spectra.blocks import iter_blocks, read_blocks
 from specshards.ingest.spectra.folder import SpectraFolder, columns_of, open_table
 from specshards.ingest.surveys import multimodal_universe as mmu
 
@@ -49,8 +51,11 @@ def read_identities(source: SpectraFolder) -> Identities:
     return Identities(*(np.concatenate(part) for part in parts))
 
 
-def read_names(source: SpectraFolder, file: str) -> dict[str, pa.ChunkedArray]:
+def read_names(source: SpectraFolder, file: str, group: str | None = None) -> dict[str, pa.ChunkedArray]:
     """`survey`, `object_id` and `source_file` of the rows of a file, as text.
+
+    Args:
+        group: a further column that is wanted, as it is beside the shards; null where the file does not have it.
 
     Raises:
         JobError: a damaged file. UsageError: ids that are none.
@@ -58,7 +63,48 @@ def read_names(source: SpectraFolder, file: str) -> dict[str, pa.ChunkedArray]:
     surveys, ids, table = _read(source, file, ("source_file",))
     own = "source_file" in table.column_names
     files = table["source_file"].cast(pa.string()) if own else pa.repeat(escaped(file), len(ids))
-    return {"survey": surveys, "object_id": ids, "source_file": files}
+    found = {"survey": surveys, "object_id": ids, "source_file": files}
+    return found if group is None or group in found else {**found, group: _group(source, file, group, len(ids))}
+
+
+def group_columns(source: SpectraFolder) -> list[str]:
+    """The columns by which the spectra of a folder can be put together, in order of name.
+
+    Raises:
+        JobError: a damaged file.
+    """
+    names: set[str] = set()
+    foreign = {group.file for group in source.groups if group.survey is not None}
+    for file, _ in _files(source):
+        if file in foreign:
+            first = next(group for group in source.groups if group.file == file)
+            for block in read_blocks(source.folder, first, source.surveys, must_be_placed=False):
+                names.update(block.meta.column_names)
+                break
+        else:
+            names.update(open_table(source.folder / file).names)
+    return sorted(names - {"spectrum", "lsf_sigma", "_healpix_29"})
+
+
+def _group(source: SpectraFolder, file: str, name: str, rows: int) -> pa.ChunkedArray:
+    """A column of a file as its blocks have it; of others' Parquet the spectra are read for that."""
+    groups = [group for group in source.groups if group.file == file]
+    if groups[0].survey is None:
+        table = open_table(source.folder / file)
+        if name not in table.names:
+            return pa.chunked_array([pa.nulls(rows, pa.string())])
+        try:
+            return sifted(table.read([name]))[0][name]
+        except (pa.ArrowException, OSError) as error:
+            raise JobError(f"{source.folder / file}: damaged Parquet ({shortened(error)})") from error
+    values: list[object] = [None] * rows
+    for _, block in iter_blocks(replace(source, groups=tuple(groups)), must_be_placed=False):
+        if name in block.meta.column_names:
+            for row, value in zip(block.rows.tolist(), block.meta[name].to_pylist(), strict=True):
+                values[row - groups[0].first_row] = value
+    kinds = {type(value) for value in values} - {type(None)}
+    texts = values if len(kinds) < 2 else [number_text(v) if isinstance(v, float) else v for v in values]
+    return pa.chunked_array([pa.array(texts, None if kinds else pa.string())])
 
 
 def find_repeats(source: SpectraFolder, who: Identities | None = None, *, copies: bool = True) -> Repeats:

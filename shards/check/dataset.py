@@ -15,6 +15,7 @@ from specshards.common.identity import among, judge, repeated
 from specshards.common.sky import iter_close_pairs
 from specshards.shards.check.result import ANEW, REMAKE, RERUN, Check, first
 from specshards.shards.check.shard import Findings, Spread
+from specshards.shards.format.counts import SplitCounts
 from specshards.shards.format.leaks import Leaks
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord, key
 from specshards.shards.write.job import Claim
@@ -35,7 +36,7 @@ _PASSED = {
 
 
 class Overall:
-    """Takes the findings of shards, in whatever order they come, and judges: 35 bytes a sample."""
+    """Takes the findings of shards, in whatever order they come, and judges: 36 bytes a sample, 44 by a group."""
 
     def __init__(self, folder: Path, manifest: Manifest, records: Sequence[ShardRecord]) -> None:
         """For the `records` that are read; those of the manifest that are not among them are damaged."""
@@ -49,6 +50,8 @@ class Overall:
         self._ra, self._dec = np.full(samples, np.nan), np.full(samples, np.nan)
         self._ids = np.arange(samples, dtype=np.uint64)  # like no hash, where none could be read
         self._own = np.full(samples, -1, np.int8)
+        self._values = np.zeros(samples if manifest.config.group is not None else 0, np.uint64)
+        self._by_id = np.zeros(samples, np.bool_)
         self._seen = np.zeros(manifest.objects, bool)
         self._twice: list[int] = []
         self._faults: dict[str, list[tuple[int, str, str]]] = {}
@@ -69,7 +72,8 @@ class Overall:
         self._seen[rows] = True
         columns: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [
             (self._rows, found.rows), (self._ra, found.ra), (self._dec, found.dec), (self._ids, found.ids),
-            (self._own, found.own),
+            (self._own, found.own), (self._by_id, found.by_id),
+            *([(self._values, found.keys)] if len(self._values) else []),
         ]  # fmt: skip
         for whole, part in columns:
             whole[self._starts[number] :][: len(part)] = part
@@ -133,34 +137,73 @@ class Overall:
 
     def _places(self) -> Check:
         """Every sample is in the split that the manifest's configuration gives it, or that of another visit."""
-        by = self._manifest.config.split_by
+        by, counts = self._by, self._manifest.split_counts
+        if (fault := self._miscounted()) is not None:
+            return fault
         claim, expected = Claim.load(self._folder), self._own.copy()
         moved = claim.moved if claim is not None else {}
         for place in np.flatnonzero(np.isin(self._rows, list(moved))).tolist():
             expected[place] = moved[int(self._rows[place])]
         other = np.flatnonzero((self._own >= 0) & (expected != self._split)).tolist()
         if not other:
-            with_visits = f", or where another visit of it is ({len(moved):,})" if moved and by != "row" else ""
-            return Check("split", True, f"every sample is where split_by {by} puts it{with_visits}")
-        where = f"{self._named(other[:1])}: not where split_by {by} puts it ({SPLITS[expected[other[0]]]})"
+            by_id = f"; {counts.by_id:,} by id" if counts is not None and counts.by_id else ""
+            with_visits = (
+                f", or where another visit of it is ({len(moved):,})" if moved and by != "split_by row" else ""
+            )
+            return Check("split", True, f"every sample is where {by} puts it{with_visits}{by_id}")
+        where = f"{self._named(other[:1])}: not where {by} puts it ({SPLITS[expected[other[0]]]})"
         where += f" (and {len(other) - 1:,} more samples)" if len(other) > 1 else ""
         if claim is None:
             return Check("split", True, f"{where}; .ledger/plan.json, which is missing, may say why", note=True)
         return Check("split", False, f"{where}; {ANEW}")
 
+    @property
+    def _by(self) -> str:
+        config = self._manifest.config
+        return f"split_by {config.split_by}" if config.group is None else f"group {config.rule}"
+
+    def _miscounted(self) -> Check | None:
+        """A fault of the counts of what goes by id or by a group, or a value of the group in two splits."""
+        config, said = self._manifest.config, self._manifest.split_counts
+        if len(self._records) < len(self._manifest.shards) or (self._own < 0).any():
+            return None  # which the other checks say
+        by_id = int(self._by_id.sum())
+        if config.group is None:
+            # Data sets of before, split by object, do not say it.
+            fault = by_id != (0 if said is None else said.by_id) and (said is not None or config.split_by == "sky")
+            return Check("split", False, f"{MANIFEST}: split_counts: {by_id:,} go by id; {RERUN}") if fault else None
+        of_value = np.flatnonzero(~self._by_id)
+        order = of_value[np.argsort(self._values[of_value], kind="stable")]
+        same = self._values[order[1:]] == self._values[order[:-1]]
+        found = SplitCounts(by_id, len(order), len(order) - int(same.sum()))
+        if found != said:
+            return Check("split", False, f"{MANIFEST}: split_counts: the samples do not have these; {RERUN}")
+        apart = np.flatnonzero(same & (self._split[order[1:]] != self._split[order[:-1]]))
+        if not len(apart):
+            return None
+        where = self._named(order[apart[0] : apart[0] + 2].tolist())
+        return Check("split", False, f"{where}: one value of {config.rule} in two splits; {ANEW}")
+
     def _leaks(self) -> Check:
-        """Of a split by row the objects in several splits are counted in the manifest."""
+        """Of a split by row, or by a group, the objects in several splits are counted in the manifest."""
         said = self._manifest.leaks
         if said is None or len(self._records) < len(self._manifest.shards) or (self._own < 0).any():
             return Check("sky", True, "not checked: not every shard could be read", note=True)
         if Leaks.count(self._ra, self._dec, self._ids, self._split) != said:
             return Check("sky", False, f"{MANIFEST}: leaks: the samples do not have these; {RERUN}")
-        return Check("sky", True, said.text, note=True)
+        return Check("sky", True, said.said(self._manifest.config.rule), note=True)
 
     def _sky(self) -> Check:
         """No object is in two splits; repeated visits, and one star in two surveys, count as one object."""
-        if self._manifest.config.split_by == "row":
+        if self._manifest.config.split_by == "row" or self._manifest.config.group is not None:
             return self._leaks()
+        ids = np.argsort(self._ids, kind="stable")
+        torn = (self._ids[ids[1:]] == self._ids[ids[:-1]]) & (self._split[ids[1:]] != self._split[ids[:-1]])
+        if torn.any():
+            place = int(np.argmax(torn))
+            return Check(
+                "sky", False, f"{self._named(ids[place : place + 2].tolist())}: one id in two splits; {ANEW}"
+            )
         within = across = 0
         nearest = (len(self._ra), 0)
         for pairs in iter_close_pairs(self._ra, self._dec, RADIUS):

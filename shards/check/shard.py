@@ -21,7 +21,7 @@ from specshards.shards.format.archive import labels_of
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
 from specshards.shards.format.tar import BLOCK, read_index
-from specshards.shards.write.split import Splits, splits_of
+from specshards.shards.write.split import Splits, chosen, goes_by_id, split_keys
 
 Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")
@@ -98,6 +98,7 @@ class Findings:
         labels: whether the labels below could be read.
         ra, dec: float64 `(n,)`, degrees. ids: hashes of survey and object id, uint64 `(n,)`.
         own: the split that each row would have alone (`shards.write.split`), int8 `(n,)`.
+        keys: what that belongs to, uint64 `(n,)`; by_id: rows that have nothing but their id to be split by, bool.
         moments: float64 `(5, labels)`: count, sum, sum of squares, least and greatest value of each label.
     """
 
@@ -110,6 +111,8 @@ class Findings:
     spread: Spread = field(default_factory=Spread)
     ids: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
     own: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
+    keys: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    by_id: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
 
 class _FaultError(Exception):
@@ -248,11 +251,12 @@ def _label_vectors(task: CheckTask, samples: list[_Sample]) -> Floats:
 
 def _same_labels(
     task: CheckTask, samples: list[_Sample], rows: npt.NDArray[np.int64], labels: Floats
-) -> tuple[Hashes, Splits]:
+) -> tuple[Hashes, Splits, Hashes, npt.NDArray[np.bool_]]:
     """Compare keys and labels with the sidecar's rows: bit for bit, NaN in the vector being null in the table.
 
     Returns:
-        A hash of each row's survey and object id, and the split that is the row's own.
+        A hash of each row's survey and object id, the split that is the row's own, what that belongs to, and
+        whether it goes by its id.
     """
     path = task.record.sidecar(Path(task.folder))
     name = _name(task, path)
@@ -262,7 +266,7 @@ def _same_labels(
         source = table["source_row"].cast(pa.float64()).to_numpy()
         stored = labels_of(table, task.labels, task.classes, task.surveys)
         ids = id_hashes(table["survey"], table["object_id"].cast(pa.string()))
-        own = splits_of(table, task.config)
+        whole, by_id = split_keys(table, task.config), goes_by_id(table, task.config)
     except (pa.ArrowException, OSError, ValueError, KeyError, JobError) as error:
         if is_environment(error):
             raise
@@ -284,7 +288,7 @@ def _same_labels(
             f"{task.record.name}: {samples[row].key}.npy: {task.labels[column]} at byte {offset} is "
             f"{float(labels[row, column])!r}, in {path.name} {float(stored[row, column])!r}"
         )
-    return ids, own
+    return ids, chosen(whole, task.config), whole, by_id
 
 
 def _moments(labels: Floats) -> Floats:

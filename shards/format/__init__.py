@@ -1,7 +1,8 @@
 """What lies on disk, for writers and readers alike; `docs/shard-format.md` says it for others.
 
 layout          what a folder can look like: splits, names, numbers
-leaks           what a split by row tears apart
+leaks           what a split by row or by a group tears apart
+counts          how many samples were split by id, or by a group
 manifest        sample, label vector, configuration, manifest
 encoding        how a sample's picture is stored: png, pnm, jpeg, flux
 png             PNG of small arrays

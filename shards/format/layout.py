@@ -57,10 +57,17 @@ def check_content(manifest: Manifest) -> None:
         possible = known if stats.count else all(map(np.isnan, numbers))
         if not 0 <= stats.count <= manifest.objects or not possible:
             raise ValueError(f"{where}: are not the statistics of {stats.count} numbers")
-    if (manifest.leaks is not None) != (manifest.config.split_by == "row"):
-        raise ValueError("leaks: are those of a split by row, and only of that")
+    group = manifest.config.group
+    if (manifest.leaks is not None) != (manifest.config.split_by == "row" or group is not None):
+        raise ValueError("leaks: are those of a split by row or by a group, and only of that")
     if manifest.leaks is not None:
         manifest.leaks.check()
+    if group is not None and manifest.split_counts is None:
+        raise ValueError("split_counts: is missing of a split by a group")
+    if manifest.split_counts is not None:
+        if manifest.config.split_by == "row":
+            raise ValueError("split_counts: are not of a split by row")
+        manifest.split_counts.check(sum(record.samples for record in manifest.shards), group)
     renderer(manifest.config.image)
 
 

@@ -1,4 +1,7 @@
-"""What a split by row tears apart: spectra of one object in several splits, so that a test is of what was learnt."""
+"""What a split by row, or by a group, tears apart: spectra of one object in several splits.
+
+A test is then in part of what was learnt.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from specshards.shards.format.layout import SPLITS
 
 @dataclass(frozen=True)
 class Leaks:
-    """Counts of a data set that is split by row, or of several data sets together.
+    """Counts of a data set that is split by row or by a group, or of several data sets together.
 
     An object is what one id of a survey names, and all within two arcseconds of it, in another survey too.
 
@@ -56,7 +59,11 @@ class Leaks:
     @property
     def text(self) -> str:
         """One line on a data set that is split by row."""
-        return f"split by row: {self.what}"
+        return self.said("row")
+
+    def said(self, rule: str) -> str:
+        """One line on a data set that is split by `rule`."""
+        return f"split by {rule}: {self.what}"
 
     @property
     def what(self) -> str:

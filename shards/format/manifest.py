@@ -28,10 +28,12 @@ from specshards.common.files import sha256
 from specshards.common.further import of_json
 from specshards.common.json import fits, parse, shown
 from specshards.common.spectrum import LABELS
+from specshards.common.text import printable
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
 from specshards.ingest.surveys.wavelengths import MEDIA, UNITS, check_stated
 from specshards.render import ImageConfig
 from specshards.render.registry import RENDERERS
+from specshards.shards.format.counts import SplitCounts
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.layout import KEY_DIGITS as KEY_DIGITS
 from specshards.shards.format.layout import SPLITS as SPLITS
@@ -46,12 +48,13 @@ NPY_HEADER_BYTES = 128
 
 #: What goes into one split as a whole.
 SPLIT_BY = {
-    "sky": "a cell of the sky, so that visits of an object, and an object in two surveys, fall together",
+    "sky": "a cell of the sky, so that visits of an object, and an object in two surveys, fall together; without a "
+    "position an object goes by its id",
     "object": "each object by itself, with all its visits",
     "row": "each spectrum by itself, as the published code does: visits of one object fall into different splits",
 }
 #: Fields that came later, and their defaults, which are not written.
-_LATER: dict[str, Any] = {"best_of": None, "wavelength_unit": None, "medium": None, "split_by": "sky"}
+_LATER: dict[str, Any] = {"best_of": None, "wavelength_unit": None, "medium": None, "split_by": "sky", "group": None}
 
 
 def key(row: int) -> str:
@@ -90,6 +93,8 @@ class ShardConfig:
         split_by: what goes into one split as a whole.
         split_nside: HEALPix nside of the cells of `split_by="sky"` (64: 0.92 degrees). Finer ones are taken where
             these do not give every split its share, as in a single deep field.
+        group: a column, such as plate, field or site: all spectra of one value go into one split, whatever their
+            position. In place of split_by.
         seed: of the split, of the order of row groups and of rows.
         best_of: `object` keeps one visit of each, that of the highest S/N, and leaves out the others; an object is
             one id of a survey, or what lies within two arcseconds.
@@ -106,6 +111,7 @@ class ShardConfig:
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_by: str = field(default="sky", metadata={"values": lambda: SPLIT_BY})
     split_nside: int = 64
+    group: str | None = None
     seed: int = 0
     best_of: str | None = None
     wavelength_unit: str | None = field(default=None, metadata={"values": lambda: UNITS})
@@ -133,8 +139,19 @@ class ShardConfig:
             raise UsageError(f"split_by={self.split_by}: choose {', '.join(SPLIT_BY)}")
         if self.split_by != "sky" and self.split_nside != ShardConfig.split_nside:
             raise UsageError(f"split_nside={self.split_nside}: of split_by=sky, not of {self.split_by}; leave it out")
+        if self.group is not None and not self.group.strip():
+            raise UsageError("group: give the name of a column")
+        if self.group is not None and (self.split_by != "sky" or self.split_nside != ShardConfig.split_nside):
+            raise UsageError(
+                f"group={printable(self.group)}: takes the place of split_by and split_nside; leave those out"
+            )
         if not 1 <= self.split_nside <= 2**29 or self.split_nside & (self.split_nside - 1):
             raise UsageError(f"split_nside={self.split_nside}: give a power of two")
+
+    @property
+    def rule(self) -> str:
+        """What goes into one split as a whole: `sky`, `object`, `row`, or the column of the group."""
+        return self.split_by if self.group is None else printable(self.group)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content, without later fields that nobody asked for: data sets of before are known again."""
@@ -224,8 +241,9 @@ class Manifest:
         label_stats: of the train split only.
         mock: True when any object is of a mock survey.
         made_from: for a data set made from others: their fingerprints, objects and filter.
-        leaks: what of one object is in several splits, where the split is by row.
         further: further columns of the sidecars: name -> `kind`, which is `number` or `text`, and `unit` or None.
+        leaks: what of one object is in several splits, where the split is by row or by a group.
+        split_counts: how many samples went by their id or by a group; None where all went by the sky, or by row.
     """
 
     config: ShardConfig
@@ -241,6 +259,7 @@ class Manifest:
     made_from: tuple[dict[str, Any], ...] = ()
     leaks: Leaks | None = None
     further: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    split_counts: SplitCounts | None = None
     labels: tuple[str, ...] = LABELS
     format_version: int = FORMAT_VERSION
     program_version: str = PROGRAM_VERSION
@@ -274,10 +293,9 @@ class Manifest:
         """The JSON text, with a fixed order and layout. NaN statistics become null."""
         shards = [shard.to_dict() for shard in self.shards]
         content = {**asdict(self), "config": self.config.to_dict(), "shards": shards}
-        if self.leaks is None:  # as it was written before
-            del content["leaks"]
-        if not self.further:
-            del content["further"]
+        for name in ("leaks", "split_counts", "further"):
+            if not content[name]:  # as it was written before
+                del content[name]
         content["label_stats"] = {
             name: {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in asdict(stats).items()}
             for name, stats in self.label_stats.items()
@@ -311,6 +329,8 @@ class Manifest:
                 content[name] = tuple(content.get(name, getattr(cls, name, ())))
             leaks = content.pop("leaks", None)
             content["leaks"] = None if leaks is None else Leaks(**leaks)
+            counts = content.pop("split_counts", None)
+            content["split_counts"] = None if counts is None else SplitCounts(**counts)
             manifest = cls(config=config, shards=shards, label_stats=stats, **content)
             check_content(manifest)
             of_json(manifest.further)

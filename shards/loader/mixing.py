@@ -123,7 +123,7 @@ def agreed(
             if theirs != ours and not (drawn_here and what == "image configuration"):
                 raise UsageError(f"{folder}: another {what} than {folders[0]}; make both shard sets alike")
         # Two different splits of one sky would put a train object of one data set into the test set of the other.
-        names = ("seed", "split", "split_by", "split_nside")
+        names = ("seed", "split", "split_by", "group", "split_nside")
         other = ", ".join(
             f"{name} {theirs}, not {ours}"
             for name in names
@@ -132,7 +132,7 @@ def agreed(
         if other:
             raise UsageError(
                 f"{folder}: splits the sky otherwise than {folders[0]} ({other}); make both with one seed, split, "
-                "split_by and split_nside, or one data set of them with `shards merge`"
+                "split_by, group and split_nside, or one data set of them with `shards merge`"
             )
     for image in images:
         _drawable(image, first.config.image, folders[0], drawn_here)

@@ -84,7 +84,9 @@ def _facts(sample: GallerySample) -> list[tuple[str, str]]:
         if _is_present(value):
             spread = f" ± {error:{'.1g' if label.name == 'z' else label.form}}" if _is_present(error) else ""
             facts.append((label.title, f"{value:{label.form}}{spread}{' ' + label.unit if label.unit else ''}"))
-    return [*facts, ("RA, Dec", f"{row['ra']:.5f}, {row['dec']:.5f}"), ("file", str(row["source_file"]))]
+    if _is_present(row["ra"]):
+        facts.append(("RA, Dec", f"{row['ra']:.5f}, {row['dec']:.5f}"))
+    return [*facts, ("file", str(row["source_file"]))]
 
 
 def _is_present(value: Any) -> bool:

@@ -131,7 +131,7 @@ def _caption(row: dict[str, Any]) -> str:
 
 
 def _cell(value: Any, kind: str) -> str:
-    return "-" if value is None else format(value, kind)
+    return "-" if value is None or value != value else format(value, kind)
 
 
 def _write(sheet: Picture, out: Path) -> None:

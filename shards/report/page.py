@@ -70,7 +70,8 @@ def page(folder: Path, manifest: Manifest, spectra: Path | None = None) -> str:
         manifest=manifest, facts=list(_facts(manifest, runs)), filters=filters,
         count_tables=_counts(statistics, filters), histograms=list(_histograms(manifest, statistics)),
         train_labels=_train_labels(manifest), coverage=_coverage(manifest, samples.coverage),
-        sky=_figure("sky", partial(plots.sky, statistics.sky), "objects on the sky", _SKY, manifest.mock),
+        sky=_sky(statistics, manifest),
+        nowhere=_nowhere(statistics, manifest),
         missing="" if holds_spectra else _missing(sources, faults, samples.gallery),
         samples=articles(samples.gallery, filters["class"], manifest.mock),
         image=f"{manifest.config.image.image} picture", quarantine=_quarantine(folder),
@@ -92,6 +93,20 @@ def _missing(sources: Sequence[Source], faults: Sequence[str], samples: Sequence
 def _figure(prefix: str, draw: Callable[[], Plot], label: str, caption: str, mock: bool) -> Figure | None:
     with style():
         return Figure.inline(prefix, to_svg(draw()), label, caption, mock)
+
+
+def _sky(statistics: Statistics, manifest: Manifest) -> Figure | None:
+    if not statistics.sky.any():
+        return None
+    return _figure("sky", partial(plots.sky, statistics.sky), "objects on the sky", _SKY, manifest.mock)
+
+
+def _nowhere(statistics: Statistics, manifest: Manifest) -> str:
+    """What is said of samples that are not on the map."""
+    without = manifest.samples() - int(statistics.sky.sum())
+    if without == manifest.samples():
+        return "No positions: no sample says where on the sky it is."
+    return f"{without:,} of {manifest.samples():,} samples have no position." if without else ""
 
 
 def _account(manifest: Manifest) -> str:

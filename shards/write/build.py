@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from specshards.common.errors import UsageError
 from specshards.common.files import absolute, location
 from specshards.common.further import Further, with_further
 from specshards.common.jobs import Engine
@@ -22,6 +21,7 @@ from specshards.common.quarantine import quarantine_row
 from specshards.ingest.spectra.blocks import SpectraBlock, content_of, read_blocks
 from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
+from specshards.ingest.spectra.repeats import group_columns
 from specshards.ingest.tables import Stated
 from specshards.render import RenderError, renderer
 from specshards.render.frame import framed
@@ -32,7 +32,7 @@ from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, begun, earlier, folder_of, locked, publish, run, start
 from specshards.shards.write.plan import cut_tasks, fingerprint
 from specshards.shards.write.repeats import decide, refuse_too_many, within
-from specshards.shards.write.split import read_rows
+from specshards.shards.write.split import group_column, read_rows
 from specshards.shards.write.suited import suited
 from specshards.shards.write.task import LEDGER, Portion, SetAside, ShardTask, TaskResult
 from specshards.shards.write.visits import moved_rows
@@ -63,8 +63,7 @@ class DrawTask(ShardTask):
             content = content_of(location(self.spectra), group)
             if content is not None:
                 account.content[f"{group.file}:{group.group}"] = content
-            placed = self.config.split_by == "sky"
-            for block in read_blocks(location(self.spectra), group, self.surveys, must_be_placed=placed):
+            for block in read_blocks(location(self.spectra), group, self.surveys, must_be_placed=False):
                 account.impossible.update(block.impossible)
                 account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
                 wanted = []
@@ -105,7 +104,7 @@ def build(
         allow_empty_split: take the cells of the sky as they are, also where they leave a split without objects.
 
     Raises:
-        UsageError: nothing to draw, a split that would be empty, no positions to split it by, another survey's
+        UsageError: nothing to draw, a split that would be empty, no such column of the group, another survey's
             spectra, or `out` holds shards of another input or configuration (unless `force`).
         JobError: too many objects could not be used, a split is left empty by that, another process writes to
             `out`, or the environment failed.
@@ -113,7 +112,10 @@ def build(
     where, out = (absolute(location(path)) for path in (spectra, out))
     source = SpectraFolder.scan(where, survey, Stated(config.wavelength_unit, config.medium))
     check_ended(source.folder / name for name in source.digests)
-    _placed(source, config)
+    if config.group is not None:
+        group_column(group_columns(source), config.group, where)
+    for note in source.notes:
+        LOGGER.info(note)
     with locked(out):
         config, by_survey = _suited(source, config, said, None if force else begun(out))
         old = earlier(out, config, source.digests, force)
@@ -131,7 +133,8 @@ def build(
         else:
             config, asked = old.config, old.coarsest or old.config.split_nside
         claim = replace(
-            _claim(source, config, old, max_bad_fraction), coarsest=None if asked == config.split_nside else asked
+            _claim(source, config, old, max_bad_fraction, allow_empty_split),
+            coarsest=None if asked == config.split_nside else asked,
         )
         if old is None:
             claim = replace(claim, suited=by_survey)
@@ -171,7 +174,9 @@ def _fingerprint(source: SpectraFolder, results: Sequence[TaskResult]) -> str:
     return hashlib.sha256(json.dumps([source.fingerprint, content], sort_keys=True).encode()).hexdigest()
 
 
-def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None, max_bad_fraction: float) -> Claim:
+def _claim(
+    source: SpectraFolder, config: ShardConfig, old: Claim | None, max_bad_fraction: float, allow_empty: bool
+) -> Claim:
     """What the folder is to be made from: what it was, and what is new as one more generation."""
     generations = list(old.inputs) if old is not None else []
     known = {name for generation in generations for name in generation}
@@ -184,7 +189,7 @@ def _claim(source: SpectraFolder, config: ShardConfig, old: Claim | None, max_ba
         refuse_too_many(found, source.rows, max_bad_fraction, source.folder)
         aside = {why: [*aside.get(why, []), *rows] for why, rows in found.aside.items()}
         notes = found.notes
-        moved |= moved_rows(_numbered(source, config), config, moved, first, found.repeats)
+        moved |= moved_rows(_numbered(source, config), config, moved, first, found.repeats, allow_empty)
         if generations:
             LOGGER.info(f"{len(new)} new files of spectra: the shards that are there stay as they are")
         generations.append(new)
@@ -272,15 +277,3 @@ def _draw(
         except RenderError as error:
             quarantine.append(quarantine_row(*block.place(index), "render", error))
     return np.array(drawn, np.int64), payloads
-
-
-def _placed(source: SpectraFolder, config: ShardConfig) -> None:
-    """Say what the input lacks; refuse one that cannot be split by sky before anything is read."""
-    for note in source.notes:
-        LOGGER.info(note)
-    if source.unplaced and config.split_by == "sky":
-        raise UsageError(
-            f"{source.folder / source.unplaced[0]}: no columns ra and dec, so repeat visits of an object could fall "
-            "into train and test; take the HATS catalogue of the same data, which has them, or say "
-            "--split-by object, which goes by ids where there are no positions"
-        )

@@ -66,12 +66,18 @@ def left_out(manifest: Manifest) -> str:
 
 def split_by(manifest: Manifest) -> str:
     """How the samples are split, and what that keeps together, or tears apart."""
+    config, counts = manifest.config, manifest.split_counts
+    if config.group is not None and counts is not None:
+        return counts.by_value(config.group) + (f"; {manifest.leaks.what}" if manifest.leaks is not None else "")
     if manifest.leaks is not None:
         return manifest.leaks.text
-    if manifest.config.split_by == "object":
-        return f"split by object (HEALPix nside {FINEST}, 13 arcseconds): visits of one object fall together"
+    if counts is not None and counts.by_id == manifest.samples():
+        return f"split by object_id: {counts.by_position(counts.by_id)}"
+    without = "" if counts is None else f"; {counts.by_position(manifest.samples())}"
+    if config.split_by == "object":
+        return f"split by object (HEALPix nside {FINEST}, 13 arcseconds): visits of one object fall together{without}"
     cell = f"split by cell of the sky, HEALPix nside {manifest.config.split_nside}"
-    return f"{cell}: visits of one object, and one star in two surveys, fall together"
+    return f"{cell}: visits of one object, and one star in two surveys, fall together{without}"
 
 
 def timm_info(manifest: Manifest) -> str:

@@ -43,14 +43,14 @@ def fine_enough(
     Raises:
         UsageError: no cells give every split an object.
     """
-    if allow_empty:
+    if allow_empty or config.group is not None:  # a group's few values are shared out (`shards.write.visits`)
         return config
     counts = _counts([config], tables)[0]
-    if not _short(counts, config):
+    if not left_short(counts, config):
         return config
     finer = [replace(config, split_nside=n) for n in _finer(cell_nside(config))] if config.split_by == "sky" else []
     found = _counts(finer, tables)
-    wide_enough = [(i, each) for i, each in enumerate(finer) if not _short(found[i], each)]
+    wide_enough = [(i, each) for i, each in enumerate(finer) if not left_short(found[i], each)]
     full = [(i, each) for i, each in enumerate(finer) if not _empty(found[i], each)]
     total = int(counts.sum())
     if not wide_enough and not full:
@@ -58,7 +58,7 @@ def fine_enough(
             return config
         raise UsageError(f"{name}: the {empty} split of {total:,} objects would be empty; {MEND}")
     number, chosen = (wide_enough or full)[0]
-    short = _short(counts, config)
+    short = left_short(counts, config)
     split = SPLITS.index(short)
     LOGGER.info(
         f"split by cells of {width(chosen)} (HEALPix nside {chosen.split_nside}): those of {width(config)} would "
@@ -86,7 +86,7 @@ def _counts(configs: Sequence[ShardConfig], tables: Callable[[], Iterator[pa.Tab
     return counts
 
 
-def _short(counts: _INTS, config: ShardConfig) -> str:
+def left_short(counts: _INTS, config: ShardConfig) -> str:
     """The first split that has too few objects; empty where none has."""
     wanted = int(counts.sum()) * np.asarray(config.split)
     # Each object of its own, the counts would scatter by the square root: that is no fault of the cells.

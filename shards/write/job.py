@@ -29,11 +29,13 @@ from specshards.common.json import fits
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.common.spectrum import CLASSES, LABELS
+from specshards.shards.format.counts import SplitCounts
 from specshards.shards.format.leaks import Leaks
 from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import card, job_log
 from specshards.shards.write.cells import MEND
 from specshards.shards.write.repeats import Aside
+from specshards.shards.write.split import columns, goes_by_id, split_keys
 from specshards.shards.write.task import LEDGER, ShardTask, TaskResult, write_shard
 
 
@@ -234,7 +236,10 @@ def publish(
     ]
     if empty and not allow_empty:
         raise JobError(f"{out}: the {empty[0]} split of {manifest.samples():,} samples is empty; {MEND}")
-    manifest = replace(manifest, leaks=_leaks(results, claim.config, out))
+    leaks, counts = _together(results, claim.config, out)
+    manifest = replace(manifest, leaks=leaks, split_counts=counts)
+    if leaks is not None or counts is not None:
+        LOGGER.info(card.split_by(manifest))
     job_log.note(out, job)
     write_text(out / card.INFO, card.timm_info(manifest))
     write_text(out / "README.md", card.dataset_card(manifest))
@@ -243,19 +248,26 @@ def publish(
     return manifest
 
 
-def _leaks(results: Sequence[TaskResult], config: ShardConfig, out: Path) -> Leaks | None:
-    """What of one object is in several splits, from the sidecars, where the split is by row."""
-    if config.split_by != "row":
-        return None
-    found = []
+def _together(
+    results: Sequence[TaskResult], config: ShardConfig, out: Path
+) -> tuple[Leaks | None, SplitCounts | None]:
+    """What of one object is in several splits, and what goes by id or group: of splits that are not by sky alone."""
+    by_id = sum(result.by_id for result in results)
+    if config.split_by != "row" and config.group is None:
+        return None, SplitCounts(by_id) if by_id else None
+    found, groups = [], [np.empty(0, np.uint64)]
     for record in (record for result in results for record in result.shards):
-        names = ["ra", "dec", "survey", "object_id"]
-        table = pq.read_table(readable(record.sidecar(out)), columns=names)
+        names = dict.fromkeys(["ra", "dec", *columns(config)])
+        table = pq.read_table(readable(record.sidecar(out)), columns=list(names))
         split = np.full(len(table), SPLITS.index(record.split), np.int8)
         ids = id_hashes(table["survey"], table["object_id"])
         found.append((table["ra"].to_numpy(), table["dec"].to_numpy(), ids, split))
-    if not found:
-        return Leaks(0, 0, 0, 0, 0, 0)
-    leaks = Leaks.count(*(np.concatenate(part) for part in zip(*found, strict=True)))
-    LOGGER.info(leaks.text)
-    return leaks
+        if config.group is not None:
+            groups.append(np.unique(split_keys(table, config)[~goes_by_id(table, config)]))
+    leaks = Leaks(0, 0, 0, 0, 0, 0)
+    if found:
+        leaks = Leaks.count(*(np.concatenate(part) for part in zip(*found, strict=True)))
+    if config.group is None:
+        return leaks, None
+    samples = sum(record.samples for result in results for record in result.shards)
+    return leaks, SplitCounts(by_id, samples - by_id, len(np.unique(np.concatenate(groups))))

@@ -1,8 +1,7 @@
 """Data sets made from data sets: `reshard` one (size, encoding, split, filter), or `merge` several into one.
 
 Nothing is drawn again but spectra. A stored picture is copied as it is, or decoded and encoded anew where that loses
-nothing. Rows keep their numbers, which in a merged set follow those of the sets before; all are split anew, by sky,
-so that one star in two surveys falls together.
+nothing. Rows keep their numbers, which in a merged set follow those of the sets before; all are split anew together.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import absolute, location, readable
 from specshards.common.further import Further, of_json, united, with_further
 from specshards.common.identity import among, id_hashes, judge, repeated
-from specshards.common.jobs import Engine, run_tasks
+from specshards.common.jobs import Engine
 from specshards.common.label_columns import sifted, with_sn_survey
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row, read_quarantine
@@ -38,7 +37,8 @@ from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
 from specshards.shards.write.plan import fingerprint, pack, task_size
 from specshards.shards.write.repeats import decided, refuse_too_many, within
-from specshards.shards.write.split import columns
+from specshards.shards.write.sources import check_whole
+from specshards.shards.write.split import columns, group_column
 from specshards.shards.write.task import Portion, SetAside, ShardTask
 from specshards.shards.write.visits import moved_rows
 
@@ -174,6 +174,7 @@ def remake(
     samples_per_shard: int | None = None,
     split: tuple[float, float, float] | None = None,
     split_by: str | None = None,
+    group: str | None = None,
     seed: int | None = None,
     where: str | None = None,
     engine: Engine | None = None,
@@ -186,7 +187,7 @@ def remake(
     Args:
         folders: data sets of one picture and encoding; paths or URLs.
         encoding: `png`, `pnm` and `jpeg` can be made from `png` and `pnm`; all of them, and any `image`, from `flux`.
-        split: shares of train, val and test; split_by: what goes into one of them as a whole.
+        split: shares of train, val and test; split_by, group: what goes into one of them as a whole.
         where: take only samples that pass this filter over the sidecars' columns (see `ingest.catalogue.cuts`); the
             others are counted as left out.
         allow_empty_split: take the cells of the sky as they are, also where they leave a split without objects.
@@ -198,11 +199,11 @@ def remake(
     """
     folders = [str(absolute(location(folder))) for folder in folders]
     manifests = [Manifest.load(location(folder)) for folder in folders]
-    config = _config(folders, manifests, encoding, image, samples_per_shard, split, split_by, seed)
+    config = _config(folders, manifests, encoding, image, samples_per_shard, split, split_by, group, seed)
     out = absolute(location(out))
     if out in [location(folder) for folder in folders]:
         raise UsageError(f"{out}: is one of the sources; choose another OUT")
-    surveys = tuple(sorted({name for manifest in manifests for name in manifest.surveys}))
+    surveys = tuple(sorted({name for each in manifests for name in each.surveys}))
     bases = np.cumsum([0, *(manifest.objects for manifest in manifests)])
     renamed = [tuple(surveys.index(name) for name in manifest.surveys) for manifest in manifests]
     sources = tuple(
@@ -214,14 +215,17 @@ def remake(
     if where is not None:
         _chosen(where, _sidecar(folders[0], manifests[0].shards[0]))  # before anything is written
         inputs["where"] = hashlib.sha256(where.encode()).hexdigest()
+    if config.group is not None:
+        there = {name for _, table in _sidecars(sources, manifests, None) for name in table.column_names}
+        group_column(sorted(there - {"key", "source_row", "_healpix_29"}), config.group, out)
     with locked(out):
         old = earlier(out, config, inputs, force, grows=False)
-        _check(folders, manifests, engine or Engine())
+        check_whole(folders, manifests, engine or Engine())
         asked = config.split_nside
         if old is None:
             tables = partial(_tables, sources, manifests, config, where)
             config = fine_enough(config, tables, str(out), allow_empty_split)
-            claim = _claim(sources, manifests, config, inputs, surveys, max_bad_fraction, out)
+            claim = _claim(sources, manifests, config, inputs, surveys, max_bad_fraction, out, allow_empty_split)
             claim = replace(claim, coarsest=None if asked == config.split_nside else asked)
         else:
             claim = old
@@ -243,7 +247,8 @@ def remake(
 
 def _config(
     folders: Sequence[str | Path], manifests: Sequence[Manifest], encoding: str | None, image: ImageConfig | None,
-    samples_per_shard: int | None, split: tuple[float, float, float] | None, split_by: str | None, seed: int | None,
+    samples_per_shard: int | None, split: tuple[float, float, float] | None, split_by: str | None,
+    group: str | None, seed: int | None,
 ) -> ShardConfig:  # fmt: skip
     """The new configuration, once the sources agree in what one data set can hold."""
     first = manifests[0]
@@ -253,8 +258,8 @@ def _config(
             ("encoding", manifest.config.encoding, theirs), ("labels", manifest.labels, LABELS),
             ("classes", manifest.classes, CLASSES),
             ("picture", manifest.config.image, first.config.image if image is None else manifest.config.image),
-            ("split_by (which --split-by would say anew)", split_by or manifest.config.split_by,
-             split_by or first.config.split_by),
+            ("split_by (which --split-by would say anew)", split_by or group or manifest.config.rule,
+             split_by or group or first.config.rule),
         ):  # fmt: skip
             if here != there:
                 raise UsageError(f"{folder}: another {what} than {folders[0]}; make both alike")
@@ -273,9 +278,14 @@ def _config(
         "encoding": encoding, "image": image, "samples_per_shard": samples_per_shard, "split": split,
         "split_by": split_by, "seed": seed,
     }  # fmt: skip
+    if group is not None and split_by is None:
+        changes["split_by"] = ShardConfig.split_by
+    if split_by is not None:
+        base = replace(base, split_by=split_by, group=None, split_nside=ShardConfig.split_nside)
     # The coarsest cells that any of them has: finer ones are taken again where they are needed.
     coarsest = min(manifest.config.split_nside for manifest in manifests)
-    is_by_sky = (split_by or first.config.split_by) == "sky"
+    changes["group"] = group if group is not None else base.group
+    is_by_sky = changes["group"] is None and (split_by or first.config.split_by) == "sky"
     changes["split_nside"] = coarsest if is_by_sky else ShardConfig.split_nside
     return replace(base, **{name: value for name, value in changes.items() if value is not None})
 
@@ -310,13 +320,13 @@ def _tables(
     sources: Sequence[DataSet], manifests: Sequence[Manifest], config: ShardConfig, where: str | None
 ) -> Iterator[pa.Table]:
     """What decides the split of the samples that are taken, a shard at a time."""
-    for _, table in _sidecars(sources, manifests, columns(config) if where is None else None):
+    for _, table in _sidecars(sources, manifests, columns(config) if where is None else None, config.group):
         yield table if where is None else table.filter(pa.array(_chosen(where, table)))
 
 
 def _claim(
     sources: Sequence[DataSet], manifests: Sequence[Manifest], config: ShardConfig, inputs: dict[str, str],
-    surveys: tuple[str, ...], max_bad_fraction: float, out: Path,
+    surveys: tuple[str, ...], max_bad_fraction: float, out: Path, allow_empty: bool,
 ) -> Claim:  # fmt: skip
     """What is moved and set aside, from the sidecars: 32 bytes a sample."""
     found = []
@@ -329,12 +339,12 @@ def _claim(
     repeats = judge(hashes[same], rows[same], ra[same], dec[same], lambda wanted: _names(sources, manifests, wanted))
     decision = decided(repeats)
     refuse_too_many(decision, len(rows), max_bad_fraction, out)
-    names = ["source_row", "ra", "dec", *columns(config)]
+    names = list(dict.fromkeys(["source_row", "ra", "dec", *columns(config)]))
     tables = (
         (table["source_row"].to_numpy() + source.base, table)
-        for source, table in _sidecars(sources, manifests, names)
+        for source, table in _sidecars(sources, manifests, names, config.group)
     )
-    moved = moved_rows(tables, config, {}, 0, repeats)
+    moved = moved_rows(tables, config, {}, 0, repeats, allow_empty)
     return Claim(config, (inputs,), surveys, moved, decision.aside, decision.notes)
 
 
@@ -352,28 +362,11 @@ def _names(
 
 
 def _sidecars(
-    sources: Sequence[DataSet], manifests: Sequence[Manifest], names: list[str] | None
+    sources: Sequence[DataSet], manifests: Sequence[Manifest], names: list[str] | None, group: str | None = None
 ) -> Iterator[tuple[DataSet, pa.Table]]:
     for source, manifest in zip(sources, manifests, strict=True):
         for record in manifest.shards:
-            yield source, _sidecar(source.folder, record, names)
-
-
-def _check(folders: Sequence[str | Path], manifests: Sequence[Manifest], engine: Engine) -> None:
-    """Compare every tar with its checksum first: a copy would give damage a checksum of its own."""
-    shards = [(str(folder), record) for folder, m in zip(folders, manifests, strict=True) for record in m.shards]
-    sizes = [record.samples for _, record in shards]
-    for wrong in run_tasks(_damage, shards, engine, describe="check", unit="img", sizes=sizes):
-        if wrong:
-            raise JobError(wrong)
-
-
-def _damage(shard: tuple[str, ShardRecord]) -> str:
-    folder, record = shard
-    if (path := record.damaged(location(folder))) is None:
-        return ""
-    what = "is not what the manifest says" if path.exists() else "is missing"
-    return f"{path}: {what}; run the command that made {folder} again: it mends damaged shards"
+            yield source, _sidecar(source.folder, record, names, group)
 
 
 def _quarantine(sources: Sequence[DataSet]) -> list[dict[str, Any]]:
@@ -393,13 +386,15 @@ def _origin(manifest: Manifest, where: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sidecar(folder: str | Path, record: ShardRecord, columns: list[str] | None = None) -> pa.Table:
+def _sidecar(
+    folder: str | Path, record: ShardRecord, columns: list[str] | None = None, group: str | None = None
+) -> pa.Table:
     path = record.sidecar(location(folder))
     try:
         table = pq.read_table(readable(path), columns=columns)
     except (pa.ArrowException, ValueError) as error:
         raise JobError(f"{path}: not a table of samples ({shortened(error)}); {RERUN}") from error
     wanted = {"key", "source_row", "source_file", "_healpix_29"} if columns is None else set(columns)
-    if missing := wanted - set(table.column_names):
+    if missing := wanted - {*table.column_names, group}:  # a further column is not in every set
         raise JobError(f"{path}: has no column {', '.join(sorted(missing))}; {RERUN}")
     return with_sn_survey(table) if columns is None else table

@@ -36,7 +36,7 @@ from specshards.shards.format.manifest import (
 from specshards.shards.format.tar import TarWriter
 from specshards.shards.write.plan import row_order
 from specshards.shards.write.repeats import VISIT, ambiguous
-from specshards.shards.write.split import splits_of
+from specshards.shards.write.split import goes_by_id, splits_of
 
 LEDGER = ".ledger"
 
@@ -139,7 +139,11 @@ class ShardTask(ABC):
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What one shard number came to; also its ledger record. The other fields are those of `SetAside`."""
+    """What one shard number came to; also its ledger record. The other fields are those of `SetAside`.
+
+    Attributes:
+        by_id: samples that have nothing but their id to be split by (`shards.write.split`).
+    """
 
     shard: int
     fingerprint: str
@@ -150,6 +154,7 @@ class TaskResult:
     left_out: int = 0
     impossible: Impossible = field(default_factory=Impossible)
     content: dict[str, int] = field(default_factory=dict)
+    by_id: int = 0
 
     @property
     def number(self) -> int:
@@ -186,9 +191,10 @@ def write_shard(task: ShardTask) -> TaskResult:
     account = SetAside([], [])
     samples: list[list[_Sample]] = [[] for _ in SPLITS]
     meta: list[pa.Table] = []
-    place = 0
+    place = by_id = 0
     for portion in task.read(account):
         splits = splits_of(portion.meta, task.config).tolist()
+        by_id += int(goes_by_id(portion.meta, task.config).sum())
         for i, row in enumerate(portion.rows.tolist()):
             sample = _Sample(row, portion.payloads[i], portion.labels[i], place + i)
             samples[task.moved.get(row, splits[i])].append(sample)
@@ -206,7 +212,7 @@ def write_shard(task: ShardTask) -> TaskResult:
     train = np.array([sample.labels for sample in samples[0]]).reshape(-1, len(LABELS))
     result = TaskResult(
         task.shard, task.fingerprint, len(rows), tuple(records), _statistics(train), account.quarantine,
-        len(account.left_out), account.impossible, account.content,
+        len(account.left_out), account.impossible, account.content, by_id,
     )  # fmt: skip
     write_text(task.record, result.dumps())
     return result

@@ -37,7 +37,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "channels": ("quality", ("flux", "mask", "snr")), "window": ("3000, 9000", (3000.0, 9000.0)),
     "percentiles": ("1,99", (1.0, 99.0)), "flux_max": ("99", 99.0), "encoding": ("flux", "flux"),
     "split": ("0.5,0.3,0.2", (0.5, 0.3, 0.2)), "split_nside": ("32", 32), "jpeg_quality": ("92", 92),
-    "best_of": ("object", "object"), "split_by": ("row", "row"),
+    "best_of": ("object", "object"), "split_by": ("row", "row"), "group": ("plate", "plate"),
     "axis": ("spectrum", "spectrum"), "bad_pixels": ("draw", "draw"), "line_colour": ("tab:blue", "tab:blue"),
     "derivative": ("pixel", "pixel"),
     "survey": ("sdss", "sdss"), "cuts": ("paper", "paper"), "where": ("z > 1", "z > 1"), "n": ("7", 7),

@@ -18,7 +18,7 @@ from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specshards.common.errors import JobError, UsageError
+from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
 from specshards.common.quarantine import QUARANTINE_SCHEMA
 from specshards.ingest.catalogue.cuts import parse
@@ -143,12 +143,10 @@ def test_labels_that_appear_beside_a_coadd_are_read(real_data: Path, tmp_path: P
 
 def test_positions_that_a_desi_file_lacks_come_from_a_catalogue(real_data: Path, tmp_path: Path) -> None:
     data = str(real_data / "desi" / "picca" / "coadd-main-dark-9144.fits")
-    with pytest.raises(JobError, match="no usable desi spectrum"):
-        build(IngestConfig("desi"), data, tmp_path / "without", engine=HERE)
-    reasons = pq.read_table(tmp_path / "without" / "ingest" / "quarantine.parquet").to_pylist()
-    assert [(row["row"], "no position" in row["reason"], row["stage"]) for row in reasons] == [
-        (0, True, "select"), (1, True, "select"),
-    ]  # fmt: skip
+    build(IngestConfig("desi"), data, tmp_path / "without", engine=HERE)
+    assert rows(tmp_path / "without", "ra", "dec", "_healpix_29") == 2 * [
+        {"ra": None, "dec": None, "_healpix_29": None}
+    ]
     with fits.open(data) as hdus:
         ids = hdus["FIBERMAP"].data["TARGETID"]
     catalogue = tmp_path / "qso.fits"

@@ -192,20 +192,20 @@ def test_by_object_visits_fall_together_across_borders_and_by_id(tmp_path: Path)
 
 
 def test_objects_without_a_position_go_by_their_id(tmp_path: Path) -> None:
-    """A table without ra and dec cannot be split by sky."""
+    """A table without ra and dec: by sky and by object its rows go by id."""
     made = visits(60)
     names = [f"o{i // 2}" for i in range(120)]
     table = {**spectrum_columns(made, "struct"), "object_id": names, "survey": ["mine"] * 120}
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table(table), tmp_path / "in" / "a.parquet")
-    with pytest.raises(UsageError, match=r"no columns ra and dec.*--split-by object"):
-        build(replace(BY_ROW, split_by="sky"), tmp_path / "in", tmp_path / "sky", engine=HERE)
     build(BY_OBJECT, tmp_path / "in", tmp_path / "object", engine=HERE)
+    build(replace(BY_ROW, split_by="sky"), tmp_path / "in", tmp_path / "sky", engine=HERE)
     where = split_of(tmp_path / "object")
+    assert split_of(tmp_path / "sky") == where
     assert len(where) == 60 and all(len(splits) == 1 for splits in where.values())
     manifest = build(BY_ROW, tmp_path / "in", tmp_path / "row", engine=HERE)
     assert manifest.leaks is not None and manifest.leaks.visited == 60 and 20 < manifest.leaks.divided < 46
-    for name in ("object", "row"):
+    for name in ("sky", "object", "row"):
         assert [detail for ok, detail in passed(tmp_path / name).values() if not ok] == []
         write_page(tmp_path / name)
         remake([tmp_path / name], tmp_path / f"{name}-copy", engine=HERE)
