@@ -20,6 +20,8 @@ Grid = tuple[float, float]
 CLASSES = ("STAR", "GALAXY", "QSO")
 
 
+#: At the end of the layout of spectra without ivar, by which those that were stored are known.
+NO_IVAR = "-no-ivar"
 #: What surveys write for a missing number: -9999 and its relatives (-999, -9999.9), and nothing else so far below 0.
 MISSING_UP_TO = -999.0
 

@@ -33,7 +33,7 @@ from specshards.common.further import (
     with_further,
 )
 from specshards.common.label_columns import with_sn_survey
-from specshards.common.spectrum import MEASURED_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
+from specshards.common.spectrum import MEASURED_LABELS, NO_IVAR, SN_SURVEY, SURVEY_SN, Spectrum
 from specshards.ingest.seal import seal
 from specshards.ingest.surveys.common import SENTINELS
 from specshards.ingest.surveys.survey import survey_of
@@ -122,7 +122,9 @@ def to_table(spectra: Sequence[Spectrum]) -> pa.Table:
         "sn_median": pa.array([s.sn_median() for s in spectra], pa.float32()),
         "source_file": pa.array([s.source_file for s in spectra], pa.string()),
     }
-    for name in ("survey", "release", "layout", "label_source", "flux_unit", "wave_source", "frame"):
+    said = [s.layout if s.has_ivar or NO_IVAR in s.layout else f"{s.layout}{NO_IVAR}" for s in spectra]
+    columns["layout"] = pa.array(said, pa.string()).cast(_DICTIONARY)
+    for name in ("survey", "release", "label_source", "flux_unit", "wave_source", "frame"):
         columns[name] = pa.array([getattr(s, name) for s in spectra], pa.string()).cast(_DICTIONARY)
     for name in ("wave_coeff0", "wave_coeff1", "flux_scale"):
         columns[name] = pa.array([getattr(s, name) for s in spectra], pa.float64())

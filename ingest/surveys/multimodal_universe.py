@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from specshards.common.errors import BadObjectError
 from specshards.common.further import FurtherColumn
+from specshards.common.spectrum import NO_IVAR as NO_IVAR
 from specshards.common.spectrum import NUMERIC_LABELS, SN_SURVEY, SURVEY_SN, Spectrum
 from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
 from specshards.ingest.surveys import elodie, mmu_extras, spellings
@@ -48,7 +49,6 @@ FLAT = "mmu-flat"
 HDF5 = "mmu-hdf5"
 
 #: Part of a layout's name that says what its spectra lack: without ivar every pixel with a finite flux is drawn.
-NO_IVAR = "-no-ivar"
 NO_MASK = "-no-mask"
 
 _OWN = b"specshards.schema_version"
