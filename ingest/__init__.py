@@ -17,5 +17,6 @@ job             from survey files to spectra Parquet: plan, parts, account
 catalogue       label tables, selection cuts, balanced subsets
 download        the spectra of a catalogue from the survey's server
 mock            a survey with known truth
+facts           what there is to know about one spectrum, in words
 inspect         what files of spectra hold
 """

@@ -18,6 +18,7 @@ from specshards.ingest.plain.cells import is_list, numbers_in
 #: Roles that are pixels.
 PARTS = ("wavelength", "flux", "error", "ivar", "variance", "mask")
 _ROWS = 64
+_WIDE_ROWS = 512
 
 
 def is_vector(cell: Any) -> bool:
@@ -57,7 +58,7 @@ def of_wide(table: Any, wide: Wide, roles: Roles, meaning: Meaning, stem: str) -
     """Every row of a wide table."""
     samples = set(wide.columns)
     others = tuple(name for name in table.names if name not in samples and name != roles.columns.get("id"))
-    for rows in table.slices(_ROWS):
+    for rows in table.slices(_WIDE_ROWS):
         columns = [rows.column(name) for name in wide.columns]
         further = _further(table, rows, others)
         names = rows.text(roles.columns["id"]) if "id" in roles.columns else None

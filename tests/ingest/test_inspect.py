@@ -20,6 +20,7 @@ from astropy.io import fits
 from specshards.common.cli import run_app
 from specshards.common.spectrum import Spectrum
 from specshards.ingest import inspect as view
+from specshards.ingest.facts import describe_grid
 from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.spectra import plots
 from specshards.ingest.spectra.schema import to_table, write_parquet
@@ -310,7 +311,7 @@ def test_grids_are_told_apart() -> None:
     }
     for text, wave in grids.items():
         spectrum = make_spectrum(0, np.random.default_rng(0), n=3000, wavelength=wave.astype("f4"), wave_coeff0=None)
-        assert view.describe_grid(spectrum).startswith(text)
+        assert describe_grid(spectrum).startswith(text)
 
 
 def test_help_loads_nothing_heavy_and_drawing_no_window(tmp_path: Path) -> None:
