@@ -27,8 +27,7 @@ from specshards.train.tasks.task import TASKS, Arrays, Drawing, Scores, Task, Tr
 from specshards.train.tasks.text import Rows, number
 
 _TYPES = "OBAFGKMLT"
-#: A class with fewer objects in the train split is not learnt, and counts as missing.
-FEWEST = 10
+FEWEST = 10  # a class with fewer objects in the train split is not learnt, and counts as missing
 _MOST_IN_TABLE = 6  # classes of a confusion matrix in numbers
 _MOST_LINES = 6  # classes in one plot of S/N: the most numerous ones
 
