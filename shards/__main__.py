@@ -14,6 +14,7 @@ from specshards.common.cli import application, run_app
 from specshards.common.jobs import Engine
 from specshards.ingest.catalogue.help import naming_surveys
 from specshards.ingest.job.build import IngestConfig
+from specshards.ingest.surveys import SURVEYS
 from specshards.render.config import ImageConfig, Wanted, presets
 from specshards.shards.check.commands import inspect, report, verify
 from specshards.shards.format.manifest import ShardConfig
@@ -42,7 +43,13 @@ def make_survey(
     chosen: Annotated[IngestConfig, Fields("Spectra", leave_out=("survey", "wavelength_unit", "medium", "frame"))],
     engine: _Engine,
     data: options.Data = None,
-    spectra_frame: Annotated[str | None, option(IngestConfig, "frame")] = None,
+    spectra_frame: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the wavelengths of files that do not say it: observed or rest. Where the files are of no survey "
+            "that is read here, --frame says this, too, and this option is for pictures in another frame than theirs."
+        ),
+    ] = None,
     catalog: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +68,10 @@ def make_survey(
     """
     from specshards.shards.make import SurveyInput, make
 
+    # Only files of nobody known leave it open; those of a survey are in the frame that they are in.
+    known = SURVEYS.get(survey)
+    if spectra_frame is None and "frame" in picture.said and (known is None or known.priority < 0):
+        spectra_frame = picture.config.frame
     chosen = replace(chosen, frame=spectra_frame)
     make(survey, SurveyInput(data, catalog, chosen), out, replace(config, image=picture.config),
          said=picture.said, engine=engine, max_bad_fraction=max_bad_fraction, allow_empty_split=allow_empty_split,

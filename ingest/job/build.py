@@ -110,7 +110,7 @@ class IngestConfig:
         """Check the fields."""
         check_survey(self.survey)
         check_stated(self.wavelength_unit, self.medium)
-        check_spectra_stated(Stated.of(asdict(self)))
+        check_spectra_stated(Stated.of(asdict(self)), self.survey)
         if self.survey is not None:  # cuts are a survey's
             self.cut()
         if self.limit is not None and self.limit < 1:

@@ -52,8 +52,15 @@ def columns_of(text: str | None) -> Mapping[str, str]:
     return found
 
 
-def check_spectra_stated(stated: Stated) -> None:
-    """UsageError for what --columns, --unit, --frame and --name do not take."""
+def check_spectra_stated(stated: Stated, survey: str | None = None) -> None:
+    """UsageError for what --columns, --unit, --frame and --name do not take, or the files of `survey` say."""
+    if survey in SURVEYS and SURVEYS[survey].priority >= 0:
+        for name in ("columns", "unit", "frame", "name"):
+            if getattr(stated, name) is not None:
+                raise UsageError(
+                    f"{name}={getattr(stated, name)}: is for files of no survey that is read here, and those of "
+                    f"{survey} say it themselves: leave it out, or read them with SURVEY=table"
+                )
     columns_of(stated.columns)
     if stated.unit is not None and unit_of(stated.unit) is None:
         raise UsageError(

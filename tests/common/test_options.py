@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import pytest
@@ -70,7 +71,7 @@ APART = {
 
 
 #: Of `shards make`: what another option says already.
-OF_SHARDS = ("survey", "wavelength_unit", "medium")
+OF_SHARDS = ("survey", "wavelength_unit", "medium", "frame")
 
 
 def words(kind: type, field: str) -> tuple[list[str], Any]:
@@ -175,6 +176,34 @@ def test_fields_of_one_name_are_one_option() -> None:
     for kind in (ShardConfig, IngestConfig):
         assert received(shards.make_survey, kind, ["--seed", "4"]).seed == 4
     assert list(inspect.signature(shards.make_survey).parameters).count("seed") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "of_files", "of_picture"),
+    [
+        (["--survey", "sdss", "--frame", "rest"], None, "rest"),
+        (["--survey", "table", "--frame", "rest"], "rest", "rest"),
+        (["--survey", "table", "--frame", "rest", "--spectra-frame", "observed"], "observed", "rest"),
+        (["--survey", "table"], None, "observed"),
+    ],
+)
+def test_the_frame_of_pictures_is_that_of_files_of_nobody_known(
+    arguments: list[str], of_files: str | None, of_picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[Any] = []
+    monkeypatch.setattr("specshards.shards.make.make", lambda *args, **_: got.extend(args))
+    app = application("", {"run": shards.make_survey, "other": shards.build})
+    done = CliRunner().invoke(app, ["run", *arguments, "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    _, source, _, config = got
+    assert (source.chosen.frame, config.image.frame) == (of_files, of_picture)
+
+
+def test_what_a_survey_says_itself_is_not_stated() -> None:
+    for name, value in {"columns": "wl,flux", "unit": "mJy", "frame": "rest", "name": "soil"}.items():
+        with pytest.raises(UsageError, match=f"{name}={value}: is for files of no survey .* those of sdss say it"):
+            IngestConfig("sdss", **{name: value})
+        assert getattr(IngestConfig("table", **{name: value}), name) == value
 
 
 def test_one_option_alone_and_a_field_that_nobody_explains() -> None:
