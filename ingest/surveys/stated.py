@@ -54,7 +54,7 @@ def columns_of(text: str | None) -> Mapping[str, str]:
 
 def check_spectra_stated(stated: Stated, survey: str | None = None) -> None:
     """UsageError for what --columns, --unit, --frame and --name do not take, or the files of `survey` say."""
-    if survey in SURVEYS and SURVEYS[survey].priority >= 0:
+    if survey is not None and survey in SURVEYS and SURVEYS[survey].priority >= 0:
         for name in ("columns", "unit", "frame", "name"):
             if getattr(stated, name) is not None:
                 raise UsageError(

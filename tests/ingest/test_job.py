@@ -174,7 +174,7 @@ def test_files_and_objects_add_up_for_everything_that_is_there(real_data: Path, 
     usual = ("lamost/", "sdss/", "desi/")
     assert Counter(row["layout"] for row in read if str(row["source_file"]).startswith(usual)) == {
         "lamost-table": 1478, "lamost-image": 246, "lamost-image-dr1": 59, "sdss-spec-lite": 233, "sdss-spec": 9,
-        "sdss-spspec": 2, "desi-coadd": 12,
+        "sdss-spspec": 2, "desi-coadd": 18,
     }  # fmt: skip
     for row in read:
         if str(row["source_file"]).startswith(usual):
