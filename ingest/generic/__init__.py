@@ -8,5 +8,6 @@ roles       which column is which, by its name
 meaning     units, medium and frame: declared, stated or guessed
 images      FITS images with an axis of wavelengths, and IRAF's stacks of them
 multispec   IRAF's multispec dispersions, the orders of an echelle joined
+pairs       spectra whose errors are in a file of their own beside theirs
 specutils   whatever the loaders of specutils open, as the last resort
 """

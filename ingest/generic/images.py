@@ -8,7 +8,7 @@ shape whose EXTNAME says that they are its errors, inverse variances, masks or w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,26 +18,31 @@ from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu, HeaderLike
+from specshards.ingest.generic import pairs
 from specshards.ingest.generic.multispec import is_multispec, orders_of
 from specshards.ingest.limits import MOST_ROWS, check_pixels
 from specshards.ingest.surveys.axis import (
     GUESSED_AIR,
+    GUESSED_UNIT,
+    GUESSED_VACUUM,
     SEE,
     Axis,
     axis_of,
     is_iraf,
     is_spectral,
     medium_said,
+    model_said,
     sky_of,
     stated_of,
     stem,
 )
 from specshards.ingest.surveys.common import checked, floats, native, text
 from specshards.ingest.surveys.declared import frame_of
+from specshards.ingest.surveys.errors import errors_in, errors_of
 from specshards.ingest.surveys.flux import RELATIVE, inverse_variance, unit_of
 from specshards.ingest.surveys.orders import Piece, are_orders, increasing, joined
 from specshards.ingest.surveys.survey import Reader, Survey, register
-from specshards.ingest.surveys.wavelengths import settled
+from specshards.ingest.surveys.wavelengths import AIR_FROM, settled, to_angstrom
 from specshards.ingest.tables import Stated
 
 SURVEY = "spectrum1d"
@@ -48,12 +53,11 @@ MULTISPEC = "iraf-multispec"
 
 _MOST_BANDS = 99
 _MOST_APERTURES = 4096
-_IVAR = {"IVAR", "INVVAR", "IVAR1D", "INVERSE_VARIANCE", "WEIGHT"}
-_VARIANCE = {"VAR", "VARIANCE"}
-_SIGMA = {"ERR", "ERROR", "ERRORS", "SIGMA", "NOISE", "STD", "STDDEV", "UNCERT", "UNCERTAINTY", "FLUX_ERR", "ERRS"}
+_IVAR = {"IVAR1D", "WEIGHT"}
+_FLUXES = ("flux", "flam", "fnu", "spectrum", "sci", "primary", "data")
 _MASK = {"MASK", "DQ", "QUALITY", "QUAL", "FLAGS", "BADPIX"}
 _WAVE = {"WAVE", "WAVELENGTH", "LAMBDA", "LOGLAM", "LOGLAMBDA", "WAVELENGTHS"}
-_COMPANIONS = _IVAR | _VARIANCE | _SIGMA | _MASK | _WAVE | {"SKY", "CONTINUUM", "MODEL"}
+_COMPANIONS = _IVAR | _MASK | _WAVE | {"SKY", "CONTINUUM", "MODEL"}
 
 
 def recognise(file: FitsFile) -> str | None:
@@ -78,11 +82,15 @@ def _flux_hdu(file: FitsFile) -> Hdu | None:
     has_wave = any(_name(file[i]) in _WAVE and len(file[i].shape) == 1 for i in range(len(file)))
     for i in range(len(file)):
         hdu = file[i]
-        if hdu.names or not 1 <= len(hdu.shape) <= 3 or hdu.shape[-1] < 2 or _name(hdu) in _COMPANIONS:
+        if hdu.names or not 1 <= len(hdu.shape) <= 3 or hdu.shape[-1] < 2 or _is_companion(_name(hdu)):
             continue
         if is_multispec(hdu.header) or is_spectral(hdu.header) or (has_wave and len(hdu.shape) == 1):
             return hdu
     return None
+
+
+def _is_companion(name: str) -> bool:
+    return name in _COMPANIONS or errors_in(name) is not None
 
 
 def _name(hdu: Hdu) -> str:
@@ -125,13 +133,18 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
     hdu = _flux_hdu(file)
     assert hdu is not None  # `recognise` has seen it
     check_pixels(hdu.shape[-1])
+    beside = pairs.refused_or_errors(file, hdu) if layout == IMAGE else None
     lines = _lines(file, hdu, layout)
+    if beside is not None and lines.sigma is None and lines.ivar is None:
+        lines = replace(lines, sigma=np.atleast_2d(beside))
     name, stated = stem(file, source_file), stated_of(file)
     make = _Maker(file, hdu, layout, source_file, stated)
     if layout == MULTISPEC:
         yield from _multispec(make, lines, name)
         return
     axis = make.axis()
+    if lines.sigma is None and lines.ivar is None:
+        make.remarks += _unsaid(file, hdu)
     count = len(lines.flux)
     for line in range(count):
         try:
@@ -150,6 +163,9 @@ def _multispec(make: _Maker, lines: _Lines, name: str) -> Iterator[Spectrum | Ba
     waves = [order.wavelength for order in orders]
     axis = make.axis_of_all(waves)
     pieces = [lines.piece(i, wave) for i, wave in enumerate(waves)]
+    if mended := [str(i + 1) for i, order in enumerate(orders) if order.is_mended]:
+        make.remarks += (f"declare line {', '.join(mended)} of {len(orders)} logarithmic, with numbers that can be "
+                         "linear wavelengths only, as which they are read",)  # fmt: skip
     if are_orders(waves):
         whole = joined(pieces)
         check_pixels(len(whole.flux))
@@ -179,7 +195,9 @@ class _Maker:
             self.remarks += (f"have a unit of flux that is not understood ({said[:40]})",)
         if layout == STACK and "norm" in _rows_said(hdu.header)[0]:
             self.unit = RELATIVE
-        self.frame = frame_of(getattr(stated, "frame", None)) or "observed"
+        model = model_said(header if header.get("AGE") is not None else file[0].header)
+        self.frame = frame_of(getattr(stated, "frame", None)) or ("observed" if model is None else "rest")
+        self.remarks += () if model is None else (model,)
 
     def axis(self) -> Axis:
         """Wavelengths of the header, or of the HDU that has them."""
@@ -207,7 +225,10 @@ class _Maker:
         if medium is None and is_iraf(header):
             return Axis(waves[0], unit, "air", remarks=(GUESSED_AIR,))
         # Of an HDU of wavelengths the rule is that of tables: vacuum unless something is said.
-        return Axis(waves[0], unit, medium or "vacuum")
+        remarks: tuple[str, ...] = () if declared or self.stated.wavelength_unit else (GUESSED_UNIT,)
+        if medium is None and to_angstrom(np.array([high]), unit)[0] > AIR_FROM:
+            remarks += (GUESSED_VACUUM,)
+        return Axis(waves[0], unit, medium or "vacuum", remarks=remarks)
 
     def spectrum(self, name: str, piece: Piece, axis: Axis, *remarks: str, row: int | None = None) -> Spectrum:
         """`checked`, of one line."""
@@ -283,8 +304,7 @@ def _beside(file: FitsFile, hdu: Hdu, flux: npt.NDArray[Any]) -> _Lines:
     found: dict[str, npt.NDArray[Any]] = {}
     for i in range(len(file)):
         other = file[i]
-        kinds = {"ivar": _IVAR, "variance": _VARIANCE, "sigma": _SIGMA, "mask": _MASK}
-        kind = next((kind for kind, names in kinds.items() if _name(other) in names), None)
+        kind = _kind(_name(other), _name(hdu))
         if kind is None or other is hdu or kind in found or other.names:
             continue
         if other.shape != hdu.shape:
@@ -299,4 +319,19 @@ def _beside(file: FitsFile, hdu: Hdu, flux: npt.NDArray[Any]) -> _Lines:
     return _Lines(flux, sigma=found.get("sigma"), mask=mask)
 
 
-register(Survey(SURVEY, (Reader(recognise, read),), priority=-1))
+def _kind(name: str, flux: str) -> str | None:
+    """What an HDU beside the flux holds of it: `ivar`, `variance`, `sigma` or `mask`, by their EXTNAMEs."""
+    if name in _IVAR or name in _MASK:
+        return "ivar" if name in _IVAR else "mask"
+    errors = errors_of(flux, [name], _FLUXES)
+    return None if errors is None else {"error": "sigma"}.get(errors[0], errors[0])
+
+
+def _unsaid(file: FitsFile, hdu: Hdu) -> tuple[str, ...]:
+    """The remark on images of the same shape that are not read, of which one may hold the errors."""
+    others = [i for i in range(len(file)) if file[i] is not hdu and file[i].shape == hdu.shape and not file[i].names]
+    names = [_name(file[i]) or f"HDU {i}" for i in others if not _name(file[i]) or errors_in(_name(file[i]))]
+    return (f"are read without errors, though {', '.join(names[:3])} may hold some",) if names else ()
+
+
+register(Survey(SURVEY, (Reader(recognise, read),), companions=pairs.companions, priority=-1))

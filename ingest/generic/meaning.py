@@ -185,7 +185,7 @@ class Meaning:
         if ivar is not None:
             ivar = ivar[at].copy()
         known = {name: value for name, value in labels.items() if name not in ("ra", "dec")}
-        ra, dec = position(labels.get("ra"), labels.get("dec"))
+        ra, dec = position(labels.get("ra"), labels.get("dec"), is_exact=row is not None)
         spectrum = checked(
             Spectrum(
                 object_id=object_id, survey=self.stated.name or NAME, release=None, ra=ra, dec=dec, flux=flux,

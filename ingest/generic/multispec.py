@@ -22,6 +22,7 @@ _MOST_CARDS = 1000  # WAT2_001 to WAT2_999
 _MOST_TERMS = 100
 # A header whose function does not begin where its own w1 says has lost a digit; IRAF writes w1 from the function.
 _MOST_SHIFT = 1.0  # pixels
+_HIGHEST_LOG = 20.0  # log10 of no wavelength, in whatever unit
 
 
 class Order(NamedTuple):
@@ -30,11 +31,14 @@ class Order(NamedTuple):
     Attributes:
         aperture, beam: its numbers; the beam of an echelle is the order.
         wavelength: float64 `(nw,)`, in the unit of the header, increasing or decreasing.
+        is_mended: it is declared to be logarithmic, with numbers that can be linear wavelengths only, as which it is
+            read.
     """
 
     aperture: int
     beam: int
     wavelength: Doubles
+    is_mended: bool = False
 
 
 def is_multispec(header: HeaderLike) -> bool:
@@ -75,6 +79,8 @@ def _order(line: int, spec: str, physical: Doubles) -> Order:
     if not 2 <= count <= len(physical) or not -1 < z < 20:
         raise BadObjectError(f"WAT2: the dispersion of line {line} has {count} pixels and z = {z:g}")
     pixel = physical[:count]
+    is_mended = kind == 1 and min(first, first + step * (count - 1)) > _HIGHEST_LOG
+    kind = 0 if is_mended else kind
     with np.errstate(all="ignore"):
         if kind == 0:
             wave = (first + step * (pixel - 1)) / (1 + z)
@@ -94,7 +100,7 @@ def _order(line: int, spec: str, physical: Doubles) -> Order:
             raise BadObjectError(f"WAT2: line {line} has no wavelengths (dtype {kind})")
     if not np.isfinite(wave).all():
         raise BadObjectError(f"WAT2: impossible wavelengths in line {line}")
-    return Order(aperture, beam, np.asarray(wave, np.float64))
+    return Order(aperture, beam, np.asarray(wave, np.float64), is_mended)
 
 
 def _functions(line: int, values: list[float], pixel: Doubles) -> Doubles:

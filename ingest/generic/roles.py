@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from specshards.common.errors import BadObjectError
 from specshards.ingest.plain.text import bare
+from specshards.ingest.surveys.errors import errors_of
 from specshards.ingest.surveys.stated import columns_of
 
 #: How a refusal of a table that cannot be understood ends.
@@ -34,14 +35,6 @@ _FLUX = {
     "reflectivity", "absorbance", "absorption", "transmittance", "transmission", "radiance", "irradiance", "emission",
     "normalized_flux", "normalised_flux", "norm_flux", "flux_norm", "relative_flux", "rel_flux", "surf_bright",
 }  # fmt: skip
-_ERROR = {
-    "error", "errors", "err", "sigma", "sig", "flux_err", "flux_error", "fluxerr", "fluxerror", "flux_errors",
-    "e_flux", "eflux", "flux_e", "flam_err", "flam_error", "flux_sigma", "sigma_flux", "flux_unc", "flux_uncertainty",
-    "uncertainty", "unc", "std", "stddev", "flux_std", "noise", "error_flux", "err_flux", "dflux", "fnu_err",
-    "e_flam", "spec_err", "spec_errs", "spectra_err", "spectrum_err", "flux_density_err", "flux_density_error",
-}  # fmt: skip
-_IVAR = {"ivar", "flux_ivar", "inverse_variance", "invvar", "inv_var", "ivar_flux", "spectra_ivar", "spec_ivar"}
-_VARIANCE = {"var", "variance", "flux_var", "flux_variance"}
 #: Names of an object's id, in the order of preference.
 IDS = (
     "object_id", "objectid", "id", "sample_id", "sampleid", "sample", "source_id", "specobjid", "targetid", "obsid",
@@ -103,17 +96,19 @@ def roles_of(names: Sequence[str], stated: str | None = None) -> Roles:
     for role, said in columns_of(stated).items():
         found[role], how[role] = _stated(said, names), "stated"
     taken = set(found.values())
-    for role, known in (
-        ("wavelength", _WAVELENGTH), ("flux", _FLUX), ("error", _ERROR), ("ivar", _IVAR), ("variance", _VARIANCE)
-    ):  # fmt: skip
-        is_error = role in ("error", "ivar", "variance")
-        if role in found or (is_error and (stated is not None or {"error", "ivar", "variance"} & found.keys())):
+    for role, known in (("wavelength", _WAVELENGTH), ("flux", _FLUX)):
+        if role in found:
             continue
         names_of = [name for name in names if name not in taken and _is(plain[name], known, role)]
         if names_of:
             best = min(names_of, key=lambda name: (plain[name] not in known, list(names).index(name)))
             found[role], how[role] = best, "named"
             taken.add(best)
+    if "flux" in found and stated is None:
+        by_plain = {plain[name]: name for name in reversed(names) if name not in taken}
+        if (errors := errors_of(plain[found["flux"]], by_plain, _FLUX)) is not None:
+            found[errors[0]], how[errors[0]] = by_plain[errors[1]], "named"
+            taken.add(by_plain[errors[1]])
     if "id" not in found:
         ids = {plain[name]: name for name in reversed(names) if name not in taken}
         if (first := next((ids[name] for name in IDS if name in ids), None)) is not None:

@@ -14,6 +14,7 @@ from specshards.ingest.generic.meaning import Meaning, Pixels, labels_of, value_
 from specshards.ingest.generic.roles import SEE, Roles, label_name
 from specshards.ingest.generic.wide import Wide
 from specshards.ingest.plain.cells import is_list, numbers_in
+from specshards.ingest.surveys.errors import unused
 
 #: Roles that are pixels.
 PARTS = ("wavelength", "flux", "error", "ivar", "variance", "mask")
@@ -38,17 +39,23 @@ def of_lists(table: Any, roles: Roles, meaning: Meaning, stem: str) -> Iterator[
     shared = _shared(table, parts["wavelength"], parts["flux"])
     if shared is not None:
         del parts["wavelength"]
+    without: tuple[str, ...] | None = None
     for rows in table.slices(_ROWS):
         cells = {part: rows.text(name) if _is_text(table) else rows.column(name) for part, name in parts.items()}
         further = _further(table, rows, roles.others)
         names = rows.text(roles.columns["id"]) if "id" in roles.columns else None
+        if without is None:
+            has_errors = bool({"error", "ivar", "variance"} & parts.keys())
+            without = () if has_errors else unused(name for name in roles.others if _holds_vector(table, rows, name))
         for i in range(rows.rows):
             number = rows.first + i
             try:
                 pixels = {part: numbers_in(values[i]) for part, values in cells.items()}
                 if shared is not None:
                     pixels["wavelength"] = shared
-                yield _spectrum(Pixels(**pixels), meaning, stem, number, names, i, further, table)
+                spectrum = _spectrum(Pixels(**pixels), meaning, stem, number, names, i, further, table)
+                spectrum.remarks += without
+                yield spectrum
             except BadObjectError as fault:
                 fault.row, fault.layout = number, meaning.layout
                 yield fault
@@ -113,6 +120,11 @@ def _further(table: Any, rows: Any, others: tuple[str, ...]) -> dict[str, npt.ND
         if values.ndim == 1 and not any(is_vector(value) for value in values[:1]):
             found[our] = values
     return found
+
+
+def _holds_vector(table: Any, rows: Any, name: str) -> bool:
+    values = rows.text(name) if _is_text(table) else rows.column(name)
+    return bool(values.ndim == 2 or (len(values) and is_vector(values[0])))
 
 
 def _is_text(table: Any) -> bool:

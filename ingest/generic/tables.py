@@ -23,6 +23,7 @@ from specshards.ingest.generic.roles import IDS, SEE, Roles, by_place, roles_of
 from specshards.ingest.generic.rows import PARTS, further_units, is_vector, of_lists, of_wide
 from specshards.ingest.generic.wide import Wide
 from specshards.ingest.plain import PlainTable
+from specshards.ingest.surveys.errors import unused
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
 _ENDS = re.compile(
@@ -144,6 +145,11 @@ def _read(table: Any, form: Form, layout: str, source_file: str) -> Iterator[Spe
 
 def _one(table: Any, roles: Roles, meaning: Meaning, said: Mapping[str, Any], stem: str) -> Spectrum:
     """The spectrum of a table of one row a pixel."""
+    if _is_list(table, roles):
+        raise BadObjectError(
+            f"a list, of lines perhaps, not a spectrum: every row has a name of its own in {roles.columns['id']}",
+            selected_out=True, kind="a list, of lines perhaps, not a spectrum: every row has a name of its own",
+        )  # fmt: skip
     pixels = {}
     for part in PARTS:
         if part in roles.columns:
@@ -157,9 +163,25 @@ def _one(table: Any, roles: Roles, meaning: Meaning, said: Mapping[str, Any], st
             labels[our] = value_of(our, values[0])
     name = _constant(table.text(roles.columns["id"])) if "id" in roles.columns else None
     spectrum = meaning.spectrum(Pixels(**pixels), name or _id_of(stem), labels, further_units(table))
+    if not {"error", "ivar", "variance"} & pixels.keys():
+        spectrum.remarks += unused(name for name in roles.others if _varies(table.column(name)))
     if not table.has_end:
         spectrum.remarks += ("do not end with the end of a line, and may have been cut there",)
     return spectrum
+
+
+def _is_list(table: Any, roles: Roles) -> bool:
+    """Whether the rows of a table have names (not numbers, which may count pixels), nearly each its own."""
+    if "id" not in roles.columns or roles.how["id"] == "stated":
+        return False
+    values = table.column(roles.columns["id"])
+    if values.ndim != 1 or values.dtype.kind in "iufb" or len(values) < 2:
+        return False
+    return len({str(value) for value in values if value is not None}) > len(values) / 2
+
+
+def _varies(values: Any) -> bool:
+    return bool(values.ndim == 1 and values.dtype.kind in "iuf" and len(values) and (values != values[0]).any())
 
 
 def _is_label(name: str) -> bool:

@@ -179,6 +179,16 @@ def _medium(
     return ("air", GUESSED_AIR) if is_iraf(header) else ("vacuum", GUESSED_VACUUM)
 
 
+def model_said(header: HeaderLike) -> str | None:
+    """The remark on a model of a stellar population: its header has an initial mass function or an age with it."""
+    has_age = number(header.get("AGE")) is not None
+    library, imf = text(header.get("TPLLIB")), text(header.get("IMF"))
+    is_mixture = has_age and (imf is not None or any(header.get(key) is not None for key in ("Z", "[Z/H]", "FEOH")))
+    if not (is_mixture or (library is not None and imf is not None)):
+        return None
+    return "are models of stellar populations by their headers (AGE, IMF or Z), not observations, in the rest frame"
+
+
 def sky_of(header: HeaderLike, *keys: tuple[str, str]) -> tuple[float, float, tuple[str, ...]]:
     """Position in degrees, NaN where none is said without doubt, and remarks.
 
@@ -192,6 +202,8 @@ def sky_of(header: HeaderLike, *keys: tuple[str, str]) -> tuple[float, float, tu
     for right, up in keys or (("RA", "DEC"),):
         ra, dec = header.get(right), header.get(up)
         if text(ra) is None and text(dec) is None:
+            continue
+        if number(ra) == number(dec) == 0:  # none: see `position`
             continue
         equinox = number(header.get("EQUINOX"))
         equinox = number(header.get("EPOCH")) if equinox is None else equinox

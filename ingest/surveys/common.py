@@ -231,14 +231,20 @@ def _tolerance(coeff0: float, coeff1: float, n: int) -> tuple[npt.NDArray[np.flo
     return low, high
 
 
-def position(ra: Any, dec: Any) -> tuple[float, float]:
+def position(ra: Any, dec: Any, *, is_exact: bool = False) -> tuple[float, float]:
     """Degrees, checked; NaN, NaN where a file has none, for a catalogue to fill in.
+
+    Args:
+        is_exact: RA 0, Dec 0 is a place. Else it is none: pipelines write 0 and 0 into the header of a spectrum of
+            which they know no position. Tables and catalogues have empty cells for that, and keep a true 0, 0.
 
     Raises:
         BadObjectError: half a position, or one outside the sky.
     """
     right, declination = number(ra), number(dec)
     if right is None and declination is None:
+        return math.nan, math.nan
+    if right == declination == 0 and not is_exact:
         return math.nan, math.nan
     if right is None or declination is None or not (0 <= right <= 360 and -90 <= declination <= 90):
         raise BadObjectError(f"no usable position: RA {ra!r}, DEC {dec!r}")

@@ -2,10 +2,11 @@
 
 Sources: the ESO Science Data Products standard, "1D spectrum": HDU 1 is a table of one row of vectors, WAVE, FLUX,
 ERR, QUAL, with units in TUNITn; TUCDn of the wavelengths is `em.wl;obs.atmos` in air and `em.wl` in vacuum; SPECSYS
-tells whether they are TOPOCENT or BARYCENT; QUAL 0 is good. Where TUCD says nothing, X-Shooter's and UVES' pipelines
-give air. XQR-30 (D'Odorico et al. 2023, MNRAS 523, 1399): WAVE in Angstrom, vacuum, FLUX, ERROR and the same without
-the correction of telluric lines; no labels, no position. Real files agree: the telluric A band begins at 7595 to 7596
-Angstrom (7593.7 in air). UVES' pipeline (its manual): an image of one line in air, counts, not corrected for Earth.
+tells whether they are TOPOCENT or BARYCENT; QUAL 0 is good. XQ-100 (Lopez et al. 2016, A&A 594, A91) has ERR_FLUX for
+ERR. Where TUCD says nothing, X-Shooter's and UVES' pipelines give air. XQR-30 (D'Odorico et al. 2023, MNRAS 523,
+1399): WAVE in Angstrom, vacuum, FLUX, ERROR and the same without the correction of telluric lines; no labels, no
+position. Real files agree: the telluric A band begins at 7595 to 7596 Angstrom (7593.7 in air). UVES' pipeline (its
+manual): an image of one line in air, counts, not corrected for Earth.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from specshards.ingest.fits.hdu import HeaderLike
 from specshards.ingest.limits import check_pixels
 from specshards.ingest.surveys.axis import TOPOCENTRIC, axis_of, sky_of, stated_of, stem
 from specshards.ingest.surveys.common import checked, floats, native, text
-from specshards.ingest.surveys.flux import inverse_variance, unit_of
+from specshards.ingest.surveys.errors import errors_of, ivar_of, unused
+from specshards.ingest.surveys.flux import unit_of
 from specshards.ingest.surveys.survey import Reader, Survey, register
 from specshards.ingest.surveys.wavelengths import settled
 
 SURVEY = "eso"
 PHASE3, XQR30, UVES = "eso-phase3", "eso-xqr30", "eso-uves-image"
-_WAVE, _FLUX, _ERROR = ("wave", "wavelength"), ("flux", "flux_reduced"), ("err", "error", "sigma", "err_reduced")
+_WAVE, _FLUX = ("wave", "wavelength"), ("flux", "flux_reduced")
 _CGS = "erg / (Angstrom s cm2)"
 
 
@@ -66,15 +68,17 @@ def _field(header: HeaderLike, column: str, key: str) -> str | None:
 
 def _table(file: FitsFile, layout: str, source_file: str) -> Spectrum:
     table, header, stated = file[1], file[0].header, stated_of(file)
-    names = [next((name for name in known if name in table.names), None) for known in (_WAVE, _FLUX, _ERROR)]
-    wave_name, flux_name, error_name = names
+    wave_name, flux_name = (next((name for name in known if name in table.names), None) for known in (_WAVE, _FLUX))
     if wave_name is None or flux_name is None:
         raise BadObjectError(f"no WAVE and FLUX among {', '.join(sorted(table.names))}")
     wave, flux = native(table.column(wave_name), np.float64), floats(table.column(flux_name))
     check_pixels(len(flux))
     if len(wave) != len(flux) or not np.isfinite(wave).all() or not len(wave):
         raise BadObjectError(f"impossible grid: {len(wave)} wavelengths for {len(flux)} fluxes, or not finite ones")
-    ivar = None if error_name is None else inverse_variance(native(table.column(error_name), np.float64))
+    names = sorted(table.names)
+    ivar, no_errors = None, unused(name.upper() for name in names)
+    if (errors := errors_of(flux_name, names)) is not None:
+        ivar, no_errors = ivar_of(errors[0], native(table.column(errors[1]), np.float64)), ()
     mask = np.zeros(len(flux), np.bool_)
     if "qual" in table.names:
         mask |= native(table.column("QUAL"), np.int64) != 0
@@ -94,7 +98,7 @@ def _table(file: FitsFile, layout: str, source_file: str) -> Spectrum:
             object_id=stem(file, source_file), survey=SURVEY, release=text(header.get("PROCSOFT")), ra=ra, dec=dec,
             flux=flux, ivar=np.ones(len(flux)) if ivar is None else ivar, wavelength=wave, mask=mask, layout=layout,
             source_file=source_file, has_ivar=ivar is not None, flux_unit=flux_unit, wavelength_unit=unit,
-            medium=medium, remarks=(*remarks, *said_sky),
+            medium=medium, remarks=(*remarks, *said_sky, *no_errors),
         )
     )  # fmt: skip
 

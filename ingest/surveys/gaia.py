@@ -261,7 +261,7 @@ def _spectrum(source: _Source, layout: str, source_file: str, row: int) -> Spect
             raise BadObjectError(f"{len(flux)} samples without wavelengths, where {layout} has {_size(layout)}")
         wave = _GRIDS[len(flux)][1]
     ivar = np.zeros(len(sigma)) if len(sigma) != len(flux) else inverse_variance(sigma)
-    ra, dec = position(_plain(source.ra), _plain(source.dec))
+    ra, dec = position(_plain(source.ra), _plain(source.dec), is_exact=True)
     return checked(
         Spectrum(
             object_id=name,

@@ -128,7 +128,9 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum]:
     if not arms:
         raise BadObjectError("the wavelengths of every arm failed (WAV_OK = 0)")
     header = file[0].header
-    ra, dec = position(first_of(header, "RA_ICRS", "RA_OBS"), first_of(header, "DEC_ICRS", "DEC_OBS"))
+    ra, dec = position(header.get("RA_ICRS"), header.get("DEC_ICRS"))
+    if math.isnan(ra):  # which files have as 0, 0 where their star is in no catalogue
+        ra, dec = position(header.get("RA_OBS"), header.get("DEC_OBS"))
     sigma = [one.lsf_sigma for one in arms]
     yield checked(
         Spectrum(

@@ -14,7 +14,7 @@ import numpy as np
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.fits.direct import FitsFile
-from specshards.ingest.surveys.axis import axis_of, stem
+from specshards.ingest.surveys.axis import axis_of, model_said, stem
 from specshards.ingest.surveys.common import GridLimits, checked, floats, number, text
 from specshards.ingest.surveys.flux import RELATIVE
 from specshards.ingest.surveys.survey import Reader, Survey, register
@@ -31,6 +31,8 @@ def recognise(file: FitsFile) -> str | None:
     if len(file) != 1 or len(shape) not in (1, 2) or (len(shape) == 2 and shape[0] != 1):
         return None
     first, step = number(header.get("CRVAL1")), number(header.get("CDELT1"))
+    if (text(header.get("TPLLIB")) or "MILES") != "MILES" or model_said(header) is not None:
+        return None  # a stellar population made of the library's stars
     is_grid = first in _FIRST and step is not None and abs(step - _STEP) < 1e-6 and 4300 <= shape[-1] <= 4400
     return LAYOUT if is_grid or text(header.get("TPLLIB")) == "MILES" else None
 

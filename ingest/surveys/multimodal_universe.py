@@ -280,7 +280,7 @@ def _spectrum(
     if values.get("frame") is None and columns.declared.frame is None:
         frame = mmu_extras.frame(survey, "frame" in columns.labels) or frame
     sigma = None if lsf is None or not lsf.valid[index] else lsf.row(index)[inside]
-    ra, dec = position(values.get("ra"), values.get("dec"))
+    ra, dec = position(values.get("ra"), values.get("dec"), is_exact=True)
     spectrum = checked(
         Spectrum(
             object_id=values["object_id"], survey=survey, release=None,

@@ -42,8 +42,8 @@ _NAMES = {
 }  # fmt: skip
 _MEDIA = {"air": "air", "awav": "air", "airwave": "air", "vacuum": "vacuum", "vac": "vacuum", "vacuo": "vacuum"}
 _NO_MEDIUM = {"in", "of", "at", "standard", "std", "dry", "stp", "iau", "wavelength", "wavelengths", "wave"}
-# Spectra are of 900 A (the Lyman limit, in the observed frame) to 30 micron.
-_SHORTEST, _LONGEST = 900.0, 300_000.0
+# Spectra are of 900 A (the Lyman limit, in the observed frame) to 30 micron; to 1 mm where a file declares Angstrom.
+_SHORTEST, _LONGEST, _LONGEST_DECLARED = 900.0, 300_000.0, 1e7
 
 
 class UnknownUnitError(BadObjectError):
@@ -177,6 +177,8 @@ def judged(low: float, high: float, declared: str | None, *, is_rest: bool = Fal
     likely = likely_units(low, high, is_rest=is_rest)
     if declared == _WAVENUMBER and _holds(low, high, declared, shortest):
         return declared
+    if declared == "angstrom" and high > _LONGEST and shortest <= low and high <= _LONGEST_DECLARED:
+        return declared  # every other unit would be longer
     plain = high <= _LONGEST and (low >= 2500 or (low >= shortest and high >= 5500))
     where = f"wavelengths from {low:.6g} to {high:.6g}"
     option = "say what they are when they are ingested or drawn, with --wavelength-unit"

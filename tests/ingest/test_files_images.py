@@ -214,5 +214,27 @@ def test_real_echelles_are_at_iraf_s_wavelengths() -> None:
         assert len(shared) > 0.98 * len(one.wavelength)  # two ways to sum differ in the last digit of few
         here = dict(zip(one.wavelength.tolist(), one.flux.tolist(), strict=True))
         assert all(here[wave] in flux_of[wave] for wave in shared)
-    with pytest.raises(BadObjectError, match="WAT2"):  # a file that was written as text
-        spectra(REAL / "layouts/iraf_multispec/evega.0039.rs.ec.dispcor.fits")
+
+
+@pytest.mark.skipif(not (REAL / "layouts").is_dir(), reason="no real files of layouts")
+def test_a_real_line_that_says_it_is_logarithmic_lies_between_its_neighbours() -> None:
+    path = REAL / "layouts/iraf_multispec/evega.0039.rs.ec.dispcor.fits"
+    header = fits.Header.fromfile(path, endcard=True, padding=True)
+    text = "".join(str(header[f"WAT2_{i:03d}"]).ljust(68) for i in range(1, 999) if f"WAT2_{i:03d}" in header)
+    specs = [spec.split() for spec in re.findall(r"spec\d+\s*=\s*\"([^\"]*)\"", text)]
+    assert [i for i, spec in enumerate(specs) if spec[2] != "0"] == [1] and len(specs) == 107
+    found = {one.object_id.rpartition("-")[2]: one for one in spectra(path)}
+    for spec in specs[:4]:
+        one = found[spec[0]]
+        air = float(spec[3]) + float(spec[4]) * np.arange(int(spec[5]))
+        np.testing.assert_array_equal(one.wavelength, vacuum_of_air(air).astype(np.float32))
+        assert any(remark.startswith("declare line 2 of 107 logarithmic") for remark in one.remarks)
+
+
+def test_a_line_that_can_only_be_linear_is_read_so(tmp_path: Path) -> None:
+    data = np.arange(3 * N, dtype=np.float32).reshape(3, N) + 1
+    lines = [f"{i + 1} {90 - i} {int(i == 1)} {5000 + 400 * i} 1.0 {N} 0. 0. 0." for i in range(3)]
+    (one,) = spectra(image(tmp_path / "echelle.fits", data, **cards(lines)))
+    np.testing.assert_array_equal(one.flux, np.concatenate([data[0, :500], data[1, 100:500], data[2, 100:]]))
+    np.testing.assert_array_equal(one.wavelength, vacuum_of_air(5000.0 + np.arange(1400)).astype(np.float32))
+    assert any(remark.startswith("declare line 2 of 3 logarithmic") for remark in one.remarks)

@@ -39,6 +39,14 @@ def _arms(paths: list[Path], error: str) -> tuple[Any, Any, Any]:
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
 
+def test_0_0_is_no_position(tmp_path: Path) -> None:
+    nowhere = {"RA_ICRS": 0.0, "DEC_ICRS": 0.0}
+    paths = made.write_star(tmp_path, NAME, SUN, RNG, **nowhere)
+    assert (read_file(paths[0]).ra, read_file(paths[0]).dec) == (10.5, -5.25)
+    paths = made.write_star(tmp_path, NAME, SUN, RNG, **nowhere, RA_OBS=0.0, DEC_OBS=0.0)
+    assert np.isnan([read_file(paths[0]).ra, read_file(paths[0]).dec]).all()
+
+
 @pytest.mark.parametrize(("layout", "error"), [("dr4", "relative_error"), ("dr3", "input_sigma")])
 def test_four_arms_are_one_spectrum(tmp_path: Path, layout: str, error: str) -> None:
     paths = made.write_star(tmp_path, NAME, SUN, RNG, layout=layout)
