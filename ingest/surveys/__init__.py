@@ -36,6 +36,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     lists                   columns of lists as arrays
     spellings               what tables call our labels
     declared                what a table says of its units
+    unread                  files that no reader takes: whose they are all the same, or why they are set aside
     common                  what every reader needs: missing values, grids, the last checks
     addresses               what a survey says of where it publishes a spectrum
     lamost_addresses        where LAMOST does
@@ -61,6 +62,7 @@ from specshards.ingest.limits import MOST_BYTES, too_large
 from specshards.ingest.listing import open_input
 from specshards.ingest.plain import PlainTable
 from specshards.ingest.plain.text import GZIP, opened
+from specshards.ingest.surveys import unread
 from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
 from specshards.ingest.surveys.multimodal_universe import UNKNOWN
 from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_survey, foreign, register, with_files
@@ -202,6 +204,8 @@ def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most
     for name, reader in _readers(takes):
         layout = reader.recognise(file)
         if layout is not None:
+            if isinstance(file, FitsFile) and SURVEYS[name].priority < 0 and survey != name:
+                _refuse_damaged(file, layout, name)
             limit = most_bytes or reader.most_bytes
             if isinstance(file, FitsFile) and len(file.content) > limit:
                 raise too_large("it has", limit, layout)
@@ -212,10 +216,24 @@ def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most
             "see docs/any-spectrum.md",
             selected_out=True, kind="a table without wavelengths: a catalogue? give it with --catalog",
         )  # fmt: skip
+    if not isinstance(file, PlainTable) and (why := unread.no_spectra(file)) is not None:
+        raise BadObjectError(why, selected_out=True)
     mend = "; see docs/any-spectrum.md"
     if takes == "fits" and find_spec("specutils") is None:
         mend += '; specutils may know it: pip install "specshards[specutils]"'
     raise BadObjectError(f"no known layout: {describe(file)}{mend}")
+
+
+def _refuse_damaged(file: FitsFile, layout: str, name: str) -> None:
+    """BadObjectError for a file of a survey that is read here, which a reader of nobody's spectra would take."""
+    if (found := unread.whose(file)) is None:
+        return
+    survey, evidence = found
+    raise BadObjectError(
+        f"evidently of {survey} ({evidence}), but no file that its reader takes: damaged, or another product? It is "
+        f"{describe(file)}; SURVEY={name} takes it as a spectrum of nobody known",
+        layout=layout, kind=f"evidently of {survey}, but no file that its reader takes: damaged, or another product?",
+    )  # fmt: skip
 
 
 def _is_plain(path: Path, head: bytes) -> bool:

@@ -304,14 +304,15 @@ def _calibrated(path: Path | None, source_file: str) -> Iterator[Spectrum | BadO
     """XP spectra on the survey's grid, of a file of coefficients, through `gaiaxpy`.
 
     Raises:
-        BadObjectError: it is not installed, or cannot read the file.
+        BadObjectError: it is not installed (`selected_out`), or cannot read the file.
     """
     try:
         from gaiaxpy import calibrate  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise BadObjectError(
             "coefficients of XP spectra, which gaiaxpy samples: pip install gaiaxpy, or download XP_SAMPLED in place "
-            "of XP_CONTINUOUS"
+            "of XP_CONTINUOUS",
+            selected_out=True,
         ) from None
     try:
         with warnings.catch_warnings():
