@@ -2,6 +2,7 @@
 
 surveys         readers of file layouts, one module a family
 fits            FITS files: a direct parser, and astropy for every surprise
+said            what a user says of spectra whose files do not
 tables          Parquet and HDF5 of many spectra, in slices of rows
 plain           tables of text, VOTables and npz
 generic         spectra that no survey has a reader for

@@ -10,7 +10,6 @@ import glob
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +23,8 @@ from specshards.common.files import is_remote, readable
 from specshards.ingest.limits import MOST_CHUNK, MOST_PIXELS, MOST_RATIO, shown
 from specshards.ingest.listing import matching, open_input, walk
 from specshards.ingest.probe import can_be_asked
+from specshards.ingest.said import UNSTATED as UNSTATED
+from specshards.ingest.said import Stated as Stated
 from specshards.ingest.seal import Footer, check, checksums, chunk_places, crc
 
 PARQUET_MAGIC = b"PAR1"
@@ -40,35 +41,6 @@ _READ_BUFFER = 1 << 20
 _SIDE_FILES = {"data_thumbnail.parquet", "per_partition_statistics.parquet"}
 _COPIES = ("margin", "index", "association", "map")
 HATS_CARD = "hats.properties"
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What a user says of spectra where their files do not say it themselves. None says nothing.
-
-    Attributes:
-        wavelength_unit, medium: see `ingest.surveys.wavelengths`.
-        columns: which are which: `wl,flam,err` (wavelength, flux, error), names or numbers from 1, or
-            `wavelength=wl,flux=flam,ivar=iv`.
-        unit: of the flux, as `ingest.surveys.flux.unit_of` reads it.
-        frame: of the wavelengths, `observed` or `rest`.
-        name: of the survey, of spectra that do not say whose they are.
-    """
-
-    wavelength_unit: str | None = None
-    medium: str | None = None
-    columns: str | None = None
-    unit: str | None = None
-    frame: str | None = None
-    name: str | None = None
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Stated:
-        """What an `IngestConfig.to_dict` states."""
-        return cls(**{field.name: config.get(field.name) for field in fields(cls)})
-
-
-UNSTATED = Stated()
 
 
 class TableFile:

@@ -7,6 +7,7 @@ cuts            selection cuts, `--cuts` and `--where`
 expression      the grammar of filters
 help            help texts that name the surveys and cuts of other packages
 rows            the rows of CSV, FITS and Parquet in batches
+values          what the values of a column mean
 checksums       lists of checksums
 select          `specshards ingest select`
 config          what decides a subset

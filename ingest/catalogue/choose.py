@@ -30,7 +30,8 @@ from specshards.ingest.catalogue.columns import unsaid_columns
 from specshards.ingest.catalogue.config import SelectConfig
 from specshards.ingest.catalogue.cuts import Cut, near
 from specshards.ingest.catalogue.prepared import where_unsaid
-from specshards.ingest.catalogue.rows import by_meaning, check_once, label_numbers, mapped, the_one
+from specshards.ingest.catalogue.rows import by_meaning, check_once, the_one
+from specshards.ingest.catalogue.values import label_numbers, mapped
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import class_label, text
 from specshards.ingest.surveys.spellings import ALIASES

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from specshards.common.errors import UsageError
 from specshards.common.spectrum import CLASSES, LIMITS, SN_SURVEY
 from specshards.ingest.catalogue import expression as ex
-from specshards.ingest.catalogue.rows import check_type, label_numbers, mapped, refuse_large
+from specshards.ingest.catalogue.values import check_type, label_numbers, mapped, refuse_large
 from specshards.ingest.spectra.schema import SCHEMA
 from specshards.ingest.surveys.common import cell, class_label
 from specshards.ingest.surveys.common import text as word

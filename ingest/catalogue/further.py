@@ -11,7 +11,8 @@ import pyarrow as pa
 from specshards.common.errors import UsageError
 from specshards.common.further import MOST_FURTHER, NUMBER, TEXT, further_name
 from specshards.ingest.catalogue.cuts import near
-from specshards.ingest.catalogue.rows import Rows, label_numbers, large_integer
+from specshards.ingest.catalogue.rows import Rows
+from specshards.ingest.catalogue.values import label_numbers, large_integer
 
 ALL = "all"
 

@@ -38,7 +38,8 @@ from specshards.ingest.catalogue.columns import (
     unsaid_columns,
 )
 from specshards.ingest.catalogue.further import ALL, Wish, kinds_of
-from specshards.ingest.catalogue.rows import Rows, check_type, label_numbers, mapped, open_rows, refuse_large
+from specshards.ingest.catalogue.rows import Rows, open_rows
+from specshards.ingest.catalogue.values import check_type, label_numbers, mapped, refuse_large
 from specshards.ingest.ids import id_texts
 from specshards.ingest.surveys.common import cell, label, said_class, text
 from specshards.ingest.surveys.survey import SURVEYS, Unsaid, check_survey, with_files

@@ -2,6 +2,7 @@
 
 survey          from a survey's name to its Parquet: the user's files, or a mock survey
 build           the job
+config          what decides its spectra
 plan            which file goes to which part
 part            one part: read its files, join labels, cut, write one Parquet file
 summary         the account

@@ -21,6 +21,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     galah                   the four arms of GALAH spectra
     gaia                    sampled XP and RVS spectra of Gaia
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
+    mmu_columns             what the columns of such a table are called
     mmu_extras              what these tables hold besides: frames, velocities, line-spread functions
     sixdfgs, twodf, aaomega 6dFGS, 2dFGRS, and frames of 2dfdr
     deep2                   DEEP2 and DEEP3 spec1d

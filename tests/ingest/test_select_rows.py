@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import specshards.ingest.catalogue.rows
-from specshards.ingest.catalogue.rows import label_numbers, open_rows
+from specshards.ingest.catalogue.rows import open_rows
+from specshards.ingest.catalogue.values import label_numbers
 from specshards.ingest.surveys.common import label
 from tests.oracles.catalogues import lamost, write
 
