@@ -150,7 +150,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, inspect: Any, kind: str
         sdss_spec(path, ZWARNING=1)
     elif kind == "parquet":
         pq.write_table(pa.table({"obsid": [1], "teff": [5000.0]}), path)
-        reason[kind] = "no known layout: parquet of obsid, teff"
+        reason[kind] = "set aside: a catalogue, no spectra"
     elif kind == "spectra":
         write_parquet(to_table([make_spectrum(0, np.random.default_rng(0))]), path, {})
         path.write_bytes(path.read_bytes()[:-100])
