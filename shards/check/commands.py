@@ -46,12 +46,17 @@ def inspect(
         Path | None, typer.Option(help="Picture to write. Default: SPLIT-SHARD.png in this folder.")
     ] = None,
 ) -> None:
-    """List the first samples of a shard and draw them on one sheet."""
+    """List the first samples of a shard and draw them on one sheet; list the further columns of the data set."""
+    from specshards.common.text import aligned
+    from specshards.shards.format.manifest import Manifest
+    from specshards.shards.report.further import as_rows, count_further
     from specshards.shards.report.head import read_head
 
     head = read_head(folder.expanduser(), split=split, shard=shard, count=count, out=out)
     for line in head.lines():
         print(line)
+    if counts := count_further(folder.expanduser(), Manifest.load(folder.expanduser())):
+        print("", *aligned(as_rows(counts), ()), sep="\n")
     print(f"\n{head.split}")
     print(f"{len(head.rows)} of {head.record.samples:,} samples of {head.record.name}, drawn in {head.sheet}")
 

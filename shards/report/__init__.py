@@ -2,6 +2,7 @@
 
 make            `report.html`: when it is made
 page            what stands in it; `templates` lay it out
+further         the further columns, counted
 statistics      statistics of the sidecars
 samples         the samples that it shows
 gallery         how it shows them

@@ -21,7 +21,7 @@ from specshards.common.html import Figure, Rows, Table, Templates
 from specshards.common.svg import style, to_svg
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import SPLITS, Manifest
-from specshards.shards.report import plots
+from specshards.shards.report import further, plots
 from specshards.shards.report.gallery import articles, links
 from specshards.shards.report.samples import Coverage, GallerySample, read_samples
 from specshards.shards.report.snippets import FOLDER, snippets
@@ -69,7 +69,8 @@ def page(folder: Path, manifest: Manifest, spectra: Path | None = None) -> str:
         mock=_MOCK if manifest.mock else "", style="report.css", script="gallery.js",
         manifest=manifest, facts=list(_facts(manifest, runs)), filters=filters,
         count_tables=_counts(statistics, filters), histograms=list(_histograms(manifest, statistics)),
-        train_labels=_train_labels(manifest), coverage=_coverage(manifest, samples.coverage),
+        train_labels=_train_labels(manifest), further=_further(folder, manifest),
+        coverage=_coverage(manifest, samples.coverage),
         sky=_sky(statistics, manifest),
         nowhere=_nowhere(statistics, manifest),
         missing="" if holds_spectra else _missing(sources, faults, samples.gallery),
@@ -193,6 +194,11 @@ def _train_labels(manifest: Manifest) -> Table:
         values = (stats.mean, stats.std, stats.min, stats.max) if stats.count else ()
         rows.append([name, f"{stats.count:,}", *(f"{v:.5g}" for v in values), *[""] * (4 - len(values))])
     return Table(rows, "labels of the train split", "Of the train split")
+
+
+def _further(folder: Path, manifest: Manifest) -> Table | None:
+    counts = further.count_further(folder, manifest)
+    return Table(further.as_rows(counts), "further columns of all samples") if counts else None
 
 
 def _coverage(manifest: Manifest, surveys: Mapping[str, Coverage]) -> Panel | None:

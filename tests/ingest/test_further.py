@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from astropy.table import Table
 from astropy.units import Unit
 
-from specshards.common.errors import UsageError
+from specshards.common.errors import JobError, UsageError
 from specshards.common.further import MOST_FURTHER, STANDARD, FurtherColumn, further_name, united
 from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
@@ -31,10 +33,14 @@ from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.schema import SCHEMA, spectra_writer, to_table, write_parquet
+from specshards.shards.check.commands import inspect
 from specshards.shards.format.manifest import Manifest, ShardConfig
+from specshards.shards.report.further import count_further
+from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build as draw
 from specshards.shards.write.reshard import remake
 from tests.conftest import make_spectrum
+from tests.oracles import commands
 from tests.oracles.survey_files import lamost_table
 
 HERE = Engine(workers=0)
@@ -121,6 +127,56 @@ def test_files_of_a_folder_differ_and_shards_and_manifest_have_all(tmp_path: Pat
     old = draw(ALL, own(tmp_path / "plain"), tmp_path / "old", engine=HERE, allow_empty_split=True)
     assert "further" not in json.loads(old.dumps())
     assert remake([tmp_path / "old", tmp_path / "out"], tmp_path / "both", engine=HERE).further == made.further
+
+
+def test_inspect_and_the_page_count_further_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = [{"mass": 2.5, "<site>": "a"}, {"mass": None, "<site>": "b"}, {"mass": 1.0, "<site>": None}]
+    write(to_table(spectra(9, labels, mass="kg")), tmp_path / "s" / "a.parquet")
+    made = draw(ALL, tmp_path / "s", tmp_path / "out", engine=HERE, allow_empty_split=True)
+    counts = count_further(tmp_path / "out", made)
+    assert counts == [("mass", "kg", 6, ""), ("site", "", 6, "2")]
+    inspect(tmp_path / "out", count=1, out=tmp_path / "x.png")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "further column unit samples values mass kg 6 numbers site 6 2" in shown
+    text = write_page(tmp_path / "out").read_text()
+    assert "further columns of all samples" in text and "further column" in text
+    next((tmp_path / "out" / "train").glob("*.parquet")).write_bytes(b"PAR1")
+    with pytest.raises(JobError, match="`specshards shards verify` says more"):
+        count_further(tmp_path / "out", made)
+    assert count_further(tmp_path, replace(made, further={})) == []
+
+
+def test_labels_of_a_job_of_several_workers_that_was_killed_are_the_same_bytes(tmp_path: Path) -> None:
+    """A further column of a catalogue, kept by name, in parts that meet it or do not."""
+    (tmp_path / "data").mkdir()
+    lines = ["obsid,mass,site"]
+    for number in range(24):
+        lamost_table(tmp_path / "data" / f"{number:02d}.fits", OBSID=1000 + number)
+        has_any = number % 3 == 0
+        lines.append(f"{1000 + number},{number / 8 if has_any else ''},{'ab'[number % 2] if has_any else ''}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    config = IngestConfig("lamost", labels="mass,site", files_per_part=2, row_group_rows=2)
+    call = {"catalogue": tmp_path / "labels.csv"}
+    ingest(config, str(tmp_path / "data"), tmp_path / "whole", engine=HERE, **call)
+    code = (
+        "from pathlib import Path\n"
+        "from specshards.common.jobs import Engine\n"
+        "from specshards.ingest.job.build import IngestConfig, build\n"
+        "if __name__ == '__main__':\n"
+        "    build(IngestConfig('lamost', labels='mass,site', files_per_part=2, row_group_rows=2), "
+        f"{str(tmp_path / 'data')!r}, Path({str(tmp_path / 'killed')!r}), "
+        f"catalogue=Path({str(tmp_path / 'labels.csv')!r}), engine=Engine(workers=0))\n"
+    )
+    process = commands.start(commands.script(code))
+    while process.poll() is None and len(list((tmp_path / "killed").glob("ingest/parts/*.json"))) < 3:
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    ingest(config, str(tmp_path / "data"), tmp_path / "killed", engine=Engine(workers=2), **call)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "whole" / "spectra").glob("*.parquet")}
+    assert len(files) == 12
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "killed" / "spectra").glob("*.parquet")}
+    assert SpectraFolder.scan(tmp_path / "killed" / "spectra").further.keys() == {"mass", "site"}
 
 
 def own(folder: Path) -> Path:
