@@ -12,6 +12,7 @@ from specshards.common.further import FurtherColumn
 from specshards.common.spectrum import NO_IVAR, NUMERIC_LABELS, SN_SURVEY, SURVEY_SN
 from specshards.ingest.surveys import elodie, mmu_extras, spellings
 from specshards.ingest.surveys.declared import Declared
+from specshards.ingest.surveys.errors import errors_of
 from specshards.ingest.surveys.further import further_columns
 from specshards.ingest.surveys.survey import with_files
 from specshards.ingest.tables import TableFile
@@ -56,7 +57,8 @@ class Columns:
     Attributes:
         layout: one of the layouts above, with `NO_IVAR` and `NO_MASK` where they apply.
         nested: the column of structs, or None where every part is a column of its own.
-        parts: flux, ivar, lambda, mask -> field or column; without those that the table lacks.
+        parts: flux, ivar, lambda, mask -> field or column; without those that the table lacks. For ivar it may be one
+            of errors of another kind, as its name says.
         labels: our name -> column.
         survey: whose rows these are, by the columns; `unknown` where they do not say.
         true_is_good: the sense of a boolean `zwarning`; None where nobody can tell.
@@ -171,7 +173,12 @@ def _parts(file: TableFile, names: dict[str, str]) -> tuple[str | None, str, dic
 
 def _named(names: dict[str, str], prefix: str) -> dict[str, str]:
     found = {part: _first([prefix + name for name in many], names) for part, many in _PARTS.items()}
-    return {part: names[name] for part, name in found.items() if name}
+    parts = {part: names[name] for part, name in found.items() if name}
+    if "ivar" not in parts and "flux" in parts:  # errors of another kind, which become inverse variances
+        inside = {name.removeprefix(prefix): column for name, column in names.items() if name.startswith(prefix)}
+        if (errors := errors_of("flux", inside)) is not None:
+            parts["ivar"] = inside[errors[1]]
+    return parts
 
 
 def _is_list(kind: pa.DataType) -> bool:

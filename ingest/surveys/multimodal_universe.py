@@ -33,6 +33,7 @@ from specshards.ingest.ids import exact_ids, id_text, is_text, refuse_multiples
 from specshards.ingest.surveys import elodie, mmu_extras
 from specshards.ingest.surveys.common import checked, error, label, number, position, positive, said_class, text
 from specshards.ingest.surveys.declared import Declared, frame_of
+from specshards.ingest.surveys.errors import errors_in, ivar_of
 from specshards.ingest.surveys.flux import declared_unit
 from specshards.ingest.surveys.further import said
 from specshards.ingest.surveys.lists import Lists
@@ -120,6 +121,10 @@ def spectra(
         stated: of the wavelengths, by the user.
     """
     arrays = {part: Lists.of(table, columns.nested, columns.parts[part], part == "mask") for part in columns.parts}
+    errors = errors_in(columns.parts.get("ivar", "").lower().removeprefix("spectrum_"))
+    if errors is not None and errors.kind != "ivar":
+        weights = ivar_of(errors.kind, arrays["ivar"].values.astype(np.float64))
+        arrays["ivar"] = replace(arrays["ivar"], values=weights)
     lsf = None if columns.lsf is None else Lists.of(table, columns.nested, columns.lsf)
     rows = table.select(list(dict.fromkeys(columns.labels.values()))).to_pylist()
     more = {name: table[column].to_pylist() for name, column in columns.more.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
@@ -187,6 +189,24 @@ def test_angstrom_that_are_declared_reach_a_millimetre(tmp_path: Path) -> None:
     (tmp_path / "none.csv").write_text("wave,flux\n" + "\n".join(f"{w},1" for w in wave) + "\n")
     with pytest.raises(BadObjectError):  # nothing says what they are in
         spectra(tmp_path / "none.csv")
+
+
+def test_errors_of_any_kind_in_a_table_of_lists(tmp_path: Path) -> None:
+    flux, two = np.linspace(10, 20, 64), np.full(64, 2.0)
+    values = {"flux_err": two, "ERROR": two, "sigma": two, "flux_var": two**2, "ivar": two**-2, "invvar": two**-2}
+    for name, errors in values.items():
+        pixels = {"flux": flux, "lambda": np.linspace(4000, 5000, 64), name: errors}
+        if name != "ivar":
+            pixels["sky_err"] = 9 * two
+        cell = {part: pa.array([numbers.tolist()]) for part, numbers in pixels.items()}
+        structs = pa.StructArray.from_arrays(list(cell.values()), list(cell))
+        struct = pa.table({"object_id": ["a"], "ra": [0.0], "dec": [0.0], "spectrum": structs})
+        flat = pa.table({"object_id": ["a"], **{f"spectrum_{part}": array for part, array in cell.items()}})
+        for form, made in (("struct", struct), ("flat", flat)):
+            pq.write_table(made, path := tmp_path / f"{form}-{name}.parquet")
+            (one,) = spectra(path)
+            assert one.has_ivar and set(one.ivar) == {0.25}, (form, name)
+            assert form == "flat" or (one.ra, one.dec) == (0.0, 0.0), "a table's 0, 0 is a place"
 
 
 @pytest.mark.skipif(not (REAL / "layouts").is_dir(), reason="no real files of layouts")
