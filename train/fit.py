@@ -21,6 +21,7 @@ from specshards.train.evaluation import evaluate
 from specshards.train.evaluation.conformal import calibrate
 from specshards.train.evaluation.measure import measure, over_pictures
 from specshards.train.evaluation.score import Scored, score
+from specshards.train.evaluation.witnesses import add_witnesses
 from specshards.train.loop import Start, Verdict
 from specshards.train.models.layers import model_input
 from specshards.train.models.parameters import freeze
@@ -63,11 +64,11 @@ class Labels:
     """The objective: the masked loss of every task, and the skill on validation. See `train.loop.Objective`."""
 
     def __init__(
-        self, card: Card, out: Path, images: tuple[int, int], left_out: Mapping[str, Mapping[str, int]]
+        self, card: Card, out: Path, images: tuple[int, int], left_out: Mapping[str, Mapping[str, int]], drawn_by: str
     ) -> None:
-        """Of a card without a model yet; `images` of the train and the validation split; `left_out` of the latter."""
+        """Of a card without a model yet; `images` of the train and the validation split, the rest of the latter."""
         self.card, self.tasks, self.config = card, card.tasks, card.config
-        self._out, self._images, self._left_out = out, images, left_out
+        self._out, self._images, self._left_out, self._drawn_by = out, images, left_out, drawn_by
 
     @classmethod
     def of(cls, config: TrainConfig, out: Path, start: Start) -> Labels:
@@ -83,7 +84,8 @@ class Labels:
         images = tuple(pictures) if len(pictures) > 1 else ()
         card = Card(tasks, config, pictures[0], start.data, mock, baselines, images=images)
         left_out = {task.name: task.left_out(start.val.sidecar(task.columns)) for task in tasks}
-        return cls(card, out, (train.samples, start.val.samples * len(pictures)), left_out)
+        drawn_by = add_witnesses(start.val)
+        return cls(card, out, (train.samples, start.val.samples * len(pictures)), left_out, drawn_by)
 
     @property
     def title(self) -> str:
@@ -115,7 +117,7 @@ class Labels:
         self, model: nn.Module, loader: Loader, accelerator: Accelerator, check: Callable[[], None]
     ) -> Verdict:
         """Everything that is measured of every task."""
-        scored = score(model, self.card, loader, accelerator, check)
+        scored = score(model, self.card, loader, accelerator, check, self._drawn_by)
         scores = {task.name: self._measured(task, scored[task.name]) for task in self.tasks}
         each = self.config.views == "each"
         judged = {name: over_pictures(found) if each else found for name, found in scores.items()}

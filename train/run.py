@@ -150,6 +150,8 @@ class _ConformalContent:
     count: int
     kind: str
     scores: dict[str, float | None]
+    by: str = ""
+    groups: int | None = None
 
 
 @dataclass(frozen=True)

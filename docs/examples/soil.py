@@ -5,7 +5,8 @@ at 350, 360, ... 2500 nm in columns of those names. The bands are where soils ha
 sample is made of, and everything else (grain size, water, noise) is chance:
 
 - organic matter darkens the visible and leaves the near infrared bright;
-- iron oxides absorb around 500 and 880 nm, water at 1414 and 1915 nm, clay minerals (Al-OH) at 2207 nm.
+- iron oxides absorb around 500 and 880 nm, water at 1414 and 1915 nm, clay minerals (Al-OH) at 2207 nm;
+- an air-dried sample holds the more water, the more clay it has.
 
 Samples of one site are alike, as in nature: a split must keep a site on one side.
 """
@@ -34,7 +35,7 @@ def make(path, sites=40, samples=10, seed=0):
         for number in range(samples):
             carbon = max(0.1, carbon_here + rng.normal(0, 0.5))
             clay = min(60, max(2, clay_here + rng.normal(0, 4)))
-            water, grain = rng.uniform(0.05, 0.3), rng.normal(1, 0.05)
+            water, grain = 0.05 + 0.004 * clay + rng.uniform(0, 0.1), rng.normal(1, 0.05)
             reflectance = grain * (0.10 + 0.45 * (1 - np.exp(-(wavelength - 300) / 450)))
             reflectance *= np.exp(-0.25 * carbon * np.exp(-(wavelength - 350) / 700))
             for depth, (centre, width) in (
@@ -42,7 +43,7 @@ def make(path, sites=40, samples=10, seed=0):
                 (iron_here, EDGE),
                 (water, WATER),
                 (1.6 * water, WET),
-                (0.006 * clay, CLAY),
+                (0.010 * clay, CLAY),
             ):
                 reflectance *= 1 - depth * band(wavelength, centre, width)
             reflectance += rng.normal(0, 0.002, len(wavelength))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +14,14 @@ from scipy import stats
 from sklearn.metrics import recall_score
 
 from specshards.common.json import finite
-from specshards.shards.format.manifest import LabelStats
+from specshards.shards.format.manifest import LabelStats, ShardConfig
+from specshards.train.evaluation.conformal import calibrate
 from specshards.train.evaluation.measure import SN_BINS, measure
 from specshards.train.evaluation.score import Scored
+from specshards.train.evaluation.witnesses import WITNESS, add_witnesses
 from specshards.train.tasks.classification import Classify
 from specshards.train.tasks.constant import Baselines
+from specshards.train.tasks.drawn import few_to_calibrate, said
 from specshards.train.tasks.regression import Redshift, Regression, regression
 
 CLASSES = ("STAR", "GALAXY", "QSO")
@@ -156,3 +161,67 @@ def test_judging_nobody_is_all_nan() -> None:
         scores = measure(task, replace(scored, labels=labels, loss=float("nan")), baselines)
         assert scores["labelled"] == 0 and scores["by_sn"] == {} and not scores.get("class_by_sn")
         assert finite(scores)["intervals"] == {name: [None, None] for name in task.headline}
+
+
+class Rows:
+    """As much of a loader as is asked for the witnesses of its split."""
+
+    split = "test"
+
+    def __init__(self, table: pa.Table, *groups: tuple[str | None, int]) -> None:
+        self.table, self.labels = table, {}  # type: ignore[var-annotated]
+        self.manifests = [
+            SimpleNamespace(config=ShardConfig(group=group), samples=lambda split, n=n: n) for group, n in groups
+        ]
+
+    def sidecar(self, names: list[str]) -> pa.Table:
+        return self.table.select([name for name in names if name in self.table.column_names])
+
+    def add_label(self, name: str, values: np.ndarray) -> None:
+        self.labels[name] = values
+
+
+def same(values: np.ndarray) -> list[int]:
+    """For each row the first that it is one witness with."""
+    return [values.tolist().index(value) for value in values.tolist()]
+
+
+def test_witnesses_are_objects_or_what_the_split_keeps_together() -> None:
+    nan = float("nan")
+    table = pa.table({
+        "survey": ["s"] * 6, "object_id": ["a", "b", "a", "b", "c", "d"],
+        "ra": [nan, 10.0, nan, 50.0, 10.0, None], "dec": [nan, 0.0, nan, 0.0, 0.0001, None],
+        "site": ["x", "x", "y", None, "z", None],
+    })  # fmt: skip
+    loader = Rows(table, (None, 6))
+    assert add_witnesses(loader) == "object"  # type: ignore[arg-type]
+    assert same(loader.labels[WITNESS]) == [0, 1, 0, 3, 1, 5], "by place, without one by id"
+    loader = Rows(table, ("site", 6))
+    assert add_witnesses(loader) == "site"  # type: ignore[arg-type]
+    assert same(loader.labels[WITNESS]) == [0, 0, 0, 3, 0, 5], "and all that hangs together by sites"
+    loader = Rows(table, (None, 2), ("site", 4))
+    assert add_witnesses(loader) == "object or site"  # type: ignore[arg-type]
+    assert same(loader.labels[WITNESS]) == [0, 1, 0, 3, 1, 5]
+
+
+def test_groups_widen_intervals_and_few_have_none() -> None:
+    task, scored, baselines = regressed(1000)
+    nowhere = {**scored.labels, "ra": np.full(1000, np.nan), "dec": np.full(1000, np.nan)}
+    true = scored.labels[task.label] + np.repeat(np.random.default_rng(0).normal(0, 2000, 20), 50)
+
+    def found(groups: int) -> dict[str, Any]:
+        labels = {**nowhere, task.label: true, WITNESS: np.arange(1000) * groups // 1000.0}
+        return measure(task, replace(scored, labels=labels, drawn_by="site"), baselines)
+
+    alone, sites = (found(n)["intervals"]["mae"] for n in (1000, 20))
+    assert sites[1] - sites[0] > 3 * (alone[1] - alone[0])
+    assert found(20)["drawn"] == {"by": "site", "count": 20}
+    assert said(found(20)) == "95% intervals are drawn by site, 20 of them"
+    few = found(4)
+    assert np.isnan(few["intervals"]["mae"]).all() and np.isfinite(few["all"]["mae"])
+    assert said(few) == "no intervals: they would be drawn by site, and 4 of them are too few"
+    labels = {**nowhere, WITNESS: np.arange(1000) // 100.0}
+    record = calibrate([task], {task.name: replace(scored, labels=labels, drawn_by="site")})[task.name]
+    assert (record["by"], record["groups"]) == ("site", 10)
+    assert "calibrated on 10 values of site, fewer than 19" in few_to_calibrate(record)
+    assert "groups" not in calibrate([task], {task.name: scored})[task.name]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.train.config import RunOptions, TrainConfig
@@ -25,6 +26,9 @@ def test_organic_carbon_of_fields_that_were_not_seen(tmp_path: Path) -> None:
         str(tmp_path / "soil.csv"), sites=30, samples=6
     )
     table, out = tmp_path / "soil.csv", tmp_path / "soil"
+    rows = csv.read_csv(table)
+    depth = rows["2210"].to_numpy() / (rows["2110"].to_numpy() + rows["2310"].to_numpy())
+    assert np.corrcoef(depth, rows["clay"].to_numpy())[0, 1] < -0.98, "clay shows, for one who would learn it"
     made = commands.run(commands.program(
         "shards", "make", "--survey", "table", "--data", table, "--out", out, "--group", "site",
         "--name", "mock-soil", "--wavelength-unit", "nm", "--window", "3500,25000", "--size", 64, "--block", 4,
@@ -42,6 +46,9 @@ def test_organic_carbon_of_fields_that_were_not_seen(tmp_path: Path) -> None:
     )
     run = fit(config, tmp_path / "run", RunOptions(device="cpu", tracker="none"))
     scores = evaluate(run, splits=["test"], device="cpu")["splits"]["test"]["organic_carbon"]
+    assert scores["drawn"] == {"by": "site", "count": len(sites[2])} and scores["objects"] > 5 * len(sites[2])
+    assert f"95% intervals are drawn by site, {len(sites[2])} of them" in (run / "report.md").read_text()
+    assert f"calibrated on {len(sites[1])} values of site, fewer than 19" in (run / "report.html").read_text()
     assert scores["all"]["r2"] > 0.8 > 0.1 > scores["baselines"]["constant"]["r2"]
     answers = Predictor.open(run, device="cpu")(folder)
     assert len(answers) == 180 and np.isfinite(answers["organic_carbon"].to_numpy()).all()

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from specshards.train.evaluation.score import Scored
+from specshards.train.evaluation.witnesses import drawn_of
+from specshards.train.tasks.drawn import OBJECT
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.task import Task
 
@@ -26,7 +28,8 @@ def calibrate(tasks: Sequence[Task], scored: Mapping[str, Scored]) -> dict[str, 
 
     Returns:
         task -> `count` (objects it rests on), `kind`: what the score is, and `scores`: level -> threshold, None where
-        there are too few objects for a level.
+        there are too few objects for a level. Of a set that is split by groups also `by` and `groups`, what they are
+        and how many of them: of objects of a group that was not seen, the levels hold as far as groups are many.
     """
     result = {}
     for task in tasks:
@@ -36,6 +39,9 @@ def calibrate(tasks: Sequence[Task], scored: Mapping[str, Scored]) -> dict[str, 
         kind, scores = task.nonconformity(columns, split.labels[task.target][labelled])
         levels = {str(level): _threshold(scores, level) for level in LEVELS}
         result[task.name] = {"count": int(labelled.sum()), "kind": kind, "scores": levels}
+        if split.drawn_by != OBJECT:
+            drawn = drawn_of(split.drawn_by, split.labels, labelled)
+            result[task.name] |= {"by": drawn.by, "groups": drawn.count}
     return result
 
 

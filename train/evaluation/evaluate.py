@@ -23,6 +23,7 @@ from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation import predictions
 from specshards.train.evaluation.measure import measure
 from specshards.train.evaluation.score import score
+from specshards.train.evaluation.witnesses import add_witnesses
 from specshards.train.network import open_any
 from specshards.train.report import figures, tables
 from specshards.train.report import page as html
@@ -77,7 +78,7 @@ def evaluate(
             backend=backend, **what_it_reads(card),
         ) as loader:  # fmt: skip
             add_targets(card.tasks, loader)
-            scored = score(network, card, loader, accelerator)
+            scored = score(network, card, loader, accelerator, drawn_by=add_witnesses(loader))
             lost = {task.name: task.left_out(loader.sidecar(task.columns)) for task in card.tasks}
             beside = _fitted_baselines(run, split, loader)
         scores[split] = {

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from specshards.common.sky import groups
 from specshards.common.spectrum import CLASSES
 from specshards.train.evaluation.score import Scored
+from specshards.train.evaluation.witnesses import drawn_of, witnesses
 from specshards.train.tasks.constant import Baselines
+from specshards.train.tasks.drawn import FEWEST, Drawn
 from specshards.train.tasks.metrics import FloatArray, IntArray, bootstrap
 from specshards.train.tasks.task import Task
 
@@ -36,7 +37,8 @@ def measure(
 
     Returns:
         `objects`, `labelled`, `loss`; `all`: the task's metrics; `intervals`: 95% of the headline metrics, objects
-        drawn anew and visits of one object together; the metrics again in `by_survey`, `by_class`, `by_sn` (groups
+        drawn anew, visits of one object and what a group of the split holds together; `drawn`: by what, and how many
+        (no interval with fewer than `FEWEST`); the metrics again in `by_survey`, `by_class`, `by_sn` (groups
         without an object are absent) and `baselines`; of a model of several pictures in `by_picture`, each answering
         alone, over the same objects; and the task's details. Undefined numbers are NaN.
     """
@@ -52,6 +54,7 @@ def measure(
     sn = scored.labels["sn_median"]
     others = {**baselines.predict(list(scored.surveys)), **(extra or {})}
     by_sn = groups((name, (sn >= low) & (sn < high)) for name, (low, high) in SN_BINS.items())
+    drawn = drawn_of(scored.drawn_by, scored.labels, labelled)
     alone = {name: metrics_of(labelled, columns) for name, columns in scored.pictures.items()}
     return {
         "objects": len(labelled),
@@ -59,7 +62,8 @@ def measure(
         **({"left_out": dict(left_out)} if left_out else {}),
         "loss": scored.loss,
         "all": metrics_of(labelled, scored.columns),
-        "intervals": _intervals(task, scored, labelled),
+        "intervals": _intervals(task, scored, labelled, drawn),
+        "drawn": drawn.to_dict(),
         "by_survey": groups((s, scored.surveys == s) for s in sorted(set(scored.surveys))),
         "by_class": groups((name, scored.labels["class"] == i) for i, name in enumerate(CLASSES)),
         "by_sn": by_sn,
@@ -85,7 +89,7 @@ def _rows(columns: Mapping[str, FloatArray], rows: Rows) -> dict[str, FloatArray
     return {name: values[rows] for name, values in columns.items()}
 
 
-def _intervals(task: Task, scored: Scored, labelled: Rows) -> dict[str, list[float]]:
+def _intervals(task: Task, scored: Scored, labelled: Rows, drawn: Drawn) -> dict[str, list[float]]:
     rows = np.flatnonzero(labelled)
     point = {"point": scored.columns["point"]}
     needed = {name: scored.labels[name] for name in (task.target, "class") if name in scored.labels}
@@ -94,30 +98,7 @@ def _intervals(task: Task, scored: Scored, labelled: Rows) -> dict[str, list[flo
         values = task.measure(_rows(point, rows[drawn]), _rows(needed, rows[drawn]))
         return {name: values[name] for name in task.headline}
 
-    return bootstrap(headline, len(rows), groups=_visits(scored, rows))
-
-
-def _visits(scored: Scored, rows: IntArray) -> IntArray | None:
-    """`visits` of some rows."""
-    if not {"ra", "dec"} <= set(scored.labels):
-        return None
-    return visits(*(scored.labels[name][rows] for name in ("ra", "dec")))
-
-
-def visits(ra: FloatArray, dec: FloatArray) -> IntArray | None:
-    """For every row the number of its object, int `(N,)`: rows close to each other, also in a chain.
-
-    Rows without a position are objects of their own; None where no position is known at all.
-
-    Args:
-        ra, dec: float `(N,)`, degrees, NaN = unknown.
-    """
-    position = np.stack([ra, dec], axis=1)
-    known = np.isfinite(position).all(axis=1)
-    if not known.any():
-        return None
-    # Places first: many rows at the very same one would have a pair for each two of them.
-    places, place = np.unique(position[known], axis=0, return_inverse=True)
-    found = len(places) + np.arange(len(ra))
-    found[known] = groups(places[:, 0], places[:, 1])[place.reshape(-1)]
-    return found
+    if drawn.count < FEWEST:
+        return {name: [float("nan")] * 2 for name in task.headline}
+    found = witnesses(scored.labels)
+    return bootstrap(headline, len(rows), groups=None if found is None else found[rows])

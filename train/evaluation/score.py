@@ -30,6 +30,7 @@ class Scored:
         loss: mean over the labelled samples, NaN without any.
         pictures: columns of the answers to each picture alone, by its name, of a model of several pictures; then
             `columns` is decoded from the mean of the outputs over them.
+        drawn_by: what intervals draw anew, see `witnesses.Drawn`.
     """
 
     columns: dict[str, FloatArray]
@@ -37,11 +38,12 @@ class Scored:
     surveys: np.ndarray[Any, np.dtype[np.object_]]
     loss: float
     pictures: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
+    drawn_by: str = "object"
 
 
 def score(
     model: nn.Module, card: Card, loader: Loader, accelerator: Accelerator,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = lambda: None, drawn_by: str = "object",
 ) -> dict[str, Scored]:  # fmt: skip
     """Run the model over one whole split, on all processes, each sample counted once.
 
@@ -49,6 +51,7 @@ def score(
         card: the tasks of the model, and what the loss of several pictures is of (`TrainConfig.views`).
         loader: of `shards.loader`, unshuffled, several pictures together, with what `add_targets` gives it.
         check: called after every batch; may raise to stop.
+        drawn_by: of `Scored`.
 
     Returns:
         By the name of the task; the labels are the same for all.
@@ -95,7 +98,7 @@ def score(
     return {
         task.name: Scored(
             whole[task.name], columns, whose, float(total / count) if count else float("nan"),
-            {name: found[task.name] for name, found in alone.items()},
+            {name: found[task.name] for name, found in alone.items()}, drawn_by,
         )
         for task, (total, count) in zip(tasks, sums, strict=True)
     }  # fmt: skip

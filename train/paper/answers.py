@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, shortened
 from specshards.common.files import replacing
+from specshards.common.identity import id_hashes
 from specshards.common.spectrum import CLASSES
-from specshards.train.evaluation.measure import visits
+from specshards.train.evaluation.witnesses import visits
 from specshards.train.tasks.metrics import BoolArray, FloatArray, IntArray
 from specshards.train.tasks.transforms import TRANSFORMS
 
@@ -46,7 +47,7 @@ class Block:
     Attributes:
         true, answer, crps: float64 `(N,)`.
         classes: positions in `CLASSES`, NaN = none. sn: `sn_survey`, NaN = missing.
-        objects: int `(N,)`, which rows are visits of one object; None where no position is known.
+        objects: int `(N,)`, which rows are visits of one object; None where they are not known.
         surveys: names, object `(N,)`.
     """
 
@@ -64,7 +65,7 @@ class Block:
         columns = {name: floats(table[name]) for name in ("truth", "answer", "crps", "sn_survey", "ra", "dec")}
         classes = class_positions(table["class"])
         known = np.isfinite(columns["truth"]) & np.isfinite(columns["answer"])
-        objects = visits(columns["ra"], columns["dec"])
+        objects = visits(columns["ra"], columns["dec"], id_hashes(table["survey"], table["object_id"]))
         block = cls(columns["truth"], columns["answer"], columns["crps"], classes, columns["sn_survey"], objects,
                     np.array(table["survey"].to_pylist(), object))  # fmt: skip
         return block.rows(known)

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from specshards.common.errors import UsageError
 from specshards.train.network import open_model
 from specshards.train.report.figures import figure_file
-from specshards.train.report.tables import counted, labelled, tables
+from specshards.train.report.tables import counted, few_groups, labelled, tables
 from specshards.train.run import METRICS, Card, leaks, read_metrics
 from specshards.train.tasks.text import Rows, metric_name, number
 
@@ -132,7 +132,7 @@ def _learnt(card: Card) -> str:
         f"`{d['fingerprint'][:12]}`"
         for d in card.data
     )
-    counts = "\n".join(f"- {_plain(line)}" for line in labelled(card))
+    counts = "\n".join(f"- {_plain(line)}" for line in (*labelled(card), *few_groups(card)))
     drawn = "\n\n".join(f"{name}: {_plain(_settings(image))}." for name, image in _pictures(card).items())
     outputs, first = [["outputs", "task", "they are"]], 0
     for task in card.tasks:

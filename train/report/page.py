@@ -67,7 +67,8 @@ def page(content: Mapping[str, Any], card: Card, drawings: Mapping[tuple[str, st
         mock=_MOCK if mock else "", card=card, parts=parts,
         overview=Table(tables.at_a_glance(content, card), "At a glance"),
         history=svg and Figure.inline("h", svg, "validation by epoch", _HISTORY, mock),
-        training=list(_training(training, card.best or {})), labelled=tables.labelled(card),
+        training=list(_training(training, card.best or {})),
+        labelled=[*tables.labelled(card), *tables.few_groups(card)],
         calibration=Table(levels, levels[0][0], levels[0][0]) if levels else None, scored_on=content["data"],
         leaks=leaks(content["data"]),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from specshards.common.text import aligned
 from specshards.train.report.figures import figure_file
 from specshards.train.run import PAGE, Card, leaks
+from specshards.train.tasks.drawn import few_to_calibrate, said
 from specshards.train.tasks.task import Task
 from specshards.train.tasks.text import Rows, metric_name, number
 
@@ -31,11 +32,13 @@ def short(content: Mapping[str, Any], card: Card) -> str:
             rows += [[name, *_cells(values, columns)] for name, values in scores[group].items()]
         rows += [[f"{name} alone", *_cells(values, columns)] for name, values in scores.get("by_picture", {}).items()]
         lines.append("\n".join(aligned(rows)))
+        if how := said(scores):
+            lines.append(f"{split} {task.name}: {how}")
         if summary := task.summary(scores):
             lines.append(summary)
         if not scores["labelled"]:
             lines.append(f"no object of the {split} split has a {task.label}{task.whose}: nothing could be measured")
-    return "\n".join(lines)
+    return "\n".join([*lines, *few_groups(card)])
 
 
 def markdown(content: Mapping[str, Any], card: Card) -> str:
@@ -49,7 +52,7 @@ def markdown(content: Mapping[str, Any], card: Card) -> str:
         for d in content["data"]
     )
     found.append(f"Model `{card.model[:12]}`, best epoch {(card.best or {}).get('epoch')}. Scored on\n\n{data}")
-    found.append("\n".join(f"- {_safe(line)}" for line in labelled(card)))
+    found.append("\n".join(f"- {_safe(line)}" for line in (*labelled(card), *few_groups(card))))
     found.append(f"Behind a number in brackets: its 95% interval. The same with all figures: [{PAGE}]({PAGE})")
     for split, task, scores in parts(content, card):
         found.append(f"## {split}: {_safe(task.name)}\n\n{_safe(counted(scores, task))}")
@@ -84,7 +87,14 @@ def counted(scores: Mapping[str, Any], task: Task) -> str:
     means = f" An answer is the mean of the outputs over the pictures {names} of one object." if names else ""
     left_out = scores.get("left_out", {}).items()
     lost = f" ({', '.join(f'{n:,} {why}' for why, n in left_out)} left out)" if left_out else ""
-    return f"{scores['objects']:,} objects, {scores['labelled']:,} with a {task.label}{task.whose}{lost}.{means}"
+    how = said(scores)
+    own = f" {how[0].upper()}{how[1:]}." if how else ""
+    return f"{scores['objects']:,} objects, {scores['labelled']:,} with a {task.label}{task.whose}{lost}.{own}{means}"
+
+
+def few_groups(card: Card) -> list[str]:
+    """A line a task whose conformal intervals rest on few groups."""
+    return [f"{name}: {line}" for name, record in card.conformal.items() if (line := few_to_calibrate(record))]
 
 
 def calibration(card: Card) -> Rows:

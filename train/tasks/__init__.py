@@ -10,6 +10,7 @@ transforms      from a number to the axis that it is learnt on
 heads           what a last layer says about one number
 metrics         how good predictions are, in NumPy
 constant        the best that can be had without a model: majority class, mean label
+drawn           what intervals draw anew
 text            metrics and numbers in words
 plots           figures of a report
 """
