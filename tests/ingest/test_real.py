@@ -87,7 +87,7 @@ def test_foreign_and_empty_files_have_a_reason(real_data: Path) -> None:
     ]
     assert len(foreign) == 10
     for path in foreign:
-        with pytest.raises(BadObjectError, match=r"no known layout|a catalogue|templates of|the mean of|a fit by PyQSOFit"):
+        with pytest.raises(BadObjectError, match=r"no known|a catalogue|templates|the mean of|a fit by"):
             read_file(path)
     for path in (real_data / "damaged").glob("*.fits.fits"):
         assert read_file(path).layout == "lamost-table"
