@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import LIMITS, Spectrum
+from specshards.common.further import further_name
+from specshards.common.spectrum import CLASSES, LIMITS, Spectrum
 from specshards.ingest.generic.roles import SEE, Roles, label_name
 from specshards.ingest.surveys import spellings
 from specshards.ingest.surveys.common import ANY_GRID, checked, error, label, position, said_class, text
@@ -185,6 +186,10 @@ class Meaning:
         if ivar is not None:
             ivar = ivar[at].copy()
         known = {name: value for name, value in labels.items() if name not in ("ra", "dec")}
+        # A class of soils is not one of the sky: it would be taken away as impossible.
+        if known.get("class") not in (*CLASSES, None):
+            known[further_name("class")] = known.pop("class")
+            remarks.append("have a class that is none of the sky's, kept as class_")
         ra, dec = position(labels.get("ra"), labels.get("dec"), is_exact=row is not None)
         spectrum = checked(
             Spectrum(

@@ -121,6 +121,16 @@ def wide(path: Path, names: list[str], rows: int = 5, **more: list[Any]) -> np.n
     return values
 
 
+def test_a_class_of_other_things_is_a_further_label(tmp_path: Path) -> None:
+    kinds = ["Luvisol, haplic", "STAR", "", "unknown", "galaxy"]
+    wide(tmp_path / "soil.csv", [str(n) for n in range(350, 2500, 10)], **{"class": [f'"{k}"' for k in kinds]})
+    found = spectra(tmp_path / "soil.csv", name="soil", wavelength_unit="nm")
+    assert [one.labels.get("class") for one in found] == [None, "STAR", None, None, "GALAXY"]
+    assert [one.labels.get("class_") for one in found] == ["Luvisol, haplic", None, None, None, None]
+    told = "have a class that is none of the sky's, kept as class_"
+    assert [told in one.remarks for one in found] == [True, False, False, False, False]
+
+
 def test_wide_tables(tmp_path: Path) -> None:
     """Names in every way; all other columns are labels, the id is as written."""
     grid = np.arange(350, 2500, 10)
