@@ -39,7 +39,7 @@ from specshards.ingest.surveys.axis import (
 from specshards.ingest.surveys.common import checked, floats, native, text
 from specshards.ingest.surveys.declared import frame_of
 from specshards.ingest.surveys.errors import errors_in, errors_of
-from specshards.ingest.surveys.flux import RELATIVE, inverse_variance, unit_of
+from specshards.ingest.surveys.flux import RELATIVE, inverse_variance, refuse_garbage, unit_of
 from specshards.ingest.surveys.orders import Piece, are_orders, increasing, joined
 from specshards.ingest.surveys.survey import Reader, Survey, register
 from specshards.ingest.surveys.wavelengths import AIR_FROM, settled, to_angstrom
@@ -163,9 +163,6 @@ def _multispec(make: _Maker, lines: _Lines, name: str) -> Iterator[Spectrum | Ba
     waves = [order.wavelength for order in orders]
     axis = make.axis_of_all(waves)
     pieces = [lines.piece(i, wave) for i, wave in enumerate(waves)]
-    if mended := [str(i + 1) for i, order in enumerate(orders) if order.is_mended]:
-        make.remarks += (f"declare line {', '.join(mended)} of {len(orders)} logarithmic, with numbers that can be "
-                         "linear wavelengths only, as which they are read",)  # fmt: skip
     if are_orders(waves):
         whole = joined(pieces)
         check_pixels(len(whole.flux))
@@ -233,6 +230,7 @@ class _Maker:
     def spectrum(self, name: str, piece: Piece, axis: Axis, *remarks: str, row: int | None = None) -> Spectrum:
         """`checked`, of one line."""
         n = len(piece.flux)
+        refuse_garbage(piece.flux, piece.mask)
         if piece.ivar is None and len(data := np.flatnonzero(piece.flux)) and data[-1] - data[0] + 1 < n - 1:
             # Without errors, zeros at the ends are all that says that there are no data.
             ends = np.ones(n, np.bool_)

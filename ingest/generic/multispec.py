@@ -31,14 +31,11 @@ class Order(NamedTuple):
     Attributes:
         aperture, beam: its numbers; the beam of an echelle is the order.
         wavelength: float64 `(nw,)`, in the unit of the header, increasing or decreasing.
-        is_mended: it is declared to be logarithmic, with numbers that can be linear wavelengths only, as which it is
-            read.
     """
 
     aperture: int
     beam: int
     wavelength: Doubles
-    is_mended: bool = False
 
 
 def is_multispec(header: HeaderLike) -> bool:
@@ -79,8 +76,11 @@ def _order(line: int, spec: str, physical: Doubles) -> Order:
     if not 2 <= count <= len(physical) or not -1 < z < 20:
         raise BadObjectError(f"WAT2: the dispersion of line {line} has {count} pixels and z = {z:g}")
     pixel = physical[:count]
-    is_mended = kind == 1 and min(first, first + step * (count - 1)) > _HIGHEST_LOG
-    kind = 0 if is_mended else kind
+    if kind == 1 and max(first, first + step * (count - 1)) > _HIGHEST_LOG:
+        raise BadObjectError(
+            f"WAT2: line {line} is declared logarithmic, with wavelengths that are not, {first:g} in steps of "
+            f"{step:g}: damaged, and its data may be, too"
+        )
     with np.errstate(all="ignore"):
         if kind == 0:
             wave = (first + step * (pixel - 1)) / (1 + z)
@@ -100,7 +100,7 @@ def _order(line: int, spec: str, physical: Doubles) -> Order:
             raise BadObjectError(f"WAT2: line {line} has no wavelengths (dtype {kind})")
     if not np.isfinite(wave).all():
         raise BadObjectError(f"WAT2: impossible wavelengths in line {line}")
-    return Order(aperture, beam, np.asarray(wave, np.float64), is_mended)
+    return Order(aperture, beam, np.asarray(wave, np.float64))
 
 
 def _functions(line: int, values: list[float], pixel: Doubles) -> Doubles:

@@ -207,10 +207,15 @@ def _spectrum_column(spectra: Sequence[Spectrum]) -> pa.StructArray:
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
     children = []
     for struct_field, attribute in zip(SPECTRUM_TYPE, ("flux", "ivar", "wavelength", "mask"), strict=True):
-        parts = [getattr(s, attribute) for s in spectra]
+        parts = [_ivar(s) if attribute == "ivar" else getattr(s, attribute) for s in spectra]
         values = pa.array(np.concatenate(parts) if parts else [], struct_field.type.value_type)
         children.append(pa.ListArray.from_arrays(offsets, values, type=struct_field.type))
     return pa.StructArray.from_arrays(children, fields=list(SPECTRUM_TYPE))
+
+
+def _ivar(spectrum: Spectrum) -> npt.NDArray[Any]:
+    """NaN where the survey gives no errors: anything else would pass for a measurement."""
+    return spectrum.ivar if spectrum.has_ivar else np.full(len(spectrum.flux), np.nan, np.float32)
 
 
 def _lsf_column(spectra: Sequence[Spectrum]) -> pa.Array:

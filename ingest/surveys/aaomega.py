@@ -4,6 +4,7 @@ Sources: the 2dfdr manual (the fibre table: NAME, RA and DEC in radians, TYPE P 
 unallocated); the README of Marz (Hinton et al. 2016): DO_HELIO and DO_CMB ask Marz to correct for the motion of Earth
 or of the Sun, so the file's wavelengths are of neither. 2dfdr gives air: OH lines of the sky lie at 8399.4 and 8430.4
 Angstrom in real frames (8399.2 and 8430.2 in air, 2.3 more in vacuum). Counts, not calibrated.
+Files of Marz' tests hold their wavelengths in an HDU WAVELENGTH, in vacuum where VACUUM says so, or log10 of them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LAYOUT = "aaomega-2dfdr"
 GRID = GridLimits(3300.0, 10_500.0, 1e-5, 2e-3)
 _COLUMNS = {"name", "ra", "dec", "type"}
 _NO_OBJECT = {"S": "a sky fibre", "F": "a guide fibre", "N": "a broken fibre", "U": "an unallocated fibre"}
+_HIGHEST_LOG = 10.0  # of log10 of a wavelength in Angstrom
 _FIELD = 3.0  # degrees; 2dF has two across
 
 
@@ -61,7 +63,7 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
     if variance.shape != file[0].shape or fibres.shape[0] != shape[0]:
         raise BadObjectError(f"{shape[0]} spectra, VARIANCE of {variance.shape}, {fibres.shape[0]} rows of FIBRES")
     header = file[0].header
-    axis = axis_of(header, shape[1], stated_of(file), medium=medium_said(header) or "air")
+    axes = _axes(file, shape)
     flux, var = (np.atleast_2d(hdu.image()) for hdu in (file[0], variance))
     ra, dec = _degrees(fibres, header)
     names, kinds = fibres.column("NAME"), fibres.column("TYPE")
@@ -70,10 +72,25 @@ def read(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | B
             kind = (text(kinds[row]) or "").upper()[:1]
             if kind != "P":
                 raise BadObjectError(_NO_OBJECT.get(kind, f"fibre type {kind or 'unknown'}"), selected_out=True)
-            yield _spectrum(names[row], ra[row], dec[row], flux[row], var[row], axis, row, layout, source_file)
+            yield _spectrum(
+                names[row], ra[row], dec[row], flux[row], var[row], axes[row % len(axes)], row, layout, source_file
+            )
         except BadObjectError as error:
             error.row = row
             yield error
+
+
+def _axes(file: FitsFile, shape: tuple[int, ...]) -> list[Axis]:
+    """Of every fibre, or one for all. An HDU WAVELENGTH wins: beside it CRVAL1 may be of the air before VACUUM."""
+    header, beside = file[0].header, file.named("WAVELENGTH")
+    medium = medium_said(header) or "air"
+    if beside is None:
+        return [axis_of(header, shape[1], stated_of(file), medium=medium)]
+    if beside.shape not in (file[0].shape, (shape[1],)):
+        raise BadObjectError(f"WAVELENGTH has shape {beside.shape}, the flux {file[0].shape}")
+    waves = np.atleast_2d(beside.image()).astype(np.float64)
+    is_log = bool(np.nanmax(waves, initial=0) < _HIGHEST_LOG)
+    return [Axis(wave, "log10" if is_log else "angstrom", medium) for wave in waves]
 
 
 def _spectrum(

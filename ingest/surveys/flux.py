@@ -38,6 +38,10 @@ _DECADES = 25  # of a flux without errors that float32 must hold below its large
 # A survey that gives a pixel an error of 1e18 times the median says that it knows nothing of it.
 _NOTHING = 1e-36
 
+# What no flux spans: bytes that are no numbers do, read as such. Real spectra span ten decades above their median.
+_GARBAGE_DECADES = 1e25
+_GARBAGE = 1e30
+
 # Words for a flux without a unit, letters alone.
 _UNCALIBRATED = {
     RELATIVE, "relativeflux", "normalized", "normalised", "normalizedflux", "normalisedflux", "continuumnormalized",
@@ -70,6 +74,23 @@ def inverse_variance(sigma: npt.ArrayLike) -> npt.NDArray[np.float64]:
     known = np.isfinite(sigma) & (sigma > 0)
     with np.errstate(over="ignore", divide="ignore"):
         return np.divide(1.0, np.square(sigma), out=np.zeros_like(sigma), where=known)
+
+
+def refuse_garbage(flux: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None = None) -> None:
+    """BadObjectError where the finite fluxes, `(N,)`, are of a damaged file: none spans so many decades.
+
+    Args:
+        mask: True where a pixel says nothing.
+    """
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        sizes = np.abs((flux if mask is None else flux[~mask]).astype(np.float64))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if not len(sizes):
+        return
+    top, level, low = float(sizes.max()), float(np.median(sizes)), float(np.quantile(sizes, 0.1))
+    # A luminosity may pass 1e30, but then so does all of it.
+    if top > _GARBAGE_DECADES * level or (top > _GARBAGE and top > _GARBAGE_DECADES * low):
+        raise BadObjectError(f"flux goes up to {top:.2g}, with a median of {level:.2g}: damaged")
 
 
 def fitted(

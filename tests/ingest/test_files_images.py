@@ -217,24 +217,30 @@ def test_real_echelles_are_at_iraf_s_wavelengths() -> None:
 
 
 @pytest.mark.skipif(not (REAL / "layouts").is_dir(), reason="no real files of layouts")
-def test_a_real_line_that_says_it_is_logarithmic_lies_between_its_neighbours() -> None:
-    path = REAL / "layouts/iraf_multispec/evega.0039.rs.ec.dispcor.fits"
-    header = fits.Header.fromfile(path, endcard=True, padding=True)
-    text = "".join(str(header[f"WAT2_{i:03d}"]).ljust(68) for i in range(1, 999) if f"WAT2_{i:03d}" in header)
-    specs = [spec.split() for spec in re.findall(r"spec\d+\s*=\s*\"([^\"]*)\"", text)]
-    assert [i for i, spec in enumerate(specs) if spec[2] != "0"] == [1] and len(specs) == 107
-    found = {one.object_id.rpartition("-")[2]: one for one in spectra(path)}
-    for spec in specs[:4]:
-        one = found[spec[0]]
-        air = float(spec[3]) + float(spec[4]) * np.arange(int(spec[5]))
-        np.testing.assert_array_equal(one.wavelength, vacuum_of_air(air).astype(np.float32))
-        assert any(remark.startswith("declare line 2 of 107 logarithmic") for remark in one.remarks)
+def test_a_real_line_that_says_it_is_logarithmic_and_is_not_is_damage() -> None:
+    path = REAL / "layouts/iraf_multispec/evega.0039.rs.ec.dispcor.fits"  # its data are garbage from order 8 on
+    with pytest.raises(BadObjectError, match=r"WAT2: line 2 is declared logarithmic, .* damaged"):
+        spectra(path)
 
 
-def test_a_line_that_can_only_be_linear_is_read_so(tmp_path: Path) -> None:
-    data = np.arange(3 * N, dtype=np.float32).reshape(3, N) + 1
+def test_what_no_flux_can_be_is_damage(tmp_path: Path) -> None:
     lines = [f"{i + 1} {90 - i} {int(i == 1)} {5000 + 400 * i} 1.0 {N} 0. 0. 0." for i in range(3)]
-    (one,) = spectra(image(tmp_path / "echelle.fits", data, **cards(lines)))
-    np.testing.assert_array_equal(one.flux, np.concatenate([data[0, :500], data[1, 100:500], data[2, 100:]]))
-    np.testing.assert_array_equal(one.wavelength, vacuum_of_air(5000.0 + np.arange(1400)).astype(np.float32))
-    assert any(remark.startswith("declare line 2 of 3 logarithmic") for remark in one.remarks)
+    data = np.arange(3 * N, dtype=np.float32).reshape(3, N) + 1
+    with pytest.raises(BadObjectError, match="line 2 is declared logarithmic"):
+        spectra(image(tmp_path / "log.fits", data, **cards(lines)))
+    axis = {"CRVAL1": 5000.0, "CDELT1": 1.0, "CRPIX1": 1.0}
+    garbage = np.random.default_rng(5).integers(0, 2**32, N, np.uint32).view(np.float32)
+    for name, values in (("all", garbage), ("some", np.where(np.arange(N) < 0.2 * N, garbage, data[0]))):
+        (bad,) = open_file(image(tmp_path / f"{name}.fits", values.astype("f4"), **axis)).objects()
+        assert isinstance(bad, BadObjectError) and re.match(r"flux goes up to \S+e\+3\d, .*: damaged$", str(bad))
+    orders = [f"{i + 1} {90 - i} 0 {5000 + 400 * i} 1.0 {N} 0. 0. 0." for i in range(3)]
+    data[2, 450:] = garbage[450:]
+    with pytest.raises(BadObjectError, match="damaged"):
+        spectra(image(tmp_path / "orders.fits", data, **cards(orders)))
+    # A luminosity, and a spectrum with zeros and a cosmic ray, are none.
+    luminous = np.random.default_rng(1).normal(1e40, 1e39, N)
+    luminous[3] = 1e30
+    assert len(spectra(image(tmp_path / "luminous.fits", luminous, **axis))) == 1
+    ray = np.where(np.arange(N) < 300, 0, 1e-17)
+    ray[400] = 1
+    assert len(spectra(image(tmp_path / "ray.fits", ray, **axis))) == 1

@@ -125,3 +125,37 @@ def test_a_damaged_file_is_refused_in_a_line_or_read(layout: str, tmp_path: Path
         assert items
         for item in items:
             assert isinstance(item, Spectrum) or "\n" not in item.reason
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+def test_aaomega_s_hdu_of_wavelengths_wins(is_log: bool, tmp_path: Path) -> None:
+    n = 800
+    air = 5000 + np.arange(n)
+    fibres = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("NAME", "8A", array=["a", "b"]), fits.Column("TYPE", "1A", array=["P", "P"]),
+            fits.Column("RA", "D", array=[0.6, 0.6]), fits.Column("DEC", "D", array=[-0.5, -0.5]),
+        ],
+        name="FIBRES",
+    )  # fmt: skip
+    data = np.full((2, n), 3.0)
+
+    def write(name: str, *wave: np.ndarray, **cards: object) -> list[Any]:
+        primary = fits.PrimaryHDU(data)
+        primary.header.update({"CRVAL1": 5000.0, "CDELT1": 1.0, "CRPIX1": 1.0, "CUNIT1": "Angstroms", **cards})
+        hdus = [primary, fits.ImageHDU(data, name="VARIANCE"), *(fits.ImageHDU(w, name="WAVELENGTH") for w in wave)]
+        fits.HDUList([*hdus, fibres]).writeto(tmp_path / name)
+        return list(open_file(tmp_path / name).objects())
+
+    vacuum = vacuum_of_air(air)
+    said = np.log10(vacuum) if is_log else vacuum
+    plain = write("air.fits")
+    for own in (said, np.stack([said, said])):
+        for one, other in zip(plain, write(f"vacuum{own.ndim}.fits", own, VACUUM=True), strict=True):
+            np.testing.assert_allclose(one.wavelength, other.wavelength, atol=0.01)
+    apart = write("apart.fits", np.stack([said, said + (1e-4 if is_log else 1)]), VACUUM=True)
+    assert apart[1].wavelength[0] - apart[0].wavelength[0] > 0.9
+    with pytest.raises(BadObjectError, match="WAVELENGTH has shape"):
+        write("short.fits", said[:-1], VACUUM=True)
+    said[5] = np.nan
+    assert all(isinstance(one, BadObjectError) for one in write("nan.fits", said, VACUUM=True))
