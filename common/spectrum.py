@@ -188,6 +188,30 @@ class Arrays(NamedTuple):
         """ivar as it is, also of bad pixels; 1 where the survey gives none. float32 `(N,)`."""
         return np.ones(len(self.flux), np.float32) if self.ivar is None else self.ivar
 
+    @property
+    def lsf_sigma(self) -> FloatArray | None:
+        """Sigma of the line-spread function, float32 `(N,)`, Angstrom, NaN = unknown; None: see `with_lsf`."""
+        return None
+
+    def with_lsf(self, sigma: FloatArray | None) -> Arrays:
+        """The same arrays with a line-spread function, float32 `(N,)`; as they are for None."""
+        if sigma is None:
+            return self
+        known = ResolvedArrays(*self)
+        known.sigma = sigma
+        return known
+
+
+class ResolvedArrays(Arrays):
+    """`Arrays` with a line-spread function: to all that draws pixels they are the same four arrays."""
+
+    sigma: FloatArray | None = None
+
+    @property
+    def lsf_sigma(self) -> FloatArray | None:
+        """See `Arrays`; None after `_replace`, which does not know what becomes of it."""
+        return self.sigma
+
 
 def sift(values: dict[str, Any]) -> dict[str, Any]:
     """Set to None what no object can have: numbers outside `LIMITS` and what is no number, another class.
@@ -351,7 +375,8 @@ class Spectrum:
 
     def arrays(self) -> Arrays:
         """Its pixels; views."""
-        return Arrays(self.flux, self.ivar if self.has_ivar else None, self.wavelength, self.mask)
+        known = Arrays(self.flux, self.ivar if self.has_ivar else None, self.wavelength, self.mask)
+        return known.with_lsf(self.lsf_sigma)
 
     def good(self) -> BoolArray:
         """`good_pixels`: bool `(N,)`."""

@@ -33,7 +33,7 @@ def framed(
         frame: that is wanted: `rest` divides the wavelengths of an observed spectrum by 1 + z; `observed` multiplies
             those of one in the rest frame by 1 + velocity / c, or 1 + z where no velocity is known. Where neither is,
             it stays as it is: nobody can move it.
-        spectrum: flux, ivar, wavelength (Angstrom) and mask, `(N,)` each.
+        spectrum: flux, ivar, wavelength (Angstrom) and mask, `(N,)` each; a line-spread function moves with them.
         grid: coefficients from which `log_grid` gives these wavelengths, or None.
         redshift: z of the object; None or NaN where nobody knows it.
         given: the frame that the wavelengths are in.
@@ -64,4 +64,6 @@ def framed(
         # A spectrum that is stored by its coefficients must give the very wavelengths that were drawn.
         grid = grid[0] - float(np.log10(factor)), grid[1]
         moved = log_grid(*grid, len(flux))
-    return Arrays(flux, ivar, moved, mask), grid
+    width = getattr(spectrum, "lsf_sigma", None)  # which a plain tuple has not
+    sigma = None if width is None else (width / factor).astype(np.float32)
+    return Arrays(flux, ivar, moved, mask).with_lsf(sigma), grid

@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: Fields that records of older runs do not have: written only where they are not at their defaults, so that such a
 #: run goes on, and its card stays what it was.
-LATER = ("decay", "normalise", "target", "select", "only", "images", "views", "categories")
+LATER = ("decay", "normalise", "target", "select", "only", "images", "views", "categories", "lsf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +330,7 @@ class PretrainConfig(LoopConfig):
             quadrature: without it, the few brightest spectra rule the loss. 0 is the paper's choice.
         regrid: draw on pixels that begin elsewhere and are up to three times as wide, so that the decoder learns to
             draw on any grid; not in the paper.
+        lsf: read the line-spread function, too, where shards made with --lsf have it; not in the paper.
     """
 
     size: str = "base"
@@ -338,6 +339,7 @@ class PretrainConfig(LoopConfig):
     huber: float | None = None
     floor: float = 0.0
     regrid: bool = False
+    lsf: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""

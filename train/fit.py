@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from specshards.common.errors import UsageError
+from specshards.common.messages import LOGGER
 from specshards.shards.loader.batch import Batch, SpectraBatch
 from specshards.shards.loader.loader import Loader
 from specshards.train import loop
@@ -74,6 +75,8 @@ class Labels:
     def of(cls, config: TrainConfig, out: Path, start: Start) -> Labels:
         """The tasks of a run, scaled by the train split, and its constant baselines."""
         train = start.train
+        for line in config.architecture.remarks(config.shards, train.manifests):
+            LOGGER.info(line)
         tasks = make_tasks(config, train.manifests, train.sidecar)
         for loader in (train, start.val):
             add_targets(tasks, loader)

@@ -53,6 +53,7 @@ class SpectraBlock:
     _has_ivar: BoolArray | None  # None: every row has
     _is_rest: BoolArray | None  # None: no row is
     _shift: int  # from a row's number to the one that its quarantine row gives
+    _lsf: tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]] | None = None  # None: not asked for
 
     def __len__(self) -> int:
         """Number of spectra."""
@@ -61,12 +62,19 @@ class SpectraBlock:
     def arrays(self, i: int) -> Arrays:
         """The pixels of row `i`, not to be written to.
 
-        ivar is None where the survey gives none: every pixel with a finite flux outside the mask counts as good.
+        ivar is None where the survey gives none: every pixel with a finite flux outside the mask counts as good. They
+        carry a line-spread function where the block was read with it and the row has one.
         """
         flux, mask, grid = self._view("flux", i), self._view("mask", i), self.grid(i)
         known = self._has_ivar is None or bool(self._has_ivar[i])
         wavelength = self._view("lambda", i) if grid is None else log_grid(*grid, len(flux))
-        return Arrays(flux, self._view("ivar", i) if known else None, wavelength, mask)
+        return Arrays(flux, self._view("ivar", i) if known else None, wavelength, mask).with_lsf(self._sigma(i))
+
+    def _sigma(self, i: int) -> npt.NDArray[np.float32] | None:
+        if self._lsf is None:
+            return None
+        (start, stop), (_, values) = self._lsf[0][i : i + 2], self._lsf
+        return np.asarray(values[start:stop], np.float32) if stop > start else None
 
     def grid(self, i: int) -> Grid | None:
         """The coefficients that the wavelengths of row `i` are made of; None where they were read."""
@@ -96,8 +104,11 @@ class SpectraBlock:
         return values[offsets[i] : offsets[i + 1]]
 
 
-def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...]) -> SpectraBlock:
+def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...], *, lsf: bool = False) -> SpectraBlock:
     """Read a whole row group of our own Parquet; `lambda` only when the grid's coefficients do not give it.
+
+    Args:
+        lsf: with the line-spread functions.
 
     Raises:
         JobError: the file is damaged.
@@ -108,53 +119,58 @@ def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...]) -> Spect
         # Wavelengths are seldom needed: nearly every grid has coefficients.
         names = [name for name in file.schema.names if name not in ("spectrum", LSF)]
         columns = [*names, *(f"spectrum.{name}" for name in _ARRAYS if name != "lambda")]
-        table = file.read(columns, group.group)
-        meta, spectrum = table.drop_columns(["spectrum"]), _whole(table["spectrum"])
+        kept = [LSF] if lsf and LSF in file.names else []
+        meta, spectrum, sigma = _parted(file.read([*columns, *kept], group.group))
         wanted = _wanted(meta)
         if "lambda" in wanted:
             columns = [f"spectrum.{name}" for name in _ARRAYS]
             spectrum = _whole(file.read(columns, group.group)["spectrum"])
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)}); ingest it again") from error
-    return _block(meta, spectrum, wanted, surveys, group.first_row + np.arange(len(meta)))
+    return _block(meta, spectrum, wanted, surveys, group.first_row + np.arange(len(meta)), lsf=sigma)
 
 
 def read_blocks(
-    folder: Path, group: RowGroup, surveys: tuple[str, ...], *, must_be_placed: bool = True
+    folder: Path, group: RowGroup, surveys: tuple[str, ...], *, must_be_placed: bool = True, lsf: bool = False
 ) -> Iterator[SpectraBlock]:
     """The spectra of a row group or of a piece of one, in order, in blocks that stay small however large it is.
 
     Args:
         must_be_placed: rows without a position are bad, because they cannot be split by sky.
+        lsf: with the line-spread functions.
 
     Raises:
         JobError: the file is damaged.
     """
     if group.survey is None and group.skip == 0 and group.rows < LARGE_GROUP:
-        yield read_block(folder, group, surveys)
+        yield read_block(folder, group, surveys, lsf=lsf)
         return
     path = folder / group.file
     try:
         file = open_table(path)
         if group.survey is None:
             first = group.first_row
-            for table in file.slices(file.names - {LSF}, _ARRAYS, group.group, group.skip, group.rows):
-                meta, spectrum = table.drop_columns(["spectrum"]), _whole(table["spectrum"])
-                yield _block(meta, spectrum, _wanted(meta), surveys, first + np.arange(len(meta)))
+            names = file.names if lsf else file.names - {LSF}
+            for table in file.slices(names, _ARRAYS, group.group, group.skip, group.rows):
+                meta, spectrum, sigma = _parted(table)
+                yield _block(meta, spectrum, _wanted(meta), surveys, first + np.arange(len(meta)), lsf=sigma)
                 first += len(table)
         else:
             columns = columns_of(file)
             done = 0
             for table in file.slices(columns.all, columns.all_inside, group.group, group.skip, group.rows):
                 piece = replace(group, first_row=group.first_row + done, file_row=group.file_row + done)
-                yield _foreign_block(table, columns, piece, surveys, must_be_placed)
+                yield _foreign_block(table, columns, piece, surveys, must_be_placed, lsf)
                 done += len(table)
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error
 
 
-def content_of(folder: Path, group: RowGroup) -> int | None:
+def content_of(folder: Path, group: RowGroup, *, lsf: bool = False) -> int | None:
     """CRC-32 of what `read_blocks` reads of a row group that has no seal; None where there is one.
+
+    Args:
+        lsf: with the line-spread functions.
 
     Raises:
         JobError: the file is damaged.
@@ -165,18 +181,21 @@ def content_of(folder: Path, group: RowGroup) -> int | None:
     if group.survey is None:
         return file.checksum(file.names, _ARRAYS, group.group)
     columns = columns_of(file)
-    return file.checksum(columns.read, columns.inside, group.group)
+    names = (columns.all, columns.all_inside) if lsf else (columns.read, columns.inside)
+    return file.checksum(*names, group.group)
 
 
-def iter_blocks(folder: SpectraFolder, *, must_be_placed: bool = True) -> Iterator[tuple[RowGroup, SpectraBlock]]:
+def iter_blocks(
+    folder: SpectraFolder, *, must_be_placed: bool = True, lsf: bool = False
+) -> Iterator[tuple[RowGroup, SpectraBlock]]:
     """Every row group in order, one block in memory at a time."""
     for group in folder.groups:
-        for block in read_blocks(folder.folder, group, folder.surveys, must_be_placed=must_be_placed):
+        for block in read_blocks(folder.folder, group, folder.surveys, must_be_placed=must_be_placed, lsf=lsf):
             yield group, block
 
 
 def _foreign_block(
-    table: pa.Table, columns: mmu.Columns, piece: RowGroup, surveys: tuple[str, ...], must_be_placed: bool
+    table: pa.Table, columns: mmu.Columns, piece: RowGroup, surveys: tuple[str, ...], must_be_placed: bool, lsf: bool
 ) -> SpectraBlock:
     """The usable rows of a slice, as if they had been ingested."""
     good: list[Spectrum] = []
@@ -193,8 +212,8 @@ def _foreign_block(
     packed = to_table(good)
     rows = np.array([spectrum.row for spectrum in good], np.int64)
     shift = piece.file_row - piece.first_row
-    meta = packed.drop_columns(["spectrum", LSF])
-    block = _block(meta, _whole(packed["spectrum"]), _ARRAYS, surveys, rows - shift, tuple(bad), shift)
+    meta, spectra, sigma = _parted(packed)
+    block = _block(meta, spectra, _ARRAYS, surveys, rows - shift, tuple(bad), shift, lsf=sigma if lsf else None)
     for spectrum in good:
         for name, value in spectrum.impossible.items():
             block.impossible.add(name, value, spectrum.object_id)
@@ -214,13 +233,17 @@ def _grid(meta: pa.Table) -> npt.NDArray[np.float64] | None:
 def _block(
     meta: pa.Table, spectrum: pa.StructArray, parts: tuple[str, ...], surveys: tuple[str, ...],
     rows: npt.NDArray[np.int64], bad: tuple[tuple[str, int, BadObjectError], ...] = (), shift: int = 0,
+    lsf: pa.ListArray | None = None,
 ) -> SpectraBlock:  # fmt: skip
     arrays = {name: _ragged(spectrum.field(name)) for name in parts}
     grid = None if "lambda" in parts else _grid(meta)
     meta, impossible = sifted(meta)
     meta = with_sn_survey(meta)
     labels = _label_matrix(meta, surveys)
-    return SpectraBlock(meta, labels, rows, bad, impossible, arrays, grid, _has_ivar(meta), _is_rest(meta), shift)
+    return SpectraBlock(
+        meta, labels, rows, bad, impossible, arrays, grid, _has_ivar(meta), _is_rest(meta), shift,
+        None if lsf is None else _ragged(lsf),
+    )  # fmt: skip
 
 
 def _has_ivar(meta: pa.Table) -> BoolArray | None:
@@ -237,7 +260,14 @@ def _is_rest(meta: pa.Table) -> BoolArray | None:
     return np.array([frame == "rest" for frame in meta["frame"].to_pylist()], np.bool_)
 
 
-def _whole(column: pa.ChunkedArray) -> pa.StructArray:
+def _parted(table: pa.Table) -> tuple[pa.Table, pa.StructArray, pa.ListArray | None]:
+    """What is no pixels, the spectra, and the line-spread functions where the table has that column."""
+    pixels = [name for name in ("spectrum", LSF) if name in table.column_names]
+    sigma = _whole(table[LSF]) if LSF in pixels else None
+    return table.drop_columns(pixels), _whole(table["spectrum"]), sigma
+
+
+def _whole(column: pa.ChunkedArray) -> Any:
     # Putting one chunk together would copy it, which takes as long as decoding a third of it.
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 

@@ -19,6 +19,7 @@ from specshards.common.identity import Hashes, id_hashes
 from specshards.render import renderer
 from specshards.shards.format.archive import labels_of
 from specshards.shards.format.encoding import ENCODINGS, Encoding
+from specshards.shards.format.flux import has_lsf
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
 from specshards.shards.format.tar import BLOCK, read_index
 from specshards.shards.write.split import Splits, chosen, goes_by_id, split_keys
@@ -220,15 +221,22 @@ def _same_index(task: CheckTask, samples: list[_Sample], extension: str) -> None
 
 def _pictures(task: CheckTask, samples: list[_Sample], encoding: Encoding) -> None:
     """Decode until one fails: a damaged shard is made again as a whole, and decoders are loud about bad input."""
+    found = 0
     with task.record.path(Path(task.folder)).open("rb") as file:
         for sample in samples:
             file.seek(sample.picture)
             try:
-                encoding.decode(file.read(sample.picture_size))
+                payload = file.read(sample.picture_size)
+                encoding.decode(payload)
+                found += task.config.lsf and has_lsf(payload)
             except (ValueError, cv2.error) as error:
                 raise _FaultError(
                     f"{task.record.name}: {sample.key}.{encoding.extension} at byte {sample.picture}: {error}"
                 ) from error
+    if found != task.record.with_lsf:
+        raise _FaultError(
+            f"{task.record.name}: {found:,} samples with an LSF, by the manifest {task.record.with_lsf:,}"
+        )
 
 
 def _label_vectors(task: CheckTask, samples: list[_Sample]) -> Floats:
@@ -279,6 +287,9 @@ def _same_labels(
         raise _FaultError(
             f"{name}: row {row} is {keys[row]} (source_row {source[row]:.0f}), the tar has {samples[row].key} there"
         )
+    at_rest = table["frame"].to_pylist().count("rest") if "frame" in table.column_names else 0
+    if at_rest != task.record.at_rest:
+        raise _FaultError(f"{name}: {at_rest:,} rows in the rest frame, {task.record.at_rest:,} by the manifest")
     labels, stored = np.ascontiguousarray(labels), np.ascontiguousarray(stored)
     same = (labels.view(np.int64) == stored.view(np.int64)) | (np.isnan(labels) & np.isnan(stored))
     if not same.all():

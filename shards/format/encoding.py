@@ -73,8 +73,8 @@ class Encoding(ABC):
 
         Args:
             codes: uint8 of the renderer's `code_shape`, drawn from `spectrum`; anything unless `needs_picture`.
-            spectrum: flux, ivar, wavelength and mask, `(N,)` each (see `SpectraBlock.arrays`); anything where it
-                `needs_picture`.
+            spectrum: flux, ivar, wavelength and mask, `(N,)` each (see `SpectraBlock.arrays`), with a line-spread
+                function where that is to be kept; anything where it `needs_picture`.
             grid: coefficients that give the wavelengths, where there are some.
         """
 
@@ -218,7 +218,7 @@ class Flux(Encoding):
 
     def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
         """The record of `shards.format.flux`."""
-        return flux.pack(*spectrum, grid)
+        return flux.pack(*spectrum, grid, getattr(spectrum, "lsf_sigma", None))  # which a plain tuple has not
 
     def decode(self, payload: Payload) -> Arrays:
         """Flux, ivar, wavelength and mask; bytes after the record's end are left alone."""

@@ -79,8 +79,9 @@ def check_record(record: ShardRecord, classes: Sequence[str], where: str = "shar
         raise ValueError(f"{where}.name: {shown(record.name)} is not the name of a shard")
     if record.samples < 1 or record.samples * _LEAST_BYTES > record.bytes:
         raise ValueError(f"{where}: {record.samples} samples in {record.bytes} bytes are not possible")
-    if not 0 <= record.at_rest <= record.samples:
-        raise ValueError(f"{where}.at_rest: {record.at_rest} of {record.samples} samples are not possible")
+    for name in ("at_rest", "with_lsf"):
+        if not 0 <= (number := getattr(record, name)) <= record.samples:
+            raise ValueError(f"{where}.{name}: {number} of {record.samples} samples are not possible")
     for name in ("sha256", "index_sha256", "sidecar_sha256"):
         if re.fullmatch("[0-9a-f]{64}", getattr(record, name)) is None:
             raise ValueError(f"{where}.{name}: {shown(getattr(record, name))} is no checksum")

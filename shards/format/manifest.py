@@ -54,7 +54,14 @@ SPLIT_BY = {
     "row": "each spectrum by itself, as the published code does: visits of one object fall into different splits",
 }
 #: Fields that came later, and their defaults, which are not written.
-_LATER: dict[str, Any] = {"best_of": None, "wavelength_unit": None, "medium": None, "split_by": "sky", "group": None}
+_LATER: dict[str, Any] = {
+    "best_of": None,
+    "wavelength_unit": None,
+    "medium": None,
+    "split_by": "sky",
+    "group": None,
+    "lsf": False,
+}
 
 
 def key(row: int) -> str:
@@ -100,6 +107,8 @@ class ShardConfig:
             one id of a survey, or what lies within two arcseconds.
         wavelength_unit: of tables that are drawn as they are and do not say it, or say what their range contradicts.
         medium: of the wavelengths of such tables: `vacuum`, or `air`, which is converted.
+        lsf: keep the width of each pixel's line-spread function, where the survey gives it, beside the flux; of
+            encoding flux alone. For tokenizers pretrained with --lsf.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -116,13 +125,17 @@ class ShardConfig:
     best_of: str | None = None
     wavelength_unit: str | None = field(default=None, metadata={"values": lambda: UNITS})
     medium: str | None = field(default=None, metadata={"values": lambda: MEDIA})
+    lsf: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
         check_stated(self.wavelength_unit, self.medium)
         if self.best_of not in (None, "object"):
             raise UsageError(f"best_of={self.best_of}: give `object`, or nothing for every visit")
-        ENCODINGS.choose(self.encoding)
+        if ENCODINGS.choose(self.encoding).needs_picture and self.lsf:
+            raise UsageError(
+                f"lsf: a picture ({self.encoding}) has no place for it; make the shards with ENCODING=flux"
+            )
         if not 90 <= self.jpeg_quality <= 100:
             raise UsageError(f"jpeg_quality={self.jpeg_quality}: give 90 to 100; less blurs the lines of a spectrum")
         if (
@@ -170,6 +183,7 @@ class ShardRecord:
 
     Attributes:
         at_rest: samples whose files gave them in the rest frame.
+        with_lsf: samples with a line-spread function (`ShardConfig.lsf`).
     """
 
     split: str
@@ -181,10 +195,11 @@ class ShardRecord:
     sidecar_sha256: str
     classes: dict[str, int] = field(default_factory=dict)
     at_rest: int = 0
+    with_lsf: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content, without samples at rest where there are none: as it was written before."""
-        return {name: value for name, value in asdict(self).items() if name != "at_rest" or value}
+        """JSON-able content, without the later counts where they are 0: as it was written before."""
+        return {name: value for name, value in asdict(self).items() if name not in ("at_rest", "with_lsf") or value}
 
     def path(self, folder: Path) -> Path:
         """The tar."""
@@ -276,6 +291,11 @@ class Manifest:
     def at_rest(self) -> int:
         """Number of samples whose files gave them in the rest frame."""
         return sum(shard.at_rest for shard in self.shards)
+
+    @property
+    def with_lsf(self) -> int:
+        """Number of samples with a line-spread function."""
+        return sum(shard.with_lsf for shard in self.shards)
 
     def class_counts(self, split: str) -> dict[str, int]:
         """Objects per class name in a split (`unlabelled` for those without one), from the shards' records."""

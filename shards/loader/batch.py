@@ -36,12 +36,15 @@ class Stack(TypedDict):
     ivar: float32 `(B, N)`, 0 = bad pixel or padding; where the survey gives no ivar, 1 = good.
     wavelength: float32 `(B, N)`, Angstrom, 0 = padding. Rounding to float32 moves a pixel by less than 0.02 km/s.
     length: int64 `(B,)`, pixels of each spectrum.
+    lsf_sigma: float32 `(B, N)`, sigma of the line-spread function, Angstrom, 0 = unknown or padding; only where the
+        shards were made with `--lsf` and a spectrum of the batch has one.
     """
 
     flux: torch.Tensor
     ivar: torch.Tensor
     wavelength: torch.Tensor
     length: torch.Tensor
+    lsf_sigma: NotRequired[torch.Tensor]
 
 
 class SpectraBatch(Stack):

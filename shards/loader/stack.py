@@ -7,7 +7,7 @@ for batch in loader.open("data/lamost/shards/map2d", "train", 64, view="spectra"
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,16 @@ class Stacker:
 
     def __call__(self, spectra: list[Arrays], rng: np.random.Generator) -> Stack:
         """At least one spectrum; changed by the augmentation first, where there is one."""
-        arrays = stack(spectra if self._augment is None else self._augment.spectra(spectra, rng))
-        flux, ivar, wavelength, length = (self._there(values) for values in arrays)
-        return Stack(flux=flux, ivar=ivar, wavelength=wavelength, length=length)
+        arrays = stacked(spectra if self._augment is None else self._changed(self._augment, spectra, rng))
+        return cast(Stack, {name: self._there(values) for name, values in arrays.items()})
+
+    @staticmethod
+    def _changed(augment: Augmentation, spectra: list[Arrays], rng: np.random.Generator) -> list[Arrays]:
+        # What changes the flux leaves the line-spread function as it is, unless the pixels are others.
+        return [
+            after if len(after.flux) != len(before.flux) else after.with_lsf(before.lsf_sigma)
+            for before, after in zip(spectra, augment.spectra(spectra, rng), strict=True)
+        ]
 
     def _there(self, values: npt.NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(values)
@@ -51,31 +58,40 @@ def stack(
     Pixels without a wavelength (not finite, 0 or below: padding of others) are left out, and wavelengths that fall
     are turned round.
     """
-    ordered = [_in_order(*spectrum) for spectrum in spectra]
+    found = stacked(spectra)
+    return found["flux"], found["ivar"], found["wavelength"], found["length"]
+
+
+def stacked(spectra: Sequence[Arrays]) -> dict[str, npt.NDArray[Any]]:
+    """`stack` by name; with `lsf_sigma`, as `Stack` says, where any of the spectra has a line-spread function."""
+    ordered = [_in_order(each if isinstance(each, Arrays) else Arrays(*each)) for each in spectra]
     length = np.array([len(flux) for flux, *_ in ordered], np.int64)
     longest = max(1, -(-int(length.max()) // MULTIPLE)) * MULTIPLE
     flux, ivar, wavelength = (np.zeros((len(ordered), longest), np.float32) for _ in range(3))
+    sigma = None
     for i, spectrum in enumerate(ordered):
         n = len(spectrum.flux)
         flux[i, :n] = np.where(np.isfinite(spectrum.flux), spectrum.flux, 0)
         ivar[i, :n] = np.where(spectrum.good(), spectrum.weight(), 0)
         wavelength[i, :n] = spectrum.wavelength
-    return flux, ivar, wavelength, length
+        if (known := spectrum.lsf_sigma) is not None:
+            sigma = np.zeros_like(flux) if sigma is None else sigma
+            sigma[i, :n] = np.where((known > 0) & (known < np.inf), known, 0)
+    found: dict[str, npt.NDArray[Any]] = {"flux": flux, "ivar": ivar, "wavelength": wavelength, "length": length}
+    return found if sigma is None else {**found, "lsf_sigma": sigma}
 
 
-def _in_order(
-    flux: npt.NDArray[np.float32],
-    ivar: npt.NDArray[np.float32] | None,
-    wavelength: npt.NDArray[np.floating],
-    mask: npt.NDArray[np.bool_],
-) -> Arrays:
+def _in_order(spectrum: Arrays) -> Arrays:
+    flux, ivar, wavelength, mask = spectrum
     # A comparison with NaN is false; what rises from above zero to below infinity has no gap in it.
     rises = len(wavelength) and wavelength[0] > 0 and wavelength[-1] < np.inf
     if rises and (wavelength[1:] > wavelength[:-1]).all():
-        return Arrays(flux, ivar, wavelength, mask)
+        return spectrum
     order = np.argsort(wavelength, kind="stable")
     order = order[np.isfinite(wavelength[order]) & (wavelength[order] > 0)]
-    return Arrays(flux[order], None if ivar is None else ivar[order], wavelength[order], mask[order])
+    sigma = None if spectrum.lsf_sigma is None else spectrum.lsf_sigma[order]
+    turned = Arrays(flux[order], None if ivar is None else ivar[order], wavelength[order], mask[order])
+    return turned.with_lsf(sigma)
 
 
 def log_bins(low: float, high: float, step: float) -> npt.NDArray[np.float64]:

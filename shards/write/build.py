@@ -60,10 +60,11 @@ class DrawTask(ShardTask):
     def read(self, account: SetAside) -> Iterator[Portion]:
         """Blocks of the row groups, drawn and encoded."""
         for group in self.groups:
-            content = content_of(location(self.spectra), group)
+            content = content_of(location(self.spectra), group, lsf=self.config.lsf)
             if content is not None:
                 account.content[f"{group.file}:{group.group}"] = content
-            for block in read_blocks(location(self.spectra), group, self.surveys, must_be_placed=False):
+            options = {"must_be_placed": False, "lsf": self.config.lsf}
+            for block in read_blocks(location(self.spectra), group, self.surveys, **options):
                 account.impossible.update(block.impossible)
                 account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
                 wanted = []
@@ -119,7 +120,7 @@ def build(
     with locked(out):
         config, by_survey = _suited(source, config, said, None if force else begun(out))
         old = earlier(out, config, source.digests, force)
-        if old is not None and (changed := _changed(source, out)) is not None:
+        if old is not None and (changed := _changed(source, out, config.lsf)) is not None:
             if not force:
                 raise folder_of(out).refusal([f"the input changed: {changed}"])
             old = None
@@ -151,7 +152,7 @@ def build(
         )  # fmt: skip
 
 
-def _changed(source: SpectraFolder, out: Path) -> str | None:
+def _changed(source: SpectraFolder, out: Path, lsf: bool) -> str | None:
     """A file of no seal that is not what shards were made of, by their records: its footer may be what it was."""
     unsealed = {f"{group.file}:{group.group}": group for group in source.groups if not group.is_sealed}
     drawn: dict[str, int] = {}
@@ -161,7 +162,7 @@ def _changed(source: SpectraFolder, out: Path) -> str | None:
         except (ValueError, KeyError, TypeError):
             continue  # not a record any more: its shards are made again
     for name in sorted(drawn.keys() & unsealed.keys()):
-        if content_of(source.folder, unsealed[name]) != drawn[name]:
+        if content_of(source.folder, unsealed[name], lsf=lsf) != drawn[name]:
             return unsealed[name].file
     return None
 

@@ -35,6 +35,7 @@ def summary(manifest: Manifest, out: Path) -> str:
         f"{left_out(manifest)}; {len(manifest.shards)} shards, {total / 1e6:.1f} MB, "
         f"{total / max(1, manifest.samples()):,.0f} bytes a sample\n"
         f"{at_rest(manifest) + chr(10) if manifest.at_rest else ''}"
+        f"{line_spread(manifest) + chr(10) if manifest.config.lsf else ''}"
         f"{'MOCK data: ' if manifest.mock else ''}{out}/{MANIFEST}"
     )
 
@@ -52,6 +53,14 @@ def at_rest(manifest: Manifest) -> str:
         f"{manifest.at_rest:,} of {manifest.samples():,} samples are of files in the rest frame: {moved}; "
         "TASK=redshift refuses them"
     )
+
+
+def line_spread(manifest: Manifest) -> str:
+    """How many samples have a line-spread function, where it was asked for; else empty."""
+    if not manifest.config.lsf:
+        return ""
+    known = f"{manifest.with_lsf:,}" if manifest.with_lsf else "none"
+    return f"lsf: the line-spread function is known of {known} of {manifest.samples():,} samples"
 
 
 def left_out(manifest: Manifest) -> str:
@@ -108,7 +117,7 @@ def dataset_card(manifest: Manifest) -> str:
         f"`quarantine.parquet`{left_out(manifest)}"
     )
     how = split_by(manifest)
-    rest = f"\n{at_rest(manifest)}.\n" if manifest.at_rest else ""
+    rest = "".join(f"\n{line}.\n" for line in (at_rest(manifest), line_spread(manifest)) if line)
     mock = "**This is mock data**, made by a simulator; no telescope saw these objects.\n\n" if manifest.mock else ""
     return f"""# {", ".join(manifest.surveys)}: {manifest.samples():,} spectra{what}
 

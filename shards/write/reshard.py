@@ -274,6 +274,8 @@ def _config(
         )
     # Of several data sets, each with the best visits of its own, nobody has chosen the best.
     base = first.config if len(manifests) == 1 else replace(first.config, best_of=None)
+    # Records are copied as they are; a picture has no place for what came with them.
+    base = replace(base, lsf=not new.needs_picture and any(manifest.config.lsf for manifest in manifests))
     changes: dict[str, Any] = {
         "encoding": encoding, "image": image, "samples_per_shard": samples_per_shard, "split": split,
         "split_by": split_by, "seed": seed,

@@ -23,6 +23,7 @@ from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import CLASSES, LABELS
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
+from specshards.shards.format.flux import has_lsf
 from specshards.shards.format.layout import check_record
 from specshards.shards.format.manifest import (
     SPLITS,
@@ -233,7 +234,7 @@ def _write_split(task: ShardTask, split: str, samples: Sequence[_Sample], meta: 
     )
     return ShardRecord(
         split, name, len(samples), tar.size, tar.sha256, tar.index_sha256, sidecar, dict(sorted(classes.items())),
-        at_rest,
+        at_rest, sum(has_lsf(sample.payload) for sample in samples) if task.config.lsf else 0,
     )  # fmt: skip
 
 

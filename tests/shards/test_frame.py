@@ -22,6 +22,7 @@ from specshards.render import ImageConfig, RenderError, preset
 from specshards.render.config import CHANNEL_SETS, FRAMES
 from specshards.render.frame import framed
 from specshards.shards import loader
+from specshards.shards.check.verify import verify
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
@@ -310,6 +311,16 @@ def test_they_are_counted_and_moved_back(mixed: Path, tmp_path: Path, caplog: py
                     away += abs(float(line_at) - LINE * (1 + 0.01 * (row % 30))) > 8
     # Of those without velocity and redshift, one in three of them, but for z near 0, nobody can say where they were.
     assert away == sum(1 for i in range(0, 60, 3) if i % 9 == 6 and i % 30)
+
+
+def test_verify_counts_them_again(mixed: Path, tmp_path: Path) -> None:
+    manifest = make(mixed, tmp_path, LOG, "flux")
+    here = Engine(workers=0)
+    assert all(check.passed for check in verify(tmp_path, deep=True, engine=here))
+    shards = [replace(record, at_rest=record.at_rest // 2, with_lsf=1) for record in manifest.shards]
+    (tmp_path / "manifest.json").write_text(replace(manifest, shards=tuple(shards)).dumps())
+    wrong = {check.name: check.text for check in verify(tmp_path, deep=True, engine=here) if not check.passed}
+    assert "rows in the rest frame" in wrong["labels"] and "0 samples with an LSF" in wrong["images"]
 
 
 def test_no_redshift_is_learnt_or_answered_of_them(mixed: Path, spectra_folder: Path, tmp_path: Path) -> None:

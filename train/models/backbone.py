@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from specshards.render import ImageConfig
+    from specshards.shards.format.manifest import Manifest
 
 BACKBONES: Registry[type[Backbone]] = Registry(
     "BACKBONE",
@@ -112,6 +113,10 @@ class Backbone(ABC):
                 f"{folder}: the model there cannot be read ({shortened(error)}); train it again"
             ) from error
         return network
+
+    def remarks(self, folders: Sequence[str], manifests: Sequence[Manifest]) -> list[str]:
+        """What to say, a line each, of the data sets that it is to learn from."""
+        return []
 
     def represent(self, network: Any, given: Any) -> Tensor:
         """What the head of the network, in eval mode, reads of each spectrum: `(B, width)`.

@@ -38,13 +38,24 @@ def model_input(batch: Batch | Stack) -> Any:
     """What a model reads of a batch: the pictures, or the spectra."""
     if "pixel_values" in batch:
         return cast(Batch, batch)["pixel_values"]
-    return {"flux": batch["flux"], "ivar": batch["ivar"], "wavelength": batch["wavelength"]}
+    return spectra_of(batch)
+
+
+def spectra_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model reads of spectra: `flux`, `ivar` and `wavelength`, and `lsf_sigma` where the batch has it."""
+    return {name: batch[name] for name in ("flux", "ivar", "wavelength", "lsf_sigma") if name in batch}
 
 
 def arrays(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Flux, ivar and wavelength of a batch on a device."""
     flux, ivar, wavelength = (batch[name].to(device, non_blocking=True) for name in ("flux", "ivar", "wavelength"))
     return flux, ivar, wavelength
+
+
+def line_spread(batch: Mapping[str, Any], device: torch.device) -> Tensor | None:
+    """`lsf_sigma` of a batch on a device, float32 `(B, N)`, Angstrom, 0 = unknown; None where the batch has none."""
+    sigma = batch.get("lsf_sigma")
+    return None if sigma is None else sigma.to(device, non_blocking=True)
 
 
 def patches(values: Tensor, size: int) -> Tensor:

@@ -26,7 +26,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -42,8 +42,9 @@ from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import SpectraBatch, Stack
 from specshards.train.accelerator import make_accelerator
-from specshards.train.models.layers import model_input
+from specshards.train.models.layers import model_input, spectra_of
 from specshards.train.models.tokenizer.pixels import Pixels, chi2, hide, per_object, scaled
+from specshards.train.models.tokenizer.resolution import told
 from specshards.train.run import data_record
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tokenizer.baselines import Constant, Drawer, Principal, RunningMedian, copy
@@ -112,6 +113,8 @@ def compare(
     floor = config.floor if floor is None else floor
     folders = [str(folder) for folder in shards] or [record["folder"] for record in card["data"]]
     manifests = [Manifest.load(Path(folder)) for folder in folders]
+    if config.lsf and (line := told(folders, manifests)) is not None:
+        LOGGER.info(line)
     accelerator = make_accelerator(device, config.precision)
     train = [(folder, manifest.samples("train")) for folder, manifest in zip(folders, manifests, strict=True)]
     if not any(size for _, size in train):
@@ -151,7 +154,7 @@ def trials(batch: Stack, patch: int, hiding: torch.Generator, noise: torch.Gener
     against = pixels._replace(flux=pixels.flux - draw * pixels.error, error=2**0.5 * pixels.error)
 
     def given(flux: Tensor, ivar: Tensor) -> Stack:
-        return Stack(flux=flux, ivar=ivar, wavelength=batch["wavelength"], length=batch["length"])
+        return cast(Stack, {**spectra_of(batch), "flux": flux, "ivar": ivar, "length": batch["length"]})
 
     return {
         "seen": Trial(given(flux, ivar), pixels, good),
@@ -278,8 +281,9 @@ def _read(train: Sequence[tuple[str, int]], limit: int, threads: int | None) -> 
 def _valid(batch: SpectraBatch, most: int | None = None) -> Stack:
     """The samples that count, the first `most` of them."""
     keep = torch.nonzero(batch["valid"])[:most, 0]
-    return Stack(flux=batch["flux"][keep], ivar=batch["ivar"][keep], wavelength=batch["wavelength"][keep],
-                 length=batch["length"][keep])  # fmt: skip
+    return cast(
+        Stack, {name: values[keep] for name, values in {**spectra_of(batch), "length": batch["length"]}.items()}
+    )
 
 
 def _shown(batches: Iterable[Stack], total: int) -> Iterator[Stack]:

@@ -28,6 +28,7 @@ from specshards.train.models.tokenizer.classifier import open_tokenizer
 from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, hide, per_object, regridded, seen_as, without
+from specshards.train.models.tokenizer.resolution import told
 from specshards.train.network import file_checksums, replace_files
 from specshards.train.run import MODEL_FILES, DataContent
 
@@ -109,6 +110,8 @@ class Pretraining:
                 f"{count(at_rest, 'spectrum is', 'spectra are')} of files in the rest frame: moved back by velocity "
                 "or redshift where one is known, else as they are"
             )
+        if config.lsf and (line := told(config.shards, start.train.manifests)) is not None:
+            LOGGER.info(line)
         mock = any(manifest.mock for manifest in start.train.manifests)
         card = {"config": config.to_dict(), "data": list(start.data), "mock": mock, "model": "", "best": None}
         return cls(config, out, card, (start.train.samples, start.val.samples))
@@ -120,7 +123,7 @@ class Pretraining:
 
     def build(self, device: torch.device) -> nn.Module:
         """A tokenizer from scratch."""
-        return Tokenizer(TokenizerConfig(**SIZES[self.config.size])).to(device)
+        return Tokenizer(TokenizerConfig(**SIZES[self.config.size], lsf=self.config.lsf)).to(device)
 
     def counts(self, batch: Any) -> list[int]:
         """Spectra with a good pixel."""

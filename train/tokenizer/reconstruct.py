@@ -20,10 +20,10 @@ from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
-from specshards.shards.loader.stack import stack
+from specshards.shards.loader.stack import stacked
 from specshards.train.accelerator import make_accelerator
 from specshards.train.config import PretrainConfig
-from specshards.train.models.layers import patches
+from specshards.train.models.layers import patches, spectra_of
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
 from specshards.train.tokenizer.pretrain import open_run
@@ -166,9 +166,9 @@ def _redraw(
             quarantine += found.quarantine
             if not found.rows:
                 continue
-            flux, ivar, wavelength, length = stack(found.spectra)
-            arrays = {"flux": flux, "ivar": ivar, "wavelength": wavelength}
-            batch = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
+            arrays = stacked(found.spectra)
+            flux, ivar, wavelength, length = (arrays[name] for name in ("flux", "ivar", "wavelength", "length"))
+            batch = {name: torch.from_numpy(values).to(device) for name, values in spectra_of(arrays).items()}
             with torch.inference_mode():
                 drawn, seen, unseen, there = _answers(model, config, batch, at)
             yield [

@@ -25,9 +25,10 @@ from specshards.common.messages import LOGGER
 from specshards.common.spectrum import Arrays
 from specshards.ingest.spectra.plots import flux_limits, strong_lines
 from specshards.render import ImageConfig, renderer
-from specshards.shards.loader.stack import stack
+from specshards.shards.loader.stack import stacked
 from specshards.train.accelerator import make_accelerator
 from specshards.train.models.attention import AttentionSpread, per_angstrom, per_token
+from specshards.train.models.layers import spectra_of
 from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray
@@ -158,9 +159,9 @@ def look(card: Card, model: nn.Module, image: ImageConfig, batch: ObjectBatch) -
             for picture, mine, spectrum in zip(batch.pixel_values, weights.cpu().numpy(), batch.spectra, strict=True)
         ]
     else:
-        arrays = map(torch.from_numpy, stack(batch.spectra))
+        arrays = spectra_of(stacked(batch.spectra))
         logits, weights, ends = backbone.attend(
-            model, dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
+            model, {name: torch.from_numpy(part) for name, part in arrays.items()}
         )
         both = zip(weights.cpu().numpy(), ends.cpu().numpy(), strict=True)
         seen = [(None, None, per_token(mine, there)) for mine, there in both]

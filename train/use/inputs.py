@@ -12,9 +12,9 @@ import torch
 from specshards.common.errors import JobError, UsageError
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
-from specshards.shards.loader.stack import stack
+from specshards.shards.loader.stack import stacked
 from specshards.train.evaluation.evaluate import what_it_reads
-from specshards.train.models.layers import model_input
+from specshards.train.models.layers import model_input, spectra_of
 from specshards.train.run import Card
 from specshards.train.use.pictures import pictures, spectra
 
@@ -42,8 +42,8 @@ def from_spectra(
         for batch in spectra(inputs, image.frame, batch_size, most_bytes, asks_redshift):
             quarantine += batch.quarantine
             if batch.rows:
-                arrays = map(torch.from_numpy, stack(batch.spectra))
-                yield _identity(batch.rows), dict(zip(("flux", "ivar", "wavelength"), arrays, strict=False))
+                arrays = spectra_of(stacked(batch.spectra))
+                yield _identity(batch.rows), {name: torch.from_numpy(values) for name, values in arrays.items()}
     else:
         for drawn in pictures(inputs, card.pictures, batch_size, most_bytes, asks_redshift):
             quarantine += drawn.quarantine

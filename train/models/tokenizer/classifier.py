@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from specshards.common.errors import JobError, UsageError
+from specshards.shards.format.manifest import Manifest
 from specshards.train.models.attention import through
 from specshards.train.models.backbone import BACKBONES, Backbone, Plan
 from specshards.train.models.foreign import check_folder
-from specshards.train.models.layers import arrays, ends
+from specshards.train.models.layers import arrays, ends, line_spread
 from specshards.train.models.picture import quiet
 from specshards.train.models.tokenizer.config import TokenizerConfig
 from specshards.train.models.tokenizer.model import Encoder, Parts, Tokenizer, Tokens
 from specshards.train.models.tokenizer.pixels import scaled
+from specshards.train.models.tokenizer.resolution import told
 
 
 class SpectrumClassifier(Parts):
@@ -46,14 +48,15 @@ class SpectrumClassifier(Parts):
 
     def represent(self, batch: Mapping[str, Any]) -> Tensor:
         """What the head is given, `(B, width)`; see `train.models.layers.SpectraModel`."""
-        return self._pooled(self.encoder(*arrays(batch, self.head.weight.device)))
+        device = self.head.weight.device
+        return self._pooled(self.encoder(*arrays(batch, device), line_spread(batch, device)))
 
     @torch.inference_mode()
     def attend(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, weights of the tokens and their ends; see `train.models.layers.SpectraModel`."""
         flux, ivar, wavelength = arrays(batch, self.head.weight.device)
         encoder, pool = self.encoder, self.pool
-        tokens = encoder.embed(scaled(flux, ivar), wavelength)
+        tokens = encoder.embed(scaled(flux, ivar), wavelength, line_spread(batch, flux.device))
         by_pool = None if pool is None else lambda last: pool.weights(encoder.norm(last), tokens.used).mean(dim=2)
         last, weights = through(encoder.layers, tokens.values, tokens.used, by_pool)
         logits: Tensor = self.head(self._pooled(tokens._replace(values=encoder.norm(last))))
@@ -101,6 +104,11 @@ class PretrainedTokenizer(Backbone):
     def build(self, plan: Plan) -> SpectrumClassifier:
         """See `classifier`."""
         return classifier(Path(self.argument), len(plan.outputs), plan.pool)
+
+    def remarks(self, folders: Sequence[str], manifests: Sequence[Manifest]) -> list[str]:
+        """Where it reads line-spread functions, what is known of them."""
+        reads = open_tokenizer(Path(self.argument)).config.lsf
+        return [line] if reads and (line := told(folders, manifests)) is not None else []
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """See `SpectrumClassifier.save`."""

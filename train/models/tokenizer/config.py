@@ -16,6 +16,7 @@ class TokenizerConfig(PreTrainedConfig):
         expansion: of the MLP between two attentions.
         patch: pixels a token.
         shortest, longest: wavelengths, Angstrom, of the sinusoids that encode a wavelength, evenly spaced in log.
+        lsf: read the line-spread function, too.
         pool: of a classifier on the encoder: the `mean` of the tokens, or a learnt `attention`.
     """
 
@@ -29,7 +30,13 @@ class TokenizerConfig(PreTrainedConfig):
     patch: int = 32
     shortest: float = 0.1
     longest: float = 1e6
+    lsf: bool = False
     pool: str = "mean"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able content, without `lsf` where it is off: as it was written before."""
+        content: dict[str, Any] = super().to_dict()
+        return {name: value for name, value in content.items() if name != "lsf" or value}
 
 
 #: `base` is the published size (37.9 M parameters here); `tiny` learns on a CPU within an hour.

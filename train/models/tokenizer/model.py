@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from specshards.train.models.layers import Layer, arrays, patches
+from specshards.train.models.layers import Layer, arrays, line_spread, patches
 from specshards.train.models.tokenizer.config import TokenizerConfig
 from specshards.train.models.tokenizer.pixels import Pixels, scaled, usable
+from specshards.train.models.tokenizer.resolution import ResolutionEncoding
 from specshards.train.models.tokenizer.wavelengths import WavelengthEncoding
 
 
@@ -50,6 +51,8 @@ class Parts(PreTrainedModel):
             module.turns = module.frequencies().to(module.turns.device)
         elif isinstance(module, Encoder):
             nn.init.trunc_normal_(module.mask_token, std=0.02)
+        elif isinstance(module, ResolutionEncoding):
+            nn.init.trunc_normal_(module.unknown, std=0.02)
 
 
 class Encoder(Parts):
@@ -67,20 +70,24 @@ class Encoder(Parts):
         super().__init__(config)
         self.embed_pixels = nn.Linear(3 * config.patch, config.width)
         self.embed_wavelength = WavelengthEncoding(config.width, config.patch, config.shortest, config.longest)
+        self.embed_resolution = ResolutionEncoding(config.width) if config.lsf else None
         self.mask_token = nn.Parameter(torch.zeros(config.width))
         self.layers = nn.ModuleList(Layer(config.width, config.heads, config.expansion) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.post_init()
 
-    def forward(self, flux: Tensor, ivar: Tensor, wavelength: Tensor) -> Tokens:
-        """Tokens of B spectra of N pixels; see `shards.loader.batch.Stack` for the arguments, float32 `(B, N)`."""
-        tokens = self.embed(scaled(flux, ivar), wavelength)
+    def forward(self, flux: Tensor, ivar: Tensor, wavelength: Tensor, lsf_sigma: Tensor | None = None) -> Tokens:
+        """Tokens of B spectra of N pixels; see `shards.loader.batch.Stack` for the arguments, float32 `(B, N)`.
+
+        `lsf_sigma` is looked at where `config.lsf` is on; None is unknown everywhere.
+        """
+        tokens = self.embed(scaled(flux, ivar), wavelength, lsf_sigma)
         values = tokens.values
         for layer in self.layers:
             values = layer(values, tokens.used)
         return tokens._replace(values=self.norm(values))
 
-    def embed(self, pixels: Pixels, wavelength: Tensor) -> Tokens:
+    def embed(self, pixels: Pixels, wavelength: Tensor, lsf_sigma: Tensor | None = None) -> Tokens:
         """Tokens before the first layer."""
         good = patches(pixels.good, self.config.patch)
         used = usable(good)
@@ -92,7 +99,11 @@ class Encoder(Parts):
         attended = used.clone()
         attended[:, 0] |= ~used.any(dim=1)
         place = self.embed_wavelength(wavelength)
-        return Tokens(values + place, attended, centres(wavelength, self.config.patch), place)
+        values = values + place
+        if self.embed_resolution is not None:
+            # Not in `place`, with which the decoder is told where to draw: the tokens have it from here on.
+            values = values + self.embed_resolution(lsf_sigma, wavelength, self.config.patch)
+        return Tokens(values, attended, centres(wavelength, self.config.patch), place)
 
 
 class Tokenizer(Parts):
@@ -119,7 +130,8 @@ class Tokenizer(Parts):
         """Draw each spectrum again.
 
         Args:
-            batch: `flux`, `ivar` and `wavelength`, float32 `(B, N)`, moved to the model's device.
+            batch: `flux`, `ivar` and `wavelength`, and `lsf_sigma` where it is known, float32 `(B, N)`, moved to the
+                model's device.
             target: wavelengths to draw at, float32 `(B, M)`, increasing, Angstrom, 0 = padding; the spectrum's own
                 by default.
 
@@ -127,7 +139,7 @@ class Tokenizer(Parts):
             Flux over its scale (see `pixels.scaled`), float32 `(B, M)`; what it holds at padding has no meaning.
         """
         flux, ivar, wavelength = arrays(batch, self.draw.weight.device)
-        tokens = self.encoder(flux, ivar, wavelength)
+        tokens = self.encoder(flux, ivar, wavelength, line_spread(batch, flux.device))
         if target is not None:
             tokens = self._moved(tokens, target)
         return self.decode(tokens, (wavelength if target is None else target).shape[1])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from specshards.train.models.layers import patches
+from specshards.train.models.layers import patches, spectra_of
 
 _MAD_TO_STD = 1.4826
 
@@ -132,4 +132,4 @@ def without(batch: Mapping[str, Any], hidden: Tensor) -> dict[str, Any]:
 
     So not even the scale of the spectrum knows them.
     """
-    return {name: batch[name] for name in ("flux", "wavelength")} | {"ivar": torch.where(hidden, 0, batch["ivar"])}
+    return {**spectra_of(batch), "ivar": torch.where(hidden, 0, batch["ivar"])}
