@@ -319,7 +319,7 @@ def test_verify_counts_them_again(mixed: Path, tmp_path: Path) -> None:
     assert all(check.passed for check in verify(tmp_path, deep=True, engine=here))
     shards = [replace(record, at_rest=record.at_rest // 2, with_lsf=1) for record in manifest.shards]
     (tmp_path / "manifest.json").write_text(replace(manifest, shards=tuple(shards)).dumps())
-    wrong = {check.name: check.text for check in verify(tmp_path, deep=True, engine=here) if not check.passed}
+    wrong = {check.name: check.detail for check in verify(tmp_path, deep=True, engine=here) if not check.passed}
     assert "rows in the rest frame" in wrong["labels"] and "0 samples with an LSF" in wrong["images"]
 
 

@@ -24,7 +24,7 @@ from tests.ingest.made import apogee, gaia, galah
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 HERE = Engine(workers=0)
-EACH = 8
+EACH = 6
 CONFIG = ShardConfig(encoding="flux", split=(0.5, 0.25, 0.25), split_by="row", samples_per_shard=32, lsf=True)
 
 

@@ -122,7 +122,7 @@ class Principal:
             low, high = known.min(initial=low), known.max(initial=high)
         if not high:
             raise UsageError("no train spectrum has a good pixel; use more objects")
-        step = max(STEP, np.log10(high / low) / MOST_BINS)
+        step = max(STEP, np.log10(high / low) / (MOST_BINS - 1))  # the ends lie in the middle of a bin each
         edges = log_bins(low * 10 ** (-step / 2), high * 10 ** (step / 2), step)
         parts = [_train_rows(batch, edges) for batch in read()]
         flux, good, error = (np.concatenate(part) for part in zip(*parts, strict=True))
