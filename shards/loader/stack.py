@@ -7,6 +7,7 @@ for batch in loader.open("data/lamost/shards/map2d", "train", 64, view="spectra"
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import starmap
 from typing import Any, cast
 
 import numpy as np
@@ -40,7 +41,7 @@ class Stacker:
         # What changes the flux leaves the line-spread function as it is, unless the pixels are others.
         return [
             after if len(after.flux) != len(before.flux) else after.with_lsf(before.lsf_sigma)
-            for before, after in zip(spectra, augment.spectra(spectra, rng), strict=True)
+            for before, after in zip(spectra, starmap(Arrays, augment.spectra(spectra, rng)), strict=True)
         ]
 
     def _there(self, values: npt.NDArray[Any]) -> torch.Tensor:

@@ -127,6 +127,8 @@ def test_every_field_arrives(command: Callable[..., None], kind: type, field: st
         arguments += ["--survey", "lamost"]
     if field in ("axis", "line_colour"):
         arguments += ["--image", "simple"]
+    if (kind, field) == (ShardConfig, "lsf"):
+        arguments += ["--encoding", "flux"]
     config = received(command, kind, arguments)
     assert getattr(config, field) == value != getattr(received(command, kind, []), field)
 
