@@ -1,4 +1,4 @@
-"""The rest frame is declared, and never mixed with the observed one."""
+"""The rest frame is declared: its spectra are moved back where it is known by how much, and show no redshift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from specshards.common.errors import BadObjectError, JobError
+from specshards.common.errors import BadObjectError
 from specshards.common.jobs import Engine
 from specshards.render.config import ImageConfig
 from specshards.shards.format.manifest import ShardConfig
@@ -22,14 +22,14 @@ HERE = Engine(workers=0)
 
 
 @pytest.mark.parametrize("how", ["boolean", "text", "metadata"])
-def test_a_rest_frame_is_declared_and_never_mixed_in(how: str, tmp_path: Path) -> None:
+def test_a_rest_frame_is_declared_and_moved_or_kept(how: str, tmp_path: Path) -> None:
     more = {"boolean": {"restframe": [True] * 6}, "text": {"frame": ["rest"] * 6}}.get(how, {})
     made = table(WAVE, {"frame": "rest"} if how == "metadata" else None, **more, z=[0.1] * 6)
     path = tmp_path / "x.parquet"
     pq.write_table(made, path)
     assert {spectrum.frame for spectrum in waves(path)} == {"rest"}
-    with pytest.raises(JobError, match=r"6 of 6 spectra could not be used.*rest frame"):
-        draw(ShardConfig(), path, tmp_path / "observed", engine=HERE)
+    observed = draw(ShardConfig(), path, tmp_path / "observed", engine=HERE)
+    assert (observed.samples(), observed.at_rest) == (6, 6)  # moved back by their z, and counted
     rest = ShardConfig(image=ImageConfig(frame="rest"))
     assert draw(rest, path, tmp_path / "rest", engine=HERE).samples() == 6
     # Not shifted a second time: the same picture as of the same numbers taken for observed.
@@ -39,7 +39,7 @@ def test_a_rest_frame_is_declared_and_never_mixed_in(how: str, tmp_path: Path) -
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_a_model_of_observed_spectra_is_not_given_those_in_the_rest_frame(tmp_path: Path) -> None:
+def test_a_model_of_redshifts_is_not_given_spectra_in_the_rest_frame(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     pq.write_table(table(WAVE, restframe=[True] * 5 + [False]), tmp_path / "x.parquet")
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
@@ -49,8 +49,9 @@ def test_a_model_of_observed_spectra_is_not_given_those_in_the_rest_frame(tmp_pa
         file["restframe"] = np.array([True] * 5 + [False])
         file["object_id"] = np.array([f"o{i}" for i in range(6)], "S8")
     for name in ("x.parquet", "x.hdf5"):
-        for image, kept in ((ImageConfig(), 1), (ImageConfig(frame="rest"), 5)):
-            batches = list(pictures(tmp_path / name, image, 10))
+        rest = ImageConfig(frame="rest")
+        for image, observed_only, kept in ((ImageConfig(), True, 1), (ImageConfig(), False, 6), (rest, False, 5)):
+            batches = list(pictures(tmp_path / name, image, 10, observed_only=observed_only))
             assert sum(len(batch.rows) for batch in batches) == kept, name
             assert sum(len(batch.quarantine) for batch in batches) == 6 - kept, name
 
