@@ -10,6 +10,7 @@ probe           whether pyarrow survives a footer that no seal vouches for
 seal            checksums of Parquet, column by column
 columns         a column of a table as one array
 ids             ids of objects, exact or refused
+stems           names of files as names of objects
 listing         what lies in a folder
 limits          how large a file may be
 files           the survey files that a folder, a name or a glob stands for

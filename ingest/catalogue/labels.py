@@ -19,7 +19,8 @@ from specshards.common.errors import BadObjectError, JobError
 from specshards.common.identity import SAME_ARCSEC, separation
 from specshards.common.spectrum import SN_SURVEY, Spectrum, sift, survey_sn_of
 from specshards.ingest.catalogue.columns import ERRORS, LABELS, POSITION, SN
-from specshards.ingest.catalogue.prepared import bucket_of, stem_of
+from specshards.ingest.catalogue.prepared import bucket_of
+from specshards.ingest.stems import stem_of
 
 
 class Catalogue:
@@ -35,7 +36,8 @@ class Catalogue:
         self._fitted = {name: said[b"column"].decode() for name, said in metadata.items() if b"column" in said}
         self._further = {name: said[b"further"].decode() for name, said in metadata.items() if b"further" in said}
         self._units = {name: unit for name, unit in self._further.items() if unit}
-        self._by_stem = (reader.schema.metadata or {}).get(b"stem") is not None
+        said = (reader.schema.metadata or {}).get(b"stem", b"").decode()
+        self._depth = 1 if said == "yes" else int(said or 0)  # of names of files; 0: of other keys
         self._doubt = (reader.schema.metadata or {}).get(b"doubt", b"").decode()
 
     def __len__(self) -> int:
@@ -64,9 +66,11 @@ class Catalogue:
             BadObjectError: the catalogue has this id at another place than the file: one of them has a wrong id.
         """
         row = self.lookup(spectrum.object_id)
-        if row is None and self._by_stem:
+        if row is None and self._depth:
             names = [spectrum.object_id, *([spectrum.source_file] if spectrum.row is None else [])]
-            row = next(filter(None, (self.lookup(stem_of(name) or "") for name in names)), None)
+            # A name without its folder is nobody's where it is that of files in two folders.
+            depths = (self._depth,) if "/" in spectrum.object_id or self._depth == 1 else (self._depth, 1)
+            row = next(filter(None, (self.lookup(stem_of(name, d) or "") for d in depths for name in names)), None)
         if row is None:
             return False
         fit = spectrum.fit

@@ -41,6 +41,7 @@ from specshards.ingest.catalogue.further import ALL, Wish, kinds_of
 from specshards.ingest.catalogue.rows import Rows, open_rows
 from specshards.ingest.catalogue.values import check_type, label_numbers, mapped, refuse_large
 from specshards.ingest.ids import id_texts
+from specshards.ingest.stems import DEEPEST, stem_of
 from specshards.ingest.surveys.common import cell, label, said_class, text
 from specshards.ingest.surveys.survey import SURVEYS, Unsaid, check_survey, with_files
 
@@ -60,6 +61,7 @@ def prepare(
     kinds: Mapping[str, str] | None = None,
     exact: Collection[str] = (),
     wish: Wish | None = None,
+    depth: int = 1,
 ) -> Path:
     """Write the label columns of catalogue `path` as `folder/catalogue.arrow`, unless that is what it holds already.
 
@@ -72,6 +74,7 @@ def prepare(
             not have are left to the files.
         exact: of these, the columns whose integers a float64 may not round.
         wish: for further labels.
+        depth: of the names of files, as `ingest.stems.depth_of` has it; deeper where the catalogue's would repeat.
 
     Raises:
         UsageError: no such file, an unknown format, no key column, no label column, or a key that repeats or may
@@ -97,13 +100,15 @@ def prepare(
     status = path.stat()
     exact_ones = sorted(name for name, reader in wanted.items() if reader is _EXACT)
     asked = [sorted(wanted), exact_ones, sorted(choice.compared), *([[further, columns]] if further else [])]
+    asked += [depth] if depth > 1 else []
     origin = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, survey, *asked, 5])
     if _record(final).get("origin") != origin or not final.exists():
         source = _Source(
             path, rows, {"key": choice.key, **names, **columns}, wanted, unsaid_columns(rows.columns, names, survey),
             choice.compared, {n: rows.units.get(c, (wish.usual or {}).get(n, "")) for n, c in columns.items()},
+            depth,
         )  # fmt: skip
-        _write(source, None if survey is None else SURVEYS[survey].unsaid, final)
+        source = _write(source, None if survey is None else SURVEYS[survey].unsaid, final)
         content = {
             "origin": origin, "sha256": sha256(final), "unread": asdict(source.unread), "unsaid": dict(source.lost),
             "columns": asdict(choice.account),
@@ -175,7 +180,7 @@ class _Source:
 
     Attributes:
         names: of `key` and all that is `wanted`, its column; others: what `Survey.unsaid` looks at, see there.
-        compared: see `Choice`. units: of further labels.
+        compared: see `Choice`. units: of further labels. depth: of keys that name files.
         unread: what is no number in a column of numbers, and null. lost: column -> rows in which it says nothing.
     """
 
@@ -186,6 +191,7 @@ class _Source:
     others: Mapping[str, str]
     compared: Collection[str] = ()
     units: Mapping[str, str] = field(default_factory=dict)
+    depth: int = 1
     unread: Impossible = field(default_factory=Impossible)
     lost: Counter[str] = field(default_factory=Counter)
 
@@ -205,15 +211,34 @@ class _Source:
             fields.append(pa.field(name, kind, metadata=said or None))
         doubt = unsaid.doubt(self.others) if unsaid is not None and self.others else None
         notes = {"doubt": doubt, "compared": ", ".join(sorted(self.compared))}
-        notes["stem"] = "yes" if self.names["key"].strip().lower() in FILE_KEYS else None
+        notes["stem"] = ("yes" if self.depth == 1 else str(self.depth)) if self.names_files else None
         return pa.schema(fields, {what: words for what, words in notes.items() if words} or None)
+
+    @property
+    def names_files(self) -> bool:
+        return self.names["key"].strip().lower() in FILE_KEYS
 
     def batches(self) -> Iterator[pa.Table]:
         yield from self.rows.tables(list(dict.fromkeys([*self.names.values(), *self.others.values()])))
 
 
-def _write(source: _Source, unsaid: Unsaid | None, final: Path) -> None:
-    """Write the prepared catalogue."""
+def _write(source: _Source, unsaid: Unsaid | None, final: Path) -> _Source:
+    """Write the prepared catalogue; with folders where names of files repeat without. Returns what was written."""
+    while True:
+        try:
+            _write_once(source, unsaid, final)
+            return source
+        except _RepeatsError:
+            if not source.names_files or source.depth == DEEPEST:
+                raise
+            source = replace(source, depth=source.depth + 1, unread=Impossible(), lost=Counter())
+
+
+class _RepeatsError(UsageError):
+    """A key is that of two rows."""
+
+
+def _write_once(source: _Source, unsaid: Unsaid | None, final: Path) -> None:
     schema = source.schema(unsaid)
     buckets = min(_MAX_BUCKETS, 1 + source.path.stat().st_size // _BUCKET_BYTES)
     with TemporaryDirectory(dir=final.parent, prefix=".catalogue-") as scratch:
@@ -237,8 +262,10 @@ def _tables(source: _Source, unsaid: Unsaid | None, schema: pa.Schema) -> Iterat
     names = source.names
     for batch in source.batches():
         columns = {"key": id_texts(batch[names["key"]], names["key"], source.path)}
-        if names["key"].strip().lower() in FILE_KEYS:
-            columns["key"] = mapped(pa.chunked_array([columns["key"]]), stem_of, pa.string())
+        if source.names_files:
+            columns["key"] = mapped(
+                pa.chunked_array([columns["key"]]), lambda name: stem_of(name, source.depth), pa.string()
+            )
         nothing, lost = where_unsaid(batch, source.others, unsaid), dict[str, int]()
         for name in source.wanted:
             columns[name], theirs = _column(source, name, batch[names[name]]), names[name]
@@ -322,14 +349,6 @@ def _in_our_unit(numbers: pa.Array, name: str, source: _Source) -> pa.Array:
 _UNITS = {name: each.unit for each in (*NUMBERS, *POSITIONS) if each.unit for name in each.columns}
 
 
-def stem_of(name: str | None) -> str | None:
-    """The name of a file without its folder and its ends."""
-    if name is None:
-        return None
-    base = re.split(r"[/\\]", name)[-1]
-    return re.sub(r"(\.(gz|fits?|csv|txt|dat|ascii|ecsv|vot|xml|npz|parquet|hdf5|h5))+$", "", base, flags=re.I)
-
-
 def _refuse_other_numbers(path: Path, unread: Impossible) -> None:
     for name, examples in unread.examples.items():
         for value, _ in examples:
@@ -363,6 +382,6 @@ def _refuse_repeats(path: Path, key: str, keys: pa.Array) -> None:
     again = keys.slice(1).filter(pc.equal(keys.slice(1), keys.slice(0, max(0, len(keys) - 1))))
     if len(again):
         examples = ", ".join(again.slice(0, 3).to_pylist())
-        raise UsageError(
+        raise _RepeatsError(
             f"{path}: {key} repeats in {len(again)} rows (such as {examples}); keep one row per spectrum"
         )

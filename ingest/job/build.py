@@ -46,6 +46,7 @@ from specshards.ingest.spectra.ended import CLAIM, SUMMARY, WORK
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import find_repeats
 from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
+from specshards.ingest.stems import depth_of, repeated
 from specshards.ingest.surveys import SURVEYS, open_file, takes_text
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.survey import foreign
@@ -245,7 +246,7 @@ def prepare(config: IngestConfig, catalogue: Path | None, ledger: Path, files: F
         wish = Wish(config.labels, usual, {*in_files, *usual})
         prepared = catalogues.prepare(
             catalogue, config.survey, ledger, None if cut is None else cut.kinds, () if cut is None else cut.exact,
-            wish,
+            wish, 1 if files is None else depth_of(files.names),
         )  # fmt: skip
     elif missing := [name for name in named(config.labels) if name not in {*in_files, *usual} and files is not None]:
         raise UsageError(f"--labels {missing[0]}: no such label in the spectra; a --catalog may have it")
@@ -264,9 +265,11 @@ def _tasks(
         config.to_dict(), SCHEMA_VERSION, PROGRAM_VERSION, RANGES,
         None if prepared is None else catalogues.digest(prepared),
     ]  # fmt: skip
+    again = repeated([file for part in parts for file in part.files])
     tasks = []
     for part in parts:
-        identity = json.dumps([*base, part.stamp], sort_keys=True)
+        foldered = tuple(file for file in part.files if file in again)
+        identity = json.dumps([*base, part.stamp, *([foldered] if foldered else [])], sort_keys=True)
         tasks.append(
             PartTask(
                 number=part.number, root=str(root.absolute()), files=part.files, bytes=part.bytes,
@@ -274,7 +277,7 @@ def _tasks(
                 out=str(out.absolute()),
                 catalogue=None if prepared is None else str(prepared.absolute()), listed_only=config.listed_only,
                 where=None if cut is None else cut.text, row_group_rows=config.row_group_rows,
-                config=config.to_dict(),
+                config=config.to_dict(), foldered=foldered,
             )
         )  # fmt: skip
     return tasks

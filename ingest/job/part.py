@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, naming
 from specshards.common.files import sha256, write_text
-from specshards.common.further import further_name, is_further, said
+from specshards.common.further import MOST_FURTHER, further_name, is_further, said
 from specshards.common.impossible import Impossible
 from specshards.common.json import fits
 from specshards.common.json import parse as parse_json
@@ -27,7 +27,8 @@ from specshards.ingest.catalogue.further import keeps
 from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 from specshards.ingest.seal import digest_of, is_intact
 from specshards.ingest.spectra.schema import spectra_writer, to_table
-from specshards.ingest.surveys import SURVEYS, open_file
+from specshards.ingest.stems import with_folder
+from specshards.ingest.surveys import SURVEYS, Opened, open_file
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.survey import foreign
 from specshards.ingest.tables import Stated, TableFile
@@ -35,7 +36,10 @@ from specshards.ingest.tables import Stated, TableFile
 
 @dataclass(frozen=True)
 class PartTask:
-    """Everything that a worker needs to do a part, and what its output depends on (`fingerprint`)."""
+    """Everything that a worker needs to do a part, and what its output depends on (`fingerprint`).
+
+    `foldered` are the files that share their names with files in other folders; see `ingest.stems`.
+    """
 
     number: int
     root: str
@@ -49,6 +53,7 @@ class PartTask:
     where: str | None
     row_group_rows: int
     config: dict[str, Any]
+    foldered: tuple[str, ...] = ()
 
     @property
     def spectra(self) -> Path:
@@ -189,6 +194,7 @@ class _Part:
         self._writer: pq.ParquetWriter | None = None
         self._uncut: list[Spectrum] = []
         self._ready: list[Spectrum] = []
+        self._further: set[str] = set()
         self.layouts: dict[str, LayoutCount] = {}
         self.quarantine: list[dict[str, Any]] = []
         self.reasons: Counter[str] = Counter()
@@ -224,6 +230,8 @@ class _Part:
                 if isinstance(item, BadObjectError):
                     self._reject(name, item, "read")
                 else:
+                    if file in self._task.foldered and _is_generic(opened):
+                        item.object_id = with_folder(item.object_id, name)
                     self._take(item)
         except BadObjectError as error:
             self._reject(name, error, "read")
@@ -249,13 +257,25 @@ class _Part:
             self._select()
 
     def _name(self, spectrum: Spectrum) -> None:
-        """Give further labels the names of their columns, and leave those out that are not asked for."""
+        """Give further labels the names of their columns, and leave those out that are not asked for.
+
+        Raises:
+            BadObjectError: more than one data set holds; so is the rest of its file.
+        """
         for name in [name for name in spectrum.labels if is_further(name)]:
             value, ours = spectrum.labels.pop(name), further_name(name)
             if self._keeps is None or ours in self._keeps:
                 spectrum.labels[ours] = said(value)
                 if ours != name and name in spectrum.units:
                     spectrum.units = {**spectrum.units, ours: spectrum.units[name]}
+        names = set(filter(is_further, spectrum.labels))
+        if len(names - self._further) > MOST_FURTHER - len(self._further):
+            beside = f", beside {len(self._further)} of other files" if self._further else ""
+            raise BadObjectError(
+                f"{len(names)} further columns{beside}, more than {MOST_FURTHER}; --labels keeps those you name",
+                layout=spectrum.layout, row=spectrum.row,
+            )  # fmt: skip
+        self._further |= names
 
     def _select(self) -> None:
         """Apply the cut to what is queued; write full row groups of what passes it."""
@@ -312,6 +332,11 @@ class _Part:
 
     def _count(self, layout: str | None) -> LayoutCount:
         return self.layouts.setdefault(layout or UNKNOWN, LayoutCount())
+
+
+def _is_generic(opened: Opened) -> bool:
+    """Whether a file is read as one of nobody known, whose objects may have no name but the file's."""
+    return opened.survey in SURVEYS and SURVEYS[opened.survey].priority < 0
 
 
 def _guessed_survey(file: TableFile) -> str | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # its arrays are nothing that the help of a command needs
 UNKNOWN = "unrecognised"
 _SHOWN_REASONS = 25
 _SHOWN_CONFLICTS = 10
+_SHOWN_REMARKS = 40
 
 
 @dataclass
@@ -159,10 +160,24 @@ class Summary:
         lines += [] if self.repeats is None else self.repeats.lines()
         if self.repeats is not None and self.repeats.ambiguous:
             lines[-1] += "; `shards build` sets them aside"
-        lines += [f"of {n:,} samples {what}" for what, n in Counter(self.converted).most_common(_SHOWN_CONFLICTS)]
+        lines += self._remarks()
         what = f"{self.files:,} files" + ("" if self.objects == self.files else f", {self.objects:,} objects")
         lines.append(f"{what} = {self.samples:,} samples + {self.quarantined:,} quarantined")
         return "\n".join(lines)
+
+    def _remarks(self) -> list[str]:
+        """Whatever makes a number another than that of the file, or a guess: all of it, guesses first if need be."""
+        remarks = Counter(self.converted)
+        if len(remarks) > _SHOWN_REMARKS:  # of many files, those that differ in a number or a name alone
+            remarks = Counter()
+            for what, n in self.converted.items():
+                remarks[re.sub(r"\d[\d.e+-]*", "#", re.sub(r"\([^)]*\)|'[^']*'", "(...)", what))] += n
+        order = remarks.most_common()
+        if len(order) > _SHOWN_REMARKS:
+            order.sort(key=lambda item: "guess" not in item[0])
+        lines = [f"of {n:,} samples {what}" for what, n in order[:_SHOWN_REMARKS]]
+        more = len(order) - len(lines)
+        return [*lines, f"... and {more} more remarks in summary.json"] if more > 0 else lines
 
     def _reasons(self) -> list[str]:
         reasons = Counter(self.reasons)

@@ -251,15 +251,15 @@ class SpectraWriter:
     a row group at a time, so that memory does not grow with the file.
     """
 
-    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
-        self._path, self._metadata = path, dict(metadata)
+    def __init__(self, path: Path, metadata: Mapping[str, str], name: str = "") -> None:
+        self._path, self._metadata, self._name = path, dict(metadata), name or path.name
         self._further: dict[str, FurtherColumn] = {}
         self._pieces: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
 
     def write_table(self, table: pa.Table, row_group_size: int = 256) -> None:
         """Append rows, in row groups of their own."""
-        further = united([self._further, further_of(table.schema)], self._path.name)
+        further = united([self._further, further_of(table.schema)], self._name)
         if self._writer is None or further != self._further:
             self._close()
             self._further = further
@@ -321,7 +321,7 @@ def spectra_writer(path: Path, config: Mapping[str, Any]) -> Iterator[SpectraWri
         "specshards.config": json.dumps(config, sort_keys=True),
     }
     with replacing(path) as temporary:
-        writer = SpectraWriter(temporary, metadata)
+        writer = SpectraWriter(temporary, metadata, path.name)
         try:
             yield writer
             writer.finish()

@@ -63,6 +63,7 @@ from specshards.ingest.limits import MOST_BYTES, too_large
 from specshards.ingest.listing import open_input
 from specshards.ingest.plain import PlainTable
 from specshards.ingest.plain.text import GZIP, opened
+from specshards.ingest.stems import stem_of
 from specshards.ingest.surveys import unread
 from specshards.ingest.surveys.multimodal_universe import READER as ANY_TABLE
 from specshards.ingest.surveys.multimodal_universe import UNKNOWN
@@ -128,6 +129,8 @@ class Opened:
 
 def _named(spectrum: Spectrum) -> Spectrum | BadObjectError:
     """`spectrum` when its id is one, exact text, whatever reader it is from."""
+    if spectrum.object_id == stem_of(spectrum.source_file):
+        return spectrum  # the name of a file is one whatever it is: nan.csv, 1.0.csv
     try:
         name = id_text(spectrum.object_id, "object_id")
         if name is None:
