@@ -6,6 +6,7 @@ spectrum        one spectrum: its arrays, its good pixels, what may be known of 
 identity        which rows have one id, and whether they are one object
 impossible      labels that no object can have, counted with examples
 label_columns   columns of labels without them
+further         further labels, each a column of its own
 sky             which objects lie close together
 arguments       a command's options, made from the fields of configurations
 options         options that commands of several rooms share

@@ -3,6 +3,7 @@
 labels          a label table, joined by every worker
 prepared        a label table, streamed once into the file that they map
 columns         which of its columns are taken, and what is said of the others
+further         which further columns are kept
 cuts            selection cuts, `--cuts` and `--where`
 expression      the grammar of filters
 help            help texts that name the surveys and cuts of other packages

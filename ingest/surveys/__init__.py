@@ -23,10 +23,13 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     multimodal_universe     Parquet and HDF5 tables of MultimodalUniverse, of any survey
     mmu_columns             what the columns of such a table are called
     mmu_extras              what these tables hold besides: frames, velocities, line-spread functions
-    sixdfgs, twodf, aaomega 6dFGS, 2dFGRS, and frames of 2dfdr
+    sixdfgs                 6dFGS
+    twodf                   2dFGRS
+    aaomega                 frames of 2dfdr
     deep2                   DEEP2 and DEEP3 spec1d
     mastar, miles, stelib   stellar libraries
     eso, hst, jwst          phase 3 and XQR-30; STIS and COS; NIRSpec, NIRISS, NIRCam and MIRI
+    errors                  which column holds the errors of a flux
     axis                    wavelengths along an axis of an image, positions of a header
     orders                  the orders of an echelle, joined
     vandels                 VANDELS spectra, text
@@ -35,6 +38,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     stated                  what a user states of spectra whose files do not say it
     headers                 what a FITS header says of unit and medium
     lists                   columns of lists as arrays
+    further                 further labels of tables of spectra
     spellings               what tables call our labels
     declared                what a table says of its units
     unread                  files that no reader takes: whose they are all the same, or why they are set aside
