@@ -11,7 +11,7 @@ from specshards.common.arguments import Fields, configured
 from specshards.common.cli import application, run_app
 from specshards.common.errors import UsageError
 from specshards.train.config import PRESETS, RunOptions, TrainConfig, configure
-from specshards.train.options import Device, MaxFileSize, Model, Workers, folders, given, most_bytes
+from specshards.train.options import Device, MaxFileSize, Model, Said, Workers, folders, given, most_bytes
 from specshards.train.paper.config import PaperConfig
 from specshards.train.use.commands import embed, explain, export
 
@@ -63,6 +63,7 @@ def evaluate(
 def predict(
     model: Model,
     input: Annotated[str, typer.Option(help="FITS file, folder or glob of them, spectra Parquet, or shards.")],
+    stated: Said,
     out: Annotated[
         Path | None, typer.Option(help="Table to write: .parquet or .csv [MODEL/predictions.parquet].")
     ] = None,
@@ -74,7 +75,7 @@ def predict(
     from specshards.train.use.predict import predict as run
 
     size = most_bytes(max_file_size)
-    run(model, given(input), out=out, batch_size=batch_size, device=device, most_bytes=size)
+    run(model, given(input), out=out, batch_size=batch_size, device=device, most_bytes=size, stated=stated)
 
 
 @configured

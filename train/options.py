@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from specshards.common.arguments import option
+from specshards.common.arguments import Fields, option
 from specshards.common.errors import UsageError
+from specshards.ingest.said import Stated
 from specshards.train.config import RunOptions
 
 Device = Annotated[str, option(RunOptions, "device")]
 Workers = Annotated[int | None, option(RunOptions, "threads")]
 MaxFileSize = Annotated[str | None, typer.Option(help="Of a FITS file, uncompressed, such as 2GB.")]
+#: What a user says of spectra whose files do not say it, as in `ingest build`; else what was said of the model's own.
+Said = Annotated[Stated, Fields("Files that do not say it")]
 Model = Annotated[Path, typer.Option(help="Folder of a trained run.")]
 
 

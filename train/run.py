@@ -143,6 +143,7 @@ class DataContent:
     surveys: list[str]
     leaks: str = ""
     together: list[str] = field(default_factory=list)
+    stated: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[dict[str, Any], ...]:
-    """What the data of a run are, JSON-able; `leaks` only of those that are split by row or by a group.
+    """What the data of a run are, JSON-able; `leaks` only of those that are split by row or by a group,
+    `stated` where a user said something of their spectra.
 
     Raises:
         UsageError: one data set is there twice.
@@ -203,7 +205,8 @@ def data_record(folders: Sequence[str], manifests: Sequence[Manifest]) -> tuple[
     return tuple(
         {"folder": folder, "fingerprint": manifest.fingerprint(), "surveys": list(manifest.surveys),
          **({} if (leaks := manifest.leaks) is None or not leaks.divided
-            else {"leaks": leaks.said(manifest.config.rule)})}
+            else {"leaks": leaks.said(manifest.config.rule)}),
+         **({"stated": list(manifest.stated)} if manifest.stated else {})}
         for folder, manifest in zip(folders, manifests, strict=True)
     )  # fmt: skip
 

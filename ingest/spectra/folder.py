@@ -83,6 +83,8 @@ class SpectraFolder:
         unplaced: files without positions; they can be drawn, but not split by sky.
         versions: file -> the schema version that its rows are read as.
         further: further columns of any file.
+        stated: what a user said of the spectra when they were ingested, or says of those that are not our own: each
+            different set of statements once.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class SpectraFolder:
     unplaced: tuple[str, ...] = ()
     versions: dict[str, int] = field(default_factory=dict)
     further: Further = field(default_factory=dict)
+    stated: tuple[Stated, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -131,6 +134,7 @@ class SpectraFolder:
         versions: dict[str, int] = {}
         further: dict[str, FurtherColumn] = {}
         units: list[tuple[mmu.Columns, str]] = []
+        statements: list[Stated] = []
         first = 0
         for name, path in sorted(files.items()):
             file = open_table(path)
@@ -159,6 +163,7 @@ class SpectraFolder:
                 if not {"ra", "dec"} <= columns.labels.keys():
                     unplaced.append(name)
             digests[name] = digest.hexdigest()
+            statements.append(stated if columns is not None else _stated_at_ingest(file))
             more = further_of(file.schema) if columns is None else columns.further
             further = united([further, more], str(where))
             versions[name] = version_of(file)
@@ -182,7 +187,10 @@ class SpectraFolder:
                 )
                 first += rows
         lines = tuple(_note(layout, rows) for layout, rows in sorted(notes.items()))
-        return cls(folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced), versions, further)
+        said = tuple(each for each in dict.fromkeys(statements) if each != UNSTATED)
+        return cls(
+            folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced), versions, further, said
+        )  # fmt: skip
 
     def after(self, files: Sequence[str], surveys: Sequence[str]) -> SpectraFolder:
         """The same, where some rows and surveys were numbered before: those of `files`, in that order, come first."""
@@ -264,6 +272,16 @@ def version_of(file: TableFile) -> int:
         return int(text)
     except ValueError:
         raise JobError(f"{file.path}: schema version {text!r}: damaged Parquet; ingest it again") from None
+
+
+def _stated_at_ingest(file: TableFile) -> Stated:
+    """What was stated of the spectra in our own Parquet, whose metadata have the configuration of its job."""
+    try:
+        config = json.loads(file.metadata.get(b"specshards.config", b"{}"))
+        stated = Stated.of(config if isinstance(config, dict) else {})
+    except ValueError:
+        return UNSTATED
+    return stated if all(isinstance(value, str) for value in stated.to_dict().values()) else UNSTATED
 
 
 def columns_of(file: TableFile) -> mmu.Columns:

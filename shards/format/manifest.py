@@ -15,7 +15,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from specshards.common.further import of_json
 from specshards.common.json import fits, parse, shown
 from specshards.common.spectrum import LABELS
 from specshards.common.text import printable
+from specshards.ingest.said import Stated
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
 from specshards.ingest.surveys.wavelengths import MEDIA, UNITS, check_stated
 from specshards.render import ImageConfig
@@ -256,8 +257,9 @@ class Manifest:
         label_stats: of the train split only.
         mock: True when any object is of a mock survey.
         made_from: for a data set made from others: their fingerprints, objects and filter.
-        further: further columns of the sidecars: name -> `kind`, which is `number` or `text`, and `unit` or None.
+        further: further columns of the sidecars: name -> `kind`, `number` or `text`, and `unit` or None.
         leaks: what of one object is in several splits, where the split is by row or by a group.
+        stated: what a user said of spectra whose files do not say it; no part of the fingerprint.
         split_counts: how many samples went by their id or by a group; None where all went by the sky, or by row.
     """
 
@@ -275,6 +277,7 @@ class Manifest:
     leaks: Leaks | None = None
     further: dict[str, dict[str, str | None]] = field(default_factory=dict)
     split_counts: SplitCounts | None = None
+    stated: tuple[dict[str, str], ...] = ()
     labels: tuple[str, ...] = LABELS
     format_version: int = FORMAT_VERSION
     program_version: str = PROGRAM_VERSION
@@ -307,13 +310,13 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """sha256 of the content: equal for equal data sets, wherever they lie."""
-        return hashlib.sha256(self.dumps().encode()).hexdigest()
+        return hashlib.sha256(replace(self, stated=()).dumps().encode()).hexdigest()
 
     def dumps(self) -> str:
         """The JSON text, with a fixed order and layout. NaN statistics become null."""
         shards = [shard.to_dict() for shard in self.shards]
         content = {**asdict(self), "config": self.config.to_dict(), "shards": shards}
-        for name in ("leaks", "split_counts", "further"):
+        for name in ("leaks", "split_counts", "further", "stated"):
             if not content[name]:  # as it was written before
                 del content[name]
         content["label_stats"] = {
@@ -345,15 +348,13 @@ class Manifest:
             del content["label_stats"]
             shards = tuple(ShardRecord(**record) for record in content.pop("shards"))
             config = ShardConfig.from_dict(content.pop("config"))
-            for name in ("classes", "surveys", "labels", "made_from"):
+            for name in ("classes", "surveys", "labels", "made_from", "stated"):
                 content[name] = tuple(content.get(name, getattr(cls, name, ())))
-            leaks = content.pop("leaks", None)
-            content["leaks"] = None if leaks is None else Leaks(**leaks)
-            counts = content.pop("split_counts", None)
-            content["split_counts"] = None if counts is None else SplitCounts(**counts)
+            for name, kind in (("leaks", Leaks), ("split_counts", SplitCounts)):
+                content[name] = None if content.get(name) is None else kind(**content[name])
             manifest = cls(config=config, shards=shards, label_stats=stats, **content)
             check_content(manifest)
-            of_json(manifest.further)
+            of_json(manifest.further), [Stated(**each) for each in manifest.stated]  # so that they are sound
             check_links(folder, shards)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             why = " ".join(str(error).split())

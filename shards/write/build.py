@@ -149,6 +149,7 @@ def build(
             job=replace(job, spectra=str(where), survey=survey),
             mock=any(name.startswith("mock") for name in source.surveys), max_bad_fraction=max_bad_fraction,
             allow_empty=allow_empty_split, further=source.further,
+            stated=[each.to_dict() for each in source.stated],
         )  # fmt: skip
 
 

@@ -189,13 +189,14 @@ def publish(
     results: Sequence[TaskResult], claim: Claim, out: Path, *, objects: int, input_fingerprint: str, mock: bool,
     max_bad_fraction: float, job: job_log.JobRun, quarantine: Sequence[dict[str, Any]] = (), left_out: int = 0,
     made_from: Sequence[dict[str, Any]] = (), allow_empty: bool = False, further: Further | None = None,
+    stated: Sequence[dict[str, str]] = (),
 ) -> Manifest:  # fmt: skip
     """Check the account, write quarantine, card and `_info.json`, and the manifest after them.
 
     Args:
         objects: that the job was given; quarantine, left_out: of those, what gave no sample before it began.
         job: how long it took, and what it read.
-        further: further columns of the sidecars.
+        further: further columns of the sidecars. stated: see `Manifest`.
         allow_empty: a split that is to have a share of the objects may have none.
 
     Raises:
@@ -215,6 +216,7 @@ def publish(
         mock=mock,
         made_from=tuple(made_from),
         further=as_json(further or {}),
+        stated=tuple(map(dict, dict.fromkeys(tuple(sorted(said.items())) for said in stated))),
     )
     if manifest.samples() + manifest.quarantined + manifest.left_out != objects:
         raise JobError(

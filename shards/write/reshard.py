@@ -241,7 +241,7 @@ def remake(
             job=replace(job, sources=tuple(map(str, folders))),
             quarantine=_quarantine(sources), left_out=sum(manifest.left_out for manifest in manifests),
             made_from=[_origin(manifest, where) for manifest in manifests], allow_empty=allow_empty_split,
-            further=further,
+            further=further, stated=[said for manifest in manifests for said in manifest.stated],
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import typer
 from specshards.common.arguments import Fields, configured
 from specshards.common.cli import application, run_app
 from specshards.train.config import PretrainConfig, RunOptions
-from specshards.train.options import Device, Workers, folders, given
+from specshards.train.options import Device, Said, Workers, folders, given
 
 _Model = Annotated[Path, typer.Option(help="Folder of a pretrained tokenizer.")]
 
@@ -34,6 +34,7 @@ def pretrain(
 def reconstruct(
     input: Annotated[str, typer.Argument(help="FITS file, folder or glob of them, or spectra Parquet.")],
     model: _Model,
+    stated: Said,
     grid: Annotated[
         str,
         typer.Option(
@@ -52,7 +53,8 @@ def reconstruct(
     """
     from specshards.train.tokenizer.reconstruct import reconstruct as run
 
-    run(model, given(input), grid=grid, out=out, limit=limit, batch_size=batch_size, device=device)
+    run(model, given(input), grid=grid, out=out, limit=limit, batch_size=batch_size, device=device,
+        stated=stated)  # fmt: skip
 
 
 @configured

@@ -20,6 +20,7 @@ from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
+from specshards.ingest.tables import UNSTATED, Stated
 from specshards.shards.loader.stack import stacked
 from specshards.train.accelerator import make_accelerator
 from specshards.train.config import PretrainConfig
@@ -27,7 +28,7 @@ from specshards.train.models.layers import patches, spectra_of
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
 from specshards.train.tokenizer.pretrain import open_run
-from specshards.train.use.inputs import KNOWN, nothing_read
+from specshards.train.use.inputs import KNOWN, nothing_read, stated_for
 from specshards.train.use.pictures import spectra
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def parse_grid(text: str) -> npt.NDArray[np.float64] | None:
 
 def reconstruct(
     run: Path, inputs: Path, *, grid: str = "own", out: Path | None = None, limit: int = 8, batch_size: int = 64,
-    device: str = "auto",
+    device: str = "auto", stated: Stated = UNSTATED,
 ) -> Path:  # fmt: skip
     """Draw every object of `inputs` from its tokens.
 
@@ -111,6 +112,7 @@ def reconstruct(
         grid: see `parse_grid`. A tokenizer that was trained with `regrid` draws there; what another one draws on
             the spectrum's own pixels is interpolated, and nothing is said beyond their ends.
         out: folder; `<run>/reconstructions` by default.
+        stated: of spectra whose files do not say it; see `train.use.inputs.stated_for`.
         limit: most objects in the picture: the first ones of every survey in turn.
 
     Returns:
@@ -127,6 +129,7 @@ def reconstruct(
     if limit < 0:
         raise UsageError(f"--limit {limit}: give 0 or more")
     model, config, card = open_run(run)
+    stated = stated_for(card.get("data", ()), stated)
     model = model.to(make_accelerator(device).device).eval()
     out = out or run / "reconstructions"
     make_folder(out)
@@ -134,7 +137,7 @@ def reconstruct(
     kept: dict[str, list[Redrawn]] = {}
     count = 0
     with replacing(out / TABLE) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
-        for batch in _redraw(model, config, inputs, at, batch_size, quarantine):
+        for batch in _redraw(model, config, inputs, at, batch_size, quarantine, stated):
             writer.write_table(_table(batch, config, card))
             count += len(batch)
             for one in batch:
@@ -157,12 +160,12 @@ def reconstruct(
 
 def _redraw(
     model: Tokenizer, config: PretrainConfig, inputs: Path, at: npt.NDArray[np.float64] | None, batch_size: int,
-    quarantine: list[dict[str, Any]],
+    quarantine: list[dict[str, Any]], stated: Stated,
 ) -> Iterator[list[Redrawn]]:  # fmt: skip
     device = model.draw.weight.device
     bar = tqdm(unit="obj", desc="reconstruct", file=sys.stderr, delay=1)
     with bar:
-        for found in spectra(inputs, "observed", batch_size):
+        for found in spectra(inputs, "observed", batch_size, stated=stated):
             quarantine += found.quarantine
             if not found.rows:
                 continue

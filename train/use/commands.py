@@ -9,13 +9,14 @@ import typer
 
 from specshards.common.arguments import configured
 from specshards.common.errors import UsageError
-from specshards.train.options import Device, MaxFileSize, Model, Workers, given, most_bytes
+from specshards.train.options import Device, MaxFileSize, Model, Said, Workers, given, most_bytes
 
 
 @configured
 def explain(
     model: Model,
     input: Annotated[str, typer.Option(help="FITS file, folder or glob of them, or spectra Parquet.")],
+    stated: Said,
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures [MODEL/explain].")] = None,
     limit: Annotated[int, typer.Option(help="Most objects to draw.")] = 8,
     lines: Annotated[bool, typer.Option(help="Mark strong lines at the known or predicted redshift.")] = True,
@@ -30,7 +31,7 @@ def explain(
 
     run(
         model, given(input), out=out, limit=limit, lines=lines, device=device, most_bytes=most_bytes(max_file_size),
-        picture=picture,
+        picture=picture, stated=stated,
     )  # fmt: skip
 
 
@@ -38,6 +39,7 @@ def explain(
 def embed(
     model: Model,
     input: Annotated[str, typer.Option(help="FITS files, spectra Parquet, or a folder of shards.")],
+    stated: Said,
     split: Annotated[str, typer.Option(help="Of shards: train, val or test.")] = "val",
     reference: Annotated[
         Path | None, typer.Option(help="Look up neighbours in this table of an earlier embed, not in INPUT.")
@@ -54,7 +56,7 @@ def embed(
 
     run(
         model, given(input), split=split, reference=reference, out=out, neighbours=neighbours, batch_size=batch_size,
-        device=device, threads=workers, most_bytes=most_bytes(max_file_size),
+        device=device, threads=workers, most_bytes=most_bytes(max_file_size), stated=stated,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from specshards.common.errors import UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
+from specshards.ingest.tables import UNSTATED, Stated
 from specshards.shards.format.manifest import MANIFEST
 from specshards.train.accelerator import make_accelerator
 from specshards.train.models.backbone import Backbone
@@ -47,6 +48,7 @@ def embed(
     device: str = "auto",
     threads: int | None = None,
     most_bytes: int | None = None,
+    stated: Stated = UNSTATED,
 ) -> pa.Table:
     """Embed every object of `inputs`, look up its nearest neighbours, and write both.
 
@@ -59,6 +61,7 @@ def embed(
         out: Parquet; `<run>/embeddings.parquet` by default. What cannot be drawn goes to `<out>_quarantine.parquet`.
         neighbours: how many, fewer where there are no more; an object is not its own.
         most_bytes: of one survey file; see `ingest.surveys.open_file`.
+        stated: of spectra whose files do not say it; see `train.use.inputs.stated_for`.
 
     Returns:
         One row an object: object_id, survey, source_file, ra, dec; `embedding`, float32: the CLS token after the last
@@ -86,7 +89,7 @@ def embed(
     if (inputs / MANIFEST).is_file():
         source = from_shards(card, inputs, split, batch_size, str(accelerator.device), threads)
     else:
-        source = from_spectra(card, inputs, batch_size, quarantine, most_bytes)
+        source = from_spectra(card, inputs, batch_size, quarantine, most_bytes, stated)
     rows, vectors = _embed(card.config.architecture, network, accelerator, source)
     if not vectors.numel():
         raise nothing_read(inputs, quarantine)

@@ -24,6 +24,7 @@ from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.spectrum import Arrays
 from specshards.ingest.spectra.plots import flux_limits, strong_lines
+from specshards.ingest.tables import UNSTATED, Stated
 from specshards.render import ImageConfig, renderer
 from specshards.shards.loader.stack import stacked
 from specshards.train.accelerator import make_accelerator
@@ -34,7 +35,7 @@ from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.multitask import split_logits
 from specshards.train.tasks.text import quantity
-from specshards.train.use.inputs import nothing_read
+from specshards.train.use.inputs import nothing_read, stated_for
 from specshards.train.use.pictures import ObjectBatch, PictureBatch, pictures, spectra
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ TABLE = "attention.parquet"
 
 def explain(
     run: Path, inputs: Path, *, out: Path | None = None, limit: int = 8, lines: bool = True, device: str = "auto",
-    most_bytes: int | None = None, picture: str | None = None,
+    most_bytes: int | None = None, picture: str | None = None, stated: Stated = UNSTATED,
 ) -> Path:  # fmt: skip
     """Draw, for the first objects of `inputs`, what the model attended to.
 
@@ -59,6 +60,7 @@ def explain(
         limit: most objects to draw.
         lines: mark strong lines at the redshift that is known, else at the one that is predicted.
         most_bytes: of one survey file; see `ingest.surveys.open_file`.
+        stated: of spectra whose files do not say it; see `train.use.inputs.stated_for`.
         picture: which one of a model of several, by its name; the first by default. Attention and prediction are then
             those of this picture alone, as the title says.
 
@@ -75,7 +77,7 @@ def explain(
         raise UsageError(f"--limit {limit}: give a positive number")
     out = out or run / "explain"
     card, model = open_any(run)
-    image = _chosen(card, picture)
+    image, stated = _chosen(card, picture), stated_for(card.data, stated)
     model = model.to(make_accelerator(device).device).eval()
     make_folder(out)
     if (out / TABLE).is_file():
@@ -85,9 +87,9 @@ def explain(
     quarantine: list[dict[str, Any]] = []
     count, reads_pictures = min(limit, _AT_ONCE), card.config.view == "picture"
     for batch in (
-        pictures(inputs, image, count, most_bytes)
+        pictures(inputs, image, count, most_bytes, stated=stated)
         if reads_pictures
-        else spectra(inputs, image.frame, count, most_bytes)
+        else spectra(inputs, image.frame, count, most_bytes, stated=stated)
     ):
         quarantine += batch.quarantine
         if batch.rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,10 @@ import pyarrow as pa
 import torch
 
 from specshards.common.errors import JobError, UsageError
+from specshards.common.messages import LOGGER
+from specshards.ingest.surveys.stated import check_spectra_stated
+from specshards.ingest.surveys.wavelengths import check_stated
+from specshards.ingest.tables import UNSTATED, Stated
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
 from specshards.shards.loader.stack import stacked
@@ -29,26 +33,55 @@ Source = Iterator[tuple[pa.Table, Any]]
 
 
 def from_spectra(
-    card: Card, inputs: Path, batch_size: int, quarantine: list[dict[str, Any]], most_bytes: int | None = None
-) -> Source:
+    card: Card, inputs: Path, batch_size: int, quarantine: list[dict[str, Any]], most_bytes: int | None = None,
+    stated: Stated = UNSTATED,
+) -> Source:  # fmt: skip
     """Objects of survey files or spectra Parquet, as the model reads them; the others go to `quarantine`.
 
     Args:
         most_bytes: of one survey file; see `ingest.surveys.open_file`.
+        stated: what a user says of spectra whose files do not say it; see `stated_for`.
     """
     image = ImageConfig.from_dict(card.image)
+    stated = stated_for(card.data, stated)
     asks_redshift = "redshift" in card.config.tasks
     if card.config.view == "spectra":
-        for batch in spectra(inputs, image.frame, batch_size, most_bytes, asks_redshift):
+        for batch in spectra(inputs, image.frame, batch_size, most_bytes, asks_redshift, stated):
             quarantine += batch.quarantine
             if batch.rows:
                 arrays = spectra_of(stacked(batch.spectra))
                 yield _identity(batch.rows), {name: torch.from_numpy(values) for name, values in arrays.items()}
     else:
-        for drawn in pictures(inputs, card.pictures, batch_size, most_bytes, asks_redshift):
+        for drawn in pictures(inputs, card.pictures, batch_size, most_bytes, asks_redshift, stated):
             quarantine += drawn.quarantine
             if drawn.rows:
                 yield _identity(drawn.rows), torch.from_numpy(drawn.pixel_values).movedim(-1, -3)
+
+
+def stated_for(data: Sequence[Mapping[str, Any]], given: Stated = UNSTATED) -> Stated:
+    """What is taken of spectra whose files do not say it: what is given, else what was said of the model's own.
+
+    Args:
+        data: of the model's card.
+
+    Raises:
+        UsageError: what is given cannot be.
+    """
+    check_stated(given.wavelength_unit, given.medium)
+    check_spectra_stated(given)
+    learnt = list(dict.fromkeys(Stated.of(said) for each in data for said in each.get("stated", ())))
+    if len(learnt) > 1:
+        if given == UNSTATED:
+            LOGGER.info(
+                "the model learnt from spectra that were read in several ways: for files that do not say it, give "
+                + ", or ".join(each.typed() for each in learnt)
+            )
+        return given
+    if not learnt:
+        return given
+    stated = Stated.of({**learnt[0].to_dict(), **given.to_dict()})
+    LOGGER.info(f"spectra whose files do not say it are read as those that the model learnt from: {stated.typed()}")
+    return stated
 
 
 def _identity(rows: list[dict[str, Any]]) -> pa.Table:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from specshards.common.quarantine import quarantine_row
 from specshards.common.spectrum import Arrays
-from specshards.ingest.spectra.objects import objects
+from specshards.ingest.spectra.objects import Object, objects
+from specshards.ingest.tables import UNSTATED, Stated
 from specshards.render import ImageConfig, RenderError, renderer
 from specshards.render.frame import framed
 from specshards.render.prepare import check
@@ -51,19 +52,23 @@ class PictureBatch(ObjectBatch):
 
 
 def spectra(
-    inputs: Path, frame: str, batch_size: int, most_bytes: int | None = None, observed_only: bool = False
-) -> Iterator[ObjectBatch]:
+    inputs: Path, frame: str, batch_size: int, most_bytes: int | None = None, observed_only: bool = False,
+    stated: Stated = UNSTATED,
+) -> Iterator[ObjectBatch]:  # fmt: skip
     """Every spectrum with two good pixels, wherever they lie; see `ingest.spectra.objects` for the inputs.
 
     Every object comes out once, in `rows` or in `quarantine`; the last batch may be short, or hold only quarantine.
 
     Args:
         observed_only: what a file gives in the rest frame is in quarantine.
+        stated: what the user says of spectra whose files do not say it.
 
     Raises:
         UsageError: nothing there.
     """
-    for batch, _ in _batches(inputs, frame, batch_size, lambda spectrum: check(*spectrum), most_bytes, observed_only):
+    quarantine: list[dict[str, Any]] = []
+    found = objects(inputs, quarantine, most_bytes, stated)
+    for batch, _ in _batches(found, quarantine, frame, batch_size, lambda spectrum: check(*spectrum), observed_only):
         yield batch
 
 
@@ -73,6 +78,7 @@ def pictures(
     batch_size: int,
     most_bytes: int | None = None,
     observed_only: bool = False,
+    stated: Stated = UNSTATED,
 ) -> Iterator[PictureBatch]:
     """Draw every spectrum; otherwise as `spectra`.
 
@@ -87,7 +93,9 @@ def pictures(
             check(*spectrum)  # as for shards: without a good pixel there is no object
         return [drawer.codes(*spectrum) for drawer in drawers]
 
-    for batch, codes in _batches(inputs, wanted[0].frame, batch_size, draw, most_bytes, observed_only):
+    quarantine: list[dict[str, Any]] = []
+    found = objects(inputs, quarantine, most_bytes, stated)
+    for batch, codes in _batches(found, quarantine, wanted[0].frame, batch_size, draw, observed_only):
         drawn = []
         for i, drawer in enumerate(drawers):
             stacked = np.stack([each[i] for each in codes]) if codes else np.empty((0, *drawer.code_shape), np.uint8)
@@ -97,15 +105,14 @@ def pictures(
 
 
 def _batches(
-    inputs: Path,
+    found: Iterator[Object],
+    quarantine: list[dict[str, Any]],
     frame: str,
     batch_size: int,
     draw: Callable[[Arrays], T],
-    most_bytes: int | None,
     observed_only: bool,
 ) -> Iterator[tuple[ObjectBatch, list[T]]]:
     """Batches, and what `draw` makes of each spectrum; a RenderError sends the object to quarantine."""
-    quarantine: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     kept: list[Arrays] = []
     drawn: list[T] = []
@@ -116,7 +123,7 @@ def _batches(
             done.clear()
         return batch
 
-    for meta, observed in objects(inputs, quarantine, most_bytes):
+    for meta, observed in found:
         try:
             given = meta.get("frame") or "observed"
             if given == "rest" and observed_only:

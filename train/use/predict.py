@@ -29,6 +29,7 @@ from specshards.common.errors import JobError, UsageError, make_folder
 from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
+from specshards.ingest.tables import UNSTATED, Stated
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest
 from specshards.train.accelerator import make_accelerator
 from specshards.train.evaluation.conformal import intervals
@@ -85,13 +86,15 @@ class Predictor:
         return pa.concat_tables(parts)
 
     def batches(
-        self, inputs: str | Path, account: PredictionCounts, most_bytes: int | None = None
-    ) -> Iterator[pa.Table]:
+        self, inputs: str | Path, account: PredictionCounts, most_bytes: int | None = None,
+        stated: Stated = UNSTATED,
+    ) -> Iterator[pa.Table]:  # fmt: skip
         """Predictions, a batch at a time, in the order of the input; what cannot be drawn goes to `account`.
 
         Args:
             inputs: a FITS file, a folder or glob of them, spectra Parquet, or a folder of shards (all its splits).
             most_bytes: of one survey file; see `ingest.surveys.open_file`.
+            stated: of spectra whose files do not say it; see `train.use.inputs.stated_for`.
 
         Yields:
             One row an object: object_id, survey, source_file, ra, dec (and `split`, from shards). A classification
@@ -103,7 +106,7 @@ class Predictor:
         Raises:
             UsageError: nothing there, or shards of other pictures.
         """
-        for rows, given in self._source(Path(inputs), account, most_bytes):
+        for rows, given in self._source(Path(inputs), account, most_bytes, stated):
             with torch.inference_mode(), self._accelerator.autocast():
                 logits = over_pictures(self._network, send_to_device(given, self._accelerator.device))
             table = self._table(rows, logits.float())
@@ -116,9 +119,9 @@ class Predictor:
                     account.classes.setdefault(task.name, Counter()).update(column.to_pylist())
             yield table
 
-    def _source(self, inputs: Path, account: PredictionCounts, most_bytes: int | None) -> Source:
+    def _source(self, inputs: Path, account: PredictionCounts, most_bytes: int | None, stated: Stated) -> Source:
         if not (inputs / MANIFEST).is_file():
-            yield from from_spectra(self.card, inputs, self._batch, account.quarantine, most_bytes)
+            yield from from_spectra(self.card, inputs, self._batch, account.quarantine, most_bytes, stated)
             return
         manifest = Manifest.load(inputs)
         check_pictures(self.card, manifest, [str(inputs)])
@@ -141,7 +144,7 @@ class Predictor:
 
 def predict(
     run: Path, inputs: Path, *, out: Path | None = None, batch_size: int = 64, device: str = "auto",
-    most_bytes: int | None = None,
+    most_bytes: int | None = None, stated: Stated = UNSTATED,
 ) -> PredictionCounts:  # fmt: skip
     """Predict every object of `inputs` and write `out`; what cannot be drawn goes to `<out>_quarantine.parquet`.
 
@@ -149,6 +152,7 @@ def predict(
         run: folder of a trained model.
         inputs: see `Predictor.batches`.
         most_bytes: of one survey file; see `ingest.surveys.open_file`.
+        stated: of spectra whose files do not say it; see `train.use.inputs.stated_for`.
         out: `.parquet` or `.csv`; `<run>/predictions.parquet` by default. It is written as the predictions come.
 
     Raises:
@@ -161,7 +165,7 @@ def predict(
     make_folder(out.parent)
     _check_writable(out)
     account = PredictionCounts()
-    batches = model.batches(inputs, account, most_bytes)
+    batches = model.batches(inputs, account, most_bytes, stated)
     first = next(batches, None)
     if first is None:
         raise nothing_read(inputs, account.quarantine)
