@@ -13,6 +13,7 @@ from specshards.common.further import MOST_FURTHER, NUMBER, TEXT, further_name
 from specshards.ingest.catalogue.cuts import near
 from specshards.ingest.catalogue.rows import Rows
 from specshards.ingest.catalogue.values import label_numbers, large_integer
+from specshards.ingest.plain.cells import is_padded
 
 ALL = "all"
 
@@ -107,7 +108,8 @@ def _is_text(values: pa.ChunkedArray) -> bool:
         return True
     if pa.types.is_floating(values.type):
         return False
-    return large_integer(values) is not None or bool(label_numbers(values, is_known=False)[1])
+    is_named = pa.types.is_string(values.type) and is_padded(values)
+    return is_named or large_integer(values) is not None or bool(label_numbers(values, is_known=False)[1])
 
 
 def keeps(said: str | None, usual: Iterable[str]) -> frozenset[str] | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
+from specshards.common.further import is_further
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.generic.meaning import Meaning, Pixels, labels_of, value_of
 from specshards.ingest.generic.roles import SEE, Roles, label_name
@@ -40,9 +41,10 @@ def of_lists(table: Any, roles: Roles, meaning: Meaning, stem: str) -> Iterator[
     if shared is not None:
         del parts["wavelength"]
     without: tuple[str, ...] | None = None
+    cells_of = _Cells(table, roles.others)
     for rows in table.slices(_ROWS):
         cells = {part: rows.text(name) if _is_text(table) else rows.column(name) for part, name in parts.items()}
-        further = _further(table, rows, roles.others)
+        further = cells_of.further(rows)
         names = rows.text(roles.columns["id"]) if "id" in roles.columns else None
         if without is None:
             has_errors = bool({"error", "ivar", "variance"} & parts.keys())
@@ -65,9 +67,10 @@ def of_wide(table: Any, wide: Wide, roles: Roles, meaning: Meaning, stem: str) -
     """Every row of a wide table."""
     samples = set(wide.columns)
     others = tuple(name for name in table.names if name not in samples and name != roles.columns.get("id"))
+    cells_of = _Cells(table, others)
     for rows in table.slices(_WIDE_ROWS):
         columns = [rows.column(name) for name in wide.columns]
-        further = _further(table, rows, others)
+        further = cells_of.further(rows)
         names = rows.text(roles.columns["id"]) if "id" in roles.columns else None
         wrong = [name for name, values in zip(wide.columns, columns, strict=True) if values.dtype.kind not in "iuf"]
         flux = None if wrong else np.stack(columns, axis=1).astype(np.float64)
@@ -110,16 +113,32 @@ def further_units(table: Any) -> dict[str, str]:
     return {label_name(name): unit for name, unit in table.units.items()}
 
 
-def _further(table: Any, rows: Any, others: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
-    """Our name -> values of a slice, of the columns that hold one value a row."""
-    found = {}
-    for column, our in labels_of(others).items():
-        if table.kind == "npz" and table.column(column).shape[:1] != (table.rows,):
-            continue
-        values = rows.column(column)
-        if values.ndim == 1 and not any(is_vector(value) for value in values[:1]):
-            found[our] = values
-    return found
+class _Cells:
+    """The columns of a table that hold one value a row, as labels."""
+
+    def __init__(self, table: Any, others: tuple[str, ...]) -> None:
+        self._table, self._columns = table, labels_of(others)
+        more = tuple(column for column, our in self._columns.items() if is_further(our))
+        self._padded = table.padded(more) if _is_text(table) else frozenset()
+        places = [column for column, our in self._columns.items() if our in ("ra", "dec")]
+        if len(places) == 2 and all(_is_zero(table.column(column)) for column in places):
+            # 0, 0 in one row is a place; in every one, what a program writes that knows none.
+            self._columns = {column: our for column, our in self._columns.items() if column not in places}
+
+    def further(self, rows: Any) -> dict[str, npt.NDArray[Any]]:
+        """Our name -> values of a slice. Whole numbers with a zero in front (01) are names, and text as written."""
+        found = {}
+        for column, our in self._columns.items():
+            if self._table.kind == "npz" and self._table.column(column).shape[:1] != (self._table.rows,):
+                continue
+            values = rows.text(column) if column in self._padded else rows.column(column)
+            if values.ndim == 1 and not any(is_vector(value) for value in values[:1]):
+                found[our] = values
+        return found
+
+
+def _is_zero(values: npt.NDArray[Any]) -> bool:
+    return values.dtype.kind in "iuf" and len(values) > 0 and not np.nan_to_num(values).any()
 
 
 def _holds_vector(table: Any, rows: Any, name: str) -> bool:

@@ -89,6 +89,11 @@ def _plainly(column: pa.ChunkedArray | pa.Array, kind: Kind) -> pa.Array | None:
         return None
 
 
+def is_padded(column: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether any cell is a whole number with a zero in front: 01 names something, and is not 1."""
+    return bool(pc.any(pc.match_substring_regex(column, r"^\s*0[0-9]+\s*$")).as_py())
+
+
 def texts(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.object_]:
     """A column as it is written, without blanks around: objects, None = missing."""
     return np.array([*stripped(column).to_pylist(), None], object)[:-1]

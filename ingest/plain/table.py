@@ -16,7 +16,7 @@ from specshards.common.errors import BadObjectError
 from specshards.ingest.limits import MOST_BYTES
 from specshards.ingest.listing import open_input
 from specshards.ingest.plain.arrays import ZIP, Arrays, read_npz, read_votable
-from specshards.ingest.plain.cells import Kind, kind_of, texts, typed, widest
+from specshards.ingest.plain.cells import Kind, is_padded, kind_of, texts, typed, widest
 from specshards.ingest.plain.text import GZIP, HEAD, TextLayout, blocks, opened
 from specshards.ingest.tables import UNSTATED, Stated
 
@@ -129,6 +129,13 @@ class PlainTable:
                 if kind != "text":
                     found[name] = widest(kind, kind_of(block[name]))
         return found
+
+    def padded(self, names: tuple[str, ...]) -> frozenset[str]:
+        """Those of these columns that hold a whole number with a zero in front, such as the name 01; of text."""
+        found: set[str] = set()
+        for block in self._blocks(names) if names else ():
+            found |= {name for name in set(names) - found if is_padded(block[name])}
+        return frozenset(found)
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column by its name as written.

@@ -299,9 +299,9 @@ def blocks(file: IO[bytes], layout: TextLayout, columns: Sequence[str] | None = 
 
 
 def _of_csv(file: IO[bytes], layout: TextLayout, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-    for _ in range(layout.skip):
-        file.readline()
     text = io.TextIOWrapper(file, layout.encoding, errors="replace") if layout.encoding != "utf-8-sig" else None
+    for _ in range(layout.skip):
+        (file if text is None else text).readline()
     source: Any = file if text is None else _Encoded(text)
     wrong: list[str] = []
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from specshards.common.errors import UsageError
 from specshards.common.jobs import Engine
+from specshards.common.spectrum import Spectrum
 from specshards.ingest.job.build import IngestConfig, build
 from specshards.ingest.job.summary import Summary
 from specshards.ingest.stems import depth_of, repeated, stem_of, with_folder
+from specshards.ingest.surveys import open_file
 
 HERE = Engine(workers=0)
 
@@ -89,3 +92,34 @@ def test_every_remark_is_in_the_summary() -> None:
     lines = summary.table().splitlines()
     assert sum(line.startswith("of ") for line in lines) == 40 and "... and 42 more remarks in summary.json" in lines
     assert "of 1 samples are air: a guess" in lines
+
+
+def test_names_with_zeros_in_front_and_places_at_0_0(tmp_path: Path) -> None:
+    head = ["sample", "Site", "pit", "RA", "Dec", *(str(350 + i) for i in range(20))]
+    lines = [["a", "01", "1"], ["b", "1", "2"], ["c", "1.0", "3"]]
+
+    def write(name: str, *places: str) -> list[Spectrum]:
+        flux = ["0.5"] * 20
+        both = zip(lines, places, strict=True)
+        text = "\n".join(",".join(row) for row in [head, *([*line, *p.split(), *flux] for line, p in both)])
+        (tmp_path / name).write_bytes(text.encode("utf-16" if "16" in name else "utf-8"))
+        found = list(open_file(tmp_path / name).objects())
+        assert all(isinstance(one, Spectrum) for one in found), found
+        return [one for one in found if isinstance(one, Spectrum)]
+
+    for name in ("none.csv", "none16.csv"):
+        found = write(name, "0 0", "0 0.0", "0 0")
+        assert [one.labels["site"] for one in found] == ["01", "1", "1.0"], name
+        assert [one.labels["pit"] for one in found] == [1, 2, 3]
+        assert np.isnan([[one.ra, one.dec] for one in found]).all()
+    found = write("some.csv", "0 0", "1 2", "3 4")
+    assert [(one.ra, one.dec) for one in found] == [(0, 0), (1, 2), (3, 4)]
+    # A catalogue says the same of such names.
+    (tmp_path / "data").mkdir()
+    for i in range(3):
+        spectrum(tmp_path / "data" / f"{i}x.csv", 1)
+    catalogue = tmp_path / "sites.csv"
+    catalogue.write_text("file,site,pit\n0x,01,1\n1x,1,2\n2x,1.0,3\n")
+    build(IngestConfig(labels="all"), str(tmp_path / "data"), tmp_path / "out", catalogue=catalogue, engine=HERE)
+    assert [rows(tmp_path / "out")[f"{i}x"]["site"] for i in range(3)] == ["01", "1", "1.0"]
+    assert [rows(tmp_path / "out")[f"{i}x"]["pit"] for i in range(3)] == [1, 2, 3]
