@@ -5,6 +5,7 @@ rows        one spectrum a row: lists in cells, vectors; wide tables
 wide        which columns are named by wavelength
 fitstable   a table in a FITS file, as a plain table
 roles       which column is which, by its name
+pixels      the pixels of one spectrum, errors in the unit of its flux
 meaning     units, medium and frame: declared, stated or guessed
 images      FITS images with an axis of wavelengths, and IRAF's stacks of them
 multispec   IRAF's multispec dispersions, the orders of an echelle joined

@@ -41,6 +41,7 @@ from specshards.ingest.surveys.declared import frame_of
 from specshards.ingest.surveys.errors import errors_in, errors_of
 from specshards.ingest.surveys.flux import RELATIVE, inverse_variance, refuse_garbage, unit_of
 from specshards.ingest.surveys.orders import Piece, are_orders, increasing, joined
+from specshards.ingest.surveys.sentinels import NO_VALUE, missing
 from specshards.ingest.surveys.survey import Reader, Survey, register
 from specshards.ingest.surveys.wavelengths import AIR_FROM, settled, to_angstrom
 from specshards.ingest.tables import Stated
@@ -230,6 +231,9 @@ class _Maker:
     def spectrum(self, name: str, piece: Piece, axis: Axis, *remarks: str, row: int | None = None) -> Spectrum:
         """`checked`, of one line."""
         n = len(piece.flux)
+        if (none := missing(piece.flux)).any():
+            piece = piece._replace(mask=none if piece.mask is None else piece.mask | none)
+            remarks += (NO_VALUE,)
         refuse_garbage(piece.flux, piece.mask)
         if piece.ivar is None and len(data := np.flatnonzero(piece.flux)) and data[-1] - data[0] + 1 < n - 1:
             # Without errors, zeros at the ends are all that says that there are no data.

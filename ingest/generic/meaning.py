@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,13 @@ import numpy.typing as npt
 from specshards.common.errors import BadObjectError
 from specshards.common.further import further_name
 from specshards.common.spectrum import CLASSES, LIMITS, Spectrum
+from specshards.ingest.generic.pixels import AS_FLUX, ErrorUnit, Pixels, error_unit
 from specshards.ingest.generic.roles import SEE, Roles, label_name
 from specshards.ingest.surveys import spellings
 from specshards.ingest.surveys.common import ANY_GRID, checked, error, label, position, said_class, text
 from specshards.ingest.surveys.declared import FALSE, TRUE, frame_of
-from specshards.ingest.surveys.flux import RELATIVE, inverse_variance, unit_of
+from specshards.ingest.surveys.flux import RELATIVE, unit_of
+from specshards.ingest.surveys.sentinels import NO_VALUE, missing
 from specshards.ingest.surveys.wavelengths import (
     UNITS,
     UnknownUnitError,
@@ -49,17 +51,6 @@ _POSITIONS = {
 _LABELS = {"redshift": "z", "zerr": "z_err", "redshift_err": "z_err", "spectype": "class"}
 
 
-class Pixels(NamedTuple):
-    """One spectrum as its file has it: float64 `(N,)` each, None for what there is not."""
-
-    wavelength: npt.NDArray[Any]
-    flux: npt.NDArray[Any]
-    error: npt.NDArray[Any] | None = None
-    ivar: npt.NDArray[Any] | None = None
-    variance: npt.NDArray[Any] | None = None
-    mask: npt.NDArray[Any] | None = None
-
-
 @dataclass(frozen=True)
 class Meaning:
     """What a file says of all its spectra, and what is stated of them.
@@ -67,6 +58,7 @@ class Meaning:
     Attributes:
         unit: of the wavelengths, as declared. medium, frame, flux_unit: likewise.
         remarks: of guesses, for every spectrum.
+        errors: what they are in.
         how: what is known by whom, for people: `flux unit` -> `1e-17 erg / (Angstrom s cm2), declared`.
     """
 
@@ -79,6 +71,7 @@ class Meaning:
     source_file: str
     remarks: tuple[str, ...] = ()
     how: Mapping[str, str] = field(default_factory=dict)
+    errors: ErrorUnit = AS_FLUX
 
     @classmethod
     def of(
@@ -109,6 +102,10 @@ class Meaning:
             how["flux unit"] = "not declared"
             if declared and declared.lower() not in ("none", "-", "--"):
                 remarks.append(f"declare flux in {declared!r}, no unit known here, which is left out; --unit says it")
+        errors, more = error_unit(roles, units, declared, flux_unit)
+        remarks += [*more, *_passed(roles)]
+        if errors.how:
+            how["error unit"] = errors.how
         how["frame"] = f"{frame or stated.frame or 'observed'}, {_by_whom(frame, stated.frame)}"
         return cls(
             unit,
@@ -120,23 +117,30 @@ class Meaning:
             source_file,
             tuple(remarks),
             how,
+            errors=errors,
         )
 
-    def unit_of(self, low: float, high: float) -> tuple[str, str]:
+    def unit_of(self, low: float, high: float, *, is_falling: bool = False) -> tuple[str, str]:
         """The unit of wavelengths from `low` to `high`, and whether it is `declared`, `stated` or `guessed`.
+
+        Args:
+            is_falling: as spectrometers write wavenumbers.
 
         Raises:
             BadObjectError: nobody can tell.
         """
-        is_rest = self.frame == "rest"
+        is_rest, is_said = self.frame == "rest", bool(self.unit or self.stated.wavelength_unit)
+        if not is_said and is_falling:
+            refuse_wavenumbers(low, high, is_rest=is_rest)
         try:
             unit = settled(low, high, self.unit, self.stated.wavelength_unit, is_rest=is_rest)
         except UnknownUnitError as fault:
             likely = likely_units(low, high, is_rest=is_rest)
             # From 400 to 4000 a spectrometer of wavenumbers is as likely.
-            if self.unit or self.stated.wavelength_unit or likely != ["nm"] or (low <= 1000 and high >= 3000):
+            if is_said or likely != ["nm"] or (low <= 1000 and high >= 3000):
+                also = " or cm-1" if not is_said and may_be_wavenumbers(low, high) else ""
                 raise BadObjectError(
-                    f"{fault.reason}; {SEE}", kind=f"the unit of wavelength is not said; {SEE}"
+                    f"{fault.reason}{also}; {SEE}", kind=f"the unit of wavelength is not said; {SEE}"
                 ) from None
             return "nm", "guessed"
         declared = self.unit is not None and _known(self.unit) == unit
@@ -165,12 +169,14 @@ class Meaning:
         wave = wave[inside]
         if np.isnan(wave).any():
             raise BadObjectError("impossible grid: wavelengths are missing between others")
-        unit, how_unit = self.unit_of(float(wave.min()), float(wave.max()))
+        unit, how_unit = self.unit_of(
+            float(wave.min()), float(wave.max()), is_falling=bool((np.diff(wave) < 0).all())
+        )
         medium, how_medium, guess = self._medium_of(wave, unit)
         is_turned = wave[0] > wave[-1] if unit != "cm-1" else wave[0] < wave[-1]
         at = slice(None, None, -1) if is_turned else slice(None)
         flux = np.array(pixels.flux[inside][at], np.float64)
-        ivar = _ivar(pixels, inside)
+        ivar = self.errors.ivar(pixels, inside)
         remarks = list(self.remarks) + guess
         if how_unit == "guessed":
             remarks.append(
@@ -179,10 +185,18 @@ class Meaning:
         if ivar is not None and not (ivar > 0).any():
             ivar = None
             remarks.append("give errors that are all 0, which say nothing")
+        if ivar is None:
+            remarks.append("have no errors (ivar)")
         mask = ~np.isfinite(flux)
         if pixels.mask is not None:
             bad = np.asarray(pixels.mask[inside][at])
-            mask |= bad if bad.dtype == bool else ~(bad == 0)
+            bad = bad if bad.dtype == bool else ~(bad == 0)
+            mask |= bad
+            if bad.sum() > len(bad) / 2:
+                remarks.append("have more than half of their pixels masked: anything but 0 is taken for bad")
+        if (none := missing(flux)).any():
+            mask |= none
+            remarks.append(NO_VALUE)
         if ivar is not None:
             ivar = ivar[at].copy()
         known = {name: value for name, value in labels.items() if name not in ("ra", "dec")}
@@ -247,18 +261,30 @@ def _known(unit: str) -> str | None:
         return None
 
 
-def _ivar(pixels: Pixels, inside: slice) -> npt.NDArray[np.float64] | None:
-    """Inverse variance, 0 where a pixel has none; None where the file gives no errors."""
-    if pixels.ivar is not None:
-        ivar = np.array(pixels.ivar[inside], np.float64)
-        ivar[~(np.isfinite(ivar) & (ivar > 0))] = 0.0
-        return ivar
-    if pixels.error is not None:
-        return inverse_variance(pixels.error[inside])
-    if pixels.variance is not None:
-        with np.errstate(invalid="ignore"):
-            return inverse_variance(np.sqrt(pixels.variance[inside]))
-    return None
+def may_be_wavenumbers(low: float, high: float) -> bool:
+    """Whether numbers without a unit can be 1/cm, of a spectrometer from 0.7 to 70 micron."""
+    return low >= 140 and high <= 15_000
+
+
+def refuse_wavenumbers(low: float, high: float, *, is_rest: bool = False) -> None:
+    """BadObjectError for numbers that fall, as spectrometers write wavenumbers, where they can be that."""
+    if not may_be_wavenumbers(low, high):
+        return
+    units = [unit for unit in likely_units(low, high, is_rest=is_rest) if unit in UNITS]
+    raise BadObjectError(
+        f"wavelengths that fall from {high:.6g} to {low:.6g} without a unit may be wavenumbers: say what they are, "
+        f"with --wavelength-unit {' or '.join(['cm-1', *units])}; {SEE}",
+        kind=f"wavelengths that fall, without a unit, and may be wavenumbers; {SEE}",
+    )
+
+
+def _passed(roles: Roles) -> list[str]:
+    """Remarks on the columns that could have been the one that is taken."""
+    return [
+        f"have {', '.join(names[:3])}{', ...' if len(names) > 3 else ''} besides {roles.columns[role]}, which is "
+        f"taken for the {role}; --columns says another"
+        for role, names in roles.passed.items()
+    ]  # fmt: skip
 
 
 def labels_of(names: tuple[str, ...]) -> dict[str, str]:

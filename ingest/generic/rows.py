@@ -11,11 +11,11 @@ import numpy.typing as npt
 from specshards.common.errors import BadObjectError
 from specshards.common.further import is_further
 from specshards.common.spectrum import Spectrum
-from specshards.ingest.generic.meaning import Meaning, Pixels, labels_of, value_of
-from specshards.ingest.generic.roles import SEE, Roles, label_name
+from specshards.ingest.generic.meaning import Meaning, labels_of, value_of
+from specshards.ingest.generic.pixels import Pixels
+from specshards.ingest.generic.roles import SEE, Roles, label_name, unread
 from specshards.ingest.generic.wide import Wide
 from specshards.ingest.plain.cells import is_list, numbers_in
-from specshards.ingest.surveys.errors import unused
 
 #: Roles that are pixels.
 PARTS = ("wavelength", "flux", "error", "ivar", "variance", "mask")
@@ -48,7 +48,8 @@ def of_lists(table: Any, roles: Roles, meaning: Meaning, stem: str) -> Iterator[
         names = rows.text(roles.columns["id"]) if "id" in roles.columns else None
         if without is None:
             has_errors = bool({"error", "ivar", "variance"} & parts.keys())
-            without = () if has_errors else unused(name for name in roles.others if _holds_vector(table, rows, name))
+            vectors = [name for name in roles.others if _holds_vector(table, rows, name)]
+            without = unread(vectors, has_errors=has_errors, has_mask="mask" in parts)
         for i in range(rows.rows):
             number = rows.first + i
             try:

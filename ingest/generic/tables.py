@@ -18,12 +18,21 @@ from specshards.common.spectrum import LIMITS, Spectrum
 from specshards.common.text import escaped
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.generic.fitstable import FitsTable
-from specshards.ingest.generic.meaning import NAME, Meaning, Pixels, labels_of, value_of
-from specshards.ingest.generic.roles import IDS, SEE, Roles, by_place, roles_of
+from specshards.ingest.generic.meaning import NAME, Meaning, labels_of, value_of
+from specshards.ingest.generic.pixels import Pixels
+from specshards.ingest.generic.roles import (
+    IDS,
+    SEE,
+    AmbiguousColumnsError,
+    Roles,
+    by_place,
+    is_plain_error,
+    roles_of,
+    unread,
+)
 from specshards.ingest.generic.rows import PARTS, further_units, is_vector, of_lists, of_wide
 from specshards.ingest.generic.wide import Wide
 from specshards.ingest.plain import PlainTable
-from specshards.ingest.surveys.errors import unused
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
 _ENDS = re.compile(
@@ -108,11 +117,27 @@ def recognise_text(file: PlainTable) -> str | None:
 def recognise_fits(file: FitsFile) -> str | None:
     """`table-fits` or `rows-fits`, of the first table that holds spectra."""
     try:
-        return next((f"{form.name}-fits" for table in FitsTable.all_of(file) if (form := form_of(table))), None)
+        return None if (found := _first(file)) is None else f"{found[1].name}-fits"
+    except AmbiguousColumnsError:
+        raise
     except BadObjectError:
         if file.stated.columns is not None:
             raise
         return None
+
+
+def _first(file: FitsFile) -> tuple[FitsTable, Form] | None:
+    """The first table of a file that holds spectra, and its form."""
+    doubt: AmbiguousColumnsError | None = None
+    for table in FitsTable.all_of(file):
+        try:
+            if (form := form_of(table)) is not None:
+                return table, form
+        except AmbiguousColumnsError as fault:
+            doubt = doubt or fault
+    if doubt is not None:
+        raise doubt
+    return None
 
 
 def read_text(file: PlainTable, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
@@ -123,11 +148,9 @@ def read_text(file: PlainTable, layout: str, source_file: str) -> Iterator[Spect
 
 
 def read_fits(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
-    """Every spectrum of the tables of a FITS file that hold any."""
-    for table in FitsTable.all_of(file):
-        if (form := form_of(table)) is not None:
-            yield from _read(table, form, layout, source_file)
-            return
+    """Every spectrum of the first table of a FITS file that holds any."""
+    if (found := _first(file)) is not None:
+        yield from _read(*found, layout, source_file)
 
 
 def _read(table: Any, form: Form, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
@@ -140,11 +163,13 @@ def _read(table: Any, form: Form, layout: str, source_file: str) -> Iterator[Spe
     elif form.name == "rows":
         yield from of_lists(table, form.roles, meaning, stem)
     else:
-        yield _one(table, form.roles, meaning, said, stem)
+        yield from _long(table, form.roles, meaning, said, stem)
 
 
-def _one(table: Any, roles: Roles, meaning: Meaning, said: Mapping[str, Any], stem: str) -> Spectrum:
-    """The spectrum of a table of one row a pixel."""
+def _long(
+    table: Any, roles: Roles, meaning: Meaning, said: Mapping[str, Any], stem: str
+) -> Iterator[Spectrum | BadObjectError]:
+    """The spectrum of a table of one row a pixel, or those of the objects that its column of ids tells apart."""
     if _is_list(table, roles):
         raise BadObjectError(
             f"a list, of lines perhaps, not a spectrum: every row has a name of its own in {roles.columns['id']}",
@@ -158,16 +183,49 @@ def _one(table: Any, roles: Roles, meaning: Meaning, said: Mapping[str, Any], st
                 raise BadObjectError(f"column {roles.columns[part]} holds what is no number; {SEE}")
             pixels[part] = values
     labels = {our: value_of(our, said[key]) for key, our in labels_of(tuple(said)).items() if _is_label(our)}
-    for column, our in labels_of(roles.others).items():
-        if _is_label(our) and len(values := table.column(column)) and all(v == values[0] for v in values):
-            labels[our] = value_of(our, values[0])
-    name = _constant(table.text(roles.columns["id"])) if "id" in roles.columns else None
-    spectrum = meaning.spectrum(Pixels(**pixels), name or _id_of(stem), labels, further_units(table))
-    if not {"error", "ivar", "variance"} & pixels.keys():
-        spectrum.remarks += unused(name for name in roles.others if _varies(table.column(name)))
+    ours = {column: our for column, our in labels_of(roles.others).items() if _is_label(our)}
+    columns = {our: table.column(column) for column, our in ours.items()}
+    remarks = unread(
+        (name for name in roles.others if name not in ours and _is_of_pixels(name, table.column(name))),
+        has_errors=bool({"error", "ivar", "variance"} & pixels.keys()), has_mask="mask" in pixels,
+    )  # fmt: skip
     if not table.has_end:
-        spectrum.remarks += ("do not end with the end of a line, and may have been cut there",)
-    return spectrum
+        remarks += ("do not end with the end of a line, and may have been cut there",)
+    objects = _objects(table, roles)
+    for name, rows in objects:
+        try:
+            own = {our: value_of(our, values[0]) for our, all_of in columns.items()
+                   if len(values := all_of[rows]) and all(v == values[0] for v in values)}  # fmt: skip
+            spectrum = meaning.spectrum(
+                Pixels(**{part: values[rows] for part, values in pixels.items()}), name or _id_of(stem),
+                labels | own, further_units(table), None if len(objects) == 1 else int(rows[0]),
+            )  # fmt: skip
+            spectrum.remarks += remarks
+            yield spectrum
+        except BadObjectError as fault:
+            if len(objects) == 1:
+                raise
+            fault.row, fault.layout = int(rows[0]), meaning.layout
+            yield fault
+
+
+def _objects(table: Any, roles: Roles) -> list[tuple[str | None, Any]]:
+    """Name and rows of every object of a table of one row a pixel; an id that most rows have alone counts pixels."""
+    everything: list[tuple[str | None, Any]] = [(None, slice(None))]
+    if "id" not in roles.columns:
+        return everything
+    found: dict[Any, list[int]] = {}
+    for row, name in enumerate(table.text(roles.columns["id"])):
+        found.setdefault(name, []).append(row)
+    if len(found) == 1:
+        return [(next(iter(found)), slice(None))]
+    if not 1 < len(found) <= sum(map(len, found.values())) / 2:
+        return everything
+    if None in found:
+        raise BadObjectError(
+            f"{len(found[None]):,} rows without an id in {roles.columns['id']}, which tells objects apart; {SEE}"
+        )
+    return [(name, np.array(rows)) for name, rows in found.items()]
 
 
 def _is_list(table: Any, roles: Roles) -> bool:
@@ -180,16 +238,15 @@ def _is_list(table: Any, roles: Roles) -> bool:
     return len({str(value) for value in values if value is not None}) > len(values) / 2
 
 
-def _varies(values: Any) -> bool:
-    return bool(values.ndim == 1 and values.dtype.kind in "iuf" and len(values) and (values != values[0]).any())
+def _is_of_pixels(name: str, values: Any) -> bool:
+    """Whether numbers are one a pixel: they vary, or are errors, which may all be the same."""
+    if values.ndim != 1 or values.dtype.kind not in "iuf" or not len(values):
+        return False
+    return bool((values != values[0]).any()) or is_plain_error(name)
 
 
 def _is_label(name: str) -> bool:
     return name in LIMITS or name in ("class", "subclass", "ra", "dec")
-
-
-def _constant(values: Any) -> str | None:
-    return str(values[0]) if len(values) and values[0] is not None and all(v == values[0] for v in values) else None
 
 
 def _id_of(stem: str) -> str:

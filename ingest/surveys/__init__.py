@@ -34,6 +34,7 @@ name. `docs/bring-your-own-survey.md` has an example of thirty lines, also for a
     orders                  the orders of an echelle, joined
     vandels                 VANDELS spectra, text
     flux                    flux and ivar that fit float32, and their unit
+    sentinels               fluxes of -999 and the like, which are none
     wavelengths             units of wavelength, air to vacuum
     stated                  what a user states of spectra whose files do not say it
     headers                 what a FITS header says of unit and medium

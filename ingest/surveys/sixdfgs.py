@@ -24,6 +24,7 @@ from specshards.ingest.limits import check_pixels
 from specshards.ingest.surveys.axis import TOPOCENTRIC, axis_of, stated_of, stem
 from specshards.ingest.surveys.common import GridLimits, checked, floats, label, native, position, text
 from specshards.ingest.surveys.flux import RELATIVE, inverse_variance
+from specshards.ingest.surveys.sentinels import NO_VALUE, missing
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
 SURVEY = "sixdfgs"
@@ -109,15 +110,17 @@ def _checked(
     name = name or stem(file, source_file)
     ra, dec = position(header.get("OBSRA"), header.get("OBSDEC"))
     quality = label(header.get("QUALITY"))
+    none = missing(flux)
     return checked(
         Spectrum(
             object_id=name if visit == 0 else f"{name}-{visit + 1}", survey=SURVEY, release=None, ra=ra, dec=dec,
             flux=flux, ivar=np.ones(len(flux)) if ivar is None else ivar, wavelength=wave,
-            mask=np.zeros(len(flux), np.bool_), layout=layout, source_file=source_file, label_source="header",
+            mask=none, layout=layout, source_file=source_file, label_source="header",
             labels={
                 "z": label(header.get("Z_HELIO")), "class": "STAR" if quality == 6 else None, "quality": quality,
             },
-            has_ivar=ivar is not None, flux_unit=RELATIVE, wavelength_unit=unit, medium="air", remarks=remarks,
+            has_ivar=ivar is not None, flux_unit=RELATIVE, wavelength_unit=unit, medium="air",
+            remarks=(*remarks, NO_VALUE) if none.any() else remarks,
         ),
         GRID,
     )  # fmt: skip

@@ -63,7 +63,9 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     ),
     "a.npz": lambda p: np.savez(p, wavelength=WAVE, flux=FLUX, ivar=np.where(ERROR > 0, 4.0, 0.0)),
     "a.fits": lambda p: Table({"WAVE": WAVE, "FLUX": FLUX, "ERR": ERROR}, units={"WAVE": "Angstrom"}).write(p),
-    "down.csv": lambda p: p.write_text(lines(WAVE[::-1], FLUX[::-1], ERROR[::-1], sep=",", head="wave,flux,err\n")),
+    "down.csv": lambda p: p.write_text(
+        lines(WAVE[::-1], FLUX[::-1], ERROR[::-1], sep=",", head="wave (A),flux,err\n")
+    ),
     "log.csv": lambda p: p.write_text(lines(np.log10(WAVE), FLUX, ERROR, sep=",", head="loglam,flux,err\n")),
     "rows.csv": lambda p: p.write_text(
         "id,wave,flux,err,m_h\n" + "".join(
@@ -96,7 +98,9 @@ def test_every_form_gives_the_numbers_that_were_written(name: str, tmp_path: Pat
             assert one.object_id == name.partition(".")[0]
     assert len(found) == (len(found) if name.startswith("rows") else 1)
     told = " ".join(found[0].told())
-    assert (GUESSED_UNIT in told) == (name not in ("a.csv", "a.txt", "a.ecsv", "a.xml", "a.fits", "log.csv"))
+    assert (GUESSED_UNIT in told) == (
+        name not in ("a.csv", "down.csv", "a.txt", "a.ecsv", "a.xml", "a.fits", "log.csv")
+    )
     assert ("by their places" in told) == (name == "a.dat.gz")
     if name in ("a.csv", "a.txt", "a.ecsv"):
         assert found[0].flux_unit == "mJy"
@@ -158,7 +162,9 @@ def test_wavenumbers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.flux, values[0].astype(np.float32))
     assert one.wave_source == "cm-1"
     wide(tmp_path / "ftir.csv", [str(n) for n in grid])
-    with pytest.raises(BadObjectError, match=r"look like nm: .*--wavelength-unit nm; see docs/any-spectrum.md"):
+    with pytest.raises(
+        BadObjectError, match=r"look like nm: .*--wavelength-unit nm or cm-1; see docs/any-spectrum.md"
+    ):
         spectra(tmp_path / "ftir.csv")
     again = spectra(tmp_path / "ftir.csv", wavelength_unit="cm-1")[0]
     np.testing.assert_array_equal(again.wavelength, one.wavelength)
