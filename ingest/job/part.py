@@ -28,7 +28,7 @@ from specshards.ingest.job.summary import UNKNOWN, LayoutCount
 from specshards.ingest.seal import digest_of, is_intact
 from specshards.ingest.spectra.schema import spectra_writer, to_table
 from specshards.ingest.stems import with_folder
-from specshards.ingest.surveys import SURVEYS, Opened, open_file
+from specshards.ingest.surveys import SURVEYS, open_file
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.survey import foreign
 from specshards.ingest.tables import Stated, TableFile
@@ -230,7 +230,7 @@ class _Part:
                 if isinstance(item, BadObjectError):
                     self._reject(name, item, "read")
                 else:
-                    if file in self._task.foldered and _is_generic(opened):
+                    if file in self._task.foldered and opened.is_generic:
                         item.object_id = with_folder(item.object_id, name)
                     self._take(item)
         except BadObjectError as error:
@@ -332,11 +332,6 @@ class _Part:
 
     def _count(self, layout: str | None) -> LayoutCount:
         return self.layouts.setdefault(layout or UNKNOWN, LayoutCount())
-
-
-def _is_generic(opened: Opened) -> bool:
-    """Whether a file is read as one of nobody known, whose objects may have no name but the file's."""
-    return opened.survey in SURVEYS and SURVEYS[opened.survey].priority < 0
 
 
 def _guessed_survey(file: TableFile) -> str | None:

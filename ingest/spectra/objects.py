@@ -16,11 +16,12 @@ from specshards.ingest.files import find_files
 from specshards.ingest.spectra.blocks import iter_blocks
 from specshards.ingest.spectra.ended import check_ended
 from specshards.ingest.spectra.folder import SpectraFolder, holds_spectra
+from specshards.ingest.stems import repeated, with_folder
 from specshards.ingest.surveys import open_file, takes_text
 from specshards.ingest.tables import UNSTATED, Stated
 
 #: Kinds of remarks that are shown.
-_MOST_TOLD = 10
+_MOST_TOLD = 40
 _KNOWN = ("object_id", "survey", "ra", "dec", "source_file", "row", "flux_unit", "flux_scale", "frame", "velocity")
 Object = tuple[dict[str, Any], Arrays]
 
@@ -63,13 +64,17 @@ def _read(
     inputs: Path, quarantine: list[dict[str, Any]], most_bytes: int | None, stated: Stated, told: Counter[str]
 ) -> Iterator[Object]:
     root, files = find_files(str(inputs), "INPUT", text=takes_text(None))
+    again = repeated(files)
     for file in files:
         name = escaped(file)
         try:
-            for item in open_file(root / file, source_file=name, most_bytes=most_bytes, stated=stated).objects():
+            opened = open_file(root / file, source_file=name, most_bytes=most_bytes, stated=stated)
+            for item in opened.objects():
                 if isinstance(item, BadObjectError):
                     quarantine.append(quarantine_row(name, item.row, "read", item))
                     continue
+                if file in again and opened.is_generic:
+                    item.object_id = with_folder(item.object_id, name)
                 told.update(item.told())
                 meta = {key: getattr(item, key) for key in _KNOWN}
                 yield (

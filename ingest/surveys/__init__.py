@@ -111,6 +111,11 @@ class Opened:
         """`direct`, `astropy`, `parquet`, `hdf5`, or the kind of a `PlainTable`: what has parsed the file so far."""
         return str(self.file.parser)
 
+    @property
+    def is_generic(self) -> bool:
+        """Whether it is read as one of nobody known, whose objects may have no name but the file's."""
+        return self.survey in SURVEYS and SURVEYS[self.survey].priority < 0
+
     def objects(self) -> Iterator[Spectrum | BadObjectError]:
         """Every object: a spectrum without the labels that no object can have, or why it is none.
 

@@ -13,6 +13,7 @@ from specshards.common.jobs import Engine
 from specshards.common.spectrum import Spectrum
 from specshards.ingest.job.build import IngestConfig, build
 from specshards.ingest.job.summary import Summary
+from specshards.ingest.spectra.objects import objects
 from specshards.ingest.stems import depth_of, repeated, stem_of, with_folder
 from specshards.ingest.surveys import open_file
 
@@ -55,6 +56,8 @@ def test_a_folder_a_sample(tmp_path: Path) -> None:
             "s1/spectrum": 1.0, "s2/spectrum": 2.0, "other": 3.0, "nan": 4.0,
         }  # fmt: skip
         assert summary.matched == 4 and summary.repeats is not None and not summary.repeats.lines()
+    told = [meta["object_id"] for meta, _ in objects(data, [])]  # what predictions are written under
+    assert sorted(told) == ["nan", "other", "s1/spectrum", "s2/spectrum"]
     # A name that comes to be another's, too, is made again.
     spectrum(data / "s4/other.csv", 5)
     build(config, str(data), out, catalogue=catalogue, engine=HERE)
