@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from specshards.common.spectrum import Spectrum
     from specshards.ingest.surveys import Opened
-    from specshards.ingest.tables import TableFile
+    from specshards.ingest.tables import Stated, TableFile
 
 #: Layout of the Parquet files that `build` and `mock` write, and the columns that only those have.
 OWN = "spectra-parquet"
@@ -55,8 +55,19 @@ def command(
     max_files: Annotated[int, typer.Option(help="Of a folder: look at a random choice of so many files.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
     max_file_size: Annotated[str | None, typer.Option(help="Of a FITS file, uncompressed, such as 2GB.")] = None,
+    columns: Annotated[str | None, typer.Option(help="As of build: wavelength, flux, error.")] = None,
+    wavelengths: Annotated[str | None, typer.Option(help="As of build: first:last:step.")] = None,
+    wavelength_unit: Annotated[str | None, typer.Option(help="As of build.")] = None,
+    unit: Annotated[str | None, typer.Option(help="As of build: of the flux.")] = None,
+    medium: Annotated[str | None, typer.Option(help="As of build: vacuum or air.")] = None,
+    frame: Annotated[str | None, typer.Option(help="As of build: observed or rest.")] = None,
+    name: Annotated[str | None, typer.Option(help="As of build: of the survey.")] = None,
 ) -> None:
     """Say what a file of spectra is, or what a folder of them holds, and draw it."""
+    from specshards.ingest.surveys.stated import check_spectra_stated
+    from specshards.ingest.surveys.wavelengths import check_stated
+    from specshards.ingest.tables import Stated
+
     path = Path(what).expanduser()
     if png is not None and png.suffix.lower() != ".png":
         raise UsageError(f"--png {png}: give a name that ends in .png")
@@ -67,13 +78,19 @@ def command(
     if max_files < 1 or seed < 0:
         raise UsageError(f"--max-files {max_files} --seed {seed}: give at least one file, and a seed of 0 or more")
     most_bytes = None if max_file_size is None else parse_size(max_file_size)
+    stated = Stated(wavelength_unit, medium, columns, unit, frame, name, wavelengths)
+    check_stated(wavelength_unit, medium)
+    check_spectra_stated(stated)
     if path.is_file():
-        inspect_file(path, png, row, most_bytes)
+        inspect_file(path, png, row, most_bytes, stated)
     else:
-        inspect_folder(what, png, n, max_files, seed, most_bytes)
+        inspect_folder(what, png, n, max_files, seed, most_bytes, stated)
 
 
-def inspect_file(path: Path, png: Path | None = None, row: int | None = None, most_bytes: int | None = None) -> None:
+def inspect_file(
+    path: Path, png: Path | None = None, row: int | None = None, most_bytes: int | None = None,
+    stated: Stated | None = None,
+) -> None:  # fmt: skip
     """Print what `path` is and what its first objects are, and draw the first usable one; or all that of `row`.
 
     Raises:
@@ -81,7 +98,7 @@ def inspect_file(path: Path, png: Path | None = None, row: int | None = None, mo
     """
     from specshards.ingest.spectra import plots
 
-    contents = Contents(most_bytes=most_bytes)
+    contents = Contents(most_bytes=most_bytes, stated=stated)
     opened = contents.look(path, row, few=True)
     ((layout, of_layout),) = contents.layouts.items()
     if row is not None and contents.rows and not contents.shown:
@@ -103,8 +120,9 @@ def inspect_file(path: Path, png: Path | None = None, row: int | None = None, mo
 
 
 def inspect_folder(
-    what: str, png: Path | None, n: int, max_files: int, seed: int, most_bytes: int | None = None
-) -> None:
+    what: str, png: Path | None, n: int, max_files: int, seed: int, most_bytes: int | None = None,
+    stated: Stated | None = None,
+) -> None:  # fmt: skip
     """Print what the files of a folder or glob hold, by layout, and draw `n` random spectra of them.
 
     Raises:
@@ -120,7 +138,7 @@ def inspect_folder(
     if len(names) > max_files:
         print(f"a random {max_files:,} of {len(names):,} files (seed {seed}; more with --max-files)")
         names = sorted(random.Random(seed).sample(names, max_files))
-    contents = Contents(n, seed, most_bytes)
+    contents = Contents(n, seed, most_bytes, stated)
     for name in tqdm(names, desc="inspect", unit="file", disable=None):
         contents.look(root / name)
     print("\n".join([*contents.tables(), *contents.why()]))
@@ -165,21 +183,22 @@ def _read_rows(file: TableFile, layout: str, source_file: str, first: int = 0) -
             number += len(table)
 
 
-def open_any(path: Path, first: int = 0, most_bytes: int | None = None) -> Opened:
+def open_any(path: Path, first: int = 0, most_bytes: int | None = None, stated: Stated | None = None) -> Opened:
     """Open a file that `build` reads, or spectra Parquet that it wrote.
 
     Args:
         first: of a table, the first row to read.
-        most_bytes: see `ingest.surveys.open_file`.
+        most_bytes, stated: see `ingest.surveys.open_file`.
 
     Raises:
         BadObjectError: damaged, empty or foreign. OSError: the environment (permission).
     """
     from specshards.ingest.surveys import Opened, open_file
     from specshards.ingest.surveys import multimodal_universe as mmu
+    from specshards.ingest.tables import UNSTATED
 
     try:
-        opened = open_file(path, most_bytes=most_bytes)
+        opened = open_file(path, stated=stated or UNSTATED, most_bytes=most_bytes)
     except BadObjectError:
         own = _own(path)
         if own is None:
@@ -248,13 +267,15 @@ class Contents:
         rows: objects in the file looked at last.
     """
 
-    def __init__(self, n: int = 0, seed: int = 0, most_bytes: int | None = None) -> None:
+    def __init__(
+        self, n: int = 0, seed: int = 0, most_bytes: int | None = None, stated: Stated | None = None
+    ) -> None:
         self.layouts: dict[str, _Layout] = {}
         self.reasons: Counter[str] = Counter()
         self.drawn: list[Spectrum] = []
         self.shown: list[tuple[int, Spectrum | BadObjectError]] = []
         self.rows = self._usable = 0
-        self._n, self._random, self._most_bytes = n, random.Random(seed), most_bytes
+        self._n, self._random, self._most_bytes, self._stated = n, random.Random(seed), most_bytes, stated
 
     def look(self, path: Path, row: int | None = None, few: bool = False) -> Opened | None:
         """Take in a file, or only its `row`; with `few`, of a table no more rows than `shown` needs.
@@ -263,7 +284,7 @@ class Contents:
         """
         opened, self.rows = None, 0
         try:
-            opened = open_any(path, row or 0, self._most_bytes)
+            opened = open_any(path, row or 0, self._most_bytes, self._stated)
             name, is_table = opened.layout, opened.reader.takes == "table"
             for number, item in enumerate(opened.objects(), (row or 0) if is_table else 0):
                 self.rows = number + 1
@@ -336,7 +357,7 @@ def _about(shown: Sequence[tuple[int, Spectrum | BadObjectError]]) -> Iterator[s
             yield f"\nrow {number:<8}{_verdict(item)}"
         else:
             yield f"\nrow {number:<8}object {item.object_id}"
-            yield from (f"  {name:<10}{value}" for name, value in facts(item).items())
+            yield from (f"  {name:<9} {value}" for name, value in facts(item).items())
 
 
 def _default_png(name: str) -> Path:

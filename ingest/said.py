@@ -20,6 +20,7 @@ class Stated:
         unit: of the flux of files that do not say it, as "erg/s/cm2/AA", mJy, or relative.
         frame: of the wavelengths of files that do not say it: `observed`, or `rest`.
         name: the survey's name, of spectra that do not say whose they are.
+        wavelengths: of tables whose pixels are only numbered, first:last:step, as 1100:2298:2.
     """
 
     wavelength_unit: str | None = None
@@ -28,6 +29,7 @@ class Stated:
     unit: str | None = None
     frame: str | None = None
     name: str | None = None
+    wavelengths: str | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Stated:

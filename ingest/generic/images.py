@@ -7,7 +7,8 @@ shape whose EXTNAME says that they are its errors, inverse variances, masks or w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -187,8 +188,9 @@ class _Maker:
         self.file, self.hdu, self.layout, self.source_file, self.stated = file, hdu, layout, source_file, stated
         header = hdu.header if text(hdu.header.get("RA")) else file[0].header
         self.ra, self.dec, self.remarks = sky_of(header, ("RA", "DEC"), ("RA_TARG", "DEC_TARG"), ("OBJRA", "OBJDEC"))
-        said = text(hdu.header.get("BUNIT")) or getattr(stated, "unit", None)
-        self.unit = unit_of(said) if said else None
+        self.beside = _linetools(file)
+        said = text(hdu.header.get("BUNIT")) or self.beside.get("flux") or getattr(stated, "unit", None)
+        self.unit = RELATIVE if said == "dimensionless_unit" else unit_of(said) if said else None
         if said and self.unit is None:
             self.remarks += (f"have a unit of flux that is not understood ({said[:40]})",)
         if layout == STACK and "norm" in _rows_said(hdu.header)[0]:
@@ -205,6 +207,7 @@ class _Maker:
             if _name(wave) in _WAVE and wave.shape == (n,):
                 values = native(wave.image(), np.float64)
                 declared = text(wave.header.get("BUNIT")) or ("log10" if "LOG" in _name(wave) else None)
+                declared = declared or self.beside.get("wave")
                 return self._settled([values], declared, wave.header)._replace(wavelength=values)
         return axis_of(self.hdu.header, n, self.stated, is_rest=self.frame == "rest")
 
@@ -219,7 +222,7 @@ class _Maker:
     def _settled(self, waves: Sequence[npt.NDArray[np.float64]], declared: str | None, header: HeaderLike) -> Axis:
         low, high = min(float(wave.min()) for wave in waves), max(float(wave.max()) for wave in waves)
         unit = settled(low, high, declared, self.stated.wavelength_unit, is_rest=self.frame == "rest")
-        medium = medium_said(header) or self.stated.medium
+        medium = medium_said(header) or self.beside.get("airvac") or self.stated.medium
         if medium is None and is_iraf(header):
             return Axis(waves[0], unit, "air", remarks=(GUESSED_AIR,))
         # Of an HDU of wavelengths the rule is that of tables: vacuum unless something is said.
@@ -252,6 +255,21 @@ class _Maker:
                 remarks=(*self.remarks, *axis.remarks, *remarks),
             )
         )  # fmt: skip
+
+
+def _linetools(file: FitsFile) -> Mapping[str, str]:
+    """What linetools' XSpectrum1D writes of a spectrum, as JSON: units `wave` and `flux`, and `airvac`."""
+    found: dict[str, str] = {}
+    for key in ("UNITS", "METADATA"):
+        try:
+            said = json.loads(text(file[0].header.get(key)) or "{}")
+        except ValueError:
+            continue
+        if isinstance(said, dict):
+            found |= {name: str(said[name]) for name in ("wave", "flux", "airvac") if said.get(name)}
+    if (medium := found.pop("airvac", None)) in ("air", "vac"):
+        found["airvac"] = "air" if medium == "air" else "vacuum"
+    return found
 
 
 def _lines(file: FitsFile, hdu: Hdu, layout: str) -> _Lines:

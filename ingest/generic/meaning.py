@@ -59,6 +59,7 @@ class Meaning:
         unit: of the wavelengths, as declared. medium, frame, flux_unit: likewise.
         remarks: of guesses, for every spectrum.
         errors: what they are in.
+        is_astronomical: whether Angstrom may be guessed.
         how: what is known by whom, for people: `flux unit` -> `1e-17 erg / (Angstrom s cm2), declared`.
     """
 
@@ -72,16 +73,18 @@ class Meaning:
     remarks: tuple[str, ...] = ()
     how: Mapping[str, str] = field(default_factory=dict)
     errors: ErrorUnit = AS_FLUX
+    is_astronomical: bool = True
 
     @classmethod
     def of(
         cls, roles: Roles, units: Mapping[str, str], said: Mapping[str, Any], stated: Stated, layout: str,
-        source_file: str, unit: str | None = None,
+        source_file: str, unit: str | None = None, *, is_astronomical: bool = True,
     ) -> Meaning:  # fmt: skip
         """What a table's units, its names and its own words say.
 
         Args:
             said: keys of the file, in lower case. unit: of the wavelengths, where a wide table's names have it.
+            is_astronomical: whether something in the file says so; else Angstrom is never guessed.
         """
         unit = (
             unit or units.get(roles.columns.get("wavelength", "")) or roles.said.get("unit") or _of(said, _UNIT_KEYS)
@@ -118,6 +121,7 @@ class Meaning:
             tuple(remarks),
             how,
             errors=errors,
+            is_astronomical=is_astronomical or (flux_unit is not None and flux_unit != RELATIVE),
         )
 
     def unit_of(self, low: float, high: float, *, is_falling: bool = False) -> tuple[str, str]:
@@ -142,9 +146,24 @@ class Meaning:
                 raise BadObjectError(
                     f"{fault.reason}{also}; {SEE}", kind=f"the unit of wavelength is not said; {SEE}"
                 ) from None
+            self._settle("nm", low, high)
             return "nm", "guessed"
+        if not self.unit and not self.stated.wavelength_unit:
+            self._settle(unit, low, high)
         declared = self.unit is not None and _known(self.unit) == unit
         return unit, "declared" if declared else "stated" if self.stated.wavelength_unit else "guessed"
+
+    def _settle(self, unit: str, low: float, high: float) -> None:
+        """BadObjectError: in a table that need not be an astronomer's, another unit is as likely."""
+        # Of a laboratory: 350 to 2500 can be nothing but nm; 600 to 1800, or 4000 to 10000, wavenumbers as well.
+        if self.is_astronomical or (unit == "nm" and high <= 3000 and (low < 400 or high > 2000)):
+            return
+        fits = [name for name in ("nm", "angstrom", "cm-1") if _fits(low, high, name)]
+        raise BadObjectError(
+            f"wavelengths from {low:.6g} to {high:.6g} may be {' or '.join(fits)}: --wavelength-unit says which; "
+            f"{SEE}",
+            kind=f"the unit of wavelength is not said; {SEE}",
+        )
 
     def spectrum(
         self, pixels: Pixels, object_id: str, labels: Mapping[str, Any], units: Mapping[str, str],
@@ -252,6 +271,11 @@ def _flux_unit(declared: str) -> str | None:
 
 def _by_whom(declared: str | None, stated: str | None) -> str:
     return "declared" if declared else "stated" if stated else "guessed"
+
+
+def _fits(low: float, high: float, unit: str) -> bool:
+    first, last = sorted(to_angstrom(np.array([low, high]), unit))
+    return first >= 900 and last <= 300_000
 
 
 def _known(unit: str) -> str | None:

@@ -16,6 +16,7 @@ from specshards.ingest.generic.pixels import Pixels
 from specshards.ingest.generic.roles import SEE, Roles, label_name, unread
 from specshards.ingest.generic.wide import Wide
 from specshards.ingest.plain.cells import is_list, numbers_in
+from specshards.ingest.surveys.stated import wavelengths_of
 
 #: Roles that are pixels.
 PARTS = ("wavelength", "flux", "error", "ivar", "variance", "mask")
@@ -37,9 +38,12 @@ def of_lists(table: Any, roles: Roles, meaning: Meaning, stem: str) -> Iterator[
         table: a `PlainTable` or `FitsTable`; its column of wavelengths may be one vector for all rows.
     """
     parts = {part: roles.columns[part] for part in PARTS if part in roles.columns}
-    shared = _shared(table, parts["wavelength"], parts["flux"])
+    if "wavelength" in parts:
+        shared = _shared(table, parts["wavelength"], parts["flux"])
+    else:
+        shared = wavelengths_of(table.stated.wavelengths)
     if shared is not None:
-        del parts["wavelength"]
+        parts.pop("wavelength", None)
     without: tuple[str, ...] | None = None
     cells_of = _Cells(table, roles.others)
     for rows in table.slices(_ROWS):
@@ -56,6 +60,11 @@ def of_lists(table: Any, roles: Roles, meaning: Meaning, stem: str) -> Iterator[
                 pixels = {part: numbers_in(values[i]) for part, values in cells.items()}
                 if shared is not None:
                     pixels["wavelength"] = shared
+                    if "wavelength" not in roles.columns and len(pixels["flux"]) != len(shared):
+                        raise BadObjectError(
+                            f"--wavelengths {table.stated.wavelengths} are {len(shared):,}, the pixels "
+                            f"{len(pixels['flux']):,}", kind="--wavelengths are not as many as the pixels",
+                        )  # fmt: skip
                 spectrum = _spectrum(Pixels(**pixels), meaning, stem, number, names, i, further, table)
                 spectrum.remarks += without
                 yield spectrum
@@ -86,10 +95,29 @@ def of_wide(table: Any, wide: Wide, roles: Roles, meaning: Meaning, stem: str) -
                     one = np.array(values, np.float64)
                 else:
                     one = flux[i]
+                if _are_wavelengths(wide.wavelength, one):
+                    raise BadObjectError("a second heading: its values are the wavelengths in another unit",
+                                         selected_out=True)  # fmt: skip
                 yield _spectrum(Pixels(wide.wavelength, one), meaning, stem, number, names, i, further, table)
             except BadObjectError as fault:
                 fault.row, fault.layout = number, meaning.layout
                 yield fault
+
+
+def _are_wavelengths(wave: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> bool:
+    """Whether a row repeats the wavelengths, as they are, in another unit, or as wavenumbers."""
+    with np.errstate(all="ignore"):
+        for same in (values / wave, values * wave):
+            middle = np.median(same)
+            # Units differ by powers of ten, the rest is rounding.
+            power = np.log10(middle) if middle > 0 else 0.5
+            if (
+                abs(power - np.round(power)) < 0.005
+                and (np.abs(same / middle - 1) < 0.01).all()
+                and np.ptp(wave) > 0.1 * wave.max()
+            ):
+                return bool((np.diff(values) >= 0).all() or (np.diff(values) <= 0).all())
+    return False
 
 
 def _number(value: Any) -> float | None:

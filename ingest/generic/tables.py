@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +29,11 @@ from specshards.ingest.generic.roles import (
     by_place,
     is_plain_error,
     roles_of,
+    simple,
     unread,
 )
 from specshards.ingest.generic.rows import PARTS, further_units, is_vector, of_lists, of_wide
-from specshards.ingest.generic.wide import Wide
+from specshards.ingest.generic.wide import Wide, names_wavelength, unit_said
 from specshards.ingest.plain import PlainTable
 from specshards.ingest.surveys.survey import Reader, Survey, register
 
@@ -39,6 +41,7 @@ _ENDS = re.compile(
     r"(\.(fits?|gz|csv|tsv|txt|dat|ascii|asc|ecsv|vot|votable|xml|npz|parquet|hdf5|h5))+\Z", re.IGNORECASE
 )
 _KEY_VALUE = re.compile(r"[#%!/\s]*([A-Za-z][A-Za-z0-9_ -]{0,30}?)\s*[:=]\s*(\S.*?)\s*\Z")
+_ASTRONOMICAL = {"ivar", "flux_ivar", "loglam", "log_lambda", "redshift", "teff", "logg", "airmass"}
 _FEWEST = 8  # pixels of a spectrum whose columns have no names
 
 
@@ -60,8 +63,9 @@ def form_of(table: Any) -> Form | None:
         BadObjectError: a column that the user names is not there, or one half of a spectrum is.
     """
     stated = table.stated.columns
-    if (wide := Wide.of(table.names)) is not None and stated is None:
-        return Form("wide", roles_of([name for name in table.names if name not in set(wide.columns)]), wide)
+    if stated is None and table.is_named and (wide := _wide(table)) is not None:
+        samples = set(wide.columns)
+        return Form("wide", _of_others([name for name in table.names if name not in samples]), wide)
     if not table.is_named:
         roles = by_place(table.names, stated)
         return Form("table", roles) if stated is not None or _looks_right(table, roles) else None
@@ -80,10 +84,44 @@ def form_of(table: Any) -> Form | None:
     if _is_of_vectors(table, roles.columns["flux"]):
         if roles.has("wavelength"):
             return Form("rows", roles)
+        if table.stated.wavelengths is not None:
+            return Form("rows", roles)
         if table.kind == "fits":
             return None
-        raise BadObjectError(f"spectra in {roles.columns['flux']} without wavelengths; {SEE}")
+        raise BadObjectError(
+            f"spectra in {roles.columns['flux']} without wavelengths: --wavelengths first:last:step says them, or "
+            f"--columns says their column; {SEE}",
+            kind=f"spectra without wavelengths; {SEE}",
+        )
     return Form("table", roles) if roles.has("wavelength") else None
+
+
+def _wide(table: Any) -> Wide | None:
+    try:
+        return Wide.of(table.names, table.stated.wavelengths)
+    except BadObjectError as fault:
+        roles = roles_of(table.names)
+        if not fault.selected_out or not roles.has("wavelength") or roles.has("flux"):
+            raise
+        wave, first = roles.columns["wavelength"], roles.others[0]
+        raise BadObjectError(
+            f"wavelengths in {wave}, and a column for each of many samples: --columns {wave},{first} reads one of "
+            f"them; turned about, one sample a row, the table is read whole; {SEE}",
+            kind=f"one column for each of many samples; {SEE}",
+        ) from None
+
+
+def _of_others(names: list[str]) -> Roles:
+    """Roles of the columns that are no wavelengths; an id may share its cell with the word for those."""
+    roles = roles_of(names)
+    if "id" not in roles.columns:
+        shared = next(
+            (n for n in names if "/" in n and simple(n.partition("/")[0]) in IDS and names_wavelength(n)), None
+        )
+        if shared is not None:
+            rest = tuple(name for name in roles.others if name != shared)
+            return Roles({**roles.columns, "id": shared}, {**roles.how, "id": "named"}, roles.said, rest)
+    return roles
 
 
 def _looks_right(table: PlainTable, roles: Roles) -> bool:
@@ -150,13 +188,33 @@ def read_text(file: PlainTable, layout: str, source_file: str) -> Iterator[Spect
 def read_fits(file: FitsFile, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
     """Every spectrum of the first table of a FITS file that holds any."""
     if (found := _first(file)) is not None:
-        yield from _read(*found, layout, source_file)
+        count = sum(_form_or_none(table) is not None for table in FitsTable.all_of(file))
+        remarks = (f"are of the first of {count} tables of spectra in their file",) if count > 1 else ()
+        yield from _read(*found, layout, source_file, remarks)
 
 
-def _read(table: Any, form: Form, layout: str, source_file: str) -> Iterator[Spectrum | BadObjectError]:
+def _form_or_none(table: FitsTable) -> Form | None:
+    try:
+        return form_of(table)
+    except BadObjectError:
+        return None
+
+
+def _read(
+    table: Any, form: Form, layout: str, source_file: str, remarks: tuple[str, ...] = ()
+) -> Iterator[Spectrum | BadObjectError]:
     said = _said(table)
-    unit = None if form.wide is None else form.wide.unit
-    meaning = Meaning.of(form.roles, table.units, said, table.stated, layout, source_file, unit)
+    unit = None if form.wide is None else form.wide.unit or _unit_of_wide(table, form)
+    meaning = Meaning.of(form.roles, table.units, said, table.stated, layout, source_file, unit,
+                         is_astronomical=_is_astronomical(table, form))  # fmt: skip
+    if form.wide is not None:
+        count = (
+            f"{len(form.wide.columns):,} columns, {form.wide.columns[0]} to {form.wide.columns[-1]} ({form.wide.how})"
+        )
+        meaning = replace(meaning, how={**meaning.how, "wavelength": count})
+    elif not form.roles.has("wavelength"):
+        meaning = replace(meaning, how={**meaning.how, "wavelength": f"{table.stated.wavelengths} (stated)"})
+    meaning = replace(meaning, remarks=(*meaning.remarks, *remarks))
     stem = escaped(_ENDS.sub("", table.path.name)) or "spectrum"
     if form.wide is not None:
         yield from of_wide(table, form.wide, form.roles, meaning, stem)
@@ -164,6 +222,36 @@ def _read(table: Any, form: Form, layout: str, source_file: str) -> Iterator[Spe
         yield from of_lists(table, form.roles, meaning, stem)
     else:
         yield from _long(table, form.roles, meaning, said, stem)
+
+
+def _unit_of_wide(table: Any, form: Form) -> str | None:
+    """What the other headings and the comments of a wide table say."""
+    assert form.wide is not None
+    if table.stated.wavelength_unit is not None:
+        return None
+    samples = set(form.wide.columns)
+    heads = [name if name not in table.units else f"{name} ({table.units[name]})" for name in table.names
+             if name not in samples]  # fmt: skip
+    return unit_said([*heads, *map(str, table.meta.get("comments") or ())], table.names[0])
+
+
+def _is_astronomical(table: Any, form: Form) -> bool:
+    """Whether anything says that a table is an astronomer's, whose wavelengths without a unit are in Angstrom."""
+    if table.kind in ("fits", "votable", "ecsv"):
+        return True
+    if form.wide is not None:
+        return False
+    names = {simple(name) for name in table.names}
+    flux = simple(form.roles.columns["flux"])
+    # Columns of blanks without names are the way of IRAF and of published spectra.
+    return (
+        bool(names & _ASTRONOMICAL)
+        or flux.startswith(
+            ("flux", "flam", "fnu", "f_lam", "f_nu", "norm_flux", "normali", "rel_flux", "relative_flux")
+        )
+        or {"ra", "dec"} <= names
+        or (table.kind == "ascii" and not table.is_named)
+    )
 
 
 def _long(

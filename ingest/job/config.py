@@ -16,7 +16,7 @@ from specshards.ingest.tables import Stated
 #: Files that a command can be asked for by number.
 MOST_FILES = 1_000_000
 #: Of a configuration, where nobody said it.
-_LEFT_OUT = ("joint", "wavelength_unit", "medium", "columns", "unit", "frame", "name", "labels")
+_LEFT_OUT = ("joint", "wavelength_unit", "medium", "columns", "unit", "frame", "name", "labels", "wavelengths")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class IngestConfig:
         labels: further columns of the catalogue to keep beside the labels, as: mg_fe,stellar_mass; or all. Of the
             files' own further labels, these are kept then, too, and no others.
         name: the survey's name, of spectra that do not say whose they are.
+        wavelengths: of tables whose pixels are only numbered, first:last:step, as 1100:2298:2.
         files_per_part: files of one task, at most.
         row_group_rows: rows of one Parquet row group, the unit that `shards` reads and mixes.
         seed: of the random file order.
@@ -61,6 +62,7 @@ class IngestConfig:
     frame: str | None = field(default=None, metadata={"values": lambda: FRAMES})
     name: str | None = None
     labels: str | None = None
+    wavelengths: str | None = None
     files_per_part: int = 512
     row_group_rows: int = 128
     seed: int = 0

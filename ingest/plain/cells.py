@@ -34,18 +34,25 @@ def widest(first: Kind, second: Kind) -> Kind:
     return max(first, second, key=_KINDS.index)
 
 
-def kind_of(column: pa.ChunkedArray | pa.Array) -> Kind:
-    """What every cell of a column can be read as."""
-    for kind in ("int", "float"):
+def kind_of(column: pa.ChunkedArray | pa.Array, known: Kind = "empty") -> Kind:
+    """What every cell of a column can be read as, and what is `known` of the cells before them."""
+    return (
+        known
+        if known == "text"
+        else widest(known, _kind_of(column, ("float",) if known == "float" else ("int", "float")))
+    )
+
+
+def _kind_of(column: pa.ChunkedArray | pa.Array, tried: tuple[Kind, ...]) -> Kind:
+    for kind in tried:
         if len(column) and _plainly(column, kind) is not None:
             return kind
     values = stripped(column)
     if values.null_count == len(values):
         return "empty"
-    for kind, its_type in (("int", pa.int64()), ("float", pa.float64())):
-        if _numbers(values, its_type) is not None:
-            return kind  # type: ignore[return-value]
-    return "text"
+    if _numbers(values, pa.int64()) is not None:
+        return "int"
+    return "text" if _numbers(values, pa.float64()) is None else "float"
 
 
 def typed(column: pa.ChunkedArray | pa.Array, kind: Kind | None = None) -> npt.NDArray[Any]:

@@ -16,7 +16,7 @@ from specshards.common.errors import BadObjectError
 from specshards.ingest.limits import MOST_BYTES
 from specshards.ingest.listing import open_input
 from specshards.ingest.plain.arrays import ZIP, Arrays, read_npz, read_votable
-from specshards.ingest.plain.cells import Kind, is_padded, kind_of, texts, typed, widest
+from specshards.ingest.plain.cells import Kind, is_padded, kind_of, texts, typed
 from specshards.ingest.plain.text import GZIP, HEAD, TextLayout, blocks, opened
 from specshards.ingest.tables import UNSTATED, Stated
 
@@ -127,7 +127,7 @@ class PlainTable:
         for block in self._blocks():
             for name, kind in found.items():
                 if kind != "text":
-                    found[name] = widest(kind, kind_of(block[name]))
+                    found[name] = kind_of(block[name], kind)
         return found
 
     def padded(self, names: tuple[str, ...]) -> frozenset[str]:

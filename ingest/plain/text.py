@@ -26,7 +26,9 @@ GZIP = b"\x1f\x8b"
 ECSV = "# %ECSV"
 #: Of a file, this much tells what it is; a table of 20,000 columns has its names in it.
 HEAD = 1 << 20
-_BLOCK = 8 << 20
+# Read block by block: pyarrow's stream of blocks keeps memory that grows with the file.
+_BLOCK = 4 << 20
+_LONGEST_ROW = 32 << 20
 _LINES = 1 << 16
 _COMMENT = ("#", "%", "!", "//")
 _DELIMITERS = (",", ";", "\t", "|")
@@ -132,7 +134,7 @@ def _of_lines(lines: Sequence[str], encoding: str) -> TextLayout:
             units, head = dict(zip(named, cells[1], strict=True)), 2
     elif len(before) and (found := _in_comments(before, delimiter, width)) is not None:
         named, units = found
-    elif len(cells) > 1 and _is_wide(cells[0]):
+    elif len(cells) > 1 and _is_wide(cells[0][not cells[0][0].strip() :]):
         named, head = cells[0], 1
     names = tuple(named) if named is not None else tuple(str(i + 1) for i in range(width))
     units = {**{name: match[2] for name in names if (match := _BRACKETS.match(name))}, **units}
@@ -194,7 +196,7 @@ def _numbers(cells: Sequence[str]) -> list[str]:
 
 
 def _is_wide(cells: Sequence[str]) -> bool:
-    """Whether a row of numbers is one of wavelengths: many, all above 0, and in order."""
+    """Whether a row of numbers names the columns of a wide table: many, none below 0, and in order."""
     if len(cells) < _WIDE:
         return False
     try:
@@ -202,11 +204,11 @@ def _is_wide(cells: Sequence[str]) -> bool:
     except ValueError:
         return False
     steps = np.diff(values)
-    return bool((values > 0).all() and ((steps > 0).all() or (steps < 0).all()))
+    return bool((values >= 0).all() and ((steps > 0).all() or (steps < 0).all()))
 
 
 def _is_units(cells: Sequence[str]) -> bool:
-    return all(len(cell) < 40 for cell in cells)
+    return all(len(cell) < 40 for cell in cells) and 2 * len(_numbers(cells)) <= len(cells)
 
 
 def _in_comments(before: Sequence[str], delimiter: str | None, width: int) -> tuple[list[str], dict[str, str]] | None:
@@ -302,7 +304,7 @@ def _of_csv(file: IO[bytes], layout: TextLayout, columns: Sequence[str] | None) 
     text = io.TextIOWrapper(file, layout.encoding, errors="replace") if layout.encoding != "utf-8-sig" else None
     for _ in range(layout.skip):
         (file if text is None else text).readline()
-    source: Any = file if text is None else _Encoded(text)
+    source: Any = file if text is None else io.BufferedReader(_Encoded(text), _LINES)
     wrong: list[str] = []
 
     def of_invalid(row: Any) -> str:
@@ -312,25 +314,38 @@ def _of_csv(file: IO[bytes], layout: TextLayout, columns: Sequence[str] | None) 
         return "skip"
 
     names = list(layout.names)
-    reader = pcsv.open_csv(
-        pa.PythonFile(source, "r"),
-        pcsv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=names),
-        pcsv.ParseOptions(
-            delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=of_invalid,
-            ignore_empty_lines=True,
-        ),
-        pcsv.ConvertOptions(
-            check_utf8=True, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False,
-            include_columns=None if columns is None else list(columns),
-        ),
+    parsing = pcsv.ParseOptions(
+        delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=of_invalid, ignore_empty_lines=True
+    )
+    converting = pcsv.ConvertOptions(
+        check_utf8=True, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False,
+        include_columns=None if columns is None else list(columns),
     )  # fmt: skip
-    for batch in reader:
+    for block in _whole_rows(source):
+        reading = pcsv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names)
+        table = pcsv.read_csv(pa.BufferReader(block), reading, parsing, converting)
         if wrong:
-            break
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
-    if wrong:
-        raise BadObjectError(f"damaged table: {wrong[0]}")
+            raise BadObjectError(f"damaged table: {wrong[0]}")
+        if table.num_rows:
+            yield table
+
+
+def _whole_rows(source: Any) -> Iterator[bytes]:
+    """Text in blocks of whole rows: cut at the ends of lines that are not within quotes."""
+    rest = b""
+    while piece := source.read(_BLOCK):
+        rest += piece
+        end = b"\n" if b"\n" in rest else b"\r"
+        at = last = rest.rfind(end, 0, len(rest) - (end == b"\r"))  # the other half of \r\n may come
+        while at >= 0 and rest.count(b'"', 0, at) % 2:
+            at = rest.rfind(end, 0, at)
+        if at < 0 and len(rest) > _LONGEST_ROW:
+            at = last  # a quote that is no bracket of a cell
+        if at >= 0:
+            yield rest[: at + 1]
+            rest = rest[at + 1 :]
+    if rest.strip():
+        yield rest
 
 
 class _Encoded(io.RawIOBase):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
+
 from specshards.common.errors import UsageError
+from specshards.ingest.limits import MOST_PIXELS
 from specshards.ingest.surveys.flux import unit_of
 from specshards.ingest.surveys.survey import SURVEYS
 from specshards.ingest.surveys.wavelengths import FRAMES
@@ -52,16 +57,37 @@ def columns_of(text: str | None) -> Mapping[str, str]:
     return found
 
 
+def wavelengths_of(text: str) -> npt.NDArray[np.float64]:
+    """The wavelengths of a text such as `1100:2298:2` (first, last, step): float64 `(n,)`, in the stated unit.
+
+    Raises:
+        UsageError: no such text, or a step that does not lead from the first to the last.
+    """
+    how = f"wavelengths={text}: give first:last:step, such as 1100:2298:2"
+    try:
+        first, last, step = (float(word) for word in text.split(":"))
+    except ValueError:
+        raise UsageError(how) from None
+    steps = (last - first) / step if step and math.isfinite(first + last + step) else math.nan
+    if not 1 <= steps < MOST_PIXELS:
+        raise UsageError(how)
+    if abs(steps - round(steps)) > 1e-3:
+        raise UsageError(f"wavelengths={text}: steps of {step:g} from {first:g} do not end at {last:g}")
+    return np.linspace(first, last, round(steps) + 1)
+
+
 def check_spectra_stated(stated: Stated, survey: str | None = None) -> None:
-    """UsageError for what --columns, --unit, --frame and --name do not take, or the files of `survey` say."""
+    """UsageError for what these options do not take, or the files of `survey` say themselves."""
     if survey is not None and survey in SURVEYS and SURVEYS[survey].priority >= 0:
-        for name in ("columns", "unit", "frame", "name"):
+        for name in ("columns", "unit", "frame", "name", "wavelengths"):
             if getattr(stated, name) is not None:
                 raise UsageError(
                     f"{name}={getattr(stated, name)}: is for files of no survey that is read here, and those of "
                     f"{survey} say it themselves: leave it out, or read them with SURVEY=table"
                 )
     columns_of(stated.columns)
+    if stated.wavelengths is not None:
+        wavelengths_of(stated.wavelengths)
     if stated.unit is not None and unit_of(stated.unit) is None:
         raise UsageError(
             f"unit={stated.unit}: no unit of flux that is known here: write it as astropy does, such as "

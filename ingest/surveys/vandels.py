@@ -2,8 +2,10 @@
 
 Columns `wl flam flam_err`: Angstrom in the observed frame, erg/s/cm2/Angstrom (about 1e-19) and 1 sigma of it; 4,800
 to 10,300 Angstrom in pixels of about 5 (DR4: Garilli et al. 2021, A&A 647, A150; McLure et al. 2018, MNRAS 479, 25).
-The papers do not say whether wavelengths are in air or vacuum, nor do the files: vacuum is a guess, told with every
-spectrum, and 85 km/s at most is at stake. Labels are in a catalogue (`z`, `redshift_flag`), by the name of the file.
+The files do not say whether wavelengths are in air or vacuum: vacuum is a guess, told with every spectrum, and
+85 km/s at most is at stake. The sky's lines in the median error of 550 files, in pixels of 5 Angstrom, are at 5576.8,
+6299.5 and 6361.8: nearer to their places in air (5577.3, 6300.3, 6363.8) than in vacuum (5578.9, 6302.1, 6365.5).
+Labels are in a catalogue (`z`, `redshift_flag`), by the name of the file.
 The two fields are small; the files have no positions.
 """
 

@@ -167,7 +167,7 @@ def test_without_errors_and_with_a_mask_that_marks_most(tmp_path: Path) -> None:
 
 def test_a_long_table_holds_one_spectrum_for_each_id(tmp_path: Path) -> None:
     names = ["01"] * N + ["02"] * N + ["1"] * N
-    path = table(tmp_path / "a.csv", "sample,wavelength,reflectance,z", names, np.tile(WAVE, 3),
+    path = table(tmp_path / "a.csv", "sample,wavelength (A),reflectance,z", names, np.tile(WAVE, 3),
                  np.concatenate([FLUX, FLUX + 1, FLUX + 2]), [0.1] * N + [0.2] * N + [0.3] * N)  # fmt: skip
     found = spectra(path)
     assert [(one.object_id, one.labels["z"]) for one in found] == [("01", 0.1), ("02", 0.2), ("1", 0.3)]
