@@ -74,10 +74,11 @@ help:  ## Say what the targets do
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make shards SURVEY=lamost|sdss|desi|slomost [DATA=folder|glob] [CATALOG=labels.csv|.fits [LABELS=mg_fe,mass|all]] [CUTS=paper]"
+	@echo "  make shards SURVEY=lamost|sdss|desi|apogee|...|table [DATA=folder|glob] [CATALOG=labels.csv|.fits [LABELS=mg_fe,mass|all]] [CUTS=paper]"
 	@echo "              [WHERE=\"snrg > 10 and class == 'STAR'\"] [IMAGE=map2d|simple|overlap] [ENCODING=png|pnm|jpeg|flux]"
 	@echo "              [PRESET=paper] [WINDOW=3600,9000] [SPLIT=0.8,0.1,0.1] [SPLIT_BY=sky|object|row] [GROUP=column]"
 	@echo "              [N=2000] [OUT=data/SURVEY] [WORKERS=n] [MEMORY=2GiB] [SCHEDULER=tcp://...] [FORCE=1]"
+	@echo "              (surveys: specshards ingest surveys; table: spectra of nobody in particular, as CSV)"
 	@echo "  make report SHARDS=folder"
 	@echo "  make train TASK=classify|subclass|redshift|teff|logg|feh|COLUMN[,...] [SHARDS=folder,folder]"
 	@echo "              [BACKBONE=facebook/dino-vitb16|folder|tiny] [PRESET=paper|modern] [EPOCHS=n] [OUT=runs/TASK]"
@@ -155,6 +156,12 @@ bench-load: $(STAMP)  ## Time the loaders beside webdataset, loose files and cei
 
 bench-train: $(STAMP)  ## Time training steps with the loader against cached batches, on a GPU where there is one
 	@$(SPECSHARDS) bench train $(ARGS)
+
+# Folders of these names lie here, so that make would have nothing to do for them, and say so.
+.PHONY: ingest common render benchmarks tests docs src
+ingest common render benchmarks tests docs src:
+	@echo "error: make $@: no such target; use 'make shards SURVEY=... DATA=...' (ingest and pictures in one), \
+	or specshards ingest build, specshards shards build; 'make help' lists the targets" >&2; exit 2
 
 # The words behind the target are the two records, not targets.
 ifeq (bench-compare,$(firstword $(MAKECMDGOALS)))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from specshards.common.errors import UsageError
 from specshards.common.messages import LOGGER
+from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import Batch, SpectraBatch
 from specshards.shards.loader.loader import Loader
 from specshards.train import loop
@@ -29,6 +30,7 @@ from specshards.train.models.parameters import freeze
 from specshards.train.network import build_model, save_model
 from specshards.train.report import figures
 from specshards.train.run import CARD, Card
+from specshards.train.tasks.column import spelled
 from specshards.train.tasks.constant import Baselines
 from specshards.train.tasks.multitask import (
     add_targets,
@@ -58,6 +60,7 @@ def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> P
     check_tasks(config)
     if config.views == "each" and len(config.images) < 2:
         raise UsageError("views=each: is for several pictures of an object; name them in images, or leave it out")
+    config = spelled(config, [Manifest.load(Path(folder)) for folder in config.shards])
     return loop.train(config, out, lambda start: Labels.of(config, out, start), options)
 
 

@@ -114,7 +114,7 @@ def build(
     source = SpectraFolder.scan(where, survey, Stated(config.wavelength_unit, config.medium))
     check_ended(source.folder / name for name in source.digests)
     if config.group is not None:
-        group_column(group_columns(source), config.group, where)
+        config = replace(config, group=group_column(group_columns(source), config.group, where))
     for note in source.notes:
         LOGGER.info(note)
     with locked(out):

@@ -217,7 +217,8 @@ def remake(
         inputs["where"] = hashlib.sha256(where.encode()).hexdigest()
     if config.group is not None:
         there = {name for _, table in _sidecars(sources, manifests, None) for name in table.column_names}
-        group_column(sorted(there - {"key", "source_row", "_healpix_29"}), config.group, out)
+        theirs = sorted(there - {"key", "source_row", "_healpix_29"})
+        config = replace(config, group=group_column(theirs, config.group, out))
     with locked(out):
         old = earlier(out, config, inputs, force, grows=False)
         check_whole(folders, manifests, engine or Engine())

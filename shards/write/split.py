@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from specshards.common.errors import UsageError
-from specshards.common.further import TEXT, as_column
+from specshards.common.further import TEXT, as_column, further_name
 from specshards.common.identity import Hashes, id_hashes
 from specshards.common.text import printable
 from specshards.ingest.spectra.folder import SpectraFolder, read_positions
@@ -80,6 +80,8 @@ def group_column(names: list[str], group: str, where: object) -> str:
     """
     if group in names:
         return group
+    if further_name(group) in names:  # as the catalogue spells it
+        return further_name(group)
     shown = ", ".join(printable(name) for name in names)
     raise UsageError(f"{where}: --group {printable(group)}: there is no such column; there are {shown}")
 

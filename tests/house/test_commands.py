@@ -83,6 +83,12 @@ def test_the_list_of_benchmarks_imports_none_of_them() -> None:
     assert "Time the loaders" in done.stdout and done.stdout.endswith("False\n"), done.stderr
 
 
+@pytest.mark.parametrize("folder", ["ingest", "render", "common", "benchmarks", "tests", "docs", "src"])
+def test_make_of_a_folder_is_an_error(folder: str) -> None:
+    done = subprocess.run(["make", folder], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and f"error: make {folder}: no such target; use 'make shards" in done.stderr
+
+
 def test_make_help_lists_every_target_and_each_starts_a_command() -> None:
     def make(*words: str) -> str:
         return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +23,13 @@ from specshards.ingest.mock.scale.config import ScaleConfig
 from specshards.ingest.mock.scale.job import write_parquet_survey
 from specshards.shards.format.archive import read_sidecars
 from specshards.shards.format.manifest import Manifest
+from specshards.shards.write.split import group_column
 from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.report.modelcard import modelcard
 from specshards.train.run import Card
-from specshards.train.tasks.column import Column, check_sets, find, task_of
+from specshards.train.tasks.column import Column, check_sets, find, spelled, task_of
 from specshards.train.tasks.multitask import make_tasks, task_from_dict
 from specshards.train.tasks.regression import Redshift
 from specshards.train.tasks.task import Task
@@ -147,7 +151,7 @@ def test_a_finished_run_is_known_again(config: TrainConfig, run: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"task": "soil_clas"}, r"^unknown TASK=soil_clas.*choose classify, subclass, .* LABELS=soil_clas at ingest"),
+        ({"task": "soil_clas"}, r"^unknown TASK=soil_clas .did you mean soil_class.*, stellar_mass$"),
         ({"task": "same"}, "every same of the train split is 3.5: nothing to learn"),
         ({"task": "names"}, "no class has 10 objects in the train split, so TASK=names cannot be learnt"),
         ({"task": "object_id"}, "unknown TASK=object_id"),
@@ -248,3 +252,25 @@ def test_many_classes_are_counted_and_drawn_in_part() -> None:
     scores = task.measure({"point": true}, {task.target: true})
     assert scores["accuracy"] == 1 and "confusion" not in scores and len(scores["per_class"]) == 150
     assert len(task.draw(true, true, np.full(600, np.nan)).axes[0].get_xticks()) == 31
+
+
+def test_names_of_columns_are_understood_as_they_were_spelled(tmp_path: Path) -> None:
+    def said(*further: str) -> list[Manifest]:
+        return [cast(Manifest, SimpleNamespace(further={name: {"kind": "number", "unit": None} for name in further}))]
+
+    config = TrainConfig(task="SOC (%),pH", shards=("x",), target="log10(SOC (%))", categories="pH")
+    ours = spelled(config, said("soc", "ph"))
+    assert (ours.task, ours.target, ours.categories) == ("soc,ph", "log10(soc)", "ph")
+    assert spelled(ours, said("soc", "ph")) is ours and spelled(config, said("other")) is config
+
+    def nothing(columns: Sequence[str]) -> pa.Table:
+        raise KeyError(columns)
+
+    with pytest.raises(UsageError, match=r"did you mean ph\?") as near:
+        find("phh", ["x"], said("ph"), nothing)
+    assert "LABELS=" not in str(near.value), "it is there"
+    with pytest.raises(UsageError, match="LABELS=zzz at ingest"):
+        find("zzz", ["x"], said("ph"), nothing)
+    assert group_column(["field_no", "site"], "Field No.", "x") == "field_no"
+    with pytest.raises(UsageError, match="--group plot: there is no such column; there are site"):
+        group_column(["site"], "plot", "x")

@@ -6,9 +6,10 @@ What a column holds and its unit are in the manifest (`further`), or else in the
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,11 +17,13 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from specshards.common.errors import UsageError
+from specshards.common.further import further_name
 from specshards.common.json import fits
 from specshards.common.spectrum import LIMITS, NUMBERS, POSITION
 from specshards.common.text import count, printable
 from specshards.ingest.surveys.common import SENTINELS
 from specshards.shards.format.manifest import LabelStats, Manifest, combine_stats
+from specshards.train.config import TrainConfig
 from specshards.train.tasks import metrics, plots
 from specshards.train.tasks.classification import FEWEST, Classification
 from specshards.train.tasks.metrics import FloatArray
@@ -216,6 +219,26 @@ def find(name: str, folders: Sequence[str], manifests: Sequence[Manifest], sidec
     return Column(name, str(kinds.pop()) if kinds else "number", first)
 
 
+def spelled(config: TrainConfig, manifests: Sequence[Manifest]) -> TrainConfig:
+    """The configuration with the names of columns as the data sets have them: `pH` is `ph`, `SOC (%)` is `soc`."""
+    there = {name for manifest in manifests for name in manifest.further}
+    ours = {
+        name: further_name(name)
+        for name in config.tasks
+        if name not in TASKS and name not in there and further_name(name) in there
+    }
+    if not ours:
+        return config
+    target = config.target
+    for name, column in ours.items():
+        target = re.sub(rf"\(\s*{re.escape(name)}\s*\)", f"({column})", target)
+    task, categories = (
+        ",".join(dict.fromkeys(ours.get(name, name) for name in names))
+        for names in (config.tasks, config.category_columns)
+    )
+    return replace(config, task=task, categories=categories, target=target)
+
+
 def check_sets(tasks: Sequence[Task], folders: Sequence[str], manifests: Sequence[Manifest]) -> None:
     """Raise UsageError where a column is of another unit or kind than was learnt, or where no redshift shows."""
     for task in tasks:
@@ -323,9 +346,7 @@ def _unknown(name: str, folders: Sequence[str], manifests: Sequence[Manifest]) -
     shown = [printable(column) for column in there[:_MOST_NAMED]]
     more = f" and {len(there) - _MOST_NAMED:,} more" if len(there) > _MOST_NAMED else ""
     columns = f", or a further column of {', '.join(folders)}: {', '.join(shown)}{more}" if there else ""
-    near = difflib.get_close_matches(name, [*TASKS, *there], 1)
+    near = difflib.get_close_matches(further_name(name), [*TASKS, *there], 1)
     hint = f" (did you mean {printable(near[0])}?)" if near else ""
-    return (
-        f"unknown TASK={printable(name)}{hint}: choose {', '.join(TASKS)}{columns}; a column of a catalogue comes in "
-        f"with LABELS={printable(name)} at ingest"
-    )
+    mend = "" if near else f"; a column of a catalogue comes in with LABELS={printable(name)} at ingest"
+    return f"unknown TASK={printable(name)}{hint}: choose {', '.join(TASKS)}{columns}{mend}"
