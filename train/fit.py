@@ -30,7 +30,7 @@ from specshards.train.models.parameters import freeze
 from specshards.train.network import build_model, save_model
 from specshards.train.report import figures
 from specshards.train.run import CARD, Card
-from specshards.train.tasks.column import spelled
+from specshards.train.tasks.column import check_frames, spelled
 from specshards.train.tasks.constant import Baselines
 from specshards.train.tasks.multitask import (
     add_targets,
@@ -60,7 +60,9 @@ def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> P
     check_tasks(config)
     if config.views == "each" and len(config.images) < 2:
         raise UsageError("views=each: is for several pictures of an object; name them in images, or leave it out")
-    config = spelled(config, [Manifest.load(Path(folder)) for folder in config.shards])
+    manifests = [Manifest.load(Path(folder)) for folder in config.shards]
+    config = spelled(config, manifests)
+    check_frames(config, manifests)  # before loaders of splits that have nothing to learn from are opened
     return loop.train(config, out, lambda start: Labels.of(config, out, start), options)
 
 

@@ -13,6 +13,8 @@ from specshards.shards.write.split import FINEST
 
 #: For timm's reader.
 INFO = "_info.json"
+#: Further columns that a line has, at most.
+_MOST_NAMED = 30
 
 
 def counts_table(manifest: Manifest) -> str:
@@ -34,6 +36,7 @@ def summary(manifest: Manifest, out: Path) -> str:
         f"{manifest.objects:,} spectra = {manifest.samples():,} samples + {manifest.quarantined:,} quarantined"
         f"{left_out(manifest)}; {len(manifest.shards)} shards, {total / 1e6:.1f} MB, "
         f"{total / max(1, manifest.samples()):,.0f} bytes a sample\n"
+        f"{further(manifest)}"
         f"{at_rest(manifest) + chr(10) if manifest.at_rest else ''}"
         f"{line_spread(manifest) + chr(10) if manifest.config.lsf else ''}"
         f"{'MOCK data: ' if manifest.mock else ''}{out}/{MANIFEST}"
@@ -61,6 +64,20 @@ def line_spread(manifest: Manifest) -> str:
         return ""
     known = f"{manifest.with_lsf:,}" if manifest.with_lsf else "none"
     return f"lsf: the line-spread function is known of {known} of {manifest.samples():,} samples"
+
+
+def further(manifest: Manifest) -> str:
+    """The further columns with their units, and that no sample has a class where that is so; empty without either."""
+    lines = []
+    if manifest.samples() and not any(
+        manifest.class_counts(s).get(name) for s in SPLITS for name in manifest.classes
+    ):
+        lines.append("no sample has a class: unlabelled means that alone")
+    if manifest.further:
+        words = [f"{name} ({said['unit']})" if said["unit"] else name for name, said in manifest.further.items()]
+        more = f" and {len(words) - _MOST_NAMED:,} more" if len(words) > _MOST_NAMED else ""
+        lines.append(f"further columns, each of which TASK= takes: {', '.join(words[:_MOST_NAMED])}{more}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def left_out(manifest: Manifest) -> str:

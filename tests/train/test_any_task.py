@@ -23,13 +23,14 @@ from specshards.ingest.mock.scale.config import ScaleConfig
 from specshards.ingest.mock.scale.job import write_parquet_survey
 from specshards.shards.format.archive import read_sidecars
 from specshards.shards.format.manifest import Manifest
+from specshards.shards.write import card
 from specshards.shards.write.split import group_column
 from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.report.modelcard import modelcard
 from specshards.train.run import Card
-from specshards.train.tasks.column import Column, check_sets, find, spelled, task_of
+from specshards.train.tasks.column import Column, check_frames, check_sets, find, spelled, task_of
 from specshards.train.tasks.multitask import make_tasks, task_from_dict
 from specshards.train.tasks.regression import Redshift
 from specshards.train.tasks.task import Task
@@ -274,3 +275,19 @@ def test_names_of_columns_are_understood_as_they_were_spelled(tmp_path: Path) ->
     assert group_column(["field_no", "site"], "Field No.", "x") == "field_no"
     with pytest.raises(UsageError, match="--group plot: there is no such column; there are site"):
         group_column(["site"], "plot", "x")
+
+
+def test_a_redshift_of_spectra_at_rest_is_refused_before_splits_are_opened() -> None:
+    rest, config = cast(Manifest, SimpleNamespace(at_rest=3)), TrainConfig(task="redshift", shards=("x",))
+    with pytest.raises(UsageError, match="x: 3 spectra are in the rest frame, where no redshift shows"):
+        check_frames(config, [rest])
+    check_frames(replace(config, only="STAR"), [rest])
+    check_frames(replace(config, task="teff"), [rest])
+
+
+def test_the_account_names_further_columns(shards: str) -> None:
+    manifest = Manifest.load(Path(shards))
+    said = card.further(manifest)
+    assert "further columns, each of which TASK= takes: " in said and "stellar_mass" in said
+    none = replace(manifest, shards=tuple(replace(shard, classes={}) for shard in manifest.shards))
+    assert "no sample has a class" in card.further(none) and "no sample has a class" not in said

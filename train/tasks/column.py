@@ -239,13 +239,26 @@ def spelled(config: TrainConfig, manifests: Sequence[Manifest]) -> TrainConfig:
     return replace(config, task=task, categories=categories, target=target)
 
 
+def check_frames(config: TrainConfig, manifests: Sequence[Manifest]) -> None:
+    """Raise UsageError where a redshift is to be learnt of spectra that show none."""
+    for name in config.tasks if not config.only_classes else ():
+        if name in TASKS and TASKS[name].label == "z":
+            for folder, manifest in zip(config.shards, manifests, strict=True):
+                _refuse_rest(name, folder, manifest)
+
+
+def _refuse_rest(name: str, folder: str, manifest: Manifest) -> None:
+    if manifest.at_rest:
+        n = count(manifest.at_rest, "spectrum is", "spectra are")
+        raise UsageError(f"{folder}: {n} in the rest frame, where no redshift shows for TASK={name}")
+
+
 def check_sets(tasks: Sequence[Task], folders: Sequence[str], manifests: Sequence[Manifest]) -> None:
     """Raise UsageError where a column is of another unit or kind than was learnt, or where no redshift shows."""
     for task in tasks:
         for folder, manifest in zip(folders, manifests, strict=True):
-            if task.label == "z" and manifest.at_rest and not task.only:
-                n = count(manifest.at_rest, "spectrum is", "spectra are")
-                raise UsageError(f"{folder}: {n} in the rest frame, where no redshift shows for TASK={task.name}")
+            if task.label == "z" and not task.only:
+                _refuse_rest(task.name, folder, manifest)
         if not isinstance(task, Numbers | Texts):
             continue
         for folder, manifest in zip(folders, manifests, strict=True):
