@@ -174,7 +174,7 @@ def test_a_list_of_lines_is_no_spectrum(tmp_path: Path) -> None:
     with pytest.raises(BadObjectError, match="a list, of lines perhaps, not a spectrum") as caught:
         spectra(tmp_path / "lines.csv")
     assert caught.value.selected_out
-    numbers = ["id,wave,intensity", *(f"{i},{wave * 5},{i + 1}" for i, wave in enumerate(WAVE))]
+    numbers = ["id,wave (A),intensity", *(f"{i},{wave * 5},{i + 1}" for i, wave in enumerate(WAVE))]
     (tmp_path / "pixels.csv").write_text("\n".join(numbers) + "\n")
     assert len(spectra(tmp_path / "pixels.csv")) == 1
 
