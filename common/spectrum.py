@@ -18,8 +18,6 @@ BoolArray = npt.NDArray[np.bool_]
 Grid = tuple[float, float]
 
 CLASSES = ("STAR", "GALAXY", "QSO")
-
-
 #: At the end of the layout of spectra without ivar, by which those that were stored are known.
 NO_IVAR = "-no-ivar"
 #: What surveys write for a missing number: -9999 and its relatives (-999, -9999.9), and nothing else so far below 0.

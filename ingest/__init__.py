@@ -21,4 +21,5 @@ download        the spectra of a catalogue from the survey's server
 mock            a survey with known truth
 facts           what there is to know about one spectrum, in words
 inspect         what files of spectra hold
+known           which surveys are read
 """

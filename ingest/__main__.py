@@ -11,7 +11,7 @@ from specshards.common import options
 from specshards.common.arguments import Fields, configured
 from specshards.common.cli import application, run_app
 from specshards.common.jobs import Engine
-from specshards.ingest import inspect
+from specshards.ingest import inspect, known
 from specshards.ingest.catalogue import select
 from specshards.ingest.catalogue.help import naming_surveys
 from specshards.ingest.download import job
@@ -40,7 +40,7 @@ def build(
 app = application(
     "Survey FITS files in, one documented Parquet data set of spectra out; every file accounted for.",
     {"build": build, "download": job.command, "inspect": inspect.command, "select": select.command,
-     "mock": mock.command},
+     "surveys": known.command, "mock": mock.command},
 )  # fmt: skip
 
 if __name__ == "__main__":

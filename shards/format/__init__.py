@@ -3,7 +3,8 @@
 layout          what a folder can look like: splits, names, numbers
 leaks           what a split by row or by a group tears apart
 counts          how many samples were split by id, or by a group
-manifest        sample, label vector, configuration, manifest
+config          what decides the bytes of a shard folder
+manifest        sample, label vector, manifest
 encoding        how a sample's picture is stored: png, pnm, jpeg, flux
 png             PNG of small arrays
 flux            a spectrum as one record

@@ -377,16 +377,13 @@ def _quarantine(sources: Sequence[DataSet]) -> list[dict[str, Any]]:
     rows = []
     for source in sources:
         for row in read_quarantine(location(source.folder) / "quarantine.parquet").to_pylist():
-            of_table = row["file"].endswith(".parquet")
-            rows.append(row if of_table else {**row, "row": row["row"] + source.base})
+            rows.append(row if row["file"].endswith(".parquet") else {**row, "row": row["row"] + source.base})
     return rows
 
 
 def _origin(manifest: Manifest, where: str | None) -> dict[str, Any]:
-    return {
-        "fingerprint": manifest.fingerprint(), "objects": manifest.objects, "surveys": list(manifest.surveys),
-        "where": where,
-    }  # fmt: skip
+    content = {"fingerprint": manifest.fingerprint(), "objects": manifest.objects}
+    return {**content, "surveys": list(manifest.surveys), "where": where}
 
 
 def _sidecar(

@@ -146,3 +146,15 @@ def test_another_mock_in_the_same_folder_is_refused_before_anything_is_replaced(
     assert tree(tmp_path) == before
     forced = run("ingest", "build", "--survey", "sdss", "--n", "15", "--out", tmp_path, "--workers", "0", "--force")
     assert forced.returncode == 0 and "15 files = " in forced.stdout
+
+
+def test_surveys_are_listed_with_what_joins_their_catalogues() -> None:
+    listed = run("ingest", "surveys")
+    assert listed.returncode == 0
+    for line in (
+        "lamost +obsid +relative +yes",
+        "apogee +apogee_id or object_id",
+        "slomost +of sdss and lamost, merged",
+        "table +",
+    ):
+        assert re.search(f"^{line}", listed.stdout, re.M), listed.stdout
