@@ -26,6 +26,8 @@ def read_spectra(data: Path, count: int, seed: int = 0) -> list[Arrays]:
             spectrum = read_file(root / files[index])
         except BadObjectError:
             continue
+        if spectrum.survey not in ("lamost", "sdss", "desi"):  # others lie beyond the default window
+            continue
         spectra.append(spectrum.arrays())
         if len(spectra) == count:
             break

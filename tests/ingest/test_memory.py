@@ -164,7 +164,7 @@ def test_hdf5_reads_no_other_file(tmp_path: Path) -> None:
         file["spectrum_flux"] = h5py.ExternalLink("other.hdf5", "flux")
         file["spectrum_lambda"] = np.ones((2, 5))
     outcome, _ = read(path)
-    assert outcome.startswith("no known layout")
+    assert outcome.startswith(("no known layout", "a catalogue, no spectra"))
 
 
 def test_a_parquet_row_of_a_billion_values(tmp_path: Path) -> None:

@@ -355,7 +355,7 @@ def test_numbers_of_a_class_have_names() -> None:
     assert [number_of(n) for n in (None, "medium", "small", "12")] == [None, 200_000, 30_000, 12]
     with pytest.raises(UsageError, match=r"--per-class large: give a number, medium \(200,000\) or small \(30,000\)"):
         number_of("large")
-    for wrong in ({"per_class": 0}, {"seed": -1}, {"survey": "gaia"}, {"cuts": "mine"}, {"where": "z >"}):
+    for wrong in ({"per_class": 0}, {"seed": -1}, {"survey": "nowhere"}, {"cuts": "mine"}, {"where": "z >"}):
         with pytest.raises(UsageError):
             SelectConfig(**wrong)  # type: ignore[arg-type]
 
