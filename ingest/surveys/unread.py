@@ -49,6 +49,8 @@ def whose(file: FitsFile) -> tuple[str, str] | None:
     survey = next((name for start, name in _TELESCOPES.items() if telescope.upper().startswith(start)), None)
     if survey is not None:
         return survey, f"TELESCOP {telescope}"
+    if any(name in ("COADD_B", "COADD_R") for name in extensions):
+        return "lamost", "an extension COADD of LAMOST's medium resolution"
     if any(len(_SDSS & file[i].names) >= 2 for i in range(1, min(len(file), 3))):
         return "sdss", "columns loglam and and_mask, or their like"
     return None
