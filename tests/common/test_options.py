@@ -54,7 +54,9 @@ OTHER: dict[str, tuple[str, Any]] = {
     "scheduler": ("tcp://a:1", "tcp://a:1"),
     "images": ("simple:paper, overlap", ("simple:paper", "overlap")), "views": ("each", "each"),
     "wavelength_unit": ("nm", "nm"), "medium": ("air", "air"),
-    "columns": ("wl,flux", "wl,flux"), "wavelengths": ("1100:2298:2", "1100:2298:2"), "unit": ("mJy", "mJy"), "name": ("soil", "soil"), "labels": ("a,b", "a,b"),
+    "columns": ("wl,flux", "wl,flux"),
+    "wavelengths": ("1100:2298:2", "1100:2298:2"), "unit": ("mJy", "mJy"),
+    "name": ("soil", "soil"), "labels": ("a,b", "a,b"),
 }  # fmt: skip
 COMMANDS: list[tuple[Callable[..., None], type]] = [
     (shards.build, ImageConfig), (shards.build, ShardConfig), (shards.build, Engine),
