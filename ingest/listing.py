@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from io import FileIO
 from pathlib import Path
@@ -108,6 +108,11 @@ def _exists(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def beside(path: Path, names: Iterable[str]) -> Path | None:
+    """The first file of these names in the folder of `path`; None without any."""
+    return next((other for other in map(path.with_name, names) if os.path.isfile(other)), None)  # noqa: PTH113 - which has no errors
 
 
 def open_input(path: Path) -> FileIO:

@@ -7,7 +7,6 @@ says in its header that it holds errors, or names the same object and holds numb
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from specshards.common.errors import BadObjectError
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu, HeaderLike
 from specshards.ingest.limits import check_pixels
+from specshards.ingest.listing import beside
 from specshards.ingest.surveys.axis import steps
 from specshards.ingest.surveys.common import text
 
@@ -62,7 +62,7 @@ def refused_or_errors(file: FitsFile, hdu: Hdu) -> npt.NDArray[Any] | None:
         return None
     said, path = errors_said(hdu.header), file.path
     name = "" if path is None else path.name
-    if _ERROR.search(name) and path is not None and (other := _beside(path)) is not None:
+    if _ERROR.search(name) and path is not None and (other := beside(path, companions(path.name))) is not None:
         flux = _image(other, hdu, is_mine=False)
         if flux is not None and (said is not None or _fit(flux, hdu)):
             raise BadObjectError(f"errors of the spectrum {other.name}, read with it", selected_out=True,
@@ -70,17 +70,12 @@ def refused_or_errors(file: FitsFile, hdu: Hdu) -> npt.NDArray[Any] | None:
     if said is not None:
         raise BadObjectError(f"an image of errors, not of flux ({said})", selected_out=True,
                              kind="an image of errors, not of flux")  # fmt: skip
-    if not _FLUX.search(name) or path is None or (other := _beside(path)) is None:
+    if not _FLUX.search(name) or path is None or (other := beside(path, companions(path.name))) is None:
         return None
     errors = _image(other, hdu, is_mine=True)
     if errors is None or not (errors_said(errors.header) is not None or _fit(hdu, errors)):
         return None
     return errors.image()
-
-
-def _beside(path: Path) -> Path | None:
-    other = path.with_name(companions(path.name)[0])
-    return other if os.path.isfile(other) else None  # noqa: PTH113 - which has no errors
 
 
 def _image(path: Path, mine: Hdu, *, is_mine: bool) -> Hdu | None:

@@ -25,7 +25,6 @@ from specshards.common.text import escaped
 from specshards.ingest.spectra.folder import LARGE_GROUP, RowGroup, SpectraFolder, columns_of, open_table
 from specshards.ingest.spectra.schema import LSF, to_table
 from specshards.ingest.surveys import multimodal_universe as mmu
-from specshards.ingest.surveys.common import placed
 
 _ARRAYS = ("flux", "ivar", "lambda", "mask")
 _Z = LABELS.index("z")
@@ -131,12 +130,11 @@ def read_block(folder: Path, group: RowGroup, surveys: tuple[str, ...], *, lsf: 
 
 
 def read_blocks(
-    folder: Path, group: RowGroup, surveys: tuple[str, ...], *, must_be_placed: bool = True, lsf: bool = False
+    folder: Path, group: RowGroup, surveys: tuple[str, ...], *, lsf: bool = False
 ) -> Iterator[SpectraBlock]:
     """The spectra of a row group or of a piece of one, in order, in blocks that stay small however large it is.
 
     Args:
-        must_be_placed: rows without a position are bad, because they cannot be split by sky.
         lsf: with the line-spread functions.
 
     Raises:
@@ -160,7 +158,7 @@ def read_blocks(
             done = 0
             for table in file.slices(columns.all, columns.all_inside, group.group, group.skip, group.rows):
                 piece = replace(group, first_row=group.first_row + done, file_row=group.file_row + done)
-                yield _foreign_block(table, columns, piece, surveys, must_be_placed, lsf)
+                yield _foreign_block(table, columns, piece, surveys, lsf)
                 done += len(table)
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error
@@ -185,17 +183,15 @@ def content_of(folder: Path, group: RowGroup, *, lsf: bool = False) -> int | Non
     return file.checksum(*names, group.group)
 
 
-def iter_blocks(
-    folder: SpectraFolder, *, must_be_placed: bool = True, lsf: bool = False
-) -> Iterator[tuple[RowGroup, SpectraBlock]]:
+def iter_blocks(folder: SpectraFolder, *, lsf: bool = False) -> Iterator[tuple[RowGroup, SpectraBlock]]:
     """Every row group in order, one block in memory at a time."""
     for group in folder.groups:
-        for block in read_blocks(folder.folder, group, folder.surveys, must_be_placed=must_be_placed, lsf=lsf):
+        for block in read_blocks(folder.folder, group, folder.surveys, lsf=lsf):
             yield group, block
 
 
 def _foreign_block(
-    table: pa.Table, columns: mmu.Columns, piece: RowGroup, surveys: tuple[str, ...], must_be_placed: bool, lsf: bool
+    table: pa.Table, columns: mmu.Columns, piece: RowGroup, surveys: tuple[str, ...], lsf: bool
 ) -> SpectraBlock:
     """The usable rows of a slice, as if they had been ingested."""
     good: list[Spectrum] = []
@@ -204,7 +200,7 @@ def _foreign_block(
         try:
             if isinstance(item, BadObjectError):
                 raise item
-            good.append(placed(item) if must_be_placed else item)
+            good.append(item)
             item.sift()
         except BadObjectError as error:
             row = item.row if item.row is not None else piece.file_row

@@ -89,7 +89,7 @@ def _from_parquet(inputs: Path, quarantine: list[dict[str, Any]], stated: Stated
     # Nothing is split here, so an object without a position is as good as any.
     source = SpectraFolder.scan(inputs, stated=stated)
     check_ended(source.folder / name for name in source.digests)
-    for _, block in iter_blocks(source, must_be_placed=False, lsf=True):
+    for _, block in iter_blocks(source, lsf=True):
         quarantine += [quarantine_row(file, row, "read", error) for file, row, error in block.bad]
         for index, meta in enumerate(block.meta.to_pylist()):
             yield {**meta, "row": block.place(index)[1]}, block.arrays(index)

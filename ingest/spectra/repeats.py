@@ -78,7 +78,7 @@ def group_columns(source: SpectraFolder) -> list[str]:
     for file, _ in _files(source):
         if file in foreign:
             first = next(group for group in source.groups if group.file == file)
-            for block in read_blocks(source.folder, first, source.surveys, must_be_placed=False):
+            for block in read_blocks(source.folder, first, source.surveys):
                 names.update(block.meta.column_names)
                 break
         else:
@@ -98,7 +98,7 @@ def _group(source: SpectraFolder, file: str, name: str, rows: int) -> pa.Chunked
         except (pa.ArrowException, OSError) as error:
             raise JobError(f"{source.folder / file}: damaged Parquet ({shortened(error)})") from error
     values: list[object] = [None] * rows
-    for _, block in iter_blocks(replace(source, groups=tuple(groups)), must_be_placed=False):
+    for _, block in iter_blocks(replace(source, groups=tuple(groups))):
         if name in block.meta.column_names:
             for row, value in zip(block.rows.tolist(), block.meta[name].to_pylist(), strict=True):
                 values[row - groups[0].first_row] = value
@@ -243,7 +243,7 @@ def _copies(
     groups = [g for g in source.groups if np.diff(np.searchsorted(places, [g.first_row, g.first_row + g.rows]))]
     seen: set[tuple[int, bytes]] = set()
     copies = 0
-    for _, block in iter_blocks(replace(source, groups=tuple(groups)), must_be_placed=False):
+    for _, block in iter_blocks(replace(source, groups=tuple(groups))):
         for i, row in enumerate(block.rows.tolist()):
             if row not in wanted:
                 continue

@@ -251,17 +251,6 @@ def position(ra: Any, dec: Any, *, is_exact: bool = False) -> tuple[float, float
     return right % 360.0, declination
 
 
-def placed(spectrum: Spectrum) -> Spectrum:
-    """`spectrum` when it has a position: without one it cannot be split from its repeat visits.
-
-    Raises:
-        BadObjectError: it has none.
-    """
-    if math.isnan(spectrum.ra):
-        raise BadObjectError("no position in the file; a catalogue with ra and dec can give it")
-    return spectrum
-
-
 class GridLimits(NamedTuple):
     """What the wavelengths of a layout can be.
 

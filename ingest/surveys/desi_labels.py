@@ -7,7 +7,6 @@ positions, too).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from specshards.common.errors import BadObjectError
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.limits import MOST_ROWS
+from specshards.ingest.listing import beside
 from specshards.ingest.surveys.common import error, label, position, said_class, text
 
 #: Columns by which such a table is known, in lower case.
@@ -44,8 +44,7 @@ def redshifts(path: Path | None) -> dict[int, Redshift]:
     Raises:
         BadObjectError: it is unreadable.
     """
-    beside = () if path is None else map(path.with_name, companions(path.name))
-    other = next((other for other in beside if os.path.isfile(other)), None)  # noqa: PTH113 - which has no errors
+    other = None if path is None else beside(path, companions(path.name))
     if other is None:
         return {}
     try:

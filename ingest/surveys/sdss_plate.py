@@ -10,7 +10,6 @@ A file with the flux alone is read, too: without errors and positions, and what 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu, HeaderLike
 from specshards.ingest.ids import id_text
 from specshards.ingest.limits import MOST_ROWS, check_pixels
+from specshards.ingest.listing import beside
 from specshards.ingest.surveys import sdss_legacy, sdss_rows
 from specshards.ingest.surveys.common import bits, checked, first_of, floats, number, position, text
 from specshards.ingest.surveys.flux import SDSS_UNIT
@@ -139,8 +139,7 @@ def _image(file: FitsFile, place: int, shape: tuple[int, ...]) -> Any:
 
 def _zbest(path: Path | None, header: HeaderLike) -> dict[int, Row]:
     """Rows of labels by FIBERID, or TARGET_INDEX in SDSS-V, from the file beside a plate; empty without one."""
-    beside = () if path is None else map(path.with_name, companions(path.name))
-    found = next((other for other in beside if os.path.isfile(other)), None)  # noqa: PTH113 - which has no errors
+    found = None if path is None else beside(path, companions(path.name))
     if found is None:
         return {}
     try:

@@ -63,8 +63,7 @@ class DrawTask(ShardTask):
             content = content_of(location(self.spectra), group, lsf=self.config.lsf)
             if content is not None:
                 account.content[f"{group.file}:{group.group}"] = content
-            options = {"must_be_placed": False, "lsf": self.config.lsf}
-            for block in read_blocks(location(self.spectra), group, self.surveys, **options):
+            for block in read_blocks(location(self.spectra), group, self.surveys, lsf=self.config.lsf):
                 account.impossible.update(block.impossible)
                 account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
                 wanted = []

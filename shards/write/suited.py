@@ -100,7 +100,7 @@ def _pixels(source: SpectraFolder, frame: str) -> dict[str, list[Pixels]]:
     found: dict[str, list[Pixels]] = {}
     places = np.unique(np.linspace(0, len(source.groups) - 1, min(GROUPS, len(source.groups))).astype(int))
     for group in (source.groups[i] for i in places):
-        block = next(read_blocks(source.folder, group, source.surveys, must_be_placed=False))
+        block = next(read_blocks(source.folder, group, source.surveys))
         kinds: set[tuple[str, str]] = set()
         names = block.meta["survey"].to_pylist()
         layouts = block.meta["layout"].to_pylist() if "layout" in block.meta.column_names else [""] * len(block)

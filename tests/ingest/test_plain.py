@@ -14,28 +14,17 @@ from astropy.io import fits
 from astropy.table import Table
 
 from specshards.common.errors import BadObjectError, UsageError
-from specshards.common.spectrum import Spectrum
 from specshards.ingest.job.build import IngestConfig
 from specshards.ingest.plain import PlainTable
 from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.wavelengths import vacuum_of_air
-from specshards.ingest.tables import Stated
+from tests.oracles.opened import spectra
 
 N = 200
 WAVE = np.linspace(4000.0, 7000.0, N)
 FLUX = np.round(10 + np.sin(WAVE / 90), 6)
 ERROR = np.where(np.arange(N) % 50 == 0, 0.0, 0.5)
 GUESSED_UNIT = "unit of wavelength: Angstrom is a guess"
-
-
-def spectra(path: Path, **stated: Any) -> list[Spectrum]:
-    """Every spectrum; a bad one is raised."""
-    found = []
-    for item in open_file(path, stated=Stated(**stated)).objects():
-        if isinstance(item, BadObjectError):
-            raise item
-        found.append(item)
-    return found
 
 
 def written(path: Path, text: str) -> Path:

@@ -16,7 +16,8 @@ from specshards.common.errors import BadObjectError, UsageError
 from specshards.ingest import __main__ as ingest
 from specshards.ingest.job.build import IngestConfig
 from tests.conftest import ROOT, call
-from tests.ingest.test_plain import ERROR, FLUX, WAVE, N, lines, spectra, wide, written
+from tests.ingest.test_plain import ERROR, FLUX, WAVE, N, lines, wide, written
+from tests.oracles.opened import spectra
 
 NM = np.arange(350, 2500, 10)
 

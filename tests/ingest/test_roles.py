@@ -11,26 +11,14 @@ from astropy.io import fits
 from astropy.table import Table
 
 from specshards.common.errors import BadObjectError
-from specshards.common.spectrum import Spectrum
 from specshards.ingest.generic.roles import roles_of
-from specshards.ingest.surveys import open_file
 from specshards.ingest.surveys.sentinels import missing
-from specshards.ingest.tables import Stated
+from tests.oracles.opened import spectra
 
 N = 120
 WAVE = np.linspace(4000.0, 7000.0, N)
 FLUX = np.round(10 + np.sin(WAVE / 90), 4)
 ERROR = np.full(N, 0.5)
-
-
-def spectra(path: Path, **stated: Any) -> list[Spectrum]:
-    """Every spectrum; a bad one is raised."""
-    found = []
-    for item in open_file(path, stated=Stated(**stated)).objects():
-        if isinstance(item, BadObjectError):
-            raise item
-        found.append(item)
-    return found
 
 
 def table(path: Path, head: str, *columns: Any) -> Path:
