@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,14 @@ class SpectraFolder:
         return cls(
             folder, tuple(groups), tuple(sorted(names)), digests, lines, tuple(unplaced), versions, further, said
         )  # fmt: skip
+
+    @cached_property
+    def of_file(self) -> dict[str, list[RowGroup]]:
+        """The row groups of each file."""
+        found: dict[str, list[RowGroup]] = {}
+        for group in self.groups:
+            found.setdefault(group.file, []).append(group)
+        return found
 
     def after(self, files: Sequence[str], surveys: Sequence[str]) -> SpectraFolder:
         """The same, where some rows and surveys were numbered before: those of `files`, in that order, come first."""

@@ -77,8 +77,7 @@ def group_columns(source: SpectraFolder) -> list[str]:
     foreign = {group.file for group in source.groups if group.survey is not None}
     for file, _ in _files(source):
         if file in foreign:
-            first = next(group for group in source.groups if group.file == file)
-            for block in read_blocks(source.folder, first, source.surveys):
+            for block in read_blocks(source.folder, source.of_file[file][0], source.surveys):
                 names.update(block.meta.column_names)
                 break
         else:
@@ -88,7 +87,7 @@ def group_columns(source: SpectraFolder) -> list[str]:
 
 def _group(source: SpectraFolder, file: str, name: str, rows: int) -> pa.ChunkedArray:
     """A column of a file as its blocks have it; of others' Parquet the spectra are read for that."""
-    groups = [group for group in source.groups if group.file == file]
+    groups = source.of_file[file]
     if groups[0].survey is None:
         table = open_table(source.folder / file)
         if name not in table.names:
@@ -172,7 +171,7 @@ def _read(source: SpectraFolder, file: str, more: Sequence[str]) -> tuple[pa.Chu
         else:
             columns = columns_of(table)
             names = {name: columns.labels[name] for name in ("object_id", "survey", *more) if name in columns.labels}
-            whose = next(group.survey for group in source.groups if group.file == file)
+            whose = source.of_file[file][0].survey
         found = table.read(list(dict.fromkeys(names.values())))
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path}: damaged Parquet ({shortened(error)})") from error

@@ -19,6 +19,7 @@ from specshards.shards.format.counts import SplitCounts
 from specshards.shards.format.leaks import Leaks
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord, key
 from specshards.shards.write.job import Claim
+from specshards.shards.write.marked import Marked
 
 #: Objects closer than this, in arcseconds, are taken for one: they must not lie in different splits.
 RADIUS = 1.0
@@ -140,10 +141,9 @@ class Overall:
         by, counts = self._by, self._manifest.split_counts
         if (fault := self._miscounted()) is not None:
             return fault
-        claim, expected = Claim.load(self._folder), self._own.copy()
-        moved = claim.moved if claim is not None else {}
-        for place in np.flatnonzero(np.isin(self._rows, list(moved))).tolist():
-            expected[place] = moved[int(self._rows[place])]
+        claim = Claim.load(self._folder)
+        moved = Marked.of(claim.moved if claim is not None else {})
+        expected = moved.at(self._rows, self._own)
         other = np.flatnonzero((self._own >= 0) & (expected != self._split)).tolist()
         if not other:
             by_id = f"; {counts.by_id:,} by id" if counts is not None and counts.by_id else ""

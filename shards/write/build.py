@@ -30,8 +30,9 @@ from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, begun, earlier, folder_of, locked, publish, run, start
+from specshards.shards.write.marked import Marked, joined
 from specshards.shards.write.plan import cut_tasks, fingerprint
-from specshards.shards.write.repeats import decide, refuse_too_many, within
+from specshards.shards.write.repeats import decide, reasons, refuse_too_many, within
 from specshards.shards.write.split import group_column, read_rows
 from specshards.shards.write.suited import suited
 from specshards.shards.write.task import LEDGER, Portion, SetAside, ShardTask, TaskResult
@@ -59,6 +60,7 @@ class DrawTask(ShardTask):
 
     def read(self, account: SetAside) -> Iterator[Portion]:
         """Blocks of the row groups, drawn and encoded."""
+        aside = reasons(self.aside)
         for group in self.groups:
             content = content_of(location(self.spectra), group, lsf=self.config.lsf)
             if content is not None:
@@ -68,7 +70,7 @@ class DrawTask(ShardTask):
                 account.quarantine.extend(quarantine_row(f, row, "read", error) for f, row, error in block.bad)
                 wanted = []
                 for i, row in enumerate(block.rows.tolist()):
-                    if (why := self.aside.get(row)) is None:
+                    if (why := aside.get(row)) is None:
                         wanted.append(i)
                     else:
                         account.take(row, why, block.meta["object_id"][i].as_py(), block.place(i))
@@ -182,13 +184,13 @@ def _claim(
     generations = list(old.inputs) if old is not None else []
     known = {name for generation in generations for name in generation}
     new = {name: digest for name, digest in source.digests.items() if name not in known}
-    moved = dict(old.moved) if old is not None else {}
+    moved = Marked.of(old.moved if old is not None else {})
     aside, notes = (old.aside, old.notes) if old is not None else ({}, ())
     if new:
         first = min(group.first_row for group in source.groups if group.file in new)
         found = decide(source, config, first)
         refuse_too_many(found, source.rows, max_bad_fraction, source.folder)
-        aside = {why: [*aside.get(why, []), *rows] for why, rows in found.aside.items()}
+        aside = {why: joined([aside.get(why, ()), rows]) for why, rows in found.aside.items()}
         notes = found.notes
         moved |= moved_rows(_numbered(source, config), config, moved, first, found.repeats, allow_empty)
         if generations:
@@ -234,6 +236,7 @@ def _numbered(source: SpectraFolder, config: ShardConfig) -> Iterator[tuple[npt.
 
 def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
     tasks: list[ShardTask] = []
+    moved = Marked.of(claim.moved)
     for number, generation in enumerate(claim.inputs):
         groups = [group for group in source.groups if group.file in generation]
         if not groups:
@@ -244,11 +247,10 @@ def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
         mark = fingerprint(claim.config.to_dict(), so_far, schema_version=version)
         for pieces in cut_tasks(groups, claim.config, len(tasks)):
             rows = [(piece.first_row, piece.first_row + piece.rows) for piece in pieces]
-            moved = {row: split for row, split in claim.moved.items() if any(a <= row < b for a, b in rows)}
             tasks.append(
                 DrawTask(
-                    len(tasks), str(out), claim.config, mark, moved, within(claim.aside, rows), str(source.folder),
-                    pieces, source.surveys, source.further,
+                    len(tasks), str(out), claim.config, mark, moved.within(rows), within(claim.aside, rows),
+                    str(source.folder), pieces, source.surveys, source.further,
                 )
             )  # fmt: skip
     return tasks

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from specshards.shards.format.leaks import Leaks
 from specshards.shards.format.manifest import MANIFEST, PAGE, SPLITS, Manifest, ShardConfig, combine_stats
 from specshards.shards.write import card, job_log
 from specshards.shards.write.cells import MEND
+from specshards.shards.write.marked import Marked, plain
 from specshards.shards.write.repeats import Aside
 from specshards.shards.write.split import columns, goes_by_id, split_keys
 from specshards.shards.write.task import LEDGER, ShardTask, TaskResult, write_shard
@@ -55,7 +56,7 @@ class Claim:
     config: ShardConfig
     inputs: tuple[dict[str, str], ...]
     surveys: tuple[str, ...]
-    moved: dict[int, int] = field(default_factory=dict)
+    moved: Mapping[int, int] = field(default_factory=Marked)
     aside: Aside = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     coarsest: int | None = None
@@ -64,8 +65,9 @@ class Claim:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         content = {
-            "config": self.config.to_dict(), "inputs": self.inputs, "surveys": self.surveys, "moved": self.moved,
-            "aside": self.aside, "notes": self.notes,
+            "config": self.config.to_dict(), "inputs": self.inputs, "surveys": self.surveys,
+            "moved": plain(self.moved), "aside": {why: rows.tolist() for why, rows in self.aside.items()},
+            "notes": self.notes,
         }  # fmt: skip
         later = {"coarsest": self.coarsest, "suited": list(self.suited)}
         return {**content, **{name: value for name, value in later.items() if value}}
@@ -78,14 +80,21 @@ class Claim:
             fits(content, _ClaimContent)
             claim = cls(
                 ShardConfig.from_dict(content["config"]), tuple(content["inputs"]), tuple(content["surveys"]),
-                {int(row): split for row, split in content["moved"].items()}, content.get("aside", {}),
+                _moved(content["moved"]),
+                {why: np.asarray(rows, np.int64) for why, rows in content.get("aside", {}).items()},
                 tuple(content.get("notes", ())), content.get("coarsest"), tuple(content.get("suited", ())),
             )  # fmt: skip
-            # What numbers rows and names splits must be what some job can have meant.
-            possible = all(0 <= split < len(SPLITS) for split in claim.moved.values())
-            return claim if possible else None
-        except (JobError, UsageError, ValueError, KeyError, TypeError, AttributeError):
+            return claim
+        except (JobError, UsageError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return None
+
+
+def _moved(content: dict[str, int]) -> Marked:
+    """What numbers rows and names splits must be what some job can have meant; ValueError for anything else."""
+    splits = np.array(list(content.values()), np.int64)
+    if ((splits < 0) | (splits >= len(SPLITS))).any():
+        raise ValueError("moved: no such split")
+    return Marked(list(map(int, content)), splits)
 
 
 @dataclass(frozen=True)

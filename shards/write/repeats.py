@@ -6,7 +6,7 @@ quarantine. Visits of one object all become samples, in one split; `best_of` kee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,12 @@ from specshards.common.text import count, printable
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import Identities, find_repeats, read_identities
 from specshards.shards.format.manifest import ShardConfig
+from specshards.shards.write.marked import inside
 
 #: Why a row is set aside: its id names another object too, or another visit of its object is better.
 APART, VISIT = "apart", "visit"
-#: The rows by why, sorted.
-Aside = Mapping[str, list[int]]
+#: The rows by why, sorted: int64 `(n,)` each.
+Aside = Mapping[str, Rows]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def decide(source: SpectraFolder, config: ShardConfig, first_new: int) -> Decide
     visits = count(len(lesser), "other visit", "other visits")
     note = f"--best-of object: {visits} of {count(objects, 'object', 'objects')} left out"
     found = decided(repeats, first_new)
-    return Decided({**found.aside, VISIT: lesser.tolist()}, repeats, (*found.notes, note))
+    return Decided({**found.aside, VISIT: lesser}, repeats, (*found.notes, note))
 
 
 def decided(repeats: Repeats, first_new: int = 0) -> Decided:
@@ -76,12 +77,12 @@ def decided(repeats: Repeats, first_new: int = 0) -> Decided:
         notes[-1] += "; all of them go to quarantine"
     if len(apart) < len(repeats.apart):
         notes[-1] += f"; {len(repeats.apart) - len(apart):,} are in shards that are there already, and stay"
-    return Decided({APART: apart.tolist()}, repeats, tuple(notes))
+    return Decided({APART: apart}, repeats, tuple(notes))
 
 
 def refuse_too_many(found: Decided, objects: int, max_bad_fraction: float, where: object) -> None:
     """JobError, before anything is written, when more rows than that are set aside for their ids."""
-    apart = found.aside.get(APART, [])
+    apart = found.aside.get(APART, np.empty(0, np.int64))
     if len(apart) > max_bad_fraction * objects:
         raise JobError(
             f"{where}: {found.repeats.shown()}: "
@@ -113,15 +114,15 @@ def lesser_visits(who: Identities, repeats: Repeats) -> tuple[Rows, int]:
     return np.sort(rows[order[~is_best]]), int(is_best.sum())
 
 
-def within(aside: Aside, ranges: Iterable[tuple[int, int]]) -> dict[int, str]:
-    """Row -> why, of the rows that lie in one of the ranges (first, and one past the last)."""
-    found: dict[int, str] = {}
-    spans = list(ranges)
-    for why, listed in aside.items():
-        rows = np.asarray(listed, np.int64)
-        for start, stop in spans:
-            found |= dict.fromkeys(rows[slice(*np.searchsorted(rows, [start, stop]))].tolist(), why)
-    return found
+def within(aside: Aside, spans: Sequence[tuple[int, int]]) -> dict[str, Rows]:
+    """Of the rows that are set aside those that lie in one of the spans (first, and one past the last)."""
+    found = {why: rows[inside(rows, spans)] for why, rows in aside.items()}
+    return {why: rows for why, rows in found.items() if len(rows)}
+
+
+def reasons(aside: Aside) -> dict[int, str]:
+    """Row -> why."""
+    return {row: why for why, rows in aside.items() for row in rows.tolist()}
 
 
 def ambiguous(object_id: object) -> BadObjectError:

@@ -35,8 +35,9 @@ from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
 from specshards.shards.write.cells import fine_enough
 from specshards.shards.write.job import Claim, earlier, locked, publish, run, start
+from specshards.shards.write.marked import Marked
 from specshards.shards.write.plan import fingerprint, pack, task_size
-from specshards.shards.write.repeats import decided, refuse_too_many, within
+from specshards.shards.write.repeats import decided, reasons, refuse_too_many, within
 from specshards.shards.write.sources import check_whole
 from specshards.shards.write.split import columns, group_column
 from specshards.shards.write.task import Portion, SetAside, ShardTask
@@ -116,11 +117,12 @@ class CopyTask(ShardTask):
         tar = location(source.folder) / piece.record.name
         old = ENCODINGS[source.config.encoding](renderer(source.config.image), source.config.jpeg_quality)
         new = ENCODINGS[self.config.encoding](renderer(self.config.image), self.config.jpeg_quality)
+        aside = reasons(self.aside)
         for i in chosen.tolist():
-            if (why := self.aside.get(int(rows[i]))) is not None:
+            if (why := aside.get(int(rows[i]))) is not None:
                 place = str(meta["source_file"][i].as_py()), int(rows[i])
                 account.take(int(rows[i]), why, meta["object_id"][i].as_py(), place)
-        chosen = np.array([i for i in chosen.tolist() if int(rows[i]) not in self.aside], np.int64)
+        chosen = np.array([i for i in chosen.tolist() if int(rows[i]) not in aside], np.int64)
         archive = Archive([tar], [piece.record.samples], old.extension, LABELS, keep=1)
         places = [(0, int(piece.start + i)) for i in chosen]
         vectors, wrong = archive.vectors(places)
@@ -312,9 +314,9 @@ def _tasks(
     mark = fingerprint(claim.config.to_dict(), claim.inputs, list(claim.surveys))
     # Every task is told all that was moved or set aside: a piece does not know its rows before it is read, and they
     # are few.
-    aside = within(claim.aside, [(0, sum(manifest.objects for manifest in manifests))])
+    moved, aside = Marked.of(claim.moved), within(claim.aside, [(0, sum(m.objects for m in manifests))])
     return [
-        CopyTask(number, str(out), claim.config, mark, claim.moved, aside, sources, chosen, where, further)
+        CopyTask(number, str(out), claim.config, mark, moved, aside, sources, chosen, where, further)
         for number, chosen in enumerate(pack(pieces, [p.stop - p.start for p in pieces], claim.config, target))
     ]
 

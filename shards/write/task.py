@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,9 @@ from specshards.shards.format.manifest import (
     label_npy,
 )
 from specshards.shards.format.tar import TarWriter
+from specshards.shards.write.marked import Marked
 from specshards.shards.write.plan import row_order
-from specshards.shards.write.repeats import VISIT, ambiguous
+from specshards.shards.write.repeats import VISIT, Aside, ambiguous
 from specshards.shards.write.split import goes_by_id, splits_of
 
 LEDGER = ".ledger"
@@ -102,8 +103,8 @@ class ShardTask(ABC):
     out: str
     config: ShardConfig
     fingerprint: str
-    moved: Mapping[int, int]
-    aside: Mapping[int, str]
+    moved: Marked
+    aside: Aside
 
     @property
     def number(self) -> int:
@@ -194,11 +195,11 @@ def write_shard(task: ShardTask) -> TaskResult:
     meta: list[pa.Table] = []
     place = by_id = 0
     for portion in task.read(account):
-        splits = splits_of(portion.meta, task.config).tolist()
+        splits = task.moved.at(portion.rows, splits_of(portion.meta, task.config)).tolist()
         by_id += int(goes_by_id(portion.meta, task.config).sum())
         for i, row in enumerate(portion.rows.tolist()):
             sample = _Sample(row, portion.payloads[i], portion.labels[i], place + i)
-            samples[task.moved.get(row, splits[i])].append(sample)
+            samples[splits[i]].append(sample)
         place += len(portion.rows)
         meta.append(_plain(portion.meta))
     # Row `i` of the task, in reading order, goes to place `rank[i]`; rows that gave no sample leave no gap.

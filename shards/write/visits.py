@@ -22,6 +22,7 @@ from specshards.common.text import count, printable
 from specshards.ingest.spectra.schema import HEALPIX_ORDER
 from specshards.shards.format.manifest import SPLITS, ShardConfig
 from specshards.shards.write.cells import MEND, left_short
+from specshards.shards.write.marked import Marked, among
 from specshards.shards.write.split import Splits, cell_nside, cells_of, chosen, split_keys, splits_of
 
 _INTS = npt.NDArray[np.int64]
@@ -40,7 +41,7 @@ Tables = Iterable[tuple[_INTS, pa.Table]]
 def moved_rows(
     tables: Tables, config: ShardConfig, fixed: Mapping[int, int], first_new: int, repeats: Repeats,
     allow_empty: bool = False,
-) -> dict[int, int]:  # fmt: skip
+) -> Marked:  # fmt: skip
     """The rows that must not take the split of `split.splits_of`: row -> position in `SPLITS`.
 
     Args:
@@ -84,7 +85,7 @@ def near_rows(tables: Tables, config: ShardConfig, repeats: Repeats) -> Rows:
     for rows, table in tables:
         cells = cells_of(table)
         near = near_border(cells, config) | (config.split_by == "object")
-        wanted = near | np.isin(rows, visits)
+        wanted = near | among(rows, visits)  # `isin` would sort the visits again for each file
         ra, dec = (table[name].to_numpy()[wanted] for name in ("ra", "dec"))
         found.append((rows[wanted], ra, dec, splits_of(table, config)[wanted]))
         is_near.append(near[wanted])
@@ -102,9 +103,7 @@ def near_rows(tables: Tables, config: ShardConfig, repeats: Repeats) -> Rows:
     return rows[kept].astype(np.int64), ra[kept], dec[kept], splits[kept]
 
 
-def keep_together(
-    rows: Rows, fixed: Mapping[int, int], first_new: int, repeats: Repeats | None = None
-) -> dict[int, int]:
+def keep_together(rows: Rows, fixed: Mapping[int, int], first_new: int, repeats: Repeats | None = None) -> Marked:
     """The objects that must not take their own split, because another visit has another; see `moved_rows`.
 
     All of a group of objects (`common.sky.groups`) take the split that its first one has, the lowest row: it was
@@ -113,18 +112,16 @@ def keep_together(
     order = np.argsort(rows[0], kind="stable")
     number, ra, dec, own = rows[0][order], rows[1][order], rows[2][order], rows[3][order]
     first = groups(ra, dec, links=_links(number, repeats))
-    moved: dict[int, int] = {}
-    for i in np.flatnonzero(first != np.arange(len(first))).tolist():
-        row, leader = int(number[i]), int(first[i])
-        split = fixed.get(int(number[leader]), int(own[leader]))
-        if row >= first_new and split != own[i]:
-            moved[row] = split
-    return moved
+    later = np.flatnonzero(first != np.arange(len(first)))
+    row, leader = number[later], first[later]
+    split = Marked.of(fixed).at(number[leader], own[leader])
+    changed = (row >= first_new) & (split != own[later])
+    return Marked(row[changed], split[changed])
 
 
 def keep_groups(
     tables: Tables, config: ShardConfig, fixed: Mapping[int, int], first_new: int, repeats: Repeats, allow_empty: bool
-) -> dict[int, int]:
+) -> Marked:
     """Of a split by a group: the rows that must not take the split of their value; see `moved_rows`.
 
     Values that have visits of one object are one: neither a value nor an id is in two splits. A data set that grows
@@ -141,8 +138,7 @@ def keep_groups(
     np.minimum.at(lead, chain, first)
     own = chosen(keys, config)
     leader = np.where(rows[first] < first_new, first, lead[chain])
-    said = [fixed.get(int(rows[i]), int(own[i])) for i in leader.tolist()]
-    split = np.array(said, np.int8)[value]
+    split = Marked.of(fixed).at(rows[leader], own[leader])[value]
     if not first_new and not allow_empty:
         counts = np.bincount(split, minlength=len(SPLITS))
         if short := left_short(counts, config):
@@ -158,7 +154,7 @@ def keep_groups(
                 + ", ".join(f"{n} {k:,}" for n, k in zip(SPLITS, np.bincount(split, minlength=3), strict=True))
             )
     changed = np.flatnonzero((split != own) & (rows >= first_new))
-    return dict(zip(rows[changed].tolist(), split[changed].tolist(), strict=True))
+    return Marked(rows[changed], split[changed])
 
 
 def share_out(sizes: _INTS, config: ShardConfig) -> Splits:
@@ -198,7 +194,7 @@ def _chained(value: _INTS, links: tuple[_INTS, _INTS], values: int) -> _INTS:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def tell_apart(tables: Tables, config: ShardConfig, first_new: int) -> dict[int, int]:
+def tell_apart(tables: Tables, config: ShardConfig, first_new: int) -> Marked:
     """Of a split by row: the spectra of one id from one file, of which all but the first need a hash of their own."""
     found = [(rows, split_keys(table, config)) for rows, table in tables]
     rows, keys = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -208,7 +204,7 @@ def tell_apart(tables: Tables, config: ShardConfig, first_new: int) -> dict[int,
     place = np.arange(len(keys)) - np.repeat(begins, np.diff([*begins, len(keys)]))
     splits = chosen(keys + place.astype(np.uint64), config)
     again = np.flatnonzero((place > 0) & (splits != chosen(keys, config)) & (rows >= first_new))
-    return dict(zip(rows[again].tolist(), splits[again].tolist(), strict=True))
+    return Marked(rows[again], splits[again])
 
 
 def _links(number: _INTS, repeats: Repeats | None) -> tuple[_INTS, _INTS]:
