@@ -12,6 +12,7 @@ options         what `open` was asked for
 batch           what both give
 mixing          several data sets: do they fit, and with what shares
 order           which sample stands where in an epoch
+deal            which rank works on which batch of it
 decode, dali    from bytes to arrays: threads of our own, or NVIDIA DALI
 guard           what is read is compared with its checksums
 augment         small changes, anew every epoch

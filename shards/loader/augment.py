@@ -17,7 +17,7 @@ Codes = npt.NDArray[np.uint8]
 class Augmentation(Protocol):
     """The hook of `shards.loader.open`: called with each batch before it is drawn, or before it gets its colours.
 
-    `rng` is seeded by seed, epoch, rank and batch, so that a resumed run draws the same. Must not change its input.
+    `rng` is seeded by seed, epoch and batch, so that a resumed run draws the same. Must not change its input.
     """
 
     def spectra(self, spectra: list[Arrays], rng: np.random.Generator) -> list[Arrays]:

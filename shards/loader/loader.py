@@ -12,7 +12,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from specshards.shards.loader.batch import Batch as Batch
 from specshards.shards.loader.batch import Decoded
 from specshards.shards.loader.batch import SpectraBatch as SpectraBatch
 from specshards.shards.loader.dali import make_decoder
+from specshards.shards.loader.deal import Deal
 from specshards.shards.loader.guard import Unverified, Verification
 from specshards.shards.loader.mixing import agreed, make_weights
 from specshards.shards.loader.options import LoaderOptions
@@ -99,6 +100,8 @@ class Loader:
         )
         self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen,
                                  copies=self._each)  # fmt: skip
+        self._deal = Deal(self._order.length, options.batch_size, options.world_size,
+                          options.per_step or options.world_size)  # fmt: skip
         policy = options.on_error == "stop", options.balance is not None
         self._verification = Verification(shards, encoding.extension, *policy) if options.verify else Unverified()
         if self.split == "train":
@@ -112,8 +115,10 @@ class Loader:
         self._stacker = Stacker(options.device, augment) if options.view == "spectra" else None
         # A batch is read and decoded in one thread and painted in the next, while the consumer has the one before.
         self._decoding, self._painting = (ThreadPoolExecutor(1, f"shards-{name}") for name in ("decode", "paint"))
-        self._ahead: deque[Future[Batch | SpectraBatch]] = deque()
+        #: With the position after each.
+        self._ahead: deque[tuple[Future[Batch | SpectraBatch], int]] = deque()
         self._named: set[str] = set()
+        #: Batches done are counted over all ranks.
         self._epoch = self._batch = 0
 
     @property
@@ -149,14 +154,9 @@ class Loader:
             raise UsageError(f"label {name}: values of shape {values.shape}; give one for each of the {rows:,} rows")
         self._added = {**self._added, name: values}
 
-    def _bounds(self, rank: int) -> tuple[int, int]:
-        ranks = self._options.world_size
-        return self.samples * rank // ranks, self.samples * (rank + 1) // ranks
-
     def __len__(self) -> int:
         """Batches per epoch: the same on every rank, enough for the fullest one."""
-        fullest = max(end - start for start, end in map(self._bounds, range(self._options.world_size)))
-        return -(-fullest // self._options.batch_size)
+        return len(self._deal)
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch: all of it, but after `load_state_dict` or an early `break`.
@@ -164,18 +164,20 @@ class Loader:
         With view `spectra` the batches are `SpectraBatch`; `spectra` says so to a type checker.
         """
         self._forget()
-        next_batch = self._batch
-        while self._batch < len(self):
-            while len(self._ahead) <= _AHEAD and next_batch < len(self):
-                decoded = self._decoding.submit(self._decode, self._epoch, next_batch)
-                self._ahead.append(self._painting.submit(self._paint, decoded, self._epoch, next_batch))
-                next_batch += 1
-            batch = self._ahead.popleft().result()
+        ahead, end = self._batch, self._deal.batches
+        while self._batch < end:
+            while len(self._ahead) <= _AHEAD and ahead < end:
+                number, ahead = ahead + self._options.rank, self._deal.after(ahead)
+                span = self._deal.span(number) if number < ahead else (0, 0)
+                decoded = self._decoding.submit(self._decode, self._epoch, *span)
+                self._ahead.append((self._painting.submit(self._paint, decoded, self._epoch, number), ahead))
+            future, done = self._ahead.popleft()
+            batch = future.result()
             # Counted before the consumer sees it: a state saved while it works on a batch goes on with the next.
-            self._batch += 1
+            self._batch = done
             yield cast(Batch, batch)
         self.verified()
-        self._epoch, self._batch = self._epoch + 1, 0
+        self._epoch, self._batch, self._deal = self._epoch + 1, 0, replace(self._deal, stretches=0)
 
     def verified(self) -> None:
         """Wait until all that was read so far has been compared with its checksums.
@@ -199,20 +201,17 @@ class Loader:
 
     def _forget(self) -> None:
         """Drop what was made ready for a position that was left."""
-        for future in self._ahead:
+        for future, _ in self._ahead:
             future.cancel()
         self._ahead.clear()
 
-    def _decode(self, epoch: int, number: int) -> Decoded:
-        """One batch of this rank."""
+    def _decode(self, epoch: int, start: int, stop: int) -> Decoded:
+        """The batch of some positions of an epoch."""
         size = self._options.batch_size
-        start, end = self._bounds(self._options.rank)
-        start = min(start + number * size, end)
-        samples = self._order.slice(epoch, start, min(start + size, end))
-        valid = np.arange(size) < len(samples)
-        if not len(samples):
-            # A rank with fewer batches than others still needs something to fill its own with.
-            samples = self._order.slice(epoch, max(0, end - 1), max(0, end - 1) + 1)
+        valid = np.arange(size) < stop - start
+        # A rank with fewer batches than others still needs something to fill its own with.
+        first = min(start, self.samples - 1)
+        samples = self._order.slice(epoch, first, max(stop, first + 1))
         samples, picture = np.divmod(np.pad(samples, (0, size - len(samples)), mode="edge"), self._each)
         places = self._archive.locate(samples)
         stored, wrong = self._decoder(self._archive.payloads(places))
@@ -254,7 +253,7 @@ class Loader:
 
     def _paint(self, decoding: Future[Decoded], epoch: int, number: int) -> Batch | SpectraBatch:
         decoded = decoding.result()
-        seed = [self._options.seed, epoch, self._options.rank, number]
+        seed = [self._options.seed, epoch, 0, number]  # whatever the rank; the 0 is that of states of old
         if self._stacker is None:
             pixels = self._pixels(decoded, seed)
             labels, valid = self._columns(decoded)
@@ -290,8 +289,8 @@ class Loader:
     def _arguments(self) -> dict[str, Any]:
         """All that decides the sequence of batches, but the data."""
         options = asdict(self._options)
-        for name in ("device", "backend", "threads", "on_error", "verify"):  # the same batches, whatever they are
-            del options[name]
+        for name in ("device", "backend", "threads", "on_error", "verify", "rank", "world_size", "per_step"):
+            del options[name]  # the same batches, whatever they are
         if self._stacker is None:
             del options["view"]  # states of old are of pictures, and name none
         several = {"images": [image.to_dict() for image in self.images], "together": options.pop("together")}
@@ -302,15 +301,21 @@ class Loader:
         }  # fmt: skip
 
     def fingerprint(self) -> str:
-        """sha256 of all that decides the sequence of batches."""
+        """sha256 of all that decides the sequence of batches, over all ranks."""
+        return self._fingerprint(self._arguments())
+
+    def _fingerprint(self, arguments: dict[str, Any]) -> str:
         parts = [manifest.fingerprint() for manifest in self.manifests]
-        return hashlib.sha256(json.dumps([parts, self._arguments()], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([parts, arguments], sort_keys=True).encode()).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able position: after `load_state_dict` the very next batch follows."""
+        """JSON-able position: after `load_state_dict` the very next batch follows, on any number of ranks.
+
+        It is the same on every rank. `batch` counts those done over all ranks.
+        """
         return {
             "fingerprint": self.fingerprint(), "arguments": self._arguments(), "epoch": self._epoch,
-            "batch": self._batch,
+            "batch": self._batch, **({"stretches": self._deal.stretches} if self._deal.stretches else {}),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -319,17 +324,21 @@ class Loader:
         Raises:
             UsageError: the state is of other data or other arguments; both values of each are named.
         """
-        mine, here = self.fingerprint(), self._arguments()
+        here, there = self._arguments(), state.get("arguments", {})
+        # States of old name their rank, and count its own batches.
+        ranks = {name: there[name] for name in ("rank", "world_size") if name in there}
+        mine, every = self._fingerprint({**here, **ranks}), int(ranks.get("world_size", 1))
         if state["fingerprint"] != mine:
-            there = state.get("arguments", {})
             changed = [f"{name} {there.get(name)}, here {value}" for name, value in here.items()
                        if there.get(name) != value] or ["the data sets"]  # fmt: skip
             raise UsageError(
                 f"the saved loader state is of other data or arguments: {'; '.join(changed)} (fingerprint "
                 f"{state['fingerprint'][:12]}, here {mine[:12]}); resume with what it was saved with, or start anew"
             )
+        stretches = every if every > 1 else int(state.get("stretches", 0))
+        self._deal = replace(self._deal, stretches=stretches)
         self._forget()
-        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        self._epoch, self._batch = int(state["epoch"]), every * int(state["batch"])
 
     def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The split's table, one row a sample: `key` as in the batches, and the columns of the spectra Parquet."""

@@ -26,6 +26,7 @@ def open(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    per_step: int | None = None,
     view: str = "picture",
     device: str = "cpu",
     backend: str | None = None,
@@ -50,7 +51,10 @@ def open(
             once with every picture, shuffled alike. Only where the data sets hold spectra.
         together: with several images: a batch has `batch_size` objects with all their pictures, `pixel_values`
             `(B, pictures, 3, S, S)`, and an epoch every object once.
-        rank, world_size: this process and how many share the epoch.
+        rank, world_size: this process and how many share the epoch. Its batches are dealt in turns: batch i of the
+            epoch goes to rank i % world_size. Where the last turn has none for a rank, its batch is not `valid`.
+        per_step: batches over all ranks that belong together, as those of one step of an optimiser do: the next ones
+            are dealt when these all are. By default one a rank; another number lets other ranks take the same steps.
         view: `picture`, or `spectra`: batches are `SpectraBatch`, each spectrum on its own wavelengths;
             only where the data sets hold spectra.
         device: `cpu`, `cuda` or `cuda:N`; pictures are decoded, drawn and coloured there as far as that is possible.
@@ -75,7 +79,7 @@ def open(
     options = LoaderOptions(
         split, batch_size, seed, rank, world_size, view, device, backend or ("dali" if dali_is_here() else "plain"),
         split == "train" if shuffle is None else shuffle, None if weights is None else tuple(weights), balance,
-        on_error, threads or cores(), verify, together,
+        on_error, threads or cores(), verify, together, per_step,
     )  # fmt: skip
     for folder in many:
         if is_remote(location(folder)):

@@ -32,6 +32,7 @@ class LoaderOptions:
     threads: int
     verify: bool
     together: bool = False
+    per_step: int | None = None
 
     def __post_init__(self) -> None:
         """Check the fields; UsageError names the field and what is allowed."""
@@ -45,7 +46,7 @@ class LoaderOptions:
             raise UsageError(f"unknown on_error {self.on_error}: choose {' or '.join(ON_ERROR)}")
         if self.view not in VIEWS:
             raise UsageError(f"unknown view {self.view}: choose {' or '.join(VIEWS)}")
-        if self.batch_size < 1 or not 0 <= self.rank < self.world_size:
+        if min(self.batch_size, self.per_step or 1) < 1 or not 0 <= self.rank < self.world_size:
             raise UsageError(
                 f"batch_size {self.batch_size}, rank {self.rank}, world_size {self.world_size}: not a possible loader"
             )

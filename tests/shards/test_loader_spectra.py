@@ -202,7 +202,7 @@ def test_a_damaged_spectrum_is_skipped(spectra_folder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"shuffle": False}, {"world_size": 3, "rank": 1}, {"balance": "class"}, {"weights": (1.0, 3.0)},
+    {}, {"shuffle": False}, {"world_size": 3, "rank": 2}, {"balance": "class"}, {"weights": (1.0, 3.0)},
     {"view": "spectra"},
 ])  # fmt: skip
 def test_an_added_label_goes_with_its_row(folders: dict[str, Path], options: dict[str, object]) -> None:

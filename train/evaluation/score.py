@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from specshards.shards.loader.loader import Loader
+from specshards.train.accelerator import in_order
 from specshards.train.models.layers import model_input
 from specshards.train.models.views import by_picture
 from specshards.train.run import Card
@@ -75,12 +76,9 @@ def score(
             labels.append(torch.stack([batch["labels"][name].double().cpu() for name in names], dim=1))
             valid.append(batch["valid"].cpu())
             check()
-    everything = [torch.cat(part) for part in (logits, labels, valid)]
     if accelerator.num_processes > 1:
-        device = accelerator.device
-        everything = [accelerator.gather(part.to(device)).cpu() for part in everything]
-        sums = accelerator.reduce(sums.to(device)).cpu()
-    all_logits, all_labels, all_valid = everything
+        sums = accelerator.reduce(sums.to(accelerator.device)).cpu()
+    all_logits, all_labels, all_valid = (in_order(accelerator, part) for part in (logits, labels, valid))
     kept = all_valid.bool()
     table = all_labels[kept].numpy()
     columns = {name: table[:, i] for i, name in enumerate(names)}
