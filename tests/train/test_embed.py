@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from specshards.render import ImageConfig
 from specshards.shards.format.manifest import Manifest
 from specshards.train.network import open_model
 from specshards.train.use import embed as embed_module
-from specshards.train.use.embed import embed, nearest
+from specshards.train.use import neighbours as neighbours_module
+from specshards.train.use.neighbours import Scratch, Search
 from specshards.train.use.pictures import pictures
 from specshards.train.use.predict import predict
 from tests.conftest import make_spectrum
@@ -39,6 +41,10 @@ def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_run(shards, tmp_path_factory.mktemp("embed") / "run")
 
 
+def embed(*args, **options) -> pa.Table:
+    return pq.read_table(embed_module.embed(*args, **options))
+
+
 def vectors(table: pa.Table) -> np.ndarray:
     return np.array(table["embedding"].to_pylist())
 
@@ -52,6 +58,11 @@ def by_hand(queries: np.ndarray, others: np.ndarray, themselves: bool) -> np.nda
     return distances
 
 
+def searched(queries, others, k: int, themselves: bool, **options) -> tuple[np.ndarray, np.ndarray]:
+    rows, distances = zip(*Search(queries, others, k, themselves, **options).blocks(), strict=True)
+    return np.concatenate(rows), np.concatenate(distances)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.booleans(), st.integers(0, 2**31))
 def test_neighbours_are_those_of_a_brute_force(n: int, m: int, k: int, themselves: bool, seed: int) -> None:
@@ -59,9 +70,9 @@ def test_neighbours_are_those_of_a_brute_force(n: int, m: int, k: int, themselve
     queries = rng.normal(size=(n, 5)).astype(np.float32)
     others = queries if themselves else rng.normal(size=(m, 5)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:  # blocks that end anywhere
-        patch.setattr(embed_module, "_QUERIES", 7)
-        patch.setattr(embed_module, "_OTHERS", 11)
-        rows, distances = nearest(torch.from_numpy(queries), torch.from_numpy(others), k, themselves=themselves)
+        patch.setattr(neighbours_module, "BLOCK", 7)
+        patch.setattr(neighbours_module, "_OTHERS", 11)
+        rows, distances = searched(queries, others, k, themselves)
     exact = by_hand(queries, others, themselves)
     there = min(k, len(others) - themselves)
     assert rows.shape == distances.shape == (n, there)
@@ -71,9 +82,40 @@ def test_neighbours_are_those_of_a_brute_force(n: int, m: int, k: int, themselve
 
 
 def test_equal_vectors_are_at_distance_zero() -> None:
-    same = torch.ones(4, 3) * torch.tensor([[1.0], [2.0], [5.0], [0.1]])
-    rows, distances = nearest(same, same, 2, themselves=True)
-    assert distances.max() < 1e-12 and all(i not in row for i, row in enumerate(rows.tolist()))
+    same = np.ones((4, 3), np.float32) * np.array([[1.0], [2.0], [5.0], [0.1]], np.float32)
+    for exact in (True, False):
+        rows, distances = searched(same, same, 2, True, exact=exact)
+        assert distances.max() < 1e-12 and all(i not in row for i, row in enumerate(rows.tolist()))
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(5000, None, 5), (700, 5000, 3), (1, None, 5), (3, None, 5), (40, 2, 5)])
+def test_the_index_finds_what_an_exact_search_finds(n: int, m: int | None, k: int) -> None:
+    rng = np.random.default_rng(n)
+    basis = rng.normal(size=(6, 40))
+    queries, others = (
+        (3 + np.tanh(rng.normal(size=(size, 6)) @ basis) + rng.normal(scale=0.02, size=(size, 40))).astype(np.float32)
+        for size in (n, m or n)
+    )
+    others = queries if m is None else others
+    rows, distances = searched(queries, others, k, m is None, exact=False, threads=1)
+    again = searched(queries, others, k, m is None, exact=False, threads=1)
+    exact_rows, exact_distances = searched(queries, others, k, m is None, exact=True)
+    assert rows.shape == exact_rows.shape and (rows == again[0]).all()
+    assert (distances >= exact_distances - 1e-6).all()  # distances are those of the vectors, whoever finds them
+    if rows.size:
+        found = (distances <= exact_distances[:, -1:] + 1e-7).mean()
+        assert found > 0.97
+        drawn, recall = Search(queries, others, k, m is None, exact=False, threads=1).recall()
+        assert drawn == min(n, 512) and recall > 0.97
+
+
+def test_many_equal_vectors_have_neighbours_all_the_same() -> None:
+    rng = np.random.default_rng(1)
+    few = rng.normal(size=(3, 8)).astype(np.float32)
+    many = few[rng.integers(0, 3, 2500)]
+    rows, distances = searched(many, many, 5, True, exact=False)
+    assert all(len(set(row)) == 5 and i not in row for i, row in enumerate(rows.tolist()))
+    assert distances.max() < 1e-6
 
 
 def test_an_embedding_is_what_the_last_layer_sees(run: Path, spectra_folder: Path, tmp_path: Path) -> None:
@@ -134,6 +176,39 @@ def test_shards_and_spectra_give_the_same_vectors(
         assert table.num_rows == manifest.samples(split) == len(set(table["object_id"].to_pylist()))
         expected = np.array([found[name] for name in table["object_id"].to_pylist()])
         np.testing.assert_allclose(vectors(table), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_an_index_is_told_with_what_it_misses(
+    run: Path, spectra_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    exact = embed(run, spectra_folder, out=tmp_path / "a.parquet", device="cpu")
+    monkeypatch.setattr(neighbours_module, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(neighbours_module, "BLOCK", 16)
+    monkeypatch.setattr(embed_module, "BLOCK", 16)
+    monkeypatch.setattr(embed_module, "_ROWS", 64)
+    indexed = embed(run, spectra_folder, out=tmp_path / "b.parquet", device="cpu", batch_size=50, threads=1)
+    np.testing.assert_allclose(vectors(indexed), vectors(exact), rtol=1e-3, atol=1e-4)
+    assert indexed["object_id"].equals(exact["object_id"]) and indexed.schema.equals(exact.schema)
+    near, nearest = (np.array(table["distances"].to_pylist()) for table in (indexed, exact))
+    np.testing.assert_allclose(near, nearest, atol=1e-6)
+    assert "by an index, which found 9" in caplog.text or "by an index, which found 100.0%" in caplog.text
+    assert pq.ParquetFile(tmp_path / "b.parquet").num_row_groups == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.parquet", "a_quarantine.parquet", "b.parquet", "b_quarantine.parquet",
+    ]  # fmt: skip
+
+
+def test_memory_does_not_grow_with_the_vectors(tmp_path: Path) -> None:
+    with Scratch(tmp_path / "vectors") as scratch:
+        for _ in range(20):
+            scratch.append(np.random.default_rng(0).normal(size=(5000, 64)).astype(np.float32))
+        mapped = scratch.vectors()
+        assert isinstance(mapped, np.memmap) and mapped.shape == (100_000, 64)
+        tracemalloc.start()
+        next(Search(mapped, mapped, 5, True).blocks())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < mapped.nbytes / 2 and not (tmp_path / "vectors").exists()
 
 
 def odd_ones(rng: np.random.Generator) -> list:

@@ -288,9 +288,8 @@ def test_tables_of_something_else_are_refused(run: Path, tmp_path: Path) -> None
     path.write_bytes(b"PAR1")
     with pytest.raises(JobError, match="not answers of this program"):
         Answers.read(run)
-    from specshards.train.use.embed import _reference
+    from specshards.train.use.embed import embed
 
-    card = Card.read(run / "specshards.json")
     vector = pa.array([[np.nan, 1.0]], pa.list_(pa.float32(), 2))
     for table in (
         pa.table({"x": [1]}), pa.table({"object_id": ["a"], "embedding": [1.0], "model": ["b"]}),
@@ -298,7 +297,7 @@ def test_tables_of_something_else_are_refused(run: Path, tmp_path: Path) -> None
     ):  # fmt: skip
         pq.write_table(table, tmp_path / "reference.parquet")
         with pytest.raises(UsageError, match="not a table that `embed` wrote"):
-            _reference(tmp_path / "reference.parquet", card)
+            embed(run, shards, reference=tmp_path / "reference.parquet", out=tmp_path / "e.parquet", device="cpu")
 
 
 def test_quarantines_and_tables_of_another_kind_are_refused(shards: Path, tmp_path: Path) -> None:

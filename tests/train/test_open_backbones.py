@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
@@ -134,7 +135,7 @@ def test_what_it_cannot_do_is_said(runs: dict[str, Path], spectra: Path, tmp_pat
 
 
 def test_a_network_that_represents_can_be_embedded(runs: dict[str, Path], spectra: Path, tmp_path: Path) -> None:
-    table = embed(runs["mlp:24"], spectra, out=tmp_path / "e.parquet", device="cpu")
+    table = pq.read_table(embed(runs["mlp:24"], spectra, out=tmp_path / "e.parquet", device="cpu"))
     assert table.schema.field("embedding").type.list_size == 24
 
 

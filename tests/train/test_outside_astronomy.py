@@ -92,7 +92,7 @@ def test_a_model_remembers_what_was_said_of_its_spectra(tmp_path: Path, caplog: 
     assert anew["survey"] == learnt["survey"] == ["honey"] * 60 and anew["object_id"] == learnt["object_id"]
     assert np.allclose(anew["sugar"], learnt["sugar"], rtol=1e-5)
     assert "read as those that the model learnt from: --wavelength-unit cm-1 --name honey" in caplog.text
-    assert set(embed(run, honey, device="cpu")["survey"].to_pylist()) == {"honey"}
+    assert set(pq.read_table(embed(run, honey, device="cpu"))["survey"].to_pylist()) == {"honey"}
     seen = pq.read_table(explain(run, honey, limit=1, device="cpu") / "attention.parquet")
     assert seen["survey"].to_pylist() == ["honey"] and 10_000 < seen["wavelength"][0].as_py()[0] < 25_000
     done = commands.run(commands.program(

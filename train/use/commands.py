@@ -46,6 +46,10 @@ def embed(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet to write [MODEL/embeddings.parquet].")] = None,
     neighbours: Annotated[int, typer.Option(help="Nearest objects to list for each.")] = 5,
+    exact: Annotated[
+        bool | None,
+        typer.Option(help="Compare every pair, or let an index name candidates [pairs up to 200,000 objects]."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
     device: Device = "auto",
     workers: Workers = None,
@@ -56,7 +60,7 @@ def embed(
 
     run(
         model, given(input), split=split, reference=reference, out=out, neighbours=neighbours, batch_size=batch_size,
-        device=device, threads=workers, most_bytes=most_bytes(max_file_size), stated=stated,
+        device=device, threads=workers, most_bytes=most_bytes(max_file_size), stated=stated, exact=exact,
     )  # fmt: skip
 
 

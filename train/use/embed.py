@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from specshards.common.errors import UsageError, make_folder
-from specshards.common.files import replacing
+from specshards.common.files import is_remote, replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.ingest.tables import UNSTATED, Stated
@@ -31,9 +31,10 @@ from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.metrics import FloatArray, IntArray
 from specshards.train.use.inputs import Source, from_shards, from_spectra, nothing_read
+from specshards.train.use.neighbours import BLOCK, Scratch, Search, Vectors
 
-#: Rows and columns of the similarities that are in memory at once: 64 MB.
-_QUERIES, _OTHERS = 2048, 8192
+#: Rows of a row group of the table.
+_ROWS = 8 * BLOCK
 
 
 def embed(
@@ -49,8 +50,12 @@ def embed(
     threads: int | None = None,
     most_bytes: int | None = None,
     stated: Stated = UNSTATED,
-) -> pa.Table:
+    exact: bool | None = None,
+) -> Path:
     """Embed every object of `inputs`, look up its nearest neighbours, and write both.
+
+    Vectors go to a file beside `out` as they come, and are mapped from it: memory grows with the identifiers alone,
+    and above `neighbours.EXACT_UP_TO` objects with the index, about 350 bytes an object.
 
     Args:
         run: folder of a trained model.
@@ -62,14 +67,15 @@ def embed(
         neighbours: how many, fewer where there are no more; an object is not its own.
         most_bytes: of one survey file; see `ingest.surveys.open_file`.
         stated: of spectra whose files do not say it; see `train.use.inputs.stated_for`.
+        exact: compare every pair, however many; by default up to `neighbours.EXACT_UP_TO` objects.
 
     Returns:
-        One row an object: object_id, survey, source_file, ra, dec; `embedding`, float32: the CLS token after the last
-        norm, or what the backbone pools where it has no such token, such as the mean over the tokens of a spectrum;
-        of a model of several pictures the mean over them;
-        `neighbours`: object ids by cosine distance (1 - cosine, 0 to 2), nearest first; `distances`; `anomaly`: their
-        mean, null without a neighbour. It is high for what is unlike anything else there, and says nothing of groups
-        larger than `neighbours`. Then `model` (sha256 of the weights, 16 digits) and `trained_on_mock`.
+        The table that was written, `out`. One row an object: object_id, survey, source_file, ra, dec; `embedding`,
+        float32: the CLS token after the last norm, or what the backbone pools where it has no such token, such as the
+        mean over the tokens of a spectrum; of a model of several pictures the mean over them; `neighbours`: ids by
+        cosine distance (1 - cosine, 0 to 2), nearest first; `distances`; `anomaly`: their mean, null without a
+        neighbour. It is high for what is unlike anything else there, and says nothing of groups larger than
+        `neighbours`. Then `model` (sha256 of the weights, 16 digits) and `trained_on_mock`.
 
     Raises:
         UsageError: no such model, input, split or reference, or shards of other pictures. JobError: nothing could be
@@ -81,7 +87,6 @@ def embed(
     if neighbours < 1:
         raise UsageError(f"--neighbours {neighbours}: give a positive number")
     card, model = open_any(run)
-    known = None if reference is None else _reference(reference, card)
     accelerator = make_accelerator(device)
     network = accelerator.prepare(model.to(accelerator.device)).eval()
     make_folder(out.parent)
@@ -90,115 +95,122 @@ def embed(
         source = from_shards(card, inputs, split, batch_size, str(accelerator.device), threads)
     else:
         source = from_spectra(card, inputs, batch_size, quarantine, most_bytes, stated)
-    rows, vectors = _embed(card.config.architecture, network, accelerator, source)
-    if not vectors.numel():
-        raise nothing_read(inputs, quarantine)
-    table = _table(card, rows, vectors, known, neighbours, accelerator.device)
-    with replacing(out) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    where = None if is_remote(out) else out.parent
+    with TemporaryDirectory(prefix=f".{out.stem}-", dir=where) as folder, ExitStack() as stack:
+        ours, theirs = (stack.enter_context(Scratch(Path(folder) / name)) for name in ("ours", "theirs"))
+        rows = Path(folder) / "rows.parquet"
+        names = None if reference is None else _reference(reference, card, theirs)
+        if not _embed(card.config.architecture, network, accelerator, source, ours, rows):
+            raise nothing_read(inputs, quarantine)
+        others = theirs.vectors() if names is not None else ours.vectors()
+        names = names or pq.read_table(rows, columns=["object_id"])["object_id"]
+        search = Search(
+            ours.vectors(), others, neighbours, themselves=reference is None, device=accelerator.device, exact=exact,
+            threads=threads,
+        )  # fmt: skip
+        with replacing(out) as temporary:
+            odd = _write(card, rows, names, search, temporary)
+        probe = None if search.is_exact or not search.found else search.recall()
     beside = out.with_name(f"{out.stem}_quarantine.parquet")
     beside.unlink(missing_ok=True)
     if quarantine:
         write_quarantine(quarantine, beside)
-    LOGGER.info(_summary(card, table, len(quarantine), out))
-    return table
-
-
-@dataclass(frozen=True)
-class _Reference:
-    names: npt.NDArray[np.object_]
-    vectors: Tensor
-
-
-def nearest(queries: Tensor, others: Tensor, k: int, *, themselves: bool = False) -> tuple[IntArray, FloatArray]:
-    """The `k` nearest rows of `others` to every row of `queries` by cosine distance; exact, in blocks.
-
-    Memory beside the arguments and the result does not grow with their lengths. Found in float32 on the tensors'
-    device; the distances of those found, and their order, in float64.
-
-    Args:
-        queries: float32 `(N, D)`. others: float32 `(M, D)`.
-        themselves: both are the same rows, and row i is no neighbour of row i.
-
-    Returns:
-        Row numbers int64 and distances float64, `(N, min(k, M, or M - 1 without themselves))`, nearest first.
-    """
-    k = min(k, len(others) - themselves)
-    rows = np.zeros((len(queries), k), np.int64)
-    distances = np.zeros((len(queries), k))
-    for start in range(0, len(queries) if k else 0, _QUERIES):
-        block = F.normalize(queries[start : start + _QUERIES], dim=1)
-        best = block.new_full((len(block), k), -torch.inf)
-        place = torch.zeros(len(block), k, dtype=torch.int64, device=block.device)
-        for first in range(0, len(others), _OTHERS):
-            likeness = block @ F.normalize(others[first : first + _OTHERS], dim=1).T
-            if themselves:
-                mine = torch.arange(start, start + len(block), device=block.device) - first
-                here = torch.nonzero((mine >= 0) & (mine < likeness.shape[1]))[:, 0]
-                likeness[here, mine[here]] = -torch.inf
-            numbers = torch.arange(first, first + likeness.shape[1], device=block.device).expand_as(likeness)
-            best, chosen = torch.cat([best, likeness], dim=1).topk(k, dim=1)
-            place = torch.cat([place, numbers], dim=1).gather(1, chosen)
-        found = F.normalize(others[place].double(), dim=2)
-        exact = 1 - (found @ F.normalize(queries[start : start + _QUERIES].double(), dim=1)[:, :, None])[:, :, 0]
-        exact, order = exact.clamp_min(0).sort(dim=1, stable=True)
-        rows[start : start + _QUERIES] = place.gather(1, order).cpu().numpy()
-        distances[start : start + _QUERIES] = exact.cpu().numpy()
-    return rows, distances
+    LOGGER.info(_summary(card, search, odd, probe, len(quarantine), out))
+    return out
 
 
 def _embed(
-    backbone: Backbone, network: nn.Module, accelerator: Accelerator, source: Source
-) -> tuple[pa.Table, Tensor]:
-    """Identities, and vectors float32 `(N, D)` on the CPU."""
-    tables, vectors = [], []
-    represent = partial(backbone.represent, network)
-    bar = tqdm(unit="obj", desc="embed", file=sys.stderr, delay=1)
-    with bar, torch.inference_mode():
-        for rows, given in source:
+    backbone: Backbone, network: nn.Module, accelerator: Accelerator, source: Source, vectors: Scratch, rows: Path
+) -> int:
+    """Append vectors to one file, write identities to another (`_ROWS` a row group), and count them."""
+    represent, count = partial(backbone.represent, network), 0
+    waiting: list[pa.Table] = []
+    with (
+        tqdm(unit="obj", desc="embed", file=sys.stderr, delay=1) as bar,
+        ExitStack() as stack,
+        torch.inference_mode(),
+    ):
+        writer: pq.ParquetWriter | None = None
+        for identities, given in source:
             with accelerator.autocast():
-                vectors.append(over_pictures(represent, given).float().cpu())
-            tables.append(rows)
-            bar.update(len(rows))
-    if not tables:
-        return pa.table({}), torch.empty(0, 0)
-    return pa.concat_tables(tables), torch.cat(vectors)
+                vectors.append(over_pictures(represent, given).float().cpu().numpy())
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(rows, identities.schema, compression="zstd"))
+            waiting.append(identities)
+            if sum(map(len, waiting)) >= _ROWS:
+                whole = pa.concat_tables(waiting)
+                writer.write_table(whole.slice(0, _ROWS))
+                waiting = [whole.slice(_ROWS)]
+            count += len(identities)
+            bar.update(len(identities))
+        if writer is not None:
+            writer.write_table(pa.concat_tables(waiting))
+    return count
 
 
-def _reference(path: Path, card: Card) -> _Reference:
+def _reference(path: Path, card: Card, vectors: Scratch) -> pa.ChunkedArray:
+    """Names of the objects of an earlier table, whose vectors are appended to a file."""
     if not path.is_file():
         raise UsageError(f"--reference {path}: no such file; name a table that `embed` wrote")
+    names, models = [], set()
     try:
-        table = pq.read_table(path, columns=["object_id", "embedding", "model"])
-        width = table.schema.field("embedding").type.list_size
-        kinds = [("object_id", pa.string()), ("embedding", pa.list_(pa.float32(), width)), ("model", pa.string())]
-        table = table.select([name for name, _ in kinds]).cast(pa.schema(kinds))
-        if not table.num_rows or table["embedding"].null_count or not np.isfinite(_vectors(table).numpy()).all():
-            raise ValueError("no vectors, or some that are missing or not finite")
+        with pq.ParquetFile(path) as file:
+            width = file.schema_arrow.field("embedding").type.list_size
+            kinds = pa.schema(
+                [("object_id", pa.string()), ("embedding", pa.list_(pa.float32(), width)), ("model", pa.string())]
+            )
+            for batch in file.iter_batches(_ROWS, columns=kinds.names):
+                part = pa.table(batch).select(kinds.names).cast(kinds)
+                values = part["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+                if len(values) < len(part) or not np.isfinite(values).all():
+                    raise ValueError("vectors are missing or not finite")
+                vectors.append(values)
+                names.append(part["object_id"].combine_chunks())
+                models |= set(part["model"].unique().to_pylist())
+        if not names:
+            raise ValueError("no vectors")
     except (pa.ArrowException, KeyError, ValueError, AttributeError, OSError) as error:
         raise UsageError(f"--reference {path}: not a table that `embed` wrote ({str(error)[:80]})") from error
-    if set(table["model"].to_pylist()) != {card.model[:16]}:
+    if models != {card.model[:16]}:
         raise UsageError(f"--reference {path}: of another model; embed the reference with this one")
-    return _Reference(np.array(table["object_id"].to_pylist(), object), _vectors(table))
+    return pa.chunked_array(names)
 
 
-def _vectors(table: pa.Table) -> Tensor:
-    column = table["embedding"].combine_chunks()
-    return torch.from_numpy(column.flatten().to_numpy().reshape(len(column), -1).copy())
+def _write(card: Card, rows: Path, names: pa.ChunkedArray, search: Search, out: Path) -> list[dict[str, Any]]:
+    """Write the table, a row group after the other; the five rows that stand furthest from their neighbours."""
+    names = names.cast(pa.large_string()).combine_chunks()
+    odd: list[dict[str, Any]] = []
+    blocks, done = search.blocks(), 0
+    with pq.ParquetFile(rows) as identities, ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for group in range(identities.num_row_groups):
+            part = identities.read_row_group(group)
+            n = len(part)
+            found = list(islice(blocks, -(-n // BLOCK)))
+            places, distances = (np.concatenate(each) for each in zip(*found, strict=True))
+            table = _table(card, part, search.queries[done : done + n], names, places, distances)
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(out, table.schema, compression="zstd"))
+            writer.write_table(table)
+            done += n
+            if distances.shape[1]:
+                odd += (
+                    table.select(["object_id", "survey", "anomaly"])
+                    .sort_by([("anomaly", "descending")])[:5]
+                    .to_pylist()
+                )
+                odd = sorted(odd, key=lambda row: -row["anomaly"])[:5]
+    return odd
 
 
 def _table(
-    card: Card, rows: pa.Table, vectors: Tensor, known: _Reference | None, neighbours: int, device: torch.device
+    card: Card, rows: pa.Table, vectors: Vectors, names: pa.LargeStringArray, places: IntArray, distances: FloatArray
 ) -> pa.Table:
-    names = np.array(rows["object_id"].to_pylist(), object) if known is None else known.names
-    there = vectors.to(device)
-    others = there if known is None else known.vectors.to(device)
-    places, distances = nearest(there, others, neighbours, themselves=known is None)
     n, k = places.shape
-    lists = [pa.array(names[places].ravel(), pa.string()), pa.array(distances.ravel(), pa.float64())]
-    offsets = pa.array(np.arange(n + 1) * k, pa.int32())
     columns = {name: rows[name] for name in rows.column_names}
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.numpy().ravel()), vectors.shape[1])
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    lists = [names.take(pa.array(places.ravel())).cast(pa.string()), pa.array(distances.ravel(), pa.float64())]
+    offsets = pa.array(np.arange(n + 1) * k, pa.int32())
     columns["neighbours"], columns["distances"] = (pa.ListArray.from_arrays(offsets, values) for values in lists)
     columns["anomaly"] = pa.array(distances.mean(axis=1) if k else [None] * n, pa.float64())
     columns["model"] = pa.array([card.model[:16]] * n, pa.string())
@@ -206,12 +218,18 @@ def _table(
     return pa.table(columns)
 
 
-def _summary(card: Card, table: pa.Table, bad: int, out: Path) -> str:
+def _summary(
+    card: Card, search: Search, odd: list[dict[str, Any]], probe: tuple[int, float] | None, bad: int, out: Path
+) -> str:
     lines = ["the model learnt from MOCK data: do not use these vectors for science"] if card.mock else []
-    width = table.schema.field("embedding").type.list_size
-    lines.append(f"{out}: {len(table) + bad:,} objects = {len(table):,} vectors of {width} + {bad:,} in quarantine")
-    if table["anomaly"].null_count < len(table):
+    n, width = search.queries.shape
+    lines.append(f"{out}: {n + bad:,} objects = {n:,} vectors of {width} + {bad:,} in quarantine")
+    if probe is not None:
+        lines.append(
+            f"neighbours are by an index, which found {probe[1]:.1%} of those of {probe[0]:,} objects that were"
+            " searched exactly, too; --exact searches all of them exactly"
+        )
+    if odd:
         lines.append("furthest from their neighbours:")
-        odd = table.select(["object_id", "survey", "anomaly"]).sort_by([("anomaly", "descending")]).slice(0, 5)
-        lines += [f"  {row['object_id']}  {row['survey']}  {row['anomaly']:.4f}" for row in odd.to_pylist()]
+        lines += [f"  {row['object_id']}  {row['survey']}  {row['anomaly']:.4f}" for row in odd]
     return "\n".join(lines)
