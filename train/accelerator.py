@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,17 +48,6 @@ def make_accelerator(
     # Without the word accelerate lets several processes find each other on a GPU only: each would be alone.
     cpu = device == "cpu" or not torch.accelerator.is_available()
     return Accelerator(mixed_precision=rounding, cpu=cpu, log_with=None if log == "none" else log, project_dir=out)
-
-
-def in_order(accelerator: Accelerator, batches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """What each process has made of its batches of a loader, `(B, ...)`, in the order of the split, on the CPU.
-
-    A loader deals batches in turns; a gather puts all of the first process before all of the second.
-    """
-    if accelerator.num_processes == 1:
-        return torch.cat(list(batches))
-    everyone = accelerator.gather(torch.stack(list(batches)).to(accelerator.device)).cpu()
-    return everyone.unflatten(0, (accelerator.num_processes, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def keep_freed_memory() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from specshards.common.errors import UsageError
@@ -126,6 +127,14 @@ class Labels:
     ) -> Verdict:
         """Everything that is measured of every task."""
         scored = score(model, self.card, loader, accelerator, check, self._drawn_by)
+        # What the main process finds, the others are told: all go on with the same best epoch.
+        verdict = self._verdict(scored) if scored else None
+        if accelerator.num_processes == 1 and verdict is not None:
+            return verdict
+        told = broadcast_object_list([verdict and replace(verdict, found=None)])[0]
+        return verdict or told
+
+    def _verdict(self, scored: Mapping[str, Scored]) -> Verdict:
         scores = {task.name: self._measured(task, scored[task.name]) for task in self.tasks}
         each = self.config.views == "each"
         judged = {name: over_pictures(found) if each else found for name, found in scores.items()}

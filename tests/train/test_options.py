@@ -318,4 +318,8 @@ def test_two_processes_share_an_epoch_and_judge_every_object_once(config: TrainC
     # The whole split on one process, by the weights that two processes made, gives the numbers that they gave.
     again = evaluate(tmp_path / "two", splits=["val"], device="cpu")["splits"]["val"]
     for task in ("teff", "classify"):
-        assert again[task]["loss"] == pytest.approx(content["splits"]["val"][task]["loss"], rel=1e-3)
+        two = content["splits"]["val"][task]
+        assert again[task]["loss"] == pytest.approx(two["loss"], rel=1e-3)
+        # Objects are drawn anew in the order of the split, whichever process scored them.
+        for name, ends in two["intervals"].items():
+            assert again[task]["intervals"][name] == pytest.approx(ends, rel=1e-2, abs=1e-2), name

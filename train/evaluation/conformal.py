@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from specshards.train.evaluation.measure import Chosen
 from specshards.train.evaluation.score import Scored
 from specshards.train.evaluation.witnesses import drawn_of
 from specshards.train.tasks.drawn import OBJECT
@@ -35,7 +36,7 @@ def calibrate(tasks: Sequence[Task], scored: Mapping[str, Scored]) -> dict[str, 
     for task in tasks:
         split = scored[task.name]
         labelled = np.isfinite(split.labels[task.target])
-        columns = {name: values[labelled] for name, values in split.columns.items()}
+        columns = Chosen(split.columns, labelled)
         kind, scores = task.nonconformity(columns, split.labels[task.target][labelled])
         levels = {str(level): _threshold(scores, level) for level in LEVELS}
         result[task.name] = {"count": int(labelled.sum()), "kind": kind, "scores": levels}

@@ -81,6 +81,8 @@ def evaluate(
             scored = score(network, card, loader, accelerator, drawn_by=add_witnesses(loader))
             lost = {task.name: task.left_out(loader.sidecar(task.columns)) for task in card.tasks}
             beside = _fitted_baselines(run, split, loader)
+        if not accelerator.is_main_process:
+            continue
         scores[split] = {
             task.name: measure(
                 task,
@@ -91,9 +93,8 @@ def evaluate(
             )
             for task in card.tasks
         }
-        if accelerator.is_main_process:
-            for task in card.tasks:
-                figures.draw(run, task, scored[task.name], split, mock)
+        for task in card.tasks:
+            figures.draw(run, task, scored[task.name], split, mock)
     if accelerator.is_main_process:
         LOGGER.info(write(run, replace(card, mock=mock), scores, data=data))
     accelerator.wait_for_everyone()

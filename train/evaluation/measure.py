@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def measure(
     labelled = np.isfinite(scored.labels[task.target])
 
     def metrics_of(rows: Rows, columns: Mapping[str, FloatArray]) -> dict[str, Any]:
-        return task.measure(_rows(columns, rows), _rows(scored.labels, rows))
+        return task.measure(Chosen(columns, rows), Chosen(scored.labels, rows))
 
     def groups(members: Iterable[tuple[str, Rows]]) -> dict[str, Any]:
         counted = ((name, labelled & rows) for name, rows in members)
@@ -69,7 +69,7 @@ def measure(
         "by_sn": by_sn,
         **({"by_picture": alone} if alone else {}),
         "baselines": {name: metrics_of(labelled & np.isfinite(v), {"point": v}) for name, v in others.items()},
-        **task.details(_rows(scored.columns, labelled), _rows(scored.labels, labelled), by_sn),
+        **task.details(Chosen(scored.columns, labelled), Chosen(scored.labels, labelled), by_sn),
     }
 
 
@@ -85,8 +85,24 @@ def over_pictures(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {**scores, "all": {name: float(np.mean([values[name] for values in alone])) for name in numbers}}
 
 
-def _rows(columns: Mapping[str, FloatArray], rows: Rows) -> dict[str, FloatArray]:
-    return {name: values[rows] for name, values in columns.items()}
+class Chosen(Mapping[str, FloatArray]):
+    """Some rows of columns; of a million objects those alone are copied that are asked for."""
+
+    def __init__(self, columns: Mapping[str, FloatArray], rows: Rows) -> None:
+        """Rows by a mask or by places."""
+        self._columns, self._which = columns, rows
+
+    def __getitem__(self, name: str) -> FloatArray:
+        """The rows of one column."""
+        return self._columns[name][self._which]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """Columns."""
+        return len(self._columns)
 
 
 def _intervals(task: Task, scored: Scored, labelled: Rows, drawn: Drawn) -> dict[str, list[float]]:
@@ -95,7 +111,7 @@ def _intervals(task: Task, scored: Scored, labelled: Rows, drawn: Drawn) -> dict
     needed = {name: scored.labels[name] for name in (task.target, "class") if name in scored.labels}
 
     def headline(drawn: IntArray) -> dict[str, float]:
-        values = task.measure(_rows(point, rows[drawn]), _rows(needed, rows[drawn]))
+        values = task.measure(Chosen(point, rows[drawn]), Chosen(needed, rows[drawn]))
         return {name: values[name] for name in task.headline}
 
     if drawn.count < FEWEST:

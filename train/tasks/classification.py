@@ -172,6 +172,12 @@ class Classification(Task):
             loss = loss * weights[target.long()]
         return loss
 
+    def judged(self, logits: Tensor, target: FloatArray) -> dict[str, FloatArray]:
+        """`point`, and of the probabilities what they are measured by, as four columns of however many classes."""
+        probabilities = logits.cpu().double().softmax(dim=1).numpy()
+        belief = metrics.Belief.of(target, probabilities)
+        return {"point": probabilities.argmax(axis=1).astype(np.float64), **belief._asdict()}
+
     def decode(self, logits: Tensor) -> dict[str, FloatArray]:
         """`point`: position of the likeliest class; `p_<class>`: probabilities that add up to 1."""
         probabilities = logits.cpu().double().softmax(dim=1).numpy()
@@ -194,7 +200,8 @@ class Classification(Task):
 
     def nonconformity(self, columns: Arrays, truth: FloatArray) -> tuple[str, FloatArray]:
         """What is missing in the probability of the true class to 1."""
-        return "1 - p(true class)", 1 - self._probabilities(columns)[np.arange(len(truth)), truth.astype(int)]
+        own = columns["own"] if "own" in columns else metrics.Belief.of(truth, self._probabilities(columns)).own
+        return "1 - p(true class)", 1 - own
 
     def regions(
         self, columns: Arrays, threshold: float, kind: str, percent: str
@@ -216,10 +223,10 @@ class Classification(Task):
 
         With probabilities also the negative log likelihood and the expected calibration error.
         """
-        true = labels[self.target].astype(int)
-        result = metrics.classification(true, columns["point"].astype(int), self.classes)
-        if self.prefix + self.classes[0] in columns:
-            result |= metrics.probabilistic(true, self._probabilities(columns))
+        true = labels[self.target]
+        result = metrics.classification(true.astype(int), columns["point"].astype(int), self.classes)
+        if (belief := self._belief(columns, true)) is not None:
+            result |= belief.probabilistic()
         return result
 
     def details(self, columns: Arrays, labels: Arrays, by_sn: Scores) -> dict[str, Any]:
@@ -230,9 +237,8 @@ class Classification(Task):
             bins = {name: {"count": v["count"], "recall": v["recall"]} for name, v in bins.items() if v["count"]}
             if bins:
                 result["class_by_sn"][kind] = bins
-        if self.prefix + self.classes[0] in columns:
-            true = labels[self.target].astype(int)
-            result["reliability"] = metrics.reliability(true, self._probabilities(columns))
+        if (belief := self._belief(columns, labels[self.target])) is not None:
+            result["reliability"] = belief.reliability()
         return result
 
     def constant(self, targets: FloatArray) -> float:
@@ -295,6 +301,14 @@ class Classification(Task):
         """No other classes."""
         learnt = f"learnt from objects{self.whose} alone; " if self.only else ""
         return f"{self.name}: {learnt}{', '.join(self.classes)} and nothing else; all that it sees becomes one."
+
+    def _belief(self, columns: Arrays, true: FloatArray) -> metrics.Belief | None:
+        """From the columns of `judged`, or of `decode`; None of points alone."""
+        if "own" in columns:
+            return metrics.Belief(*(columns[name] for name in metrics.Belief._fields))
+        if self.prefix + self.classes[0] in columns:
+            return metrics.Belief.of(true, self._probabilities(columns))
+        return None
 
     def _probabilities(self, columns: Arrays) -> FloatArray:
         return np.column_stack([columns[self.prefix + kind] for kind in self.classes])

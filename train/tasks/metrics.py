@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,17 +69,63 @@ def probabilistic(true: IntArray, probabilities: FloatArray, bins: int = 15) -> 
         accuracy, over equal bins of confidence (Guo et al. 2017, eq. 3); `brier`: mean over objects of the squared
         distance to the truth, summed over classes, 0 to 2 (Brier 1950). NaN when N = 0.
     """
-    n = len(true)
-    if not n:
-        return {"nll": float("nan"), "ece": float("nan"), "brier": float("nan")}
-    own = probabilities[np.arange(n), true]
-    squares = (probabilities**2).sum(axis=1) - own**2 + (1 - own) ** 2
-    _, confidence, hits = _by_confidence(true, probabilities, bins)
-    return {
-        "nll": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
-        "ece": float(np.abs(confidence - hits).sum() / n),
-        "brier": float(squares.mean()),
-    }
+    return Belief.of(true, probabilities).probabilistic(bins)
+
+
+class Belief(NamedTuple):
+    """What is left of predicted probabilities once the truth is known: four numbers an object, however many classes.
+
+    Attributes:
+        own: the probability of the true class. top: of the likeliest one, whether that is the true one in `hit`.
+        squares: squared distance to the truth, summed over classes. float64 `(N,)` each.
+    """
+
+    own: FloatArray
+    top: FloatArray
+    hit: FloatArray
+    squares: FloatArray
+
+    @classmethod
+    def of(cls, true: npt.NDArray[Any], probabilities: FloatArray) -> Belief:
+        """Of probabilities float `(N, K)`, rows sum to 1; NaN where the truth, a column `(N,)`, is NaN.
+
+        `top` is known without the truth.
+        """
+        known = np.isfinite(true)
+        column = np.where(known, true, 0).astype(int)
+        own = np.where(known, probabilities[np.arange(len(true)), column], np.nan)
+        hit = np.where(known, probabilities.argmax(axis=1) == column, np.nan)
+        squares = (probabilities**2).sum(axis=1) - own**2 + (1 - own) ** 2
+        return cls(own, probabilities.max(axis=1), hit, squares)
+
+    def probabilistic(self, bins: int = 15) -> dict[str, float]:
+        """See `probabilistic`."""
+        n = len(self.own)
+        if not n:
+            return {"nll": float("nan"), "ece": float("nan"), "brier": float("nan")}
+        _, confidence, hits = self._by_confidence(bins)
+        return {
+            "nll": float(-np.log(np.maximum(self.own, np.finfo(np.float64).tiny)).mean()),
+            "ece": float(np.abs(confidence - hits).sum() / n),
+            "brier": float(self.squares.mean()),
+        }
+
+    def reliability(self, bins: int = 10) -> list[dict[str, Any]]:
+        """See `reliability`."""
+        count, confidence, hits = self._by_confidence(bins)
+        means, accuracy = _ratio(confidence, count), _ratio(hits, count)
+        return [
+            {"low": i / bins, "high": (i + 1) / bins, "count": int(count[i]), "confidence": float(means[i]),
+             "accuracy": float(accuracy[i])}
+            for i in range(bins)
+        ]  # fmt: skip
+
+    def _by_confidence(self, bins: int) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Of each bin ((i - 1)/bins, i/bins] of the top probability: objects, sum of it, number of hits."""
+        place = np.clip(np.ceil(self.top * bins).astype(int) - 1, 0, bins - 1)
+        count = np.bincount(place, minlength=bins).astype(np.int64)
+        confidence, right = (np.bincount(place, w, minlength=bins).astype(np.float64) for w in (self.top, self.hit))
+        return count, confidence, right
 
 
 def reliability(true: IntArray, probabilities: FloatArray, bins: int = 10) -> list[dict[str, Any]]:
@@ -88,13 +134,7 @@ def reliability(true: IntArray, probabilities: FloatArray, bins: int = 10) -> li
     Returns:
         For every bin `low`, `high`, `count`, mean `confidence` and `accuracy`, NaN where it is empty.
     """
-    count, confidence, hits = _by_confidence(true, probabilities, bins)
-    means, accuracy = _ratio(confidence, count), _ratio(hits, count)
-    return [
-        {"low": i / bins, "high": (i + 1) / bins, "count": int(count[i]), "confidence": float(means[i]),
-         "accuracy": float(accuracy[i])}
-        for i in range(bins)
-    ]  # fmt: skip
+    return Belief.of(true, probabilities).reliability(bins)
 
 
 def pit_histogram(pit: FloatArray, bins: int = 20) -> list[int]:
@@ -305,17 +345,6 @@ def _limits(n: int, classes: FloatArray | None, class_names: Sequence[str]) -> F
         for i, name in enumerate(class_names):
             limits[classes == i] = NON_CATASTROPHIC[name]
     return limits
-
-
-def _by_confidence(true: IntArray, probabilities: FloatArray, bins: int) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Of each bin ((i - 1)/bins, i/bins] of the top probability: objects, sum of it, number of hits."""
-    top, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
-    place = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    confidence, right = np.zeros(bins), np.zeros(bins)
-    np.add.at(confidence, place, top)
-    np.add.at(right, place, hits)
-    return count.astype(np.int64), confidence, right
 
 
 def _grouped(n: int, groups: IntArray | None) -> tuple[IntArray, IntArray, IntArray]:

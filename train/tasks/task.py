@@ -258,6 +258,17 @@ class Task(ABC):
         """Columns float64 `(B,)` that need the truth, NaN where it is missing."""
         return {}
 
+    def judged(self, logits: Tensor, target: FloatArray) -> dict[str, FloatArray]:
+        """What is kept of each object of a split that is scored: columns float64 `(B,)`, `point` among them.
+
+        All that `measure`, `details` and `nonconformity` are given, 8 bytes a column and object. By default that is
+        all of `decode` and `calibration`.
+
+        Args:
+            logits: `(B, head_size)`. target: float64 `(B,)`, NaN = missing.
+        """
+        return {**self.decode(logits), **self.calibration(logits, target)}
+
     @property
     @abstractmethod
     def column(self) -> str:
