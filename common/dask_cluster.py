@@ -9,10 +9,11 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker, spawn
 from pathlib import Path
 from typing import Any
@@ -149,27 +150,40 @@ def connected(scheduler: str | None, processes: int, memory: int) -> Iterator[An
     if not os.environ.get("SPECSHARDS_DEBUG"):
         _hush()
     address = None if scheduler is None else _address(scheduler)
-    # Ctrl-C reaches every process of a terminal. New threads and processes inherit what is blocked here, so no worker
-    # sees it, also none that is started again later; this process does, except while it starts and stops them.
     resource_tracker.ensure_running()  # it would unblock
-    _interrupts(signal.SIG_BLOCK)
+    with ExitStack() as stack:
+        try:
+            with _later():
+                stack.enter_context(dask.config.set(_settings(scheduler)))
+                stack.enter_context(_unguarded_main_left_out())
+                client = stack.enter_context(_client(scheduler, address, processes, memory))
+            yield client
+        finally:
+            with _later():
+                stack.close()
+
+
+@contextmanager
+def _later() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait while workers start and stop: amid these Dask leaves processes behind.
+
+    Ctrl-C reaches every process of a terminal. New threads and processes inherit what is blocked here, so no worker
+    sees it, also none that is started again later. Other threads of this process may still take a signal, and Python
+    then calls its handler in the main thread: that is replaced, too.
+    """
+    came: list[int] = []
+    here = threading.current_thread() is threading.main_thread()  # elsewhere Python sets no handlers
+    signals = (signal.SIGINT, signal.SIGTERM) if here else ()
+    before = {number: signal.signal(number, lambda sign, _: came.append(sign)) for number in signals}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with (
-            dask.config.set(_settings(scheduler)),
-            _unguarded_main_left_out(),
-            _client(scheduler, address, processes, memory) as client,
-        ):
-            try:
-                _interrupts(signal.SIG_UNBLOCK)
-                yield client
-            finally:
-                _interrupts(signal.SIG_BLOCK)
+        yield
     finally:
-        _interrupts(signal.SIG_UNBLOCK)
-
-
-def _interrupts(how: int) -> None:
-    signal.pthread_sigmask(how, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _hush() -> None:

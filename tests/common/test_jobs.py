@@ -222,12 +222,15 @@ def test_interrupt_ends_job_and_workers(traces: Path, again: bool) -> None:
     wait_for(lambda: all_gone(processes), 5)
 
 
-def test_interrupt_while_the_workers_start_is_not_lost(traces: Path) -> None:
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_while_the_workers_start_is_not_lost(traces: Path, sign: signal.Signals, code: int) -> None:
     job = command("endless", traces, 4, 2)
     wait_for(lambda: len(family(job)) >= 3)
-    os.killpg(job.pid, signal.SIGINT)
+    processes = family(job)
+    os.kill(job.pid, sign)
     output, _ = job.communicate(timeout=30)
-    assert job.returncode == 130 and "Traceback" not in output, output
+    assert job.returncode == code and "Traceback" not in output, output
+    wait_for(lambda: all_gone(processes), 5)
 
 
 def test_workers_of_a_killed_job_end_by_themselves(traces: Path) -> None:
