@@ -7,11 +7,14 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from specshards.common.errors import JobError, UsageError
@@ -24,8 +27,9 @@ from specshards.shards.loader.stack import resample
 from specshards.shards.write.build import build
 from specshards.train.config import TrainConfig
 from specshards.train.evaluation import classical
-from specshards.train.evaluation.classical import Classical, fit_classical, normalise
-from specshards.train.evaluation.predictions import FILE, IDENTITY, Answers
+from specshards.train.evaluation.classical import Classical, fit_classical
+from specshards.train.evaluation.features import CLIP, normalise
+from specshards.train.evaluation.predictions import FILE, IDENTITY, Answers, places
 from specshards.train.tasks.metrics import regression
 from specshards.train.tasks.multitask import make_tasks
 from specshards.train.tasks.task import Task
@@ -119,7 +123,7 @@ def test_the_features_and_the_neighbours_are_those_of_a_plain_reading(fitted: Cl
             for batch in batches.spectra():
                 values, good = resample(batch, edges)
                 assert values.max() < 1e6, "a lost pixel's flux has got into the grid"
-                rows.append(np.clip(values[0] / np.median(values[0][good[0]]), *classical.CLIP))
+                rows.append(np.clip(values[0] / np.median(values[0][good[0]]), *CLIP))
     with shard_loader.open(flux, "train", 8) as train:
         used = [row["teff"] is not None or row["subclass"] is not None
                 for row in train.sidecar(["teff", "subclass"]).to_pylist()]  # fmt: skip
@@ -190,6 +194,53 @@ def test_caps_are_kept_and_said(
     assert used == {"knn": 30, "forest": 30, "svm": 20} and fitted.record["pca"]["components"] == 29
     with pytest.raises(UsageError, match="limit 1: give at least 2"):
         fit_classical(tasks_of(flux, "teff"), [flux], limit=1)
+
+
+def test_of_a_large_split_a_stated_sample_is_answered(
+    flux: str, fitted: Classical, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(classical, "MOST_ANSWERED", 10)
+    monkeypatch.setattr(classical, "_ANSWERED", 4)
+    sidecar = fitted.sidecar("val", IDENTITY)
+    n, whole = len(sidecar), fitted.predict("val")
+    fitted.write(tmp_path, ["val"])
+    assert f"answered: 10 of {n} val spectra, drawn by seed 0" in capsys.readouterr().out
+    answers = Answers.read(tmp_path)
+    assert answers.record["answered"] == {"val": {"objects": n, "answered": 10}} and answers.table.num_rows == 60
+    for name, by_task in answers.beside("val", sidecar).items():
+        for task, point in by_task.items():
+            known = np.isfinite(point)
+            assert known.sum() == 10
+            np.testing.assert_allclose(point[known], whole[name][task][known], rtol=1e-6)
+    with pytest.raises(UsageError, match="have no answer there"):  # of other objects: no sample of theirs
+        answers.beside("val", sidecar.slice(1))
+    monkeypatch.setattr(classical, "MOST_TO_CHOOSE", 12)
+    few = fit_classical(tasks_of(flux, "teff"), [flux], threads=1, limit=40)
+    assert few.record["validation"] == {"objects": n, "used": 12}
+    assert f"chosen on 12 of {n} validation spectra" in capsys.readouterr().out
+
+
+names = st.lists(
+    st.tuples(st.sampled_from(["a", "b", None]), st.text("01\n", max_size=2), st.text("01\n", max_size=2)),
+    max_size=12, unique_by=lambda row: (row[0] or "", *row[1:]),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(there=names, data=st.data(), sample=st.booleans())
+def test_rows_are_found_by_their_names(there: list[Any], data: st.DataObject, sample: bool) -> None:
+    """As a dictionary of the names finds them."""
+    wanted = data.draw(st.one_of(st.permutations(there), names))
+    block, sidecar = (pa.table([pa.array(column, pa.string()) for column in zip(*rows, strict=True)] or [
+        pa.array([], pa.string())] * 3, names=list(IDENTITY)) for rows in (there, wanted))  # fmt: skip
+    where = {tuple(name or "" for name in row): i for i, row in enumerate(there)}
+    expected = [where.get(tuple(name or "" for name in row), -1) for row in wanted]
+    found = len([place for place in expected if place >= 0])
+    if found < len(wanted) and not (sample and found == len(there)):
+        with pytest.raises(UsageError, match=f"{len(wanted) - found} of {len(wanted)} objects"):
+            places(block, sidecar, "val", Path("p"), sample=sample)
+    else:
+        assert places(block, sidecar, "val", Path("p"), sample=sample).tolist() == expected
 
 
 def test_without_validation_the_first_of_each_grid_is_taken(stars: Path, tmp_path: Path) -> None:

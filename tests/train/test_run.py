@@ -224,6 +224,7 @@ def test_predict_accounts_for_every_object(trained: Path, spectra_folder: Path, 
     account = predict(trained, spectra_folder, out=tmp_path / "p.parquet", device="cpu")
     table = pq.read_table(tmp_path / "p.parquet")
     assert account.predicted == table.num_rows
+    assert pq.ParquetFile(tmp_path / "p.parquet").num_row_groups == 1  # however many batches
     again = Predictor.open(trained, device="cpu", batch_size=50)(spectra_folder)
     assert_equal_but_for_rounding(again.to_pylist(), table.to_pylist())
     bad = pq.read_table(tmp_path / "p_quarantine.parquet")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from specshards.train.tasks.classification import Classify, Subclass
 from specshards.train.tasks.constant import Baselines
 from specshards.train.tasks.regression import Redshift, regression
 from specshards.train.tasks.task import Task
+from specshards.train.use.inputs import cut
 
 STATS = LabelStats(100, 0.5, 0.5, 0.0, 3.0)
 TASKS: dict[str, Task] = {
@@ -161,6 +163,15 @@ def test_pieces_and_processes_give_the_numbers_of_the_whole(
     same(found, {**expected, "loss": loss})
     if known.any():
         same(calibrate((task,), {task.name: got}), calibrate((task,), {task.name: whole}))
+
+
+@given(sizes=st.lists(st.integers(0, 9), max_size=9), size=st.integers(1, 7))
+def test_tables_are_cut_anew_in_their_order(sizes: list[int], size: int) -> None:
+    rows = np.arange(sum(sizes))
+    tables = [pa.table({"row": part}) for part in np.split(rows, np.cumsum(sizes)[:-1])]
+    parts = [part["row"].to_pylist() for part in cut(tables, size)]
+    assert [row for part in parts for row in part] == rows.tolist() and all(len(part) == size for part in parts[:-1])
+    assert all(0 < len(part) <= size for part in parts)
 
 
 def test_what_is_kept_of_an_object_does_not_grow_with_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:

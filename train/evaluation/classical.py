@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
-from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
@@ -33,12 +31,11 @@ from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import SpectraBatch
-from specshards.shards.loader.stack import log_bins, resample
+from specshards.shards.loader.stack import log_bins
 from specshards.train.evaluation import predictions
+from specshards.train.evaluation.features import Features, Places, Projection, normalised
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.task import OF_DISTRIBUTIONS, Task
-
-Features = npt.NDArray[np.float32]
 
 #: What is tried on validation, by the name of the baseline. Components are divided by their standard deviation to the
 #: power of `power`: 0 lets the continuum rule, 1 makes every component alike, noise and all.
@@ -49,53 +46,18 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 #: Support vectors cost more than the square of their number.
 MOST_FOR_SVM = 10_000
-COMPONENTS = 50
 #: Width of a bin in log10 wavelength: three pixels of SDSS and LAMOST, 207 km/s.
 STEP = 3e-4
 #: The grid reaches over what this share of the train objects of every survey has good pixels of, at either end.
 REACH = 0.95
 #: A survey that has fewer objects than this share of the largest one does not narrow the grid.
 LEAST_SHARE = 0.05
-CLIP = (-2.0, 10.0)
 TREES = 200
+#: Objects of validation that the choice rests on at most, and of a split that are answered beside a model.
+MOST_TO_CHOOSE = 20_000
+MOST_ANSWERED = 100_000
 _BATCH = 256
-
-
-@dataclass(frozen=True)
-class Projection:
-    """From spectra to features; learnt on the train split.
-
-    Attributes:
-        edges: of the bins, float64, Angstrom.
-        pca: of the bins. They are not standardised: that cost 0.02 in R2 in cross-validation on LAMOST stars.
-    """
-
-    edges: npt.NDArray[np.float64]
-    pca: PCA
-
-    @classmethod
-    def learn(cls, flux: Features, edges: npt.NDArray[np.float64]) -> Projection:
-        """From normalised train spectra float32 `(n, bins)`, n >= 2."""
-        count = min(COMPONENTS, len(flux) - 1, flux.shape[1])
-        return cls(edges, PCA(count, svd_solver="covariance_eigh").fit(flux.astype(np.float64)))
-
-    def __call__(self, flux: Features) -> Features:
-        """Normalised spectra `(n, bins)` to components float32 `(n, k)`."""
-        return np.asarray(self.pca.transform(flux), np.float32)
-
-
-def normalise(flux: Features, good: npt.NDArray[np.bool_]) -> Features:
-    """Each row divided by the median of its good bins and clipped to `CLIP`: float32 `(n, bins)`.
-
-    Where that median is not positive, the median of the absolute values stands in for it. A row without a good bin
-    becomes flat.
-    """
-    some = good.any(axis=1, keepdims=True)
-    known = np.where(some, np.where(good, flux, np.nan), 1)
-    median = np.nanmedian(known, axis=1, keepdims=True)
-    median = np.where(median > 0, median, np.nanmedian(np.abs(known), axis=1, keepdims=True))
-    median = np.where(median > 0, median, 1)
-    return np.clip(np.where(some, flux, 1) / median, *CLIP).astype(np.float32)
+_ANSWERED = 16_384  # spectra that are answered at a time
 
 
 @dataclass
@@ -113,30 +75,56 @@ class Classical:
     _projection: Projection
     _threads: int
     _models: dict[tuple[str, str], _Fitted] = field(default_factory=dict)
-    _features: dict[str, Features] = field(default_factory=dict)
 
-    def features(self, split: str) -> Features:
-        """Components of every spectrum of a split, float32 `(rows, k)`, in the order of the sidecar; kept."""
-        if split not in self._features:
-            parts = []
-            with _open(self.folders, split, self._threads) as loader:
-                for batch in loader.spectra():
-                    flux = normalise(*resample(batch, self._projection.edges))
-                    parts.append(self._projection(flux)[batch["valid"].numpy()])
-            self._features[split] = np.concatenate(parts)
-        return self._features[split]
+    def features(self, split: str, rows: Places | None = None) -> Features:
+        """Components of spectra of a split, float32 `(rows, k)`.
 
-    def predict(self, split: str) -> dict[str, dict[str, FloatArray]]:
+        Args:
+            rows: places in the sidecar; all by default, in its order.
+        """
+        with _open(self.folders, split, self._threads) as loader:
+            rows = np.arange(loader.samples) if rows is None else rows
+            found = np.empty((len(rows), int(self._projection.pca.n_components_)), np.float32)
+
+            def take(batch: SpectraBatch, inside: Places, places: Places) -> None:
+                found[places] = self._projection(normalised(batch, inside, self._projection.edges)[0])
+
+            _visit(loader, rows, take)
+        return found
+
+    def predict(self, split: str, rows: Places | None = None) -> dict[str, dict[str, FloatArray]]:
         """Baseline -> task -> answers float64 `(rows,)`: a class's position, or a number in the label's unit.
+
+        Spectra are answered as they are read: of each its answers stay.
+
+        Args:
+            rows: places in the sidecar; all by default, in its order.
 
         Raises:
             UsageError: an unknown or empty split.
         """
-        features = self.features(split)
-        return {
-            name: {task.name: self._models[name, task.name].predict(task, features) for task in self.tasks}
-            for name in GRIDS
-        }
+        with _open(self.folders, split, self._threads) as loader:
+            rows = np.arange(loader.samples) if rows is None else rows
+            answers = {name: {task.name: np.empty(len(rows)) for task in self.tasks} for name in GRIDS}
+            waiting: list[tuple[Places, Features]] = []
+
+            def answer() -> None:
+                places, features = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
+                waiting.clear()
+                for name, by_task in answers.items():
+                    for task in self.tasks:
+                        by_task[task.name][places] = self._models[name, task.name].predict(task, features)
+
+            def take(batch: SpectraBatch, inside: Places, places: Places) -> None:
+                flux, _ = normalised(batch, inside, self._projection.edges)
+                waiting.append((places, self._projection(flux)))
+                if sum(len(places) for places, _ in waiting) >= _ANSWERED:
+                    answer()
+
+            _visit(loader, rows, take)
+            if waiting:
+                answer()
+        return answers
 
     def sidecar(self, split: str, columns: Sequence[str]) -> pa.Table:
         """Columns of the split's table, one row a prediction; `key` is the first."""
@@ -144,11 +132,26 @@ class Classical:
             return loader.sidecar(columns)
 
     def write(self, run: Path, splits: Sequence[str] = ("val", "test")) -> Path:
-        """Predict splits that are not empty and write `run/baselines.parquet`; `train.evaluation.predictions`."""
+        """Predict splits that are not empty and write `run/baselines.parquet`; `train.evaluation.predictions`.
+
+        Of a split of more than `MOST_ANSWERED` objects as many are answered, drawn by the seed; it is said, also in
+        the record as `answered`.
+        """
         manifests = [Manifest.load(Path(folder)) for folder in self.folders]
-        filled = [split for split in splits if any(manifest.samples(split) for manifest in manifests)]
-        tables = {split: self.sidecar(split, predictions.IDENTITY) for split in filled}
-        return predictions.write(run, {split: (tables[split], self.predict(split)) for split in filled}, self.record)
+        answered: dict[str, dict[str, int]] = {}
+        parts = {}
+        for split in splits:
+            if not (count := sum(manifest.samples(split) for manifest in manifests)):
+                continue
+            rows = _sample(count, MOST_ANSWERED, self.record["seed"])
+            table = self.sidecar(split, predictions.IDENTITY)
+            if len(rows) < count:
+                answered[split], table = {"objects": count, "answered": len(rows)}, table.take(rows)
+                LOGGER.info(
+                    f"answered: {len(rows):,} of {count:,} {split} spectra, drawn by seed {self.record['seed']}"
+                )
+            parts[split] = table, self.predict(split, rows)
+        return predictions.write(run, parts, {**self.record, **({"answered": answered} if answered else {})})
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def fit_classical(
                     f"{', '.join(folders)}: fewer than two train objects{task.whose} have a {task.label}"
                 )
         rows = _choose(np.any([np.isfinite(column) for column in targets.values()], axis=0), limit, seed)
-        surveys = np.asarray(table["survey"].to_pylist(), object)[rows]
+        surveys = np.asarray(table["survey"].take(rows).to_pylist(), object)
         edges, ranges = _grid(loader, rows, surveys, ", ".join(folders))
         flux, outside = _read(loader, rows, edges)
         manifests = loader.manifests
@@ -228,9 +231,14 @@ def fit_classical(
     return fitted
 
 
-def _choose(known: npt.NDArray[np.bool_], limit: int, seed: int) -> npt.NDArray[np.int64]:
+def _choose(known: npt.NDArray[np.bool_], limit: int, seed: int) -> Places:
     """At most `limit` of the rows that are known, in a random order."""
     return np.random.default_rng(seed).permutation(np.flatnonzero(known))[:limit]
+
+
+def _sample(count: int, limit: int, seed: int) -> Places:
+    """At most `limit` of so many rows, in their order."""
+    return np.sort(_choose(np.ones(count, np.bool_), limit, seed))
 
 
 def _grid(
@@ -243,7 +251,7 @@ def _grid(
     """
     ends = np.full((len(rows), 2), np.nan)
 
-    def look(batch: SpectraBatch, inside: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
+    def look(batch: SpectraBatch, inside: Places, places: Places) -> None:
         good, wavelength = batch["ivar"].numpy()[inside] > 0, batch["wavelength"].numpy()[inside]
         ends[places, 0] = np.where(good, wavelength, np.inf).min(axis=1)
         ends[places, 1] = np.where(good, wavelength, -np.inf).max(axis=1)
@@ -272,12 +280,10 @@ def _read(
     flux = np.empty((len(rows), len(edges) - 1), np.float32)
     empty = 0
 
-    def take(batch: SpectraBatch, inside: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
+    def take(batch: SpectraBatch, inside: Places, places: Places) -> None:
         nonlocal empty
-        some = {name: batch[name][torch.from_numpy(inside)] for name in ("flux", "ivar", "wavelength", "length")}
-        values, good = resample(some, edges)  # type: ignore[arg-type]
-        empty += int((~good.any(axis=1)).sum())
-        flux[places] = normalise(values, good)
+        flux[places], without = normalised(batch, inside, edges)
+        empty += without
 
     _visit(loader, rows, take)
     return flux, empty
@@ -285,23 +291,28 @@ def _read(
 
 def _visit(loader: shard_loader.Loader, rows: npt.NDArray[np.int64], work: Callable[[Any, Any, Any], None]) -> None:
     """One pass in the order of the sidecar: `work(batch, places in it, places in rows)` where it holds some."""
-    place = np.full(loader.samples, -1, np.int64)
+    place = np.full(loader.samples, -1, np.int32)
     place[rows] = np.arange(len(rows))
     for number, batch in enumerate(loader.spectra()):
         here = place[number * _BATCH : (number + 1) * _BATCH]
         inside = np.flatnonzero(here >= 0)
         if len(inside):
-            work(batch, inside, here[inside])
+            work(batch, inside, here[inside].astype(np.int64))
 
 
 def _validation(
     fitted: Classical, manifests: Sequence[Manifest], labels: Sequence[str]
 ) -> tuple[Features, dict[str, FloatArray]] | None:
-    """Features and targets of the validation split; None where it is empty."""
+    """Features and targets of the validation split, or of a sample of it; None where it is empty."""
     if not any(manifest.samples("val") for manifest in manifests):
         return None
     table = fitted.sidecar("val", labels)
-    return fitted.features("val"), {task.name: task.targets(table) for task in fitted.tasks}
+    rows = _sample(table.num_rows, MOST_TO_CHOOSE, fitted.record["seed"])
+    fitted.record["validation"] = {"objects": table.num_rows, "used": len(rows)}
+    if len(rows) < table.num_rows:
+        LOGGER.info(f"chosen on {len(rows):,} of {table.num_rows:,} validation spectra, drawn by the seed")
+        table = table.take(rows)
+    return fitted.features("val", rows), {task.name: task.targets(table) for task in fitted.tasks}
 
 
 def _fit_one(

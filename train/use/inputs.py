@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from specshards.ingest.surveys.wavelengths import check_stated
 from specshards.ingest.tables import UNSTATED, Stated
 from specshards.render import ImageConfig
 from specshards.shards import loader as shard_loader
+from specshards.shards.format.archive import read_sidecars
+from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.stack import stacked
 from specshards.train.evaluation.evaluate import what_it_reads
 from specshards.train.models.layers import model_input, spectra_of
@@ -102,9 +105,9 @@ def from_shards(
         mine, theirs = ImageConfig.from_dict(card.image).frame, loader.manifests[0].config.image.frame
         if mine != theirs:
             raise UsageError(f"{folder}: spectra in the {theirs} frame; the model learnt from the {mine} frame")
-        known = loader.sidecar(KNOWN.names).select(KNOWN.names).cast(KNOWN)
-        for number, batch in enumerate(loader):
-            part, counts = known.slice(number * batch_size, batch_size), batch["valid"]
+        known = cut(_identities(folder, loader.manifests[0], split), batch_size)
+        for part, batch in zip(known, loader, strict=True):
+            counts = batch["valid"]
             kept = torch.nonzero(counts)[:, 0]
             given = model_input(batch)
             if isinstance(given, torch.Tensor):
@@ -112,6 +115,25 @@ def from_shards(
             else:
                 given = {name: values[kept.to(values.device)] for name, values in given.items()}
             yield part.take(kept.numpy()), given
+
+
+def _identities(folder: Path, manifest: Manifest, split: str) -> Iterator[pa.Table]:
+    """The rows of `KNOWN` of one shard after another: those of a survey would take a gigabyte at once."""
+    for record in manifest.split(split):
+        shard = replace(manifest, shards=(record,))
+        yield read_sidecars([folder], [shard], split, KNOWN.names).select(KNOWN.names).cast(KNOWN)
+
+
+def cut(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The rows of tables of one schema, in tables of `size` rows each; the last may be shorter."""
+    rest: pa.Table | None = None
+    for table in tables:
+        rest = table if rest is None else pa.concat_tables([rest, table])
+        while len(rest) >= size:
+            yield rest.slice(0, size)
+            rest = rest.slice(size)
+    if rest is not None and len(rest):
+        yield rest
 
 
 def nothing_read(inputs: str | Path, bad: list[dict[str, Any]]) -> JobError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -38,7 +38,10 @@ from specshards.train.models.views import over_pictures
 from specshards.train.network import open_any
 from specshards.train.run import Card
 from specshards.train.tasks.multitask import split_logits
-from specshards.train.use.inputs import KNOWN, Source, from_shards, from_spectra, nothing_read
+from specshards.train.use.inputs import KNOWN, Source, cut, from_shards, from_spectra, nothing_read
+
+#: Rows of a row group of the table: the list of all groups is in memory, and groups of a batch each would fill it.
+_ROWS = 1 << 14
 
 
 @dataclass
@@ -170,11 +173,17 @@ def predict(
     if first is None:
         raise nothing_read(inputs, account.quarantine)
     with tqdm(unit="obj", desc="predict", file=sys.stderr, delay=1) as bar, _writer(out, first.schema) as writer:
-        for table in chain([first], batches):
-            writer.write_table(table)
-            bar.update(len(table))
+        for table in cut(_told(bar, chain([first], batches)), _ROWS):
+            writer.write_table(table.combine_chunks())
     LOGGER.info(_summary(model.card, account, out))
     return account
+
+
+def _told(bar: Any, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables, counted as they come."""
+    for table in tables:
+        bar.update(len(table))
+        yield table
 
 
 @contextmanager
