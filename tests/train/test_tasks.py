@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from specshards.render import ImageConfig
 from specshards.shards.format.manifest import LabelStats, Manifest, ShardConfig, ShardRecord, combine_stats
 from specshards.train.config import HEADS, TrainConfig, configure
 from specshards.train.tasks.classification import Classification, Classify, Subclass, spectral_type
+from specshards.train.tasks.coded import Coded
 from specshards.train.tasks.heads import GaussianHead, HistogramHead, PointHead
 from specshards.train.tasks.multitask import make_tasks, masked_loss, split_logits, task_from_dict
 from specshards.train.tasks.regression import Redshift, Regression, regression
@@ -248,3 +250,29 @@ def test_a_preset_gives_way_to_what_is_asked_for() -> None:
     assert config.lr == 1e-5 and config.weight_decay == 0.01 and config.epochs == 3
     with pytest.raises(UsageError, match="unknown PRESET=old: choose paper or modern"):
         configure("old", task="teff", shards=("x",))
+
+
+@given(
+    values=st.lists(st.none() | st.sampled_from(["STAR", "QSO", "", "x"]), max_size=30), cut=st.integers(0, 30),
+    is_dictionary=st.booleans(),
+)  # fmt: skip
+def test_a_coded_column_says_what_its_texts_say(values: list[str | None], cut: int, is_dictionary: bool) -> None:
+    kind = pa.dictionary(pa.int8(), pa.string()) if is_dictionary else pa.string()
+    column = pa.chunked_array([pa.array(part, kind) for part in (values[:cut], values[cut:])])
+    coded = Coded.of(column)
+    assert coded.names().tolist() == values and coded.codes.dtype == np.int32
+    assert coded.counts() == Counter(value for value in values if value is not None)
+    assert coded.among(["QSO", "no"]).tolist() == [value == "QSO" for value in values]
+    lengths = [np.nan if value is None else len(value) for value in values]
+    np.testing.assert_array_equal(coded.numbers(len), np.array(lengths, float))
+    rows = np.arange(len(values)) % 2 == 0
+    assert coded.counts(rows) == Counter(value for value in values[::2] if value is not None)
+
+
+def test_what_no_row_says_is_no_code() -> None:
+    nothing = pa.chunked_array([pa.nulls(3)])
+    for column, n in ((nothing, 3), (nothing.cast(pa.string()), 3), (pa.chunked_array([], pa.string()), 0)):
+        coded = Coded.of(column)
+        assert coded.names().tolist() == [None] * n and not coded.counts() and np.isnan(coded.numbers(len)).all()
+    yes = Coded.of(pa.chunked_array([[True, None, False]]), lambda value: str(value).lower())
+    assert yes.names().tolist() == ["true", None, "false"]

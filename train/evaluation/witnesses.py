@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from specshards.common.identity import Hashes, id_hashes
 from specshards.common.sky import groups
@@ -17,6 +16,7 @@ from specshards.shards.loader.loader import Loader
 from specshards.shards.write.split import columns, goes_by_id, split_keys
 from specshards.train.tasks.drawn import OBJECT, Drawn
 from specshards.train.tasks.metrics import FloatArray, IntArray
+from specshards.train.tasks.task import numbers
 
 #: The label of a loader that numbers them.
 WITNESS = "witness"
@@ -39,7 +39,7 @@ def add_witnesses(loader: Loader) -> str:
     for config in configs:
         names |= set(columns(config)) if config.group is not None else set()
     table = loader.sidecar(sorted(names))
-    position = np.stack([_numbers(table, name) for name in ("ra", "dec")], axis=1)
+    position = np.stack([numbers(table, name) for name in ("ra", "dec")], axis=1)
     ids = id_hashes(table["survey"], table["object_id"])
     kept, has_kept = np.zeros(len(table), np.uint64), np.zeros(len(table), np.bool_)
     start = 0
@@ -51,8 +51,7 @@ def add_witnesses(loader: Loader) -> str:
             has_kept[start:end] = ~goes_by_id(part, manifest.config)
         start = end
     nowhere = ~_is_placed(position)
-    numbers = _numbered(position, (ids, nowhere), (kept, has_kept))
-    loader.add_label(WITNESS, numbers.astype(np.float64))
+    loader.add_label(WITNESS, _numbered(position, (ids, nowhere), (kept, has_kept)).astype(np.float64))
     by = dict.fromkeys(OBJECT if config.group is None else config.group for config in configs)
     return " or ".join(by)
 
@@ -100,7 +99,3 @@ def _numbered(position: FloatArray, *tied: tuple[Hashes, npt.NDArray[np.bool_]])
 
 def _is_placed(position: FloatArray) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(position).all(axis=1), np.bool_)
-
-
-def _numbers(table: pa.Table, name: str) -> FloatArray:
-    return np.asarray(table[name].cast(pa.float64()).fill_null(np.nan).to_numpy(), np.float64)

@@ -26,6 +26,7 @@ from specshards.common.files import replacing
 from specshards.common.identity import id_hashes
 from specshards.common.spectrum import CLASSES
 from specshards.train.evaluation.witnesses import visits
+from specshards.train.tasks.coded import Coded
 from specshards.train.tasks.metrics import BoolArray, FloatArray, IntArray
 from specshards.train.tasks.transforms import TRANSFORMS
 
@@ -67,7 +68,7 @@ class Block:
         known = np.isfinite(columns["truth"]) & np.isfinite(columns["answer"])
         objects = visits(columns["ra"], columns["dec"], id_hashes(table["survey"], table["object_id"]))
         block = cls(columns["truth"], columns["answer"], columns["crps"], classes, columns["sn_survey"], objects,
-                    np.array(table["survey"].to_pylist(), object))  # fmt: skip
+                    Coded.of(table["survey"]).names())  # fmt: skip
         return block.rows(known)
 
     def __len__(self) -> int:
@@ -112,11 +113,20 @@ class Answers:
         """Of a table of `SCHEMA`."""
         self.table = table
         self._blocks: dict[tuple[str, str, str], Block] = {}
-        keys = zip(*(table[name].to_pylist() for name in ("set", "task", "picture")), strict=True)
-        places: dict[tuple[str, str, str], list[int]] = {}
-        for place, key in enumerate(keys):
-            places.setdefault(key, []).append(place)
-        self._places = places
+        names = [Coded.of(table[name]) for name in ("set", "task", "picture")]
+        shape = [len(each.texts) + 1 for each in names]
+        # Of each block its rows, in the order in which blocks begin; a null has the last code of its column.
+        block = np.zeros(len(table), np.int64)
+        for each, n in zip(names, shape, strict=True):
+            block = block * n + each.codes % n
+        found, first, counts = np.unique(block, return_index=True, return_counts=True)
+        order = np.argsort(block, kind="stable")
+        ends = np.cumsum(counts)
+        self._places: dict[tuple[str, str, str], IntArray] = {}
+        for i in np.argsort(first):
+            codes = np.unravel_index(found[i], shape)
+            data_set, task, picture = ([*each.texts, ""][code] for each, code in zip(names, codes, strict=True))
+            self._places[data_set, task, picture] = order[ends[i] - counts[i] : ends[i]]
 
     @property
     def sets(self) -> list[str]:
@@ -133,7 +143,7 @@ class Answers:
         if key not in self._places:
             return None
         if key not in self._blocks:
-            self._blocks[key] = Block.of(self.table.take(pa.array(self._places[key], pa.int64())))
+            self._blocks[key] = Block.of(self.table.take(self._places[key]))
         return self._blocks[key]
 
     def write(self, path: Path) -> None:
@@ -179,7 +189,7 @@ def together(parts: Sequence[pa.Table]) -> Answers:
 def class_positions(column: pa.ChunkedArray) -> FloatArray:
     """Of names of classes their positions in `CLASSES`, float64 `(N,)`, NaN where it is another or none."""
     positions = {name: float(i) for i, name in enumerate(CLASSES)}
-    return np.array([positions.get(name, np.nan) for name in column.to_pylist()], np.float64)
+    return Coded.of(column).numbers(lambda name: positions.get(name, np.nan))
 
 
 def floats(column: pa.ChunkedArray) -> FloatArray:

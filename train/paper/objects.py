@@ -17,6 +17,7 @@ from specshards.shards.format.manifest import SPLITS, Manifest
 from specshards.train.joint import Joint
 from specshards.train.paper.answers import class_positions, floats
 from specshards.train.tasks import metrics
+from specshards.train.tasks.coded import Coded
 from specshards.train.tasks.metrics import FloatArray
 
 STELLAR = ("teff", "logg", "feh")
@@ -58,7 +59,7 @@ class Objects:
                 splits += [split] * tables[-1].num_rows
         table = pa.concat_tables(tables, promote_options="default")
         return cls(
-            np.array(table["survey"].to_pylist(), object), np.array(splits, object),
+            Coded.of(table["survey"]).names(), np.array(splits, object),
             class_positions(table["class"]),
             {name: _numbers(table, name) for name in _NUMBERS}, any(manifest.mock for manifest in manifests),
             Joint.count(folders, manifests),

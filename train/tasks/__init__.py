@@ -2,6 +2,8 @@
 
 task            what a task says of itself, and the tasks by name
 multitask       tasks side by side in one model
+coded           columns of text as numbers
+spectral_type   the letter in a subclass
 classification  classes, subclasses, texts of another column
 column          any column of a data set
 logarithm       a number learnt as its logarithm

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,11 +21,12 @@ from specshards.common.json import different, fits
 from specshards.common.messages import LOGGER
 from specshards.train.config import TrainConfig
 from specshards.train.tasks import metrics, plots
+from specshards.train.tasks.coded import Coded
 from specshards.train.tasks.metrics import FloatArray
+from specshards.train.tasks.spectral_type import TYPES, spectral_type
 from specshards.train.tasks.task import TASKS, Arrays, Drawing, Scores, Task, TrainSplit
 from specshards.train.tasks.text import Rows, number
 
-_TYPES = "OBAFGKMLT"
 FEWEST = 10  # a class with fewer objects in the train split is not learnt, and counts as missing
 _MOST_IN_TABLE = 6  # classes of a confusion matrix in numbers
 _MOST_LINES = 6  # classes in one plot of S/N: the most numerous ones
@@ -82,19 +82,19 @@ class Classification(Task):
     @classmethod
     def count(cls, train: TrainSplit) -> dict[str, int]:
         """The classes to tell apart, and how many objects of the train split each has."""
-        return cls.present(cls.texts(train.sidecar([cls.label])))
+        return cls.present(cls.coded(train.sidecar([cls.label])).counts())
 
     @classmethod
-    def texts(cls, sidecar: pa.Table) -> list[str | None]:
+    def coded(cls, sidecar: pa.Table) -> Coded:
         """What the label's column says."""
-        return list(sidecar[cls.label].to_pylist())
+        return Coded.of(sidecar[cls.label])
 
     @classmethod
-    def present(cls, texts: Sequence[str | None]) -> dict[str, int]:
-        """Classes with at least `FEWEST` objects and how many, in order."""
+    def present(cls, texts: Iterable[str | None] | Mapping[str, int]) -> dict[str, int]:
+        """Classes with at least `FEWEST` objects and how many, in order; of texts, or of how many have each."""
         counts: Counter[str] = Counter()
-        for text, n in Counter(text for text in texts if text is not None).items():
-            if kind := cls.read(text):
+        for text, n in Counter(texts).items():
+            if text is not None and (kind := cls.read(text)):
                 counts[kind] += n
         return {kind: counts[kind] for kind in sorted(counts, key=cls.order) if counts[kind] >= FEWEST}
 
@@ -156,10 +156,8 @@ class Classification(Task):
     def targets(self, sidecar: pa.Table) -> FloatArray:
         """Positions in `classes`, float64 `(N,)`, of a sidecar's rows; NaN where it has none of them."""
         places = {kind: float(i) for i, kind in enumerate(self.classes)}
-        texts = self.texts(sidecar)
-        by_text: dict[str | None, float] = {None: math.nan}
-        by_text |= {text: places.get(self.read(text) or "", math.nan) for text in set(texts) if text is not None}
-        return self.known(np.array([by_text[text] for text in texts], np.float64), sidecar)
+        coded = self.coded(sidecar)
+        return self.known(coded.numbers(lambda text: places.get(self.read(text) or "", math.nan)), sidecar)
 
     def sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of every sample, balanced as asked for."""
@@ -360,7 +358,7 @@ class Subclass(Classification):
     @classmethod
     def order(cls, kind: str) -> tuple[int, str]:
         """Hot stars first, what is no star's type after them."""
-        return (_TYPES.index(kind) if len(kind) == 1 and kind in _TYPES else len(_TYPES), kind)
+        return (TYPES.index(kind) if len(kind) == 1 and kind in TYPES else len(TYPES), kind)
 
 
 def classification(label: str) -> type[Classification]:
@@ -369,20 +367,6 @@ def classification(label: str) -> type[Classification]:
     TASKS.register("morphology")(classification("morphology"))
     """
     return type(f"Classification[{label}]", (Classification,), {"label": label, "__module__": __name__})
-
-
-def spectral_type(subclass: str) -> str | None:
-    """The coarse type in a survey's subclass: `F` of `F5`, `dM3` or `A1V`; other kinds by their first word.
-
-    A luminosity prefix (d, g, sd, esd, usd) is dropped. `WD`, `Carbon`, `STARFORMING`, `AGN` and the like are types
-    of their own; None for an empty text and for LAMOST's `Non`.
-    """
-    text = subclass.strip()
-    letter = re.match(rf"(?:[ud]?s?d|esd|g)?([{_TYPES}])(?=[\d\sIV.:(+/em]|$)", text)
-    if letter:
-        return letter.group(1)
-    word = re.match(r"[A-Za-z]+", text)
-    return word.group(0).upper() if word and word.group(0) != "Non" else None
 
 
 def _per_class(scores: Scores) -> Rows:

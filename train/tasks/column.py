@@ -26,6 +26,7 @@ from specshards.shards.format.manifest import LabelStats, Manifest, combine_stat
 from specshards.train.config import TrainConfig
 from specshards.train.tasks import metrics, plots
 from specshards.train.tasks.classification import FEWEST, Classification
+from specshards.train.tasks.coded import Coded
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.regression import Regression
 from specshards.train.tasks.task import TASKS, Task, TrainSplit, numbers
@@ -110,9 +111,9 @@ class Texts(Classification):
     between: ClassVar[str] = "; "
 
     @classmethod
-    def texts(cls, sidecar: pa.Table) -> list[str | None]:
+    def coded(cls, sidecar: pa.Table) -> Coded:
         """Texts; whole numbers without a point, yes and no as `true` and `false`."""
-        return [None if value is None else _word(value) for value in sidecar[cls.label].to_pylist()]
+        return Coded.of(sidecar[cls.label], _word)
 
     @classmethod
     def count(cls, train: TrainSplit) -> dict[str, int]:
@@ -132,9 +133,12 @@ class Texts(Classification):
 
     def left_out(self, sidecar: pa.Table) -> dict[str, int]:
         """Objects of classes that are too rare in the train split to be learnt."""
-        said = Counter(kind for text in self._of_known(sidecar) if text and (kind := self.read(text)))
-        others = {kind: n for kind, n in said.items() if kind not in self.classes}
-        return {f"of {count(len(others), 'other class', 'other classes')}": sum(others.values())} if others else {}
+        rows = Coded.of(sidecar["class"]).among(self.only) if self.only else None
+        others: Counter[str] = Counter()
+        for text, n in self.coded(sidecar).counts(rows).items():
+            if text and (kind := self.read(text)) and kind not in self.classes:
+                others[kind] += n
+        return {f"of {count(len(others), 'other class', 'other classes')}": others.total()} if others else {}
 
     def conflict(self, other: Task) -> str | None:
         """Another column or other classes."""
@@ -158,12 +162,6 @@ class Texts(Classification):
     def to_dict(self) -> dict[str, Any]:
         """With the column, by which it is known again."""
         return {**super().to_dict(), "label": self.label, "kind": self.kind}
-
-    def _of_known(self, sidecar: pa.Table) -> list[str | None]:
-        texts = self.texts(sidecar)
-        if not self.only:
-            return texts
-        return [t if kind in self.only else None for t, kind in zip(texts, sidecar["class"].to_pylist(), strict=True)]
 
 
 def task_of(column: Column) -> type[Numbers] | type[Texts]:

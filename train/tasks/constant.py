@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from specshards.common.json import fits
+from specshards.train.tasks.coded import Coded
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.task import Task
 
@@ -34,14 +35,13 @@ class Baselines:
     @classmethod
     def learn(cls, task: Task, train: pa.Table) -> Baselines:
         """From the sidecar of the train split: column `survey` and the task's `columns`."""
-        surveys = np.asarray(train["survey"].to_pylist(), dtype=object)
-        values = task.targets(train)
+        surveys, values = Coded.of(train["survey"]), task.targets(train)
         labelled = np.isfinite(values)
-        surveys, values = surveys[labelled], values[labelled]
-        counts = {"all": len(values)}
-        counts |= {f"survey {s}": int((surveys == s).sum()) for s in sorted(set(surveys))}
+        of_each = surveys.counts(labelled)
+        by_survey = {s: task.constant(values[labelled & surveys.among([s])]) for s in sorted(of_each)}
+        values = values[labelled]
+        counts = {"all": len(values)} | {f"survey {s}": of_each[s] for s in by_survey}
         counts |= task.counts(values) | task.left_out(train)
-        by_survey = {str(s): task.constant(values[surveys == s]) for s in sorted(set(surveys))}
         return cls(task.constant(values), by_survey, counts)
 
     def predict(self, surveys: Sequence[str]) -> dict[str, FloatArray]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -16,6 +15,7 @@ from specshards.common.errors import UsageError
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.loader import Loader
 from specshards.train.config import TrainConfig
+from specshards.train.tasks.coded import Coded
 from specshards.train.tasks.column import check_sets, check_told, find, recorded, task_of
 from specshards.train.tasks.logarithm import logarithmic
 from specshards.train.tasks.task import OF_DISTRIBUTIONS, TASKS, Task, TrainSplit
@@ -88,7 +88,7 @@ def _limited(
 
     def read(columns: Sequence[str]) -> pa.Table:
         table = sidecar(list(dict.fromkeys([*columns, "class"])))
-        others = pa.array(~np.isin(np.array(table["class"].to_pylist(), object), only))
+        others = pa.array(~Coded.of(table["class"]).among(only))
         nothing = {name: pc.if_else(others, None, table[name]) for name in columns}
         return pa.table(nothing)
 

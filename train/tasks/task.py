@@ -29,6 +29,7 @@ from specshards.common.text import count
 from specshards.shards.format.manifest import LabelStats, Manifest, combine_stats
 from specshards.train.config import TrainConfig
 from specshards.train.tasks import plots
+from specshards.train.tasks.coded import Coded
 from specshards.train.tasks.metrics import FloatArray
 from specshards.train.tasks.text import Rows, metric_name
 
@@ -215,7 +216,7 @@ class Task(ABC):
         """Targets of a sidecar's rows, NaN for objects of other classes than `only`."""
         if not self.only:
             return targets
-        return np.where(np.isin(np.array(sidecar["class"].to_pylist(), object), self.only), targets, np.nan)
+        return np.where(Coded.of(sidecar["class"]).among(self.only), targets, np.nan)
 
     @property
     @abstractmethod
@@ -384,4 +385,4 @@ class Task(ABC):
 
 def numbers(sidecar: pa.Table, label: str) -> FloatArray:
     """A column as float64 `(N,)`, NaN where it is null."""
-    return np.array([np.nan if v is None else v for v in sidecar[label].to_pylist()], np.float64)
+    return np.asarray(sidecar[label].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(), np.float64)
