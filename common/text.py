@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 
@@ -35,6 +36,25 @@ def escaped(name: str) -> str:
     if name.isprintable() and "\\" not in name:
         return name
     return "".join(map(_escaped, name))
+
+
+_ESCAPE = re.compile(r"\\(\\|[ntr]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+
+
+def unescaped(text: str) -> str:
+    """The name that `escaped` made a text of."""
+    return _ESCAPE.sub(_unescaped, text) if "\\" in text else text
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    said = match[1]
+    if said in _SHORT:
+        return _SHORT[said]
+    code = int(said[1:], 16)
+    return chr(0xDC00 + code if said[0] == "x" and code >= 0x80 else code)
+
+
+_SHORT = {"\\": "\\", "n": "\n", "t": "\t", "r": "\r"}
 
 
 def printable(text: str) -> str:

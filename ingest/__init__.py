@@ -12,6 +12,7 @@ columns         a column of a table as one array
 ids             ids of objects, exact or refused
 stems           names of files as names of objects
 listing         what lies in a folder
+listing_names   a list of names that may be long
 limits          how large a file may be
 files           the survey files that a folder, a name or a glob stands for
 spectra         the spectra Parquet: written and read here, and nowhere else

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from specshards.common.errors import UsageError
@@ -31,23 +31,55 @@ def find_files(data: str, name: str = "DATA", *, text: bool = False) -> tuple[Pa
     Raises:
         UsageError: nothing there, or nothing with the name of a FITS file.
     """
-    path, ends = Path(data).expanduser(), (*SUFFIXES, *(TEXT_SUFFIXES if text else ()))
-    try:
+    root, found = list_files(data, name, text=text)
+    names = sorted(found)
+    if not names:
+        raise UsageError(nothing_in(data, name, text=text))
+    return root, names
+
+
+def list_files(data: str, name: str = "DATA", *, text: bool = False) -> tuple[Path, Iterator[str]]:
+    """What `find_files` finds, each once, in no order and one at a time: there can be more than memory holds.
+
+    Of a folder, that is: what a glob matches is listed at once, and so is the Parquet of a folder.
+
+    Raises:
+        UsageError: nothing there; also while it is listed.
+    """
+    path, ends = Path(data).expanduser(), _ends(text)
+    with _permitted(data, name):
         if path.is_dir():
-            root, found = path, sorted(_survey_files(path, ends))
-        elif path.is_file():
-            root, found = path.parent, [path.name]
-        elif glob.has_magic(data):
+            return path, _listed(path, ends, data, name)
+        if path.is_file():
+            return path.parent, iter((path.name,))
+        if glob.has_magic(data):
             root, found = _matching(path, ends)
-        elif os.path.lexists(path):
+            return root, iter(found)
+        if os.path.lexists(path):
             raise UsageError(f"{name}={data}: neither a file nor a folder, or a link that leads nowhere")
-        else:
-            raise UsageError(f"{name}={data}: no such file or folder")
+        raise UsageError(f"{name}={data}: no such file or folder")
+
+
+def nothing_in(data: str, name: str = "DATA", *, text: bool = False) -> str:
+    """That there is no spectrum."""
+    return f"{name}={data}: no spectra there; expected files named *{', *'.join(_ends(text))}"
+
+
+def _ends(text: bool) -> tuple[str, ...]:
+    return *SUFFIXES, *(TEXT_SUFFIXES if text else ())
+
+
+def _listed(path: Path, ends: tuple[str, ...], data: str, name: str) -> Iterator[str]:
+    with _permitted(data, name):
+        yield from _survey_files(path, ends)
+
+
+@contextmanager
+def _permitted(data: str, name: str) -> Iterator[None]:
+    try:
+        yield
     except PermissionError as error:
         raise UsageError(f"{name}={data}: no permission to read {error.filename}") from error
-    if not found:
-        raise UsageError(f"{name}={data}: no spectra there; expected files named *{', *'.join(ends)}")
-    return root, found
 
 
 def _matching(pattern: Path, ends: tuple[str, ...]) -> tuple[Path, list[str]]:
@@ -62,30 +94,31 @@ def _matching(pattern: Path, ends: tuple[str, ...]) -> tuple[Path, list[str]]:
     return root, sorted(path.relative_to(root).as_posix() for path in paths)
 
 
-def _survey_files(root: Path, ends: tuple[str, ...]) -> set[str]:
+def _survey_files(root: Path, ends: tuple[str, ...]) -> Iterator[str]:
     """Of Parquet files only those that hold data: a HATS catalogue keeps copies of its rows beside them."""
-    files, parquet, cards, folders = [], [], [], []
+    parquet, cards = list[str](), list[str]()
+    empty: set[str] = set()  # folders with the name of a survey file, and none in them so far
     for entry in walk(root):
         has_name = entry.name.lower().endswith(ends)
         if entry.is_folder:
-            folders += [entry.name] if has_name else []
+            empty |= {entry.name} if has_name else set()
         elif entry.name.endswith(".parquet") and not entry.is_lost:
             parquet.append(entry.name)
         elif entry.name.rpartition("/")[2] == MOCK_CATALOGUE:
             continue  # of a mock survey, which this program wrote
         elif has_name or (entry.is_lost and "." not in entry.name.rpartition("/")[2]):
-            files.append(entry.name)
+            _enter(entry.name, empty)
+            yield entry.name
         elif entry.name.rpartition("/")[2] == HATS_CARD:
             cards.append(entry.name)
-    found = {*files, *data_files(root, parquet, cards)}
-    return found | _empty(folders, found)
+    for name in data_files(root, parquet, cards):
+        _enter(name, empty)
+        yield name
+    yield from empty
 
 
-def _empty(folders: Iterable[str], found: Iterable[str]) -> set[str]:
-    """Folders with the name of a survey file and no survey file in them."""
-    names = sorted(found)
-    return {name for name in folders if not _starts(names[bisect_left(names, f"{name}/") :], f"{name}/")}
-
-
-def _starts(names: list[str], prefix: str) -> bool:
-    return bool(names) and names[0].startswith(prefix)
+def _enter(name: str, empty: set[str]) -> None:
+    """There is a file of this name: none of the folders that it lies in is empty, and it is entered once."""
+    empty.discard(name)
+    while empty and (name := name.rpartition("/")[0]):
+        empty.discard(name)

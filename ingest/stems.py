@@ -7,6 +7,26 @@ from collections import Counter
 from collections.abc import Sequence
 
 _ENDS = re.compile(r"(\.(gz|fits?|fts|csv|tsv|txt|dat|ascii|ecsv|vot|xml|npz|parquet|hdf5|h5))+$", re.IGNORECASE)
+_KNOWN_ENDS = frozenset(
+    (
+        "gz",
+        "fit",
+        "fits",
+        "fts",
+        "csv",
+        "tsv",
+        "txt",
+        "dat",
+        "ascii",
+        "ecsv",
+        "vot",
+        "xml",
+        "npz",
+        "parquet",
+        "hdf5",
+        "h5",
+    )
+)
 #: Folders of a name that are compared.
 DEEPEST = 9
 
@@ -15,7 +35,16 @@ def stem_of(name: str | None, depth: int = 1) -> str | None:
     """The name of a file without its ends, and with the last `depth` - 1 of its folders, joined by `/`."""
     if name is None:
         return None
-    return _ENDS.sub("", "/".join(re.split(r"[/\\]", name)[-depth:]))
+    if depth == 1 and "\\" not in name:
+        name = name[name.rfind("/") + 1 :]
+    else:
+        name = "/".join(re.split(r"[/\\]", name)[-depth:])
+    if not name.isascii() or not name.isprintable():
+        return _ENDS.sub("", name)
+    # The same, several times as fast: there are millions of names.
+    while (dot := name.rfind(".")) >= 0 and name[dot + 1 :].lower() in _KNOWN_ENDS:
+        name = name[:dot]
+    return name
 
 
 def depth_of(files: Sequence[str]) -> int:

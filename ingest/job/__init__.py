@@ -5,5 +5,6 @@ build           the job
 config          what decides its spectra
 plan            which file goes to which part
 part            one part: read its files, join labels, cut, write one Parquet file
+tasks           the tasks of all parts, and what they came to
 summary         the account
 """

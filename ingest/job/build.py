@@ -7,13 +7,10 @@ only what is new or changed, and an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
@@ -24,29 +21,29 @@ import numpy as np
 
 from specshards.common.errors import BadObjectError, JobError, UsageError, make_folder
 from specshards.common.files import write_text
-from specshards.common.folder import Folder, Ledger
+from specshards.common.folder import Folder
 from specshards.common.further import further_name
 from specshards.common.identity import Repeats
 from specshards.common.impossible import Impossible
 from specshards.common.jobs import Engine
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import merge_quarantine
-from specshards.common.spectrum import RANGES
 from specshards.ingest.catalogue import labels
 from specshards.ingest.catalogue import prepared as catalogues
 from specshards.ingest.catalogue.cuts import extra_columns
 from specshards.ingest.catalogue.further import Wish, named
-from specshards.ingest.files import find_files
+from specshards.ingest.files import list_files, nothing_in
 from specshards.ingest.job.config import MOST_FILES as MOST_FILES
 from specshards.ingest.job.config import IngestConfig as IngestConfig
-from specshards.ingest.job.part import PartResult, PartTask, ingest_part
-from specshards.ingest.job.plan import Part, make_plan
-from specshards.ingest.job.summary import Summary, add_up
+from specshards.ingest.job.part import quarantine_of, record_of
+from specshards.ingest.job.plan import make_plan
+from specshards.ingest.job.summary import Summary
+from specshards.ingest.job.tasks import Account, Tasks
+from specshards.ingest.listing_names import NameList
 from specshards.ingest.spectra.ended import CLAIM, SUMMARY, WORK
 from specshards.ingest.spectra.folder import SpectraFolder
 from specshards.ingest.spectra.repeats import find_repeats
-from specshards.ingest.spectra.schema import PROGRAM_VERSION, SCHEMA, SCHEMA_VERSION
-from specshards.ingest.stems import depth_of, repeated
+from specshards.ingest.spectra.schema import SCHEMA
 from specshards.ingest.surveys import SURVEYS, open_file, takes_text
 from specshards.ingest.surveys import multimodal_universe as mmu
 from specshards.ingest.surveys.survey import foreign
@@ -90,7 +87,7 @@ class Files(NamedTuple):
 
     data: str
     root: Path
-    names: list[str]
+    names: NameList
 
 
 def folder_of(out: Path) -> Folder:
@@ -100,10 +97,13 @@ def folder_of(out: Path) -> Folder:
 
 def find(config: IngestConfig, data: str) -> Files:
     """The files to take; UsageError where there are none."""
-    root, names = find_files(data, text=takes_text(config.survey))
+    root, found = list_files(data, text=takes_text(config.survey))
+    names = NameList(found)
+    if not len(names):
+        raise UsageError(nothing_in(data, text=takes_text(config.survey)))
     if config.limit is not None:
         chosen = np.random.default_rng(config.seed).permutation(len(names))[: config.limit]
-        names = [names[i] for i in sorted(chosen.tolist())]
+        names = names.take(np.sort(chosen))
     return Files(data, root, names)
 
 
@@ -113,10 +113,10 @@ def _check_units(config: IngestConfig, files: Files) -> None:
     Only where there is nothing but such tables, by the first few of them; beside others, their rows go to quarantine.
     """
     stated = Stated.of(config.to_dict())
-    if not all(map(is_table, files.names)):
+    if not all(map(is_table, files.names.unsorted())):
         return
     doubts = []
-    for name in files.names[:_TABLES_CHECKED]:
+    for name in files.names.first(_TABLES_CHECKED):
         try:
             opened = open_file(files.root / name, config.survey, stated=stated, parts=config.parts)
             if isinstance(opened.file, TableFile) and (columns := mmu.Columns.of(opened.file)) is not None:
@@ -139,36 +139,29 @@ def ingest_files(
     folder_of(out).is_foreign(_identity(config, root, catalogue), force)
     prepared = prepare(config, catalogue, ledger, files)
     claim(out, config, root, catalogue, force)
-    parts = make_plan(
+    plan = make_plan(
         root, files.names, ledger / "plan.parquet", files_per_part=config.files_per_part, seed=config.seed
     )
-    tasks = _tasks(config, root, parts, prepared, out)
-    _drop_stale(tasks, out)
-    books: Ledger[PartTask, PartResult] = Ledger(tasks, "parts")
-    results = books.run(
-        ingest_part, engine, describe=f"ingest {config.survey or 'files'}", unit="file", note=_progress(),
-        name=lambda task: f"part {task.number}",
-    )  # fmt: skip
+    tasks = Tasks(config, root, plan, prepared, out, files.names.repeats)
+    tasks.drop_stale()
+    tasks.run(engine, f"ingest {config.survey or 'files'}")
+    account = Account(tasks.results())
     summary = Summary(
-        survey=config.survey, layouts=add_up(result.layouts for result in results),
-        matched=None if catalogue is None else sum(result.matched for result in results),
-        reasons=dict(sum((Counter(result.reasons) for result in results), Counter())),
-        conflicts=dict(sum((Counter(result.conflicts) for result in results), Counter())),
-        impossible=Impossible.sum(result.impossible for result in results),
+        survey=config.survey, layouts=account.layouts, matched=None if catalogue is None else account.matched,
+        reasons=dict(account.reasons), conflicts=dict(account.conflicts), impossible=account.impossible,
         columns=None if prepared is None else catalogues.columns_of(prepared),
         unread=Impossible() if prepared is None else catalogues.unread(prepared),
-        repeats=_repeats(results, out),
-        converted=dict(sum((Counter(result.converted) for result in results), Counter())),
+        repeats=find_repeats(SpectraFolder.scan(out / "spectra")) if account.has_spectra else Repeats(),
+        converted=dict(account.converted),
     )  # fmt: skip
-    quarantine = [task.quarantine for task, result in zip(tasks, results, strict=True) if result.quarantined]
+    quarantine = (quarantine_of(record_of(out, number)) for number in account.quarantined)
     merge_quarantine(quarantine, ledger / "quarantine.parquet")
     LOGGER.info(summary.table())
     refused = None
     try:
         _judge(summary, files, ledger, max_bad_fraction, config)
         if catalogue is not None:
-            examples = [name for result in results for name in result.unmatched]
-            labels.check_matches(summary.matched or 0, summary.samples, catalogue, examples)
+            labels.check_matches(summary.matched or 0, summary.samples, catalogue, account.unmatched)
     except JobError as error:
         refused = str(error)
         if _is_mistake(summary):
@@ -187,13 +180,6 @@ def _is_mistake(summary: Summary) -> bool:
     advised = bool(bad) and re.search(r" --[a-z]", bad[0][0]) is not None
     foreign = summary.matched is not None and labels.is_foreign(summary.matched, summary.samples)
     return not summary.samples or foreign or advised
-
-
-def _repeats(results: Sequence[PartResult], out: Path) -> Repeats:
-    """Which of all samples have one id: no part knows of the others."""
-    if not any(result.spectra_bytes for result in results):
-        return Repeats()
-    return find_repeats(SpectraFolder.scan(out / "spectra"))
 
 
 def claim(out: Path, config: IngestConfig, root: Path, catalogue: Path | None, force: bool) -> None:
@@ -225,7 +211,7 @@ def _labels_of(config: IngestConfig, files: Files | None) -> set[str]:
     found: set[str] = set()
     if files is None:
         return found
-    for name in files.names[:_TABLES_CHECKED]:
+    for name in files.names.first(_TABLES_CHECKED):
         with suppress(BadObjectError):
             stated = Stated.of(asdict(config))
             opened = open_file(files.root / name, config.survey, name, stated, config.max_file_size, config.parts)
@@ -246,7 +232,7 @@ def prepare(config: IngestConfig, catalogue: Path | None, ledger: Path, files: F
         wish = Wish(config.labels, usual, {*in_files, *usual})
         prepared = catalogues.prepare(
             catalogue, config.survey, ledger, None if cut is None else cut.kinds, () if cut is None else cut.exact,
-            wish, 1 if files is None else depth_of(files.names),
+            wish, 1 if files is None else files.names.repeats.depth,
         )  # fmt: skip
     elif missing := [name for name in named(config.labels) if name not in {*in_files, *usual} and files is not None]:
         raise UsageError(f"--labels {missing[0]}: no such label in the spectra; a --catalog may have it")
@@ -255,55 +241,6 @@ def prepare(config: IngestConfig, catalogue: Path | None, ledger: Path, files: F
         known |= set() if prepared is None else set(labels.open_catalogue(prepared).columns)
         cut.check_columns(known, f" in the spectra{'' if catalogue is None else ' or the catalogue'}")
     return prepared
-
-
-def _tasks(
-    config: IngestConfig, root: Path, parts: Sequence[Part], prepared: Path | None, out: Path
-) -> list[PartTask]:
-    cut = config.cut()
-    base = [
-        config.to_dict(), SCHEMA_VERSION, PROGRAM_VERSION, RANGES,
-        None if prepared is None else catalogues.digest(prepared),
-    ]  # fmt: skip
-    again = repeated([file for part in parts for file in part.files])
-    tasks = []
-    for part in parts:
-        foldered = tuple(file for file in part.files if file in again)
-        identity = json.dumps([*base, part.stamp, *([foldered] if foldered else [])], sort_keys=True)
-        tasks.append(
-            PartTask(
-                number=part.number, root=str(root.absolute()), files=part.files, bytes=part.bytes,
-                fingerprint=hashlib.sha256(identity.encode()).hexdigest(), survey=config.survey,
-                out=str(out.absolute()),
-                catalogue=None if prepared is None else str(prepared.absolute()), listed_only=config.listed_only,
-                where=None if cut is None else cut.text, row_group_rows=config.row_group_rows,
-                config=config.to_dict(), foldered=foldered,
-            )
-        )  # fmt: skip
-    return tasks
-
-
-def _drop_stale(tasks: Sequence[PartTask], out: Path) -> None:
-    # Parts that the plan no longer has would add foreign rows to the data set.
-    expected = {path.name for task in tasks for path in (task.spectra, task.quarantine, task.record)}
-    for folder in (out / "spectra", out / "ingest" / "parts"):
-        for path in folder.glob("part-*"):
-            if path.name not in expected:
-                path.unlink()
-
-
-def _progress() -> Callable[[PartResult], str]:
-    """Words for the progress line: objects and bytes a second so far, and what was set aside."""
-    started = time.perf_counter()
-    objects = read = lost = 0
-
-    def words(result: PartResult) -> str:
-        nonlocal objects, read, lost
-        objects, read, lost = objects + result.objects, read + result.bytes, lost + result.quarantined
-        seconds = time.perf_counter() - started
-        return f"{objects / seconds:,.0f} objects/s, {read / seconds / 1e6:,.1f} MB/s, {lost:,} quarantined"
-
-    return words
 
 
 def _judge(summary: Summary, files: Files, ledger: Path, max_bad_fraction: float, config: IngestConfig) -> None:

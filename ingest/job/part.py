@@ -63,12 +63,12 @@ class PartTask:
     @property
     def quarantine(self) -> Path:
         """The part's quarantine rows; absent when there are none."""
-        return self.record.with_suffix(".quarantine.parquet")
+        return quarantine_of(self.record)
 
     @property
     def record(self) -> Path:
         """The part's ledger record, written last."""
-        return Path(self.out) / "ingest" / "parts" / f"part-{self.number:05d}.json"
+        return record_of(Path(self.out), self.number)
 
     @property
     def size(self) -> int:
@@ -97,6 +97,16 @@ class PartTask:
         if record.quarantine_bytes and sha256(self.quarantine) != record.quarantine_digest:
             return False
         return not record.spectra_bytes or is_intact(self.spectra, record.spectra_digest)
+
+
+def record_of(out: Path, number: int) -> Path:
+    """The ledger record of a part."""
+    return out / "ingest" / "parts" / f"part-{number:05d}.json"
+
+
+def quarantine_of(record: Path) -> Path:
+    """The quarantine rows of the part that has this record."""
+    return record.with_suffix(".quarantine.parquet")
 
 
 @dataclass(frozen=True)

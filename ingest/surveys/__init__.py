@@ -156,8 +156,8 @@ def _named(spectrum: Spectrum) -> Spectrum | BadObjectError:
 def companions(name: str) -> tuple[str, ...]:
     """Paths of other files that a reader may open together with the file `name` (relative paths, as given)."""
     folder, _, file = name.rpartition("/")
-    others = (other for survey in with_files() for other in survey.companions(file))
-    return tuple(f"{folder}/{other}".lstrip("/") for other in others)
+    found = [survey.companions(file) for survey in SURVEYS.values() if survey.companions is not None]
+    return tuple(f"{folder}/{other}".lstrip("/") for others in found for other in others)
 
 
 def open_file(

@@ -112,7 +112,7 @@ class Survey:
     columns: Mapping[str, Literal["text", "number"]] = field(default_factory=dict)
     programmes: tuple[str, ...] = ()
     table_evidence: Callable[[Mapping[str, str]], int] = lambda names: 0
-    companions: Callable[[str], tuple[str, ...]] = lambda name: ()
+    companions: Callable[[str], tuple[str, ...]] | None = None
     addresses: Addresses | None = None
     mock: Callable[[Path, int, int, int | None], object] | None = None
     parts: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ job             what both are: claim the folder, run the tasks, publish
 task            one shard number
 split           which split a spectrum takes: by sky, by object, by row, by a group
 plan            in which order what goes into which shard
+marked          rows with a mark: moved ones, and those that are set aside
 suited          the picture that suits the spectra
 cells           how fine the cells of the sky are
 repeats         which rows are set aside, because their object is there more than once

@@ -143,7 +143,7 @@ def build(
         for note in claim.notes:
             LOGGER.info(note)
         start(out, claim, anew=old is None)
-        tasks = _tasks(source, claim, out)
+        tasks = plan_tasks(source, claim, out)
         results, job = run(tasks, engine or Engine(), f"draw {config.image.image}")
         return publish(
             results, claim, out, objects=source.rows, input_fingerprint=_fingerprint(source, results),
@@ -234,7 +234,8 @@ def _numbered(source: SpectraFolder, config: ShardConfig) -> Iterator[tuple[npt.
         yield first + np.arange(len(table)), table
 
 
-def _tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
+def plan_tasks(source: SpectraFolder, claim: Claim, out: Path) -> list[ShardTask]:
+    """The tasks of all shard numbers, each with its row groups, and those of its rows that are moved or set aside."""
     tasks: list[ShardTask] = []
     moved = Marked.of(claim.moved)
     for number, generation in enumerate(claim.inputs):

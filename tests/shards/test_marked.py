@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from specshards.ingest.spectra.folder import RowGroup, SpectraFolder
 from specshards.shards.format.manifest import ShardConfig
-from specshards.shards.write.build import _tasks
+from specshards.shards.write.build import plan_tasks
 from specshards.shards.write.job import Claim
 from specshards.shards.write.marked import Marked, among, inside, plain
 from specshards.shards.write.repeats import APART, VISIT, reasons
@@ -54,7 +54,7 @@ def test_each_task_has_its_own_rows(
     config = ShardConfig(samples_per_shard=per_shard, seed=seed)
     claim = Claim(config, (made.digests,), ("s",), marks, aside)
     told = dict.fromkeys(apart, APART) | dict.fromkeys((3, 4, 11), VISIT)
-    tasks, seen = _tasks(made, claim, Path("out")), []
+    tasks, seen = plan_tasks(made, claim, Path("out")), []
     for task in tasks:
         own = task.rows.tolist()
         assert task.moved == {row: marks[row] for row in own if row in marks}
@@ -68,7 +68,7 @@ def test_a_task_costs_its_rows_and_no_more() -> None:
     made, moved = source(1_000_000, 1000), Marked(np.arange(0, 1_000_000, 3), np.ones(333_334))
     claim = Claim(ShardConfig(), (made.digests,), ("s",), moved)
     tracemalloc.start()
-    tasks = _tasks(made, claim, Path("out"))
+    tasks = plan_tasks(made, claim, Path("out"))
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert sum(len(task.moved) for task in tasks) == len(moved) and used < 12 * len(moved)
