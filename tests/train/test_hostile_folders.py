@@ -273,7 +273,7 @@ def test_a_digit_that_changed_is_refused(run: Path, name: str) -> None:
         content[at] ^= 1
 
 
-def test_tables_of_something_else_are_refused(run: Path, tmp_path: Path) -> None:
+def test_tables_of_something_else_are_refused(run: Path, shards: Path, tmp_path: Path) -> None:
     path = run / "baselines.parquet"
     wrong = [
         pa.table({"x": [1]}), pa.table({}),
