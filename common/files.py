@@ -15,14 +15,25 @@ from pathlib import Path
 from typing import IO, cast
 from uuid import uuid4
 
+from specshards.common.errors import UsageError, shortened
+
 
 def location(where: str | Path) -> Path:
-    """A local path; or for a URL (`s3://bucket/folder`) universal_pathlib's object, which has a path's methods."""
+    """A local path; or for a URL (`s3://bucket/folder`) universal_pathlib's object, which has a path's methods.
+
+    Raises:
+        UsageError: an address of a kind that is unknown, or for which a library is missing.
+    """
     if "://" not in str(where):
         return Path(where).expanduser()
     from upath import UPath
 
-    return cast(Path, UPath(str(where)))
+    try:
+        path = UPath(str(where))
+        path.fs  # noqa: B018 - makes the connection's object, without connecting
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{where}: {shortened(error)}") from error
+    return cast(Path, path)
 
 
 def is_remote(path: Path) -> bool:

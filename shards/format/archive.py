@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import mmap
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from specshards.common.cache import Cache
 from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import is_remote, sha256
 from specshards.common.label_columns import only_possible, sifted, with_sn_survey
 from specshards.common.spectrum import SN_SURVEY, SURVEY_SN
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, Manifest, key, label_npy
+from specshards.shards.format.nearby import check_listed, listed, nearby_sidecar
 from specshards.shards.format.tar import BLOCK
 
 #: The mend of whatever changed after it was written.
@@ -135,9 +138,14 @@ class Archive:
     def __init__(
         self, tars: Sequence[Path], samples: Sequence[int], extension: str, labels: Sequence[str], keep: int,
         opened: Callable[[int], None] = lambda number: None,
+        opening: Callable[[int], AbstractContextManager[Path]] | None = None,
     ) -> None:  # fmt: skip
-        """`labels` are the manifest's; `keep` is how many tars may be open at a time; `opened` is told of each."""
+        """`labels` are the manifest's; `keep` is how many tars may be open at a time; `opened` is told of each.
+
+        `opening` gives the file to open for a number, while it is opened: `tars` may lie elsewhere.
+        """
         self._opened = opened
+        self._opening = opening or (lambda number: nullcontext(self.tars[number]))
         self.tars, self._samples, self._extension, self._keep = tuple(tars), tuple(samples), extension, keep
         self._names = tuple(labels)
         member = label_npy(np.zeros(len(labels)))
@@ -150,7 +158,8 @@ class Archive:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        found = ShardIndex.open(self.tars[number], self._samples[number], self._extension, self._label_bytes)
+        with self._opening(number) as tar:
+            found = ShardIndex.open(tar, self._samples[number], self._extension, self._label_bytes)
         self._open[number] = found
         self._opened(number)
         if len(self._open) > self._keep:
@@ -246,10 +255,18 @@ def check_codes(
 def check_files(tars: Sequence[Path], sizes: Sequence[int]) -> None:
     """Refuse missing and cut archives before the first batch rather than hours later.
 
+    Of those elsewhere only what a list of their folders says, where there is one.
+
     Raises:
         JobError: names the file and the mend.
     """
+    lists: dict[Path, Mapping[str, int] | None] = {}
     for path, size in zip(tars, sizes, strict=True):
+        if is_remote(path):
+            if path.parent not in lists:
+                lists[path.parent] = listed(path.parent)
+            check_listed(path, size, lists[path.parent])
+            continue
         if not path.is_file() or not path.with_suffix(".idx").is_file():
             raise JobError(f"{path}: the archive or its .idx is missing; run `make shards` again")
         if path.stat().st_size != size:
@@ -258,7 +275,7 @@ def check_files(tars: Sequence[Path], sizes: Sequence[int]) -> None:
 
 def read_sidecars(
     folders: Sequence[Path], manifests: Sequence[Manifest], split: str, columns: Sequence[str] | None = None,
-    verify: bool = True,
+    verify: bool = True, cache: Cache | None = None,
 ) -> pa.Table:  # fmt: skip
     """The table of a split of several data sets, one row a sample in the order of the tars.
 
@@ -267,6 +284,7 @@ def read_sidecars(
 
     Args:
         verify: compare each table with its checksum first.
+        cache: of copies of tables that lie elsewhere.
 
     Raises:
         UsageError: no spectra had such a column. JobError: a damaged table.
@@ -279,25 +297,26 @@ def read_sidecars(
         for record in manifest.split(split):
             path = record.sidecar(folder)
             try:
-                if verify and sha256(path) != record.sidecar_sha256:
-                    raise JobError(f"{path}: not the bytes that the manifest speaks of (checksum); {RERUN}")
-                if (rows := pq.read_metadata(path).num_rows) != record.samples:
-                    raise JobError(f"{path}: {rows} rows of {record.samples} samples; {RERUN}")
-                asked, there = wanted, pq.read_schema(path).names
-                if asked is not None and SN_SURVEY in asked and SN_SURVEY not in there:  # an earlier program's
-                    own = (name for name in SURVEY_SN if name in there)
-                    asked = list(dict.fromkeys([*(name for name in asked if name != SN_SURVEY), *own]))
-                known |= set(there)
-                missing = set(asked or ()) - set(there)
-                lacking += [(path, missing)] if missing else []
-                asked = None if asked is None else [name for name in asked if name in there]
-                table = pq.read_table(path, columns=asked)
-                for name in sorted(missing):
-                    table = table.append_column(name, pa.nulls(rows))
-                if wanted is None or SN_SURVEY in wanted:
-                    table = with_sn_survey(table)
-                table = table if wanted is None else table.select(wanted)
-                keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
+                with nearby_sidecar(record, folder, cache) as near:
+                    if verify and sha256(near) != record.sidecar_sha256:
+                        raise JobError(f"{path}: not the bytes that the manifest speaks of (checksum); {RERUN}")
+                    if (rows := pq.read_metadata(near).num_rows) != record.samples:
+                        raise JobError(f"{path}: {rows} rows of {record.samples} samples; {RERUN}")
+                    asked, there = wanted, pq.read_schema(near).names
+                    if asked is not None and SN_SURVEY in asked and SN_SURVEY not in there:  # an earlier program's
+                        own = (name for name in SURVEY_SN if name in there)
+                        asked = list(dict.fromkeys([*(name for name in asked if name != SN_SURVEY), *own]))
+                    known |= set(there)
+                    missing = set(asked or ()) - set(there)
+                    lacking += [(path, missing)] if missing else []
+                    asked = None if asked is None else [name for name in asked if name in there]
+                    table = pq.read_table(near, columns=asked)
+                    for name in sorted(missing):
+                        table = table.append_column(name, pa.nulls(rows))
+                    if wanted is None or SN_SURVEY in wanted:
+                        table = with_sn_survey(table)
+                    table = table if wanted is None else table.select(wanted)
+                    keys = pa.array([f"{index}/{key}" for key in table["key"].to_pylist()], pa.string())
             except (pa.ArrowException, FileNotFoundError, KeyError) as error:
                 raise JobError(f"{path}: not a table of samples ({shortened(error)}); {RERUN}") from error
             tables.append(sifted(table.set_column(table.column_names.index("key"), "key", keys))[0])

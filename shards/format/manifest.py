@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from specshards.common.errors import JobError, UsageError
-from specshards.common.files import sha256
+from specshards.common.files import is_remote, sha256
 from specshards.common.further import of_json
 from specshards.common.json import fits, parse, shown
+from specshards.common.remote import patiently
 from specshards.common.spectrum import LABELS
 from specshards.ingest.said import Stated
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
@@ -223,13 +224,18 @@ class Manifest:
         """Read `folder/manifest.json`.
 
         Raises:
-            UsageError: no manifest there. JobError: not one that this version can read.
+            UsageError: no manifest there. JobError: not one that this version can read, or no way to it.
         """
         path = folder / MANIFEST
-        if not path.is_file():
-            raise UsageError(f"{folder}: no {MANIFEST} there; run `make shards` first, or name its folder")
         try:
-            content = parse(path.read_text(encoding="utf-8"))
+            if not is_remote(path) and not path.is_file():
+                raise FileNotFoundError
+            text = patiently(path, path.read_bytes) if is_remote(path) else path.read_bytes()
+        except FileNotFoundError:
+            missing = f"{folder}: no {MANIFEST} there; run `make shards` first, or name its folder"
+            raise UsageError(missing) from None
+        try:
+            content = parse(text.decode("utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("not an object")
             _refuse_newer(path, content)

@@ -20,11 +20,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from specshards.common.cache import Cache
 from specshards.common.errors import JobError, one_line
-from specshards.common.files import sha256
+from specshards.common.files import is_remote, sha256
 from specshards.common.messages import LOGGER
 from specshards.shards.format.archive import Archive, labels_of
 from specshards.shards.format.manifest import MANIFEST, Manifest, ShardRecord
+from specshards.shards.format.nearby import has_sidecars, nearby_sidecar, nearby_tar
 
 #: A thread of this niceness takes a tenth of a busy core, and all of an idle one.
 _NICE = 10
@@ -125,9 +127,14 @@ class Verification(Unverified):
     """
 
     def __init__(
-        self, shards: Sequence[tuple[Path, Manifest, ShardRecord]], extension: str, stop: bool, tables: bool
-    ) -> None:
-        """The shards by their number; `stop` at what is wrong, or warn; `tables` beside the tars are read, too."""
+        self, shards: Sequence[tuple[Path, Manifest, ShardRecord]], extension: str, stop: bool, tables: bool,
+        cache: Cache | None = None,
+    ) -> None:  # fmt: skip
+        """The shards by their number; `stop` at what is wrong, or warn; `tables` beside the tars are read, too.
+
+        `cache` holds copies of what lies elsewhere.
+        """
+        self._cache = cache
         self._shards, self._extension, self._stop, self._tables = shards, extension, stop, tables
         self._seen: set[int] = set()
         self._folders: set[Path] = set()
@@ -136,7 +143,7 @@ class Verification(Unverified):
     def add_statistics(self, sets: Iterable[tuple[Path, Manifest]]) -> None:
         """See `Unverified`."""
         for folder, manifest in sets:
-            self._guard.add(partial(statistics, folder, manifest))
+            self._guard.add(partial(statistics, folder, manifest, self._cache))
 
     def opened(self, number: int) -> None:
         """See `Unverified`."""
@@ -147,7 +154,7 @@ class Verification(Unverified):
         self._guard.add(partial(checksums, folder, record, self._tables))
         if folder not in self._folders:
             self._folders.add(folder)
-            self._guard.add(partial(vectors, folder, manifest, record, self._extension))
+            self._guard.add(partial(vectors, folder, manifest, record, self._extension, self._cache))
 
     def wait(self) -> None:
         """See `Unverified`."""
@@ -166,7 +173,12 @@ class Verification(Unverified):
 
 
 def checksums(folder: Path, record: ShardRecord, table: bool) -> str:
-    """What is wrong with a tar, its index, and where it is asked for the table beside it."""
+    """What is wrong with a tar, its index, and where it is asked for the table beside it.
+
+    Nothing with those that lie elsewhere: a copy was compared when it was made.
+    """
+    if is_remote(folder):
+        return ""
     files = [(record.path(folder), record.sha256), (record.index(folder), record.index_sha256)]
     files += [(record.sidecar(folder), record.sidecar_sha256)] if table else []
     return next((_changed(path, folder) for path, expected in files if sha256(path) != expected), "")
@@ -179,17 +191,18 @@ def _changed(path: Path, folder: Path) -> str:
     )
 
 
-def vectors(folder: Path, manifest: Manifest, record: ShardRecord, extension: str) -> str:
+def vectors(folder: Path, manifest: Manifest, record: ShardRecord, extension: str, cache: Cache | None = None) -> str:
     """What is wrong with the names by which label vectors count, by the table beside a tar, where there is one."""
-    if not record.sidecar(folder).exists():
+    if not has_sidecars([record], folder):
         return ""
-    archive = Archive([record.path(folder)], [record.samples], extension, manifest.labels, keep=1)
+    archive = Archive([record.path(folder)], [record.samples], extension, manifest.labels, keep=1,
+                      opening=lambda _: nearby_tar(record, folder, cache))  # fmt: skip
     some = np.unique(np.linspace(0, record.samples - 1, _SOME).astype(np.int64))
     try:
         found, wrong = archive.vectors([(0, i) for i in some.tolist()])
     finally:
         archive.close()
-    table = _table(folder, record, manifest.labels).take(some)
+    table = _table(folder, record, manifest.labels, cache).take(some)
     said = labels_of(table, manifest.labels, manifest.classes, manifest.surveys)
     known = [i for i in range(len(some)) if i not in wrong]
     for column, label in enumerate(manifest.labels):
@@ -201,16 +214,16 @@ def vectors(folder: Path, manifest: Manifest, record: ShardRecord, extension: st
     return ""
 
 
-def statistics(folder: Path, manifest: Manifest) -> str:
+def statistics(folder: Path, manifest: Manifest, cache: Cache | None = None) -> str:
     """What is wrong with the label statistics of the train split, by its tables, where they are there."""
-    if not all(record.sidecar(folder).exists() for record in manifest.split("train")):
+    if not has_sidecars(manifest.split("train"), folder):
         return ""
     width = len(manifest.labels)
     count, total, squares = np.zeros(width), np.zeros(width), np.zeros(width)
     least, greatest = np.full(width, np.inf), np.full(width, -np.inf)
     for record in manifest.split("train"):
         values = labels_of(
-            _table(folder, record, manifest.labels), manifest.labels, manifest.classes, manifest.surveys
+            _table(folder, record, manifest.labels, cache), manifest.labels, manifest.classes, manifest.surveys
         )
         known = ~np.isnan(values)
         zero = np.where(known, values, 0)
@@ -238,13 +251,13 @@ def same(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> npt.N
     return (left == right) | (np.isnan(left) & np.isnan(right))
 
 
-def _table(folder: Path, record: ShardRecord, labels: Sequence[str]) -> pa.Table:
+def _table(folder: Path, record: ShardRecord, labels: Sequence[str], cache: Cache | None) -> pa.Table:
     """The columns of labels that there are."""
     path = record.sidecar(folder)
-    if sha256(path) != record.sidecar_sha256:
+    if not is_remote(folder) and sha256(path) != record.sidecar_sha256:
         raise JobError(_changed(path, folder))
     try:
-        with pq.ParquetFile(path) as file:
+        with nearby_sidecar(record, folder, cache) as near, pq.ParquetFile(near) as file:
             return file.read([name for name in labels if name in file.schema_arrow.names], use_threads=False)
     except (pa.ArrowException, ValueError) as error:
         raise JobError(_changed(path, folder)) from error

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from specshards.common.cache import Cache
 from specshards.common.errors import JobError, UsageError
 from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig, renderer
@@ -39,6 +40,7 @@ from specshards.shards.loader.options import LoaderOptions
 from specshards.shards.loader.order import EpochOrder
 from specshards.shards.loader.paint import CannotDrawError
 from specshards.shards.loader.pictures import Painters, asked
+from specshards.shards.loader.source import Source
 from specshards.shards.loader.stack import Stacker
 
 #: Batches that are made ready while the consumer works on one.
@@ -59,9 +61,10 @@ class Loader:
 
     def __init__(
         self, folders: Sequence[Path], options: LoaderOptions, images: Sequence[str | ImageConfig],
-        augment: Augmentation | None,
+        augment: Augmentation | None, cache: Cache | None = None,
     ) -> None:  # fmt: skip
         """See `open`, which checks the options."""
+        self._cache = cache
         self.folders, self.split, self._options, self._augment = tuple(folders), options.split, options, augment
         self.manifests = tuple(Manifest.load(folder) for folder in folders)
         pictures = asked(images, self.manifests[0].config.image)
@@ -96,19 +99,21 @@ class Loader:
         self._owner = [self.folders.index(folder) for folder, *_ in shards]
         counts = [record.samples for *_, record in shards]
         chosen = make_weights(
-            [(folder, record) for folder, _, record in shards], self._owner, options.weights, options.balance
+            [(folder, record) for folder, _, record in shards], self._owner, options.weights, options.balance, cache
         )
         self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen,
                                  copies=self._each)  # fmt: skip
         self._deal = Deal(self._order.length, options.batch_size, options.world_size,
                           options.per_step or options.world_size)  # fmt: skip
-        policy = options.on_error == "stop", options.balance is not None
+        self._source = Source([(folder, record) for folder, _, record in shards], cache)
+        self._source.check_room(self._order.shards(0, 0, self.samples))
+        policy = options.on_error == "stop", options.balance is not None, cache
         self._verification = Verification(shards, encoding.extension, *policy) if options.verify else Unverified()
         if self.split == "train":
             self._verification.add_statistics(zip(self.folders, self.manifests, strict=True))
         self._archive = Archive(
             tars, counts, encoding.extension, first.labels, keep=2 * self._order.most + 1,
-            opened=self._verification.opened,
+            opened=self._verification.opened, opening=self._source.opening,
         )  # fmt: skip
         self._decoder = make_decoder(encoding, options.backend, options.batch_size, options.threads, options.device)
         self._painters = Painters(encodings, options.device, augment)
@@ -165,6 +170,7 @@ class Loader:
         """
         self._forget()
         ahead, end = self._batch, self._deal.batches
+        self._decoding.submit(self._expect, self._epoch, 0 if self._deal.stretches else self._deal.span(ahead)[0])
         while self._batch < end:
             while len(self._ahead) <= _AHEAD and ahead < end:
                 number, ahead = ahead + self._options.rank, self._deal.after(ahead)
@@ -204,6 +210,10 @@ class Loader:
         for future, _ in self._ahead:
             future.cancel()
         self._ahead.clear()
+
+    def _expect(self, epoch: int, start: int) -> None:
+        """Have the shards fetched that an epoch needs from a position on."""
+        self._source.expect(self._order.shards(epoch, start, self.samples))
 
     def _decode(self, epoch: int, start: int, stop: int) -> Decoded:
         """The batch of some positions of an epoch."""
@@ -342,11 +352,12 @@ class Loader:
 
     def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The split's table, one row a sample: `key` as in the batches, and the columns of the spectra Parquet."""
-        return read_sidecars(self.folders, self.manifests, self.split, columns, self._options.verify)
+        return read_sidecars(self.folders, self.manifests, self.split, columns, self._options.verify, self._cache)
 
     def close(self) -> None:
         """Give back files, threads and device memory."""
         self._forget()
+        self._source.close()
         self._verification.close()
         for pool in (self._decoding, self._painting):
             pool.shutdown(wait=True, cancel_futures=True)

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from specshards.common.cache import Cache
 from specshards.common.errors import UsageError
 from specshards.common.spectrum import CLASSES
 from specshards.render import ImageConfig
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import Manifest, ShardRecord
+from specshards.shards.format.nearby import nearby_sidecar
 from specshards.shards.loader.order import Weights
 
 BALANCES = ("class",)
@@ -25,6 +27,7 @@ def make_weights(
     datasets: Sequence[int],
     shares: Sequence[float] | None,
     balance: str | None,
+    cache: Cache | None = None,
 ) -> Weights | None:
     """Weights that fill an epoch of as many samples as there are; None where neither is asked for.
 
@@ -34,6 +37,7 @@ def make_weights(
         shares: of each data set in an epoch, in any unit; None leaves them as large as they are.
         balance: `class` gives every class present an equal share (within each data set, where there are `shares`);
             samples without a class are then not drawn.
+        cache: of copies of tables that lie elsewhere.
 
     Raises:
         UsageError: shares that do not fit the data sets, an unknown balance, or nothing left to draw.
@@ -59,7 +63,8 @@ def make_weights(
         folder, record = shards[number]
         if balance is None:
             return np.full(record.samples, table[owner[number], 0])
-        column = pq.read_table(record.sidecar(folder), columns=["class"])["class"].to_pylist()
+        with nearby_sidecar(record, folder, cache) as path:
+            column = pq.read_table(path, columns=["class"])["class"].to_pylist()
         codes = np.array([names.index(name) if name in CLASSES else len(CLASSES) for name in column], np.intp)
         return table[owner[number]][codes]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from specshards.common.cache import Cache
 from specshards.common.errors import UsageError
-from specshards.common.files import is_remote, location
+from specshards.common.files import location
 from specshards.common.jobs import cores
 from specshards.render import ImageConfig
 from specshards.shards.loader.augment import Augmentation
@@ -37,12 +38,13 @@ def open(
     on_error: str = "stop",
     threads: int | None = None,
     verify: bool = True,
+    cache: Cache | None = None,
 ) -> Loader:
     """Open one split of one or several data sets of the same image configuration.
 
     Args:
-        folders: shard folders (those that hold `manifest.json`), on local disk; see `shards.loader.stream` for
-            others.
+        folders: shard folders (those that hold `manifest.json`): paths, or addresses that fsspec knows, such as
+            `s3://bucket/folder`, whose shards pass through `cache`.
         split: `train`, `val` or `test`.
         image: the picture; by default the one that the data sets were made for. Another only where they hold spectra
             (encoding `flux`).
@@ -68,7 +70,10 @@ def open(
             once on standard error.
         threads: decoding threads; all cores by default.
         verify: compare every shard that is read with its checksums, once, in a thread of low priority. An epoch ends
-            with an error where one differs; `Loader.verified` says so earlier. With `skip` it is a warning.
+            with an error where one differs; `Loader.verified` says so earlier. With `skip` it is a warning. What
+            comes from an address is compared before it is read, always.
+        cache: of what lies elsewhere (`common.cache.cache_in`); by default the one of the environment,
+            `SPECSHARDS_CACHE` and `SPECSHARDS_CACHE_SIZE`.
 
     Raises:
         UsageError: unknown split, backend or policy, an empty split, data sets that do not fit together, or not
@@ -81,9 +86,7 @@ def open(
         split == "train" if shuffle is None else shuffle, None if weights is None else tuple(weights), balance,
         on_error, threads or cores(), verify, together, per_step,
     )  # fmt: skip
-    for folder in many:
-        if is_remote(location(folder)):
-            raise UsageError(f"{folder}: is not on local disk; use `shards.loader.stream`, or copy the data set here")
     if image is not None and images:
         raise UsageError("give `image`, or `images`, not both")
-    return Loader([Path(folder) for folder in many], options, images if image is None else (image,), augment)
+    pictures = images if image is None else (image,)
+    return Loader([location(folder) for folder in many], options, pictures, augment, cache)

@@ -69,6 +69,16 @@ class EpochOrder:
             first += 1
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
+    def shards(self, epoch: int, start: int, stop: int) -> list[list[int]]:
+        """The shards of each window that has samples at positions `start` to `stop` of an epoch, as they are read."""
+        if epoch != self._epoch:
+            self._plan(epoch)
+        return [
+            [int(self._shards[place]) for place in range(*window) if self._drawn[place]]
+            for window, begin, end in zip(self._windows, self._edges[:-1], self._edges[1:], strict=True)
+            if begin < stop and start < end
+        ]
+
     def _plan(self, epoch: int) -> None:
         """The shards of each window of this epoch, and where each window begins."""
         rng = np.random.default_rng([self._seed, epoch])

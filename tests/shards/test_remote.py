@@ -127,8 +127,6 @@ def test_streamed_samples_are_those_of_the_loader(
         list(batches)
 
 
-def test_the_loader_sends_other_addresses_to_the_stream(bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"s3://survey/x: is not on local disk; use `shards\.loader\.stream`"):
-        loader.open(f"{bucket}/x", "train", 8)
+def test_splits_of_a_stream_have_names(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown split all"):
         stream.open(tmp_path, "all", 8)
