@@ -137,7 +137,8 @@ class Cache:
                     self._download(file, part, stop)
                     if file.bytes is None:  # only now it is known what room it needs
                         self._make_room(need)
-                    os.replace(part, path)
+                    with self._room:  # not while sizes are added up: it would be missed under both names
+                        os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
 
