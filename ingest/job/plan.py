@@ -15,7 +15,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.text import escaped, unescaped
 from specshards.ingest.listing_names import open_scratch, room
-from specshards.ingest.surveys import companions
+from specshards.ingest.surveys import companions_of
 
 _SCHEMA = pa.schema([("file", pa.string()), ("bytes", pa.int64()), ("stamp", pa.binary(8)), ("part", pa.int32())])
 # Files of many spectra are large; a part of them is bounded by bytes, or one worker would have them all.
@@ -228,7 +228,7 @@ def _cut(
 
 def _stamped(root: Path, files: Iterable[str]) -> Iterator[_Row]:
     """Each file as it is planned: many are looked at together where that takes its time, on a distant file system."""
-    names, row = iter(files), partial(_row, f"{root}/")
+    names, row = iter(files), partial(_row, companions_of(), f"{root}/")
     with ThreadPoolExecutor(_LOOKERS) as lookers:
         is_far = False
         while some := list(islice(names, _LOOKED_AT)):
@@ -238,7 +238,7 @@ def _stamped(root: Path, files: Iterable[str]) -> Iterator[_Row]:
             yield from rows
 
 
-def _row(root: str, name: str) -> _Row:
+def _row(companions: Callable[[str], list[str]], root: str, name: str) -> _Row:
     size, identity = _stamp(root + name)
     for other in companions(name):  # a coadd is read with its labels, and again when these change
         if os.path.isfile(root + other):  # noqa: PTH113 - which has no errors

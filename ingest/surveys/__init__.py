@@ -54,7 +54,7 @@ From a survey's name to its Parquet leads `ingest.job.survey`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,7 +77,7 @@ from specshards.ingest.surveys.survey import SURVEYS, Reader, Survey, check_surv
 from specshards.ingest.tables import UNSTATED, Stated, TableFile
 
 __all__ = [
-    "SUFFIXES", "SURVEYS", "TEXT_SUFFIXES", "Opened", "Reader", "Survey", "check_survey", "companions", "describe",
+    "SUFFIXES", "SURVEYS", "TEXT_SUFFIXES", "Opened", "Reader", "Survey", "check_survey", "companions_of", "describe",
     "open_file", "read_file", "register", "takes_text",
 ]  # fmt: skip
 
@@ -153,11 +153,18 @@ def _named(spectrum: Spectrum) -> Spectrum | BadObjectError:
     return spectrum
 
 
-def companions(name: str) -> tuple[str, ...]:
-    """Paths of other files that a reader may open together with the file `name` (relative paths, as given)."""
-    folder, _, file = name.rpartition("/")
-    found = [survey.companions(file) for survey in SURVEYS.values() if survey.companions is not None]
-    return tuple(f"{folder}/{other}".lstrip("/") for others in found for other in others)
+def companions_of() -> Callable[[str], list[str]]:
+    """A function that, of a file's path, gives those of other files that a reader may open together with it.
+
+    It asks the surveys that are known now: looking them up takes longer than asking, and there are millions of files.
+    """
+    finders = [survey.companions for survey in SURVEYS.values() if survey.companions is not None]
+
+    def find(name: str) -> list[str]:
+        folder, _, file = name.rpartition("/")
+        return [f"{folder}/{other}".lstrip("/") for finder in finders for other in finder(file)]
+
+    return find
 
 
 def open_file(

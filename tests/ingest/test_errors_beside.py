@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
-from specshards.ingest.surveys import companions, open_file
+from specshards.ingest.surveys import companions_of, open_file
 from specshards.ingest.surveys.common import position
 from specshards.ingest.surveys.errors import errors_in, errors_of
 from tests.conftest import REAL
@@ -48,7 +48,7 @@ def test_errors_in_a_file_beside_are_of_the_spectrum(tmp_path: Path) -> None:
         assert str(aside) == f"errors of the spectrum {flux}, read with it"
         assert isinstance(one, Spectrum) and one.has_ivar
         assert set(one.ivar) == {0.0, 0.25} and np.flatnonzero(~one.good()).tolist() == [7]
-    assert companions("night/x_f.fits.gz")[-1] == "night/x_e.fits.gz"
+    assert companions_of()("night/x_f.fits.gz")[-1] == "night/x_e.fits.gz"
 
     # Two spectra of one star, on one axis: its second has no errors' size.
     two = pair(tmp_path / "two", "HDF.fits", "HDE.fits", 90 + np.random.default_rng(4).normal(0, 2, N))

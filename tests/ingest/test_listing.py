@@ -112,7 +112,7 @@ def spectra(count: int) -> Iterator[str]:
 
 
 def test_memory_is_flat_in_the_number_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "_row", lambda _, name: (name.encode(), 0, bytes(8)))
+    monkeypatch.setattr(plans, "_row", lambda _, __, name: (name.encode(), 0, bytes(8)))
     monkeypatch.setattr(plans, "_ROWS", 512)
     monkeypatch.setattr(plans, "_BLOCK", 512)
     peaks = []

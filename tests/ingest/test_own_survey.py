@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from specshards.common.errors import UsageError
 from specshards.ingest.__main__ import app as ingest
 from specshards.ingest.spectra import plots
-from specshards.ingest.surveys import SURVEYS, Reader, Survey, companions, open_file, register
+from specshards.ingest.surveys import SURVEYS, Reader, Survey, companions_of, open_file, register
 from specshards.shards.__main__ import app as shards
 from tests.conftest import ROOT
 
@@ -56,7 +56,7 @@ def test_files_catalogue_and_cut_of_a_survey_lead_to_labels(survey: Any, tmp_pat
     (spectrum,) = open_file(tmp_path / "files" / "s4.fits").objects()
     assert isinstance(spectrum, survey.Spectrum)
     assert plots.one(spectrum, "").axes[0].get_ylabel() == "flux (mJy)"
-    assert companions("a/s4.fits") == ("a/s4.txt",)
+    assert companions_of()("a/s4.fits") == ["a/s4.txt"]
 
 
 def test_shards_are_made_of_its_mock_survey(survey: Any, tmp_path: Path) -> None:

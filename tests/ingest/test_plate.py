@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
-from specshards.ingest.surveys import companions, open_file, read_file
+from specshards.ingest.surveys import companions_of, open_file, read_file
 from specshards.ingest.surveys.sdss_addresses import split_specobjid
 from specshards.ingest.surveys.sdss_rows import specobjid
 from tests.oracles import damage
@@ -69,7 +69,7 @@ def plate(folder: Path, named: bool = True, zbest: bool = True, **header: Any) -
 def test_every_fibre_with_its_labels(tmp_path: Path, named: bool) -> None:
     path = plate(tmp_path, named)
     items = list(open_file(path).objects())
-    assert "spZbest-4055-55359.fits" in companions(path.name)
+    assert "spZbest-4055-55359.fits" in companions_of()(path.name)
     assert [isinstance(item, Spectrum) for item in items] == [True, False, True, True]
     assert items[1].selected_out and "sky fibre" in str(items[1]) and items[1].row == 1
     galaxy, quasar, star = (item for item in items if isinstance(item, Spectrum))
