@@ -41,7 +41,7 @@ _SURVEYS = {
 }  # fmt: skip
 REGISTERED = {
     "specshards.render.registry": ("RENDERERS", {"simple", "overlap", "map2d"}),
-    "specshards.shards.format.encoding": ("ENCODINGS", {"png", "pnm", "jpeg", "flux"}),
+    "specshards.shards.format.encoding": ("ENCODINGS", {"png", "pnm", "lz4", "jpeg", "flux"}),
     "specshards.ingest.surveys.survey": ("SURVEYS", _SURVEYS),
     "specshards.train.tasks.task": ("TASKS", {"classify", "subclass", "redshift", "teff", "logg", "feh"}),
     "specshards.train.models.backbone": (

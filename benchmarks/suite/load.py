@@ -226,7 +226,7 @@ def ceilings(data: Data, image: str) -> Iterator[Contender]:
             yield ready
 
     yield Contender("ceiling: cached batches", lambda: sum(1 for _ in cached()) and count)
-    for name in ("png", "pnm", "jpeg"):
+    for name in ("png", "pnm", "lz4", "jpeg"):
         encoding = ENCODINGS[name](drawer)
         expand = None if encoding.full_size else drawer.expand_batch
         yield Contender(

@@ -34,8 +34,8 @@ from specshards.shards.format.manifest import Manifest, key, label_npy
 from specshards.shards.format.tar import TarWriter
 
 #: What is timed as a job: picture and encoding.
-KINDS = (("map2d", "png"), ("map2d", "pnm"), ("map2d", "jpeg"), ("map2d", "flux"), ("simple", "png"),
-         ("overlap", "png"))  # fmt: skip
+KINDS = (("map2d", "png"), ("map2d", "pnm"), ("map2d", "lz4"), ("map2d", "jpeg"), ("map2d", "flux"),
+         ("simple", "png"), ("overlap", "png"))  # fmt: skip
 
 
 def stage_records(spectra: Path, rounds: int, scratch: Path, count: int = 2048, tarred: int = 8192) -> list[Record]:

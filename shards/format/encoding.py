@@ -2,6 +2,7 @@
 
 `png`   the renderer's code array, lossless: one pixel per flux bin for map2d, the picture itself for the line images.
 `pnm`   the same array behind a header of fixed length, for loading without a decoder.
+`lz4`   `pnm` in one LZ4 block, which DALI inflates on a GPU and any processor in microseconds.
 `jpeg`  the full-size RGB picture, 4:4:4, for hardware decoders and for other people's tools.
 `flux`  the spectrum itself; the loader draws any picture of it.
 """
@@ -21,7 +22,7 @@ import simplejpeg
 from specshards.common.registry import Registry
 from specshards.common.spectrum import Arrays, Grid
 from specshards.render import Renderer
-from specshards.shards.format import flux
+from specshards.shards.format import flux, lz4
 from specshards.shards.format.png import encode_png
 
 Codes = npt.NDArray[np.uint8]
@@ -37,6 +38,7 @@ class Encoding(ABC):
         lossless: `decode` gives what was encoded, bit for bit.
         full_size: `decode` gives the RGB picture; else what the renderer's `expand` makes it from.
         dali: DALI's image decoder reads it to the same bits as `decode`; else only `decode` does.
+        inflates: `block` gives LZ4 that a GPU inflates to `head` and the array.
         media_type: under which a browser shows a full-size picture as it is stored; None where it cannot.
         extension: of the sample's member.
         shape: of the uint8 array that `decode` gives; None where it gives a spectrum, still to be drawn.
@@ -48,10 +50,12 @@ class Encoding(ABC):
     lossless: ClassVar[bool] = True
     full_size: ClassVar[bool] = False
     dali: ClassVar[bool] = False
+    inflates: ClassVar[bool] = False
     media_type: ClassVar[str | None] = None
     extension: str
     shape: tuple[int, ...] | None
     header: bytes | None = None
+    head: bytes = b""
 
     def __init__(self, drawer: Renderer, quality: int = 95) -> None:
         """For the pictures of `drawer`; `quality` is that of JPEG, 90 to 100."""
@@ -92,6 +96,14 @@ class Encoding(ABC):
         Raises:
             ValueError: not a payload of this encoding and picture; the message is the reason.
         """
+
+    def block(self, payload: Codes) -> Codes:
+        """Of one that `inflates`: a raw LZ4 block, which gives `head` and the array and nothing else.
+
+        Raises:
+            ValueError: not a payload of this encoding and picture; the message is the reason.
+        """
+        raise NotImplementedError
 
     def _checked(self, array: Codes) -> Codes:
         if array.shape != self.shape:
@@ -166,6 +178,31 @@ class Pnm(Encoding):
         if array.size != np.prod(self.drawer.code_shape):
             raise ValueError("cut short, or too long")
         return array.reshape(self.drawer.code_shape)
+
+
+@ENCODINGS.register("lz4")
+class Lz4(Encoding):
+    """`pnm` as an LZ4 frame of one block: `lz4 -d` gives the picture file."""
+
+    about, inflates = "lossless, light to decode, on a GPU too: line images load fastest", True
+
+    def __init__(self, drawer: Renderer, quality: int = 95) -> None:
+        super().__init__(drawer, quality)
+        self._pnm = Pnm(drawer)
+        self.head, self.extension = self._pnm.header, f"{self._pnm.extension}.lz4"
+        self._size = len(self.head) + int(np.prod(drawer.code_shape))
+
+    def encode(self, codes: Codes, spectrum: Arrays, grid: Grid | None) -> bytes:
+        """The frame of `pnm`'s bytes."""
+        return lz4.pack(self._pnm.encode(codes, spectrum, grid))
+
+    def block(self, payload: Codes) -> Codes:
+        """The one block of the frame, walked through."""
+        return lz4.block(payload, self._size)
+
+    def decode(self, payload: Payload) -> Codes:
+        """The codes."""
+        return self._pnm.decode(lz4.unpack(np.frombuffer(payload, np.uint8), self._size))
 
 
 @ENCODINGS.register("jpeg")

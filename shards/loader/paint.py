@@ -60,7 +60,7 @@ class Painter:
                 return self._expand(draw_on_device(self._draw, drawer, spectra, keys, self._device))
             stored = render_batch(drawer, spectra, keys)
         elif self._augment is not None and not self._encoding.full_size:
-            stored = self._augment.codes(stored, rng)
+            stored = self._augment.codes(stored.cpu().numpy() if isinstance(stored, torch.Tensor) else stored, rng)
         if self._gpu:
             there = self.to_device(stored)
             return there.permute(0, 3, 1, 2) if self._encoding.full_size else self._expand(there)

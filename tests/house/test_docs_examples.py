@@ -44,6 +44,7 @@ RGB = ImageConfig(channels=("flux", "derivative", "curvature"))
 SETS = {
     "png": ShardConfig(),
     "pnm": ShardConfig(encoding="pnm"),
+    "lz4": ShardConfig(encoding="lz4"),
     "jpeg": ShardConfig(encoding="jpeg"),
     "flux": ShardConfig(encoding="flux"),
     "rgb png": ShardConfig(image=RGB),
@@ -192,7 +193,7 @@ def test_the_reader_as_a_script(sets: dict[str, Path]) -> None:
     assert done.returncode == 0 and "'sn_median': " in done.stdout and done.stdout.startswith("00000000")
 
 
-@pytest.mark.parametrize("name", ["png", "pnm", "flux"])
+@pytest.mark.parametrize("name", ["png", "pnm", "lz4", "flux"])
 def test_bytes_are_where_the_page_says(name: str, sets: dict[str, Path]) -> None:
     folder = sets[name]
     text = (folder / "manifest.json").read_bytes()

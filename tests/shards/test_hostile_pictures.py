@@ -185,7 +185,7 @@ def flux_header(n: int) -> bytes:
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.sampled_from(["png", "jpeg", "pnm", "flux"]), st.data())
+@given(st.sampled_from(["png", "jpeg", "pnm", "lz4", "flux"]), st.data())
 def test_any_header_is_decoded_or_refused(name: str, data: st.DataObject) -> None:
     drawer = renderer(ImageConfig(size=48))
     encoding = ENCODINGS[name](drawer)

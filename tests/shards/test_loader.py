@@ -36,7 +36,7 @@ def folders(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     for image in ("map2d", "simple", "overlap"):
         config = ShardConfig(image=ImageConfig(image=image), samples_per_shard=60)
         build(config, spectra_folder, out / image, engine=Engine(workers=0))
-    for name in ("jpeg", "pnm", "flux"):
+    for name in ("jpeg", "pnm", "lz4", "flux"):
         build(ShardConfig(encoding=name, samples_per_shard=60), spectra_folder, out / name, engine=Engine(workers=0))
     rgb = ShardConfig(image=ImageConfig(image="overlap"), encoding="pnm", samples_per_shard=60)
     build(rgb, spectra_folder, out / "overlap pnm", engine=Engine(workers=0))
@@ -126,9 +126,9 @@ def test_labels_are_those_that_the_manifest_names(folders: dict[str, Path], tmp_
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("image", ["map2d", "simple", "overlap", "jpeg", "pnm", "overlap pnm", "flux"])
+@pytest.mark.parametrize("image", ["map2d", "simple", "overlap", "jpeg", "pnm", "overlap pnm", "lz4", "flux"])
 def test_pixels_and_labels_are_those_of_the_renderer(folders, spectra_folder: Path, backend: str, image: str) -> None:
-    drawer = renderer(ImageConfig(image="map2d" if image in ("jpeg", "pnm", "flux") else image.split()[0]))
+    drawer = renderer(ImageConfig(image="map2d" if image in ("jpeg", "pnm", "lz4", "flux") else image.split()[0]))
     expected, labels = {}, {}
     for group, block in iter_blocks(SpectraFolder.scan(spectra_folder)):
         for i in range(len(block)):

@@ -30,7 +30,7 @@ BACKENDS = [
 @pytest.fixture(scope="module")
 def folders(spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("policy")
-    for name in ("png", "pnm", "jpeg", "flux"):
+    for name in ("png", "pnm", "lz4", "jpeg", "flux"):
         build(ShardConfig(encoding=name, samples_per_shard=60), spectra_folder, out / name, engine=Engine(workers=0))
     return {path.name: path for path in out.iterdir()}
 
@@ -85,14 +85,14 @@ def test_a_refused_state_names_what_differs_with_both_values(folders: dict[str, 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("encoding", ["png", "pnm", "jpeg", "flux"])
+@pytest.mark.parametrize("encoding", ["png", "pnm", "lz4", "jpeg", "flux"])
 @pytest.mark.parametrize("part", ["picture", "labels"])
 def test_a_damaged_sample_is_named_or_skipped_and_counted(
     spectra_folder: Path, tmp_path: Path, backend: str, encoding: str, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     build(ShardConfig(encoding=encoding), spectra_folder, out, engine=Engine(workers=0))
-    extension = {"png": "png", "pnm": "pgm", "jpeg": "jpg", "flux": "flux.npy"}[encoding]
+    extension = {"png": "png", "pnm": "pgm", "lz4": "pgm.lz4", "jpeg": "jpg", "flux": "flux.npy"}[encoding]
     tar, key, offset = damage(out, extension, extension if part == "picture" else "npy")
     with (
         loader.open(out, "train", 16, backend=backend) as batches,

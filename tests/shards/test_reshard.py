@@ -77,7 +77,7 @@ def test_another_size_and_split_of_the_same_samples(made: dict[str, Path], tmp_p
     assert tree(tmp_path / "two") == tree(tmp_path / "out")
 
 
-@pytest.mark.parametrize("encoding", ["png", "pnm", "jpeg"])
+@pytest.mark.parametrize("encoding", ["png", "pnm", "lz4", "jpeg"])
 def test_other_encodings_have_the_pixels_of_a_build(
     made: dict[str, Path], spectra_folder: Path, tmp_path: Path, encoding: str
 ) -> None:
