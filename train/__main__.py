@@ -74,8 +74,8 @@ def predict(
     """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""
     from specshards.train.use.predict import predict as run
 
-    size = most_bytes(max_file_size)
-    run(model, given(input), out=out, batch_size=batch_size, device=device, most_bytes=size, stated=stated)
+    size, inputs = most_bytes(max_file_size), given(input, address=True)
+    run(model, inputs, out=out, batch_size=batch_size, device=device, most_bytes=size, stated=stated)
 
 
 @configured

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from specshards.common.errors import UsageError
+from specshards.common.files import location
 from specshards.common.messages import LOGGER
 from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.batch import Batch, SpectraBatch
@@ -61,7 +62,7 @@ def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> P
     check_tasks(config)
     if config.views == "each" and len(config.images) < 2:
         raise UsageError("views=each: is for several pictures of an object; name them in images, or leave it out")
-    manifests = [Manifest.load(Path(folder)) for folder in config.shards]
+    manifests = [Manifest.load(location(folder)) for folder in config.shards]
     config = spelled(config, manifests)
     check_frames(config, manifests)  # before loaders of splits that have nothing to learn from are opened
     return loop.train(config, out, lambda start: Labels.of(config, out, start), options)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from specshards.common.errors import UsageError
+from specshards.common.files import location
 from specshards.common.identity import among, id_hashes, repeated
 from specshards.common.text import count
 from specshards.shards.format.archive import read_sidecars
@@ -54,7 +55,7 @@ class Joint:
                 if not manifest.samples(split):
                     continue
                 names = ["ra", "dec", "survey", "object_id"]
-                table = read_sidecars([Path(folder)], [manifest], split, names, verify=False)
+                table = read_sidecars([location(folder)], [manifest], split, names, verify=False)
                 own.append(id_hashes(table["survey"], table["object_id"], rows))
                 ra.append(table["ra"].to_numpy())
                 dec.append(table["dec"].to_numpy())

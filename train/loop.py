@@ -21,6 +21,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from specshards.common.files import location
 from specshards.common.json import finite, fits
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
@@ -139,7 +140,7 @@ def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], opt
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     parse_augment(config.augment)  # a mistake is told before there is a folder
-    manifests = [Manifest.load(Path(folder)) for folder in config.shards]
+    manifests = [Manifest.load(location(folder)) for folder in config.shards]
     accelerator = make_accelerator(options.device, config.precision, options.tracker, out)
     with (
         folder_of(out).locked() if accelerator.is_main_process else nullcontext(),

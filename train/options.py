@@ -9,6 +9,7 @@ import typer
 
 from specshards.common.arguments import Fields, option
 from specshards.common.errors import UsageError
+from specshards.common.files import is_remote, location
 from specshards.ingest.said import Stated
 from specshards.train.config import RunOptions
 
@@ -25,11 +26,14 @@ def folders(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
 
 
-def given(text: str) -> Path:
-    """INPUT as a path; UsageError where there is none."""
+def given(text: str, address: bool = False) -> Path:
+    """INPUT as a path, of shards also as an address; UsageError where there is none."""
     if not text.strip():
         raise UsageError("no INPUT given: name a FITS file, a folder or glob of them, or spectra Parquet")
-    return Path(text)
+    path = location(text)
+    if is_remote(path) and not address:
+        raise UsageError(f"INPUT={text}: an address, where a path of this machine belongs; copy the files here")
+    return path
 
 
 def most_bytes(size: str | None) -> int | None:

@@ -80,7 +80,8 @@ def open(
             in the pictures. JobError: missing or cut files; while iterating, a damaged sample or a spectrum that a
             picture cannot show.
     """
-    many = [folders] if isinstance(folders, str | Path) else list(folders)
+    # An address is no Path; only several folders are a sequence.
+    many = list(folders) if isinstance(folders, Sequence) and not isinstance(folders, str) else [folders]
     options = LoaderOptions(
         split, batch_size, seed, rank, world_size, view, device, backend or ("dali" if dali_is_here() else "plain"),
         split == "train" if shuffle is None else shuffle, None if weights is None else tuple(weights), balance,

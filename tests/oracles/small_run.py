@@ -21,7 +21,7 @@ def small_shards(spectra: Path, out: Path, image: ImageConfig = IMAGE) -> Path:
     return out
 
 
-def small_run(shards: Path, out: Path, task: str = "classify,redshift", epochs: int = 3) -> Path:
+def small_run(shards: str | Path, out: Path, task: str = "classify,redshift", epochs: int = 3) -> Path:
     """A `tiny` model of the shards."""
     config = TrainConfig(task=task, shards=(str(shards),), backbone="tiny", epochs=epochs, batch_size=16)
     return fit(config, out, RunOptions(device="cpu", threads=1, tracker="none"))

@@ -26,6 +26,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC, SVR
 
 from specshards.common.errors import UsageError
+from specshards.common.files import location
 from specshards.common.jobs import cores
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
@@ -137,7 +138,7 @@ class Classical:
         Of a split of more than `MOST_ANSWERED` objects as many are answered, drawn by the seed; it is said, also in
         the record as `answered`.
         """
-        manifests = [Manifest.load(Path(folder)) for folder in self.folders]
+        manifests = [Manifest.load(location(folder)) for folder in self.folders]
         answered: dict[str, dict[str, int]] = {}
         parts = {}
         for split in splits:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from specshards.common.errors import JobError, UsageError, shortened
-from specshards.common.files import write_text
+from specshards.common.files import location, write_text
 from specshards.common.json import finite, signed
 from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig
@@ -61,7 +61,7 @@ def evaluate(
     folders = list(shards) or [record["folder"] for record in card.data]
     accelerator = make_accelerator(device, card.config.precision)
     network = accelerator.prepare(model.to(accelerator.device))
-    manifests = [Manifest.load(Path(folder)) for folder in folders]
+    manifests = [Manifest.load(location(folder)) for folder in folders]
     check_pictures(card, manifests[0], folders)
     filled = [split for split in splits if any(manifest.samples(split) for manifest in manifests)]
     for split in splits:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from specshards.common.errors import UsageError
+from specshards.common.files import location
 from specshards.shards import loader as shard_loader
 from specshards.shards.format.manifest import Manifest
 from specshards.train.accelerator import make_accelerator
@@ -78,7 +79,7 @@ def _common(card: Card, theirs: Card, other: Path) -> list[Task]:
 
 
 def _manifest(data: dict[str, Any]) -> Manifest:
-    return Manifest.load(Path(data["folder"]))
+    return Manifest.load(location(data["folder"]))
 
 
 def _loader(card: Card, split: str, threads: int | None, device: str = "cpu") -> shard_loader.Loader:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from specshards.common.errors import UsageError
+from specshards.common.files import location
 from specshards.common.spectrum import CLASSES
 from specshards.common.text import count
 from specshards.render.config import preset as preset_of
@@ -66,7 +66,7 @@ class DataSet:
         """Raise UsageError where a split is empty, or the sets do not fit together or not to a picture."""
         wanted = [picture for picture in PICTURES if picture in (config.pictures or PICTURES)]
         names = dict.fromkeys(name for each in wanted for name in self.drawn(each, config.picture_preset))
-        agreed(tuple(map(Path, self.folders)), self.manifests, asked(names, self.manifests[0].config.image))
+        agreed(tuple(map(location, self.folders)), self.manifests, asked(names, self.manifests[0].config.image))
         for split in SPLITS:
             if not any(manifest.samples(split) for manifest in self.manifests):
                 raise UsageError(
@@ -116,7 +116,7 @@ def data_sets(folders: Sequence[str], config: PaperConfig) -> list[DataSet]:
         UsageError: no shards there, an empty split, or sets that cannot be trained on together.
     """
     sets = config.sets
-    manifests = [Manifest.load(Path(folder)) for folder in folders]
+    manifests = [Manifest.load(location(folder)) for folder in folders]
     check_distinct(folders, manifests)
     found = []
     if len(folders) == 1 or sets in ("all", "each"):

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.errors import UsageError, make_folder
-from specshards.common.files import replacing
+from specshards.common.files import location, replacing
 from specshards.common.folder import locked
 from specshards.common.json import digest
 from specshards.common.messages import LOGGER
@@ -67,7 +67,7 @@ def paper(config: PaperConfig, out: Path, options: RunOptions = RunOptions()) ->
     with locked(out / ".lock", out):
         folders = _mock(config, out) if config.is_mock else config.shards
         sets = data_sets(folders, config)
-        objects = {each.name: Objects.read([Path(f) for f in each.folders], each.manifests) for each in sets}
+        objects = {each.name: Objects.read([location(f) for f in each.folders], each.manifests) for each in sets}
         todo = plan(config, sets, objects)
         several = "; --sets joint trains on all together alone" if len(sets) > 1 else ""
         LOGGER.info(f"{len(todo.runs)} runs on {', '.join(objects)}{several}")

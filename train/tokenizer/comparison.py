@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from specshards.common.errors import UsageError
-from specshards.common.files import write_text
+from specshards.common.files import location, write_text
 from specshards.common.json import finite
 from specshards.common.messages import LOGGER
 from specshards.shards import loader as shard_loader
@@ -112,7 +112,7 @@ def compare(
     model, config, card = open_run(run)
     floor = config.floor if floor is None else floor
     folders = [str(folder) for folder in shards] or [record["folder"] for record in card["data"]]
-    manifests = [Manifest.load(Path(folder)) for folder in folders]
+    manifests = [Manifest.load(location(folder)) for folder in folders]
     if config.lsf and (line := told(folders, manifests)) is not None:
         LOGGER.info(line)
     accelerator = make_accelerator(device, config.precision)

@@ -59,8 +59,9 @@ def embed(
     from specshards.train.use.embed import embed as run
 
     run(
-        model, given(input), split=split, reference=reference, out=out, neighbours=neighbours, batch_size=batch_size,
-        device=device, threads=workers, most_bytes=most_bytes(max_file_size), stated=stated, exact=exact,
+        model, given(input, address=True), split=split, reference=reference, out=out, neighbours=neighbours,
+        batch_size=batch_size, device=device, threads=workers, most_bytes=most_bytes(max_file_size), stated=stated,
+        exact=exact,
     )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def embed(
     network = accelerator.prepare(model.to(accelerator.device)).eval()
     make_folder(out.parent)
     quarantine: list[dict[str, Any]] = []
-    if (inputs / MANIFEST).is_file():
+    if is_remote(inputs) or (inputs / MANIFEST).is_file():
         source = from_shards(card, inputs, split, batch_size, str(accelerator.device), threads)
     else:
         source = from_spectra(card, inputs, batch_size, quarantine, most_bytes, stated)

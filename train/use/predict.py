@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from specshards.common.errors import JobError, UsageError, make_folder
-from specshards.common.files import replacing
+from specshards.common.files import is_remote, location, replacing
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import write_quarantine
 from specshards.ingest.tables import UNSTATED, Stated
@@ -109,7 +109,7 @@ class Predictor:
         Raises:
             UsageError: nothing there, or shards of other pictures.
         """
-        for rows, given in self._source(Path(inputs), account, most_bytes, stated):
+        for rows, given in self._source(location(inputs), account, most_bytes, stated):
             with torch.inference_mode(), self._accelerator.autocast():
                 logits = over_pictures(self._network, send_to_device(given, self._accelerator.device))
             table = self._table(rows, logits.float())
@@ -123,7 +123,7 @@ class Predictor:
             yield table
 
     def _source(self, inputs: Path, account: PredictionCounts, most_bytes: int | None, stated: Stated) -> Source:
-        if not (inputs / MANIFEST).is_file():
+        if not is_remote(inputs) and not (inputs / MANIFEST).is_file():
             yield from from_spectra(self.card, inputs, self._batch, account.quarantine, most_bytes, stated)
             return
         manifest = Manifest.load(inputs)
