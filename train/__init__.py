@@ -2,8 +2,10 @@
 
 config          what decides a run
 accelerator     one process's share of the machine
+launch          processes that were started together
 fit             learning from labels
 loop            the training loop, for any objective
+objective       what it is given to learn
 schedule        the learning rate over a run
 meter           what a run shows while it goes on
 checkpoint      the state of a run under way

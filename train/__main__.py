@@ -11,6 +11,7 @@ from specshards.common.arguments import Fields, configured
 from specshards.common.cli import application, run_app
 from specshards.common.errors import UsageError
 from specshards.train.config import PRESETS, RunOptions, TrainConfig, configure
+from specshards.train.launch import alone
 from specshards.train.options import Device, MaxFileSize, Model, Said, Workers, folders, given, most_bytes
 from specshards.train.paper.config import PaperConfig
 from specshards.train.use.commands import embed, explain, export
@@ -74,6 +75,7 @@ def predict(
     """Predict class probabilities or a value with its calibrated interval for every spectrum of the input."""
     from specshards.train.use.predict import predict as run
 
+    alone("train predict")
     size, inputs = most_bytes(max_file_size), given(input, address=True)
     run(model, inputs, out=out, batch_size=batch_size, device=device, most_bytes=size, stated=stated)
 
@@ -100,6 +102,7 @@ def baselines(
     from specshards.train.evaluation.other_runs import add_runs
     from specshards.train.network import open_any
 
+    alone("train baselines")
     if not shards.strip() and not runs.strip():
         raise UsageError("nothing to put beside the model: give --shards (made with ENCODING=flux), --runs, or both")
     card, _ = open_any(model)

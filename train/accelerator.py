@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
-from specshards.common.errors import UsageError
+from specshards.common.errors import JobError, UsageError
+from specshards.train.launch import can_meet, launched, unseen
 
 LOGS = ("tensorboard", "wandb", "none")
 #: glibc's mallopt: what it is asked to keep, and the bytes.
@@ -21,14 +24,15 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT = -1, -3, 1 << 30
 def make_accelerator(
     device: str = "auto", precision: str = "auto", log: str = "none", out: Path | None = None
 ) -> Accelerator:
-    """One process's share of the machine.
+    """One process's share of the machine. Those that were started together find each other.
 
     Args:
         precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it, float32 elsewhere.
         log: `tensorboard`, into `out`, `wandb` or `none`.
 
     Raises:
-        UsageError: a device or a way to log that this machine does not have.
+        UsageError: a device or a way to log that this machine does not have; processes that cannot see each other.
+        JobError: they did not find each other.
     """
     if log not in LOGS:
         raise UsageError(f"unknown tracker {log}: choose {', '.join(LOGS)}")
@@ -45,9 +49,63 @@ def make_accelerator(
     if is_initialized() and AcceleratorState().mixed_precision != rounding:
         # accelerate knows one precision a process; here models of two may answer, one after the other.
         AcceleratorState._reset_state()
+    count, _ = launched()
+    can_meet()
     # Without the word accelerate lets several processes find each other on a GPU only: each would be alone.
-    cpu = device == "cpu" or not torch.accelerator.is_available()
-    return Accelerator(mixed_precision=rounding, cpu=cpu, log_with=None if log == "none" else log, project_dir=out)
+    cpu = device == "cpu" or not torch.accelerator.is_available() or (device == "auto" and here["mps"] and count > 1)
+    on_gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if here["cuda"] and not cpu else 0
+    if count > 1 and on_gpus > torch.cuda.device_count():
+        raise UsageError(
+            f"{on_gpus} processes on a machine of {torch.cuda.device_count()} GPU(s): start one for each, or give "
+            "device cpu"
+        )
+    try:
+        if count > 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+            _meet_again("gloo" if cpu else "nccl")
+        made = Accelerator(
+            mixed_precision=rounding, cpu=cpu, log_with=None if log == "none" else log, project_dir=out
+        )
+    except (RuntimeError, ValueError) as error:
+        if count == 1:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise JobError(
+            f"the {count} processes did not find each other ({reason}); start all of them again"
+        ) from error
+    if made.num_processes < count:
+        raise unseen(f"device {made.device}")
+    return made
+
+
+def _meet_again(backend: str) -> None:
+    """Find the others after a restart by torchrun, where accelerate then finds the group made.
+
+    torchrun's store still has the addresses of the processes that are gone, and torch (2.13) reads it as it is: some
+    of the new ones would look for the old.
+    """
+    if torch.distributed.is_initialized():
+        return
+    store, rank, count = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+    again = f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}-{count}"
+    fresh = torch.distributed.PrefixStore(again, store)  # type: ignore[attr-defined]
+    torch.distributed.init_process_group(backend, store=fresh, rank=rank, world_size=count)
+
+
+@contextmanager
+def seeing_others(accelerator: Accelerator) -> Iterator[None]:
+    """Make what torch raises in the processes that are left, when another one ends, one line.
+
+    Raises:
+        JobError: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if accelerator.num_processes == 1 or not (
+            isinstance(error, torch.distributed.DistBackendError) or "gloo/transport" in str(error)
+        ):
+            raise
+        raise JobError("another process of this run has ended; the same command goes on") from error
 
 
 def keep_freed_memory() -> None:

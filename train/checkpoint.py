@@ -3,7 +3,7 @@
 <run>/checkpoints/step-00001200-0003/model.safetensors     weights
                                      average.safetensors   of the averaged model, where there is one
                                      optimizer.pt          read with weights_only=True
-                                     rank-0.pt             random states and loader position of each process
+                                     rank-0.pt             random states of each process, and the loader's position
                                      state.json            where the loop stands; checksums of the others
 """
 
@@ -128,6 +128,8 @@ def restore(
 ) -> dict[str, Any]:  # fmt: skip
     """Put everything back as `save` found it, and return its `state`.
 
+    A process beyond those that saved it has the same position, and draws of its own.
+
     Raises:
         JobError: the checkpoint is damaged. UsageError: it is of other data (from the loader).
     """
@@ -143,15 +145,19 @@ def restore(
         if average is not None:
             average.load_state_dict(load_file(checkpoint / "average.safetensors"))
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location="cpu"))
-        mine = torch.load(checkpoint / f"rank-{rank}.pt", weights_only=True, map_location="cpu")
+        is_new = f"rank-{rank}.pt" not in files
+        mine = torch.load(checkpoint / f"rank-{0 if is_new else rank}.pt", weights_only=True, map_location="cpu")
         position = mine["loader"]
         fits(position, dict[str, Any], "loader")
         for name in ("epoch", "batch"):
             fits(position[name], int, f"loader.{name}")
         fits(position["fingerprint"], str, "loader.fingerprint")
-        torch.set_rng_state(mine["torch"])
-        if "cuda" in mine and torch.cuda.is_available():
-            torch.cuda.set_rng_state(mine["cuda"])
+        if is_new:
+            torch.manual_seed((state["step"] << 16) + rank)
+        else:
+            torch.set_rng_state(mine["torch"])
+            if "cuda" in mine and torch.cuda.is_available():
+                torch.cuda.set_rng_state(mine["cuda"])
     except Exception as error:  # torch and safetensors raise many kinds, of a pickle that asks for code among them
         raise damaged(checkpoint, (str(error).splitlines() or [type(error).__name__])[0][:150]) from error
     loader.load_state_dict(position)

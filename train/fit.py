@@ -26,10 +26,10 @@ from specshards.train.evaluation.conformal import calibrate
 from specshards.train.evaluation.measure import measure, over_pictures
 from specshards.train.evaluation.score import Scored, score
 from specshards.train.evaluation.witnesses import add_witnesses
-from specshards.train.loop import Start, Verdict
 from specshards.train.models.layers import model_input
 from specshards.train.models.parameters import freeze
 from specshards.train.network import build_model, save_model
+from specshards.train.objective import Start, Verdict
 from specshards.train.report import figures
 from specshards.train.run import CARD, Card
 from specshards.train.tasks.column import check_frames, spelled
@@ -69,7 +69,7 @@ def fit(config: TrainConfig, out: Path, options: RunOptions = RunOptions()) -> P
 
 
 class Labels:
-    """The objective: the masked loss of every task, and the skill on validation. See `train.loop.Objective`."""
+    """The objective: the masked loss of every task, and the skill on validation. See `train.objective`."""
 
     def __init__(
         self, card: Card, out: Path, images: tuple[int, int], left_out: Mapping[str, Mapping[str, int]], drawn_by: str

@@ -1,6 +1,6 @@
 """The training loop: reads top to bottom, stops at any moment, and goes on where it stopped.
 
-What is learnt is an `Objective`: `train.fit` has the one of labels, `train.tokenizer.pretrain` the one without.
+What is learnt is an `Objective`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -29,80 +29,15 @@ from specshards.shards.format.manifest import Manifest
 from specshards.shards.loader.augment import parse_augment
 from specshards.shards.loader.loader import Loader
 from specshards.train import checkpoint
-from specshards.train.accelerator import keep_freed_memory, make_accelerator
+from specshards.train.accelerator import keep_freed_memory, make_accelerator, seeing_others
 from specshards.train.config import LoopConfig, RunOptions
 from specshards.train.meter import Meter, stop_on_interrupt
 from specshards.train.models.parameters import parameter_groups
+from specshards.train.objective import Objective, Start
 from specshards.train.run import claim, counted_together, data_record, folder_of, leaks, leaving_nothing, write_record
 from specshards.train.schedule import share_of_peak
 
 _AGREE_EVERY = 10  # windows between the questions among processes whether one of them wants to stop
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a validation found.
-
-    Attributes:
-        metric, value: by which the best epoch is chosen. more: whether more of it is better.
-        entry: of the history and the tracker.
-        found: for `Objective.keep`.
-    """
-
-    metric: str
-    value: float
-    more: bool
-    entry: dict[str, Any]
-    found: Any = None
-
-    def beats(self, best: dict[str, Any] | None) -> bool:
-        """Whether this is the best validation so far; a run without a defined metric keeps its last epoch."""
-        if best is None or best["value"] is None:
-            return True
-        return math.isfinite(self.value) and (self.value > best["value"] if self.more else self.value < best["value"])
-
-
-class Objective(Protocol):
-    """What a model is to learn."""
-
-    @property
-    def title(self) -> str:
-        """In the progress line."""
-        ...
-
-    def build(self, device: torch.device) -> nn.Module:
-        """A fresh model."""
-        ...
-
-    def counts(self, batch: Any) -> list[int]:
-        """How many samples of a batch count, for each term of the loss."""
-        ...
-
-    def totals(self, model: nn.Module, batch: Any, accelerator: Accelerator) -> Sequence[Tensor]:
-        """Each term of the loss summed over the samples that count, float32 scalars."""
-        ...
-
-    def validate(
-        self, model: nn.Module, loader: Loader, accelerator: Accelerator, check: Callable[[], None]
-    ) -> Verdict:
-        """Score the validation split on all processes; `check` is called after every batch and may raise."""
-        ...
-
-    def keep(self, model: nn.Module, verdict: Verdict, best: dict[str, Any]) -> None:
-        """Write the best model so far to the run's folder; on the main process alone."""
-        ...
-
-    def restore(self) -> None:
-        """Read again what `keep` wrote, after an interruption."""
-        ...
-
-    def describe(self) -> str:
-        """One line on the data and the model, before the first step."""
-        ...
-
-    def finish(self, summary: dict[str, Any]) -> str:
-        """Write the report of the whole run, and return what there is to say; on the main process alone."""
-        ...
 
 
 @dataclass
@@ -112,7 +47,7 @@ class Progress:
     Attributes:
         step: optimiser steps done, over all epochs.
         epoch: epochs whose validation is done.
-        batch: batches done of the epoch after them.
+        batch: batches done of the epoch after them, by each of the processes that the run was begun on.
         best: of validation so far: epoch, metric, value.
     """
 
@@ -121,15 +56,6 @@ class Progress:
     batch: int = 0
     best: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Start:
-    """What an objective is made from: open loaders of the train and validation split, and records of their data."""
-
-    train: Loader
-    val: Loader
-    data: tuple[dict[str, Any], ...]
 
 
 def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], options: RunOptions) -> Path:
@@ -145,6 +71,7 @@ def train(config: LoopConfig, out: Path, make: Callable[[Start], Objective], opt
     with (
         folder_of(out).locked() if accelerator.is_main_process else nullcontext(),
         leaving_nothing(out) if accelerator.is_main_process else nullcontext(),
+        seeing_others(accelerator),
     ):
         return _train(config, out, make, options, manifests, accelerator)
 
@@ -157,9 +84,9 @@ def _train(
     augment = parse_augment(config.augment)
     data = data_record(config.shards, manifests)
     if accelerator.is_main_process:
-        claim(out, config.to_dict(), data, options.resume, options.again)
+        claim(out, config.to_dict(), data, options.resume, options.again, accelerator.num_processes)
     accelerator.wait_for_everyone()
-    record = claim(out, config.to_dict(), data, "auto", options.again)
+    record = claim(out, config.to_dict(), data, "auto", options.again, accelerator.num_processes)
     if record["status"] == "complete":
         _tell(accelerator, f"{out}: this run is complete; nothing to do. To train it again: {options.again}")
         return out
@@ -176,7 +103,9 @@ def _train(
         "on_error": options.on_error, "view": config.view, "verify": options.verify, "images": config.drawn,
     }  # fmt: skip
     with (
-        shard_loader.open(config.shards, "train", config.batch_size, augment=augment, **where) as train,
+        shard_loader.open(
+            config.shards, "train", config.batch_size, augment=augment, per_step=record["ranks"], **where
+        ) as train,
         shard_loader.open(config.shards, "val", config.batch_size, together=True, **where) as val,
     ):
         objective = make(Start(train, val, data))
@@ -212,7 +141,9 @@ class _Trainer:
         self.config, self.objective, self.out, self.accelerator = config, objective, out, accelerator
         self.train, self.val, self.record = train, val, record
         self.progress = Progress()
-        self.per_epoch = min(len(train), config.overfit_batches or sys.maxsize)
+        # A step is of the batches of as many processes as the run was begun on; each one here takes some in turns.
+        self.ranks, self.turns = record["ranks"], math.ceil(record["ranks"] / accelerator.num_processes)
+        self.per_epoch = min(math.ceil(len(train) / self.turns), config.overfit_batches or sys.maxsize)
         a_step = math.ceil(self.per_epoch / config.accumulate)
         self.steps = min(config.epochs * a_step, config.max_steps or sys.maxsize)
         self.epochs = math.ceil(self.steps / a_step)
@@ -224,6 +155,8 @@ class _Trainer:
         runner = torch.compile(self.plain) if config.compile else self.plain
         self.model: nn.Module
         self.model, self.optimizer = accelerator.prepare(runner, optimizer)
+        if accelerator.process_index:  # the same weights as all, other units dropped and patches hidden
+            torch.manual_seed(config.seed + accelerator.process_index)
         self.interval, self.saved_at = 600.0, time.monotonic()
         self.few: list[Any] | None = None
         self.meter = Meter(accelerator, self.plain, config.view, train.image.size, objective.title)
@@ -243,7 +176,7 @@ class _Trainer:
         """From the newest checkpoint, if there is one, to the last step."""
         self.resume()
         self.say_what()
-        progress, batch = self.progress, self.config.batch_size * self.accelerator.num_processes
+        progress, batch = self.progress, self.config.batch_size * self.ranks
         images = min(self.epochs * self.per_epoch, self.steps * self.config.accumulate) * batch
         done = (progress.epoch * self.per_epoch + progress.batch) * batch
         with stop_on_interrupt() as self.stop, self.meter.open(images, done, progress.step):
@@ -263,7 +196,9 @@ class _Trainer:
         except ValueError as error:
             raise checkpoint.damaged(found, str(error)) from error
         self.progress = Progress(**state)
-        _tell(self.accelerator, f"resuming {self.out} after step {self.progress.step} of {self.steps}")
+        here = self.accelerator.num_processes
+        same = f" with steps of {self.ranks} batches, as begun, on {here}" if here != self.ranks else ""
+        _tell(self.accelerator, f"resuming {self.out} after step {self.progress.step} of {self.steps}{same}")
         if self.progress.best:
             self.objective.restore()
 
@@ -272,10 +207,11 @@ class _Trainer:
         progress = self.progress
         self.model.train()
         batches = self.meter.timed(self.batches())
-        while window := list(islice(batches, self.config.accumulate)):
+        while window := list(islice(batches, self.config.accumulate * self.turns)):
             loss = self.step(window)
-            progress.batch += len(window)
-            self.meter.note(progress.step, loss, self.optimizer, len(window) * self.config.batch_size,
+            done = math.ceil(len(window) / self.turns)
+            progress.batch += done
+            self.meter.note(progress.step, loss, self.optimizer, done * self.config.batch_size * self.ranks,
                             last=progress.step == self.steps)  # fmt: skip
             if progress.step >= self.steps:
                 return
@@ -290,9 +226,9 @@ class _Trainer:
             return
         if self.few is None:
             state = self.train.state_dict()
-            self.few = list(islice(self.train, self.per_epoch))
+            self.few = list(islice(self.train, self.per_epoch * self.turns))
             self.train.load_state_dict(state)
-        yield from self.few[self.progress.batch :]
+        yield from self.few[self.progress.batch * self.turns :]
 
     def step(self, window: list[Any]) -> Tensor:
         """One optimiser step on some batches: the sum over the terms of the mean loss over the samples that count.
@@ -380,7 +316,7 @@ class _Trainer:
         _tell(
             self.accelerator,
             f"{self.objective.describe()}, {parameters / 1e6:.1f} M parameters, {self.steps:,} steps of "
-            f"{self.config.batch_size} x {self.config.accumulate} x {self.accelerator.num_processes} on "
+            f"{self.config.batch_size} x {self.config.accumulate} x {self.ranks} on "
             f"{self.accelerator.device}, {self.accelerator.mixed_precision.replace('no', 'fp32')}",
         )
 

@@ -78,8 +78,7 @@ class Meter:
                 self.busy, self._since = self.busy + time.perf_counter() - began, None
 
     def note(self, step: int, loss: Tensor, optimizer: Any, samples: int, *, last: bool) -> None:
-        """Count a step; say and log how it goes, where the line is due."""
-        samples *= self.accelerator.num_processes
+        """Count a step, of so many samples over all processes; say and log how it goes, where the line is due."""
         self.seen += samples
         due = time.monotonic() - self.line.last_print_t > self.line.mininterval if not self.line.disable else False
         if due or last:  # reading the loss waits for the device: not at every step

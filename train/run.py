@@ -238,13 +238,15 @@ def folder_of(run: Path, again: str = AGAIN) -> Folder:
 
 
 def claim(
-    run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]], resume: str, again: str = AGAIN
-) -> dict[str, Any]:
+    run: Path, config: Mapping[str, Any], data: Sequence[Mapping[str, Any]], resume: str, again: str = AGAIN,
+    ranks: int = 1,
+) -> dict[str, Any]:  # fmt: skip
     """The record of the run to do in this folder: a new one, or the unfinished or complete one that is there.
 
     Args:
         resume: `auto` goes on with what is there; `never` replaces it.
         again: see `RunOptions`.
+        ranks: processes of a new run. A step is of so many batches from then on, however many go on with it.
 
     Raises:
         UsageError: the folder holds a run of another configuration or data that has saved something, or other files.
@@ -258,6 +260,7 @@ def claim(
             for name, kind in (("config", dict[str, Any]), ("data", list[DataContent]), ("status", str),
                                ("history", list[dict[str, Any]])):  # fmt: skip
                 fits(record[name], kind, name)
+            record["ranks"] = _ranks(run, record, ranks)
             changed, is_empty = _changes(record, asked), not record["history"] and checkpoint.latest(run) is None
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(
@@ -269,9 +272,19 @@ def claim(
             return record
     elif run.is_dir() and any(path.name != LOCK for path in run.iterdir()):
         raise UsageError(f"OUT={run}: is not empty and not a run; choose another OUT")
-    record = {**asked, "status": "running", "history": []}
+    record = {**asked, "status": "running", "history": [], "ranks": ranks}
     write_record(run, record)
     return record
+
+
+def _ranks(run: Path, record: Mapping[str, Any], here: int) -> int:
+    """Processes that a run was begun on. Records of old do not say it, but their checkpoints have a file of each."""
+    found = checkpoint.latest(run)
+    ranks = record.get("ranks", here if found is None else max(1, len(list(found.glob("rank-*.pt")))))
+    fits(ranks, int, "ranks")
+    if ranks < 1:
+        raise ValueError(f"ranks: {ranks}, not a number of processes")
+    return int(ranks)
 
 
 def write_record(run: Path, record: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specshards.common.errors import UsageError, make_folder
+from specshards.common.errors import make_folder
 from specshards.common.files import location, replacing
 from specshards.common.folder import locked
 from specshards.common.json import digest
@@ -35,6 +34,7 @@ from specshards.train.evaluation.classical import fit_classical
 from specshards.train.evaluation.evaluate import what_it_reads
 from specshards.train.evaluation.score import Scored, score
 from specshards.train.fit import fit
+from specshards.train.launch import alone
 from specshards.train.network import open_any
 from specshards.train.paper import answers, report
 from specshards.train.paper.config import PaperConfig
@@ -58,11 +58,10 @@ def paper(config: PaperConfig, out: Path, options: RunOptions = RunOptions()) ->
         UsageError: the configuration, the shards or `out` do not fit. JobError: hub, disk or a checkpoint failed.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "train paper is one process; what it would train may be trained by torchrun -m specshards train fit with "
-            "the same options into OUT/runs/NAME, and is then kept"
-        )
+    alone(
+        "train paper", "what it would train may be trained by torchrun -m specshards train fit with the same options "
+        "into OUT/runs/NAME, and is then kept",
+    )  # fmt: skip
     options = replace(options, again="remove that folder")
     with locked(out / ".lock", out):
         folders = _mock(config, out) if config.is_mock else config.shards

@@ -10,6 +10,7 @@ import typer
 from specshards.common.arguments import Fields, configured
 from specshards.common.cli import application, run_app
 from specshards.train.config import PretrainConfig, RunOptions
+from specshards.train.launch import alone
 from specshards.train.options import Device, Said, Workers, folders, given
 
 _Model = Annotated[Path, typer.Option(help="Folder of a pretrained tokenizer.")]
@@ -51,6 +52,7 @@ def reconstruct(
 
     Writes a picture of the first objects (spectrum, reconstruction, residual) and a table of all of them.
     """
+    alone("tokenizer reconstruct")
     from specshards.train.tokenizer.reconstruct import reconstruct as run
 
     run(model, given(input), grid=grid, out=out, limit=limit, batch_size=batch_size, device=device,
@@ -72,6 +74,7 @@ def compare(
     workers: Workers = None,
 ) -> None:
     """What a tokenizer's drawings are worth beside a constant, a running median and principal components."""
+    alone("tokenizer compare")
     from specshards.train.tokenizer.comparison import compare as run
 
     run(model, shards=folders(shards or ""), split=split, limit=limit, floor=floor, device=device, threads=workers)

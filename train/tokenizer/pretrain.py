@@ -21,7 +21,6 @@ from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.loader import Loader
 from specshards.train import loop
 from specshards.train.config import PretrainConfig, RunOptions
-from specshards.train.loop import Start, Verdict
 from specshards.train.models.layers import model_input
 from specshards.train.models.picture import quiet
 from specshards.train.models.tokenizer.classifier import open_tokenizer
@@ -30,6 +29,7 @@ from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, hide, per_object, regridded, seen_as, without
 from specshards.train.models.tokenizer.resolution import told
 from specshards.train.network import file_checksums, replace_files
+from specshards.train.objective import Start, Verdict
 from specshards.train.run import MODEL_FILES, DataContent
 
 CARD = "tokenizer.json"
@@ -90,7 +90,7 @@ class _CardContent:
 
 
 class Pretraining:
-    """The objective: the weighted squared error of what is drawn. See `train.loop.Objective`."""
+    """The objective: the weighted squared error of what is drawn. See `train.objective`."""
 
     def __init__(self, config: PretrainConfig, out: Path, card: dict[str, Any], samples: tuple[int, int]) -> None:
         """With the record that will stand beside the model; `samples` of the train and the validation split."""

@@ -9,6 +9,7 @@ import typer
 
 from specshards.common.arguments import configured
 from specshards.common.errors import UsageError
+from specshards.train.launch import alone
 from specshards.train.options import Device, MaxFileSize, Model, Said, Workers, given, most_bytes
 
 
@@ -27,6 +28,7 @@ def explain(
     max_file_size: MaxFileSize = None,
 ) -> None:
     """Draw where a model looks: attention along the spectrum, and on the picture where it reads one."""
+    alone("train explain")
     from specshards.train.use.explain import explain as run
 
     run(
@@ -56,6 +58,7 @@ def embed(
     max_file_size: MaxFileSize = None,
 ) -> None:
     """Write every object's vector, its nearest neighbours, and how far it stands from them."""
+    alone("train embed")
     from specshards.train.use.embed import embed as run
 
     run(
@@ -72,6 +75,7 @@ def export(
     check: Annotated[bool, typer.Option(help="Compare the ONNX file with torch.")] = True,
 ) -> None:
     """Write a model for other programs."""
+    alone("train export")
     from specshards.train.use.export import export_hub, export_onnx
 
     if to not in ("onnx", "hub"):
