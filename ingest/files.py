@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from specshards.common.errors import UsageError
-from specshards.ingest.listing import matching, walk
+from specshards.ingest import archives
+from specshards.ingest.listing import Entry, matching, walk
 from specshards.ingest.surveys import SUFFIXES, TEXT_SUFFIXES
 from specshards.ingest.surveys.survey import MOCK_CATALOGUE
 from specshards.ingest.tables import HATS_CARD, data_files
@@ -51,6 +52,8 @@ def list_files(data: str, name: str = "DATA", *, text: bool = False) -> tuple[Pa
         if path.is_dir():
             return path, _listed(path, ends, data, name)
         if path.is_file():
+            if archives.is_archive(path.name):
+                return path.parent, _files_of(path.parent, ends, iter((Entry(path.name),)))
             return path.parent, iter((path.name,))
         if glob.has_magic(data):
             root, found = _matching(path, ends)
@@ -86,20 +89,43 @@ def _matching(pattern: Path, ends: tuple[str, ...]) -> tuple[Path, list[str]]:
     paths: set[Path] = set()
     for match in matching(pattern):
         try:
-            below = {match / name for name in _survey_files(match, ends)} if match.is_dir() else {match}
+            below = _below(match, ends)
         except OSError:  # a folder that may not be listed
             below = {match}
         paths |= below or ({match} if match.name.lower().endswith(ends) else set())
-    root = Path(os.path.commonpath([path.parent for path in paths])) if paths else pattern
+    places = {Path(at[0]) if (at := archives.split(path)) is not None else path for path in paths}
+    root = Path(os.path.commonpath([place.parent for place in places])) if places else pattern
     return root, sorted(path.relative_to(root).as_posix() for path in paths)
 
 
+def _below(match: Path, ends: tuple[str, ...]) -> set[Path]:
+    if match.is_dir():
+        return {match / name for name in _survey_files(match, ends)}
+    if archives.is_archive(match.name):
+        return {match.parent / name for name in _files_of(match.parent, ends, iter((Entry(match.name),)))}
+    return {match}
+
+
 def _survey_files(root: Path, ends: tuple[str, ...]) -> Iterator[str]:
+    return _files_of(root, ends, walk(root))
+
+
+def _with_members(root: Path, entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Members in place of their archives; an archive itself where whoever opens it is told why it is not read."""
+    for entry in entries:
+        if entry.is_folder or entry.is_lost or not archives.is_archive(entry.name):
+            yield entry
+        else:
+            for name in archives.names_in(root / entry.name):
+                yield Entry(f"{entry.name}/{name}" if name else entry.name)
+
+
+def _files_of(root: Path, ends: tuple[str, ...], entries: Iterator[Entry]) -> Iterator[str]:
     """Of Parquet files only those that hold data: a HATS catalogue keeps copies of its rows beside them."""
     parquet, cards = list[str](), list[str]()
     empty: set[str] = set()  # folders with the name of a survey file, and none in them so far
-    for entry in walk(root):
-        has_name = entry.name.lower().endswith(ends)
+    for entry in _with_members(root, entries):
+        has_name = entry.name.lower().endswith(ends) or (not entry.is_folder and archives.is_archive(entry.name))
         if entry.is_folder:
             empty |= {entry.name} if has_name else set()
         elif entry.name.endswith(".parquet") and not entry.is_lost:

@@ -7,11 +7,11 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from specshards.common.errors import BadObjectError
+from specshards.ingest import archives
 
 
 class Entry(NamedTuple):
@@ -112,11 +112,11 @@ def _exists(path: str) -> bool:
 
 def beside(path: Path, names: Iterable[str]) -> Path | None:
     """The first file of these names in the folder of `path`; None without any."""
-    return next((other for other in map(path.with_name, names) if os.path.isfile(other)), None)  # noqa: PTH113 - which has no errors
+    return next((other for other in map(path.with_name, names) if archives.is_there(other)), None)
 
 
-def open_input(path: Path) -> FileIO:
-    """An input file, open for reading.
+def open_input(path: Path) -> BinaryIO:
+    """An input file, or a member of an archive (`ingest.archives`), open for reading.
 
     Raises:
         BadObjectError: it is no file (a pipe, a folder, a link that leads nowhere), or may not be read. OSError: the
@@ -126,10 +126,14 @@ def open_input(path: Path) -> FileIO:
         # Looked at before it is opened: opening a pipe waits for who writes to it.
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
+            if archives.is_archive(path.name):
+                raise archives.why_not(path)
             return path.open("rb", buffering=0)
     except PermissionError as error:
         raise BadObjectError("no permission to read it") from error
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (member := archives.split(path)) is not None:
+            return archives.open_member(*member)
         why = "a link that leads nowhere" if path.is_symlink() else "gone since the listing"
         raise BadObjectError(why) from error
     except OSError as error:
@@ -142,6 +146,12 @@ def open_input(path: Path) -> FileIO:
 
 
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def size_of(path: Path) -> int:
+    """Bytes of an input file; errors as of `open_input`."""
+    with open_input(path) as file:
+        return file.seek(0, 2)
 
 
 def _why_no_folder(path: Path) -> str:

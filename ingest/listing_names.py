@@ -22,9 +22,13 @@ from specshards.ingest.stems import DEEPEST, stem_of
 _CACHE_KIB = 16_384
 
 
-def open_scratch() -> sqlite3.Connection:
-    """A store that is nobody else's: in memory while it is small, then in a temporary file without a name."""
-    store = sqlite3.connect("", isolation_level=None)
+def open_scratch(*, shared: bool = False) -> sqlite3.Connection:
+    """A store that is nobody else's: in memory while it is small, then in a temporary file without a name.
+
+    Args:
+        shared: threads take it in turns, which they see to themselves.
+    """
+    store = sqlite3.connect("", isolation_level=None, check_same_thread=not shared)
     for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KIB}", "temp_store=FILE"):
         store.execute(f"PRAGMA {setting}")
     return store

@@ -29,6 +29,7 @@ from isal import isal_zlib
 
 from specshards.common.errors import BadObjectError, JobError
 from specshards.common.files import is_remote
+from specshards.ingest import archives
 from specshards.ingest.limits import MOST_FOOTER, shown
 
 MAGIC = b"SPECSEAL"
@@ -154,8 +155,9 @@ def check(path: Path, chunks: npt.NDArray[np.void], names: Iterable[str] = ()) -
 
 def checksums(path: Path, places: list[tuple[int, int]]) -> npt.NDArray[np.uint32]:
     """CRC-32 of pieces of a file, each given by start and length; of what lies behind its end, that of nothing."""
-    with path.open("rb") as file:
-        if is_remote(path):
+    at = archives.split(path)
+    with path.open("rb") if at is None else archives.open_member(*at) as file:
+        if is_remote(path) or at is not None:
             found = []
             for start, length in places:
                 file.seek(start)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import BadObjectError, shortened
 from specshards.common.files import is_remote, readable
+from specshards.ingest import archives
 from specshards.ingest.limits import MOST_CHUNK, MOST_PIXELS, MOST_RATIO, shown
 from specshards.ingest.listing import matching, open_input, walk
 from specshards.ingest.probe import can_be_asked
@@ -100,7 +101,10 @@ class TableFile:
     def _open_parquet(cls, path: Path, is_sealed: bool) -> TableFile:
         try:
             parquet = pq.ParquetFile(
-                readable(path), buffer_size=_READ_BUFFER, pre_buffer=False, page_checksum_verification=not is_sealed
+                open_input(path) if archives.split(path) else readable(path),
+                buffer_size=_READ_BUFFER,
+                pre_buffer=False,
+                page_checksum_verification=not is_sealed,
             )
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # not of what is in the file
@@ -115,7 +119,7 @@ class TableFile:
         import h5py
 
         try:
-            file = h5py.File(path, "r")
+            file = h5py.File(open_input(path) if archives.split(path) else path, "r")
         except OSError as error:
             raise BadObjectError(f"not an HDF5 file ({shortened(error)})") from error
         arrays = _own_arrays(file)
@@ -338,8 +342,9 @@ def data_files(root: Path, names: Iterable[str], cards: Iterable[str]) -> list[s
 
 def _is_copy(card: Path) -> bool:
     try:
-        text = card.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        with open_input(card) as file:
+            text = file.read(1 << 20).decode("utf-8", "replace")
+    except (OSError, BadObjectError):
         return False
     lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     kinds = {name.strip(): value.strip() for name, value in lines.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import mmap
-import os
 import zlib
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 import deflate
 from isal import igzip, igzip_lib
@@ -22,23 +22,28 @@ _MAP_FROM = 16 << 20
 _PIECE = 1 << 20
 
 
-def read_content(file: FileIO, head: bytes, most_bytes: int) -> Content:
-    """What an open file that starts with `head` holds; a large plain one is mapped into memory, whatever its size.
+def read_content(file: BinaryIO, head: bytes, most_bytes: int) -> Content:
+    """What an open file that starts with `head` holds; a large plain one is mapped into memory, whatever its
+    size; but of an archive's member, which is read.
+
 
     Args:
-        most_bytes: of what was compressed.
+        most_bytes: of what was compressed, or is read.
 
     Raises:
         BadObjectError: damaged gzip, or larger.
     """
+    size = file.seek(0, 2)
     file.seek(0)
-    size = os.fstat(file.fileno()).st_size
     if head.startswith(GZIP):
         if size > most_bytes:
             raise too_large("compressed, it has", most_bytes)
         return _inflated(file.read(), most_bytes)
     if size >= _MAP_FROM:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if isinstance(file, FileIO):
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if size > most_bytes:
+            raise too_large("within an archive, it has", most_bytes)
     return file.read()
 
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -240,7 +239,7 @@ class FitsFile:
             return cls.read(file, file.read(2), path, most_bytes)
 
     @classmethod
-    def read(cls, file: FileIO, head: bytes, path: Path, most_bytes: int = MOST_BYTES) -> FitsFile:
+    def read(cls, file: BinaryIO, head: bytes, path: Path, most_bytes: int = MOST_BYTES) -> FitsFile:
         """The same for an open file that starts with `head`; a large plain file is mapped into memory."""
         return cls(read_content(file, head, most_bytes), path)
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
+from specshards.ingest.archives import split
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.limits import MOST_ROWS, check_pixels
 from specshards.ingest.surveys.axis import GUESSED_VACUUM, stated_of, stem
@@ -38,7 +39,7 @@ def is_there() -> bool:
 
 def recognise(file: FitsFile) -> str | None:
     """`specutils-` and the name of the loader that takes a file; None without one, or without specutils."""
-    if file.path is None or not is_there():
+    if file.path is None or not is_there() or split(file.path) is not None:  # whose loaders open files
         return None
     found = _formats(str(file.path))
     return f"specutils-{found[0].lower().replace(' ', '-')}" if found else None

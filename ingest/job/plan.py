@@ -32,6 +32,7 @@ from specshards.common.errors import is_environment
 from specshards.common.files import replacing
 from specshards.common.messages import LOGGER
 from specshards.common.text import escaped, unescaped
+from specshards.ingest import archives
 from specshards.ingest.listing_names import open_scratch, room
 from specshards.ingest.surveys import companions_of
 
@@ -241,7 +242,7 @@ def _stamped(root: Path, files: Iterable[str]) -> Iterator[_Row]:
 def _row(companions: Callable[[str], list[str]], root: str, name: str) -> _Row:
     size, identity = _stamp(root + name)
     for other in companions(name):  # a coadd is read with its labels, and again when these change
-        if os.path.isfile(root + other):  # noqa: PTH113 - which has no errors
+        if archives.is_there(root + other):
             identity += f" {other} {_stamp(root + other)[1]}"
     return escaped(name).encode(), size, hashlib.blake2b(os.fsencode(identity), digest_size=8).digest()
 
@@ -251,6 +252,8 @@ def _stamp(path: str) -> tuple[int, str]:
     try:
         status = os.stat(path)  # noqa: PTH116 - of a plain string
     except OSError as error:  # whoever opens it says why that cannot be
+        if isinstance(error, NotADirectoryError) and (member := archives.status(path)) is not None:
+            return member
         return 0, f"error {error.errno}"
     if not stat.S_ISREG(status.st_mode):
         return 0, f"mode {status.st_mode}"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError, shortened
 from specshards.ingest.limits import check_array, too_large
+from specshards.ingest.listing import open_input
 
 #: How a VOTable and a zip start.
 XML, ZIP = b"<", b"PK\x03\x04"
@@ -43,10 +44,10 @@ def read_npz(path: Path, most_bytes: int) -> Arrays:
     """
     columns: dict[str, npt.NDArray[Any]] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_input(path) as file, zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > most_bytes:
                 raise too_large("it holds", most_bytes)
-        with np.load(path, allow_pickle=False) as archive:
+        with open_input(path) as file, np.load(file, allow_pickle=False) as archive:
             for name in archive.files:
                 columns[name] = _native(np.asarray(archive[name]))
     except ValueError as error:

@@ -90,8 +90,7 @@ class PlainTable:
             BadObjectError: no table of any kind known here; `selected_out` for plain text. OSError: the environment.
         """
         with open_input(path) as file:
-            start = file.read(4)
-            size = path.stat().st_size
+            start, size = file.read(4), file.seek(0, 2)
         if start == ZIP:
             return cls(path, read_npz(path, most_bytes), "npz", most_bytes)
         with opened(path, most_bytes) as unpacked:
@@ -107,7 +106,7 @@ class PlainTable:
         if is_whole:
             table.has_end = head.endswith((b"\n", b"\r", b"\n\0"))
         elif start[:2] != GZIP:
-            with path.open("rb") as file:
+            with open_input(path) as file:
                 file.seek(max(0, size - 2))
                 table.has_end = file.read().endswith((b"\n", b"\r", b"\n\0"))
         return table
@@ -187,8 +186,9 @@ class PlainTable:
 
     @cached_property
     def _is_small(self) -> bool:
-        with self.path.open("rb") as file:
-            return self.path.stat().st_size <= (_KEPT_GZIP if file.read(2) == GZIP else _KEPT)
+        with open_input(self.path) as file:
+            most = _KEPT_GZIP if file.read(2) == GZIP else _KEPT
+            return file.seek(0, 2) <= most
 
     @cached_property
     def _all(self) -> list[pa.Table]:

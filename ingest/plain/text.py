@@ -20,6 +20,7 @@ import pyarrow.csv as pcsv
 
 from specshards.common.errors import BadObjectError, shortened
 from specshards.ingest.limits import too_large
+from specshards.ingest.listing import open_input
 from specshards.ingest.plain.cells import MISSING
 
 GZIP = b"\x1f\x8b"
@@ -244,7 +245,8 @@ def opened(path: Path, most_bytes: int) -> IO[bytes]:
     """The bytes of a file, decompressed; `BadObjectError` on the way where a compressed one has more than that."""
     from isal import igzip
 
-    raw = path.open("rb")
+    found = open_input(path)
+    raw: IO[bytes] = io.BufferedReader(found) if isinstance(found, io.FileIO) else found
     if raw.read(2) != GZIP:
         raw.seek(0)
         return raw

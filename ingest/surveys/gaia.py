@@ -26,9 +26,11 @@ import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError, shortened
 from specshards.common.spectrum import Spectrum
+from specshards.ingest.archives import split
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.ids import id_text
 from specshards.ingest.limits import check_pixels
+from specshards.ingest.listing import open_input, size_of
 from specshards.ingest.plain import PlainTable
 from specshards.ingest.plain.cells import numbers_in
 from specshards.ingest.surveys.common import GridLimits, checked, number, position, text
@@ -115,7 +117,7 @@ def recognise_plain(table: PlainTable) -> str | None:
         except BadObjectError:
             return None
         return _of_length(length) or (XP if _sampling(table.meta.get("sampling")) is not None else None)
-    is_small = table.path.stat().st_size < 1 << 22
+    is_small = size_of(table.path) < 1 << 22
     return _of_wavelengths(table.column(_named(table, "wavelength"))) if names == _SAMPLES and is_small else None
 
 
@@ -217,7 +219,8 @@ def _of_votable(path: Path) -> Iterator[_Source]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its style
-        votable = parse(str(path), verify="ignore")
+        with open_input(path) as file:
+            votable = parse(file, verify="ignore")
         resources = [(resource, table) for resource in votable.resources for table in resource.tables]
     for resource, table in resources:
         fields = {field.name.lower(): field for field in table.fields}
@@ -314,6 +317,8 @@ def _calibrated(path: Path | None, source_file: str) -> Iterator[Spectrum | BadO
             "of XP_CONTINUOUS",
             selected_out=True,
         ) from None
+    if path is not None and split(path) is not None:
+        raise BadObjectError("coefficients of XP spectra within an archive, which gaiaxpy cannot open: unpack it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -16,7 +16,6 @@ CRVAL1 is the middle of the first pixel.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy.typing as npt
 
 from specshards.common.errors import BadObjectError
 from specshards.common.spectrum import Spectrum
+from specshards.ingest.archives import is_there
 from specshards.ingest.fits.direct import FitsFile
 from specshards.ingest.fits.hdu import Hdu
 from specshards.ingest.limits import check_pixels
@@ -163,7 +163,7 @@ def _beside(path: Path | None, match: re.Match[str]) -> dict[int, Path]:
         return {}
     paths = (path.with_name(name) for name in companions(path.name))
     arms = (arm for arm in range(1, 5) if str(arm) != match[2])
-    return {arm: other for arm, other in zip(arms, paths, strict=True) if os.path.isfile(other)}  # noqa: PTH113
+    return {arm: other for arm, other in zip(arms, paths, strict=True) if is_there(other)}
 
 
 def _opened(path: Path, arm: int, first: FitsFile) -> _Arm:
