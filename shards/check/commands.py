@@ -37,6 +37,7 @@ def verify(
     print(f"{folder}: {len(checks)} checks passed in {time.perf_counter() - started:.1f} s{more}")
 
 
+@configured
 def inspect(
     folder: _Folder,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
@@ -61,6 +62,7 @@ def inspect(
     print(f"{len(head.rows)} of {head.record.samples:,} samples of {head.record.name}, drawn in {head.sheet}")
 
 
+@configured
 def report(
     folder: _Folder,
     spectra: Annotated[
