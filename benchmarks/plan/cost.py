@@ -22,8 +22,8 @@ from specshards.benchmarks.kit.process import GROUP
 from specshards.benchmarks.kit.records import Record
 from specshards.common.errors import UsageError
 
-#: Share of the objects that training sees, and that are looked at after every epoch.
-TRAIN, VAL = 0.8, 0.1
+#: Shares of objects that training sees, that each epoch ends with a look at, and that wait: as `make shards` has.
+SPLIT = (0.8, 0.1, 0.1)
 #: A validation sample costs the forward pass, a training sample that and a backward pass of twice its size.
 FORWARD = 1 / 3
 RESOURCES = ("cores", "disk", "gpu")
@@ -62,6 +62,14 @@ class JobTime:
         )
         return cls(*(float(value) for value in fitted.coef_))
 
+    @classmethod
+    def mean(cls, jobs: Sequence[tuple[float, JobTime]]) -> JobTime:
+        """One job over objects of several kinds, from the share of each kind and its job; they start at once."""
+        return cls(
+            max(job.start for _, job in jobs), sum(share * job.shared for share, job in jobs),
+            sum(share * job.own for share, job in jobs),
+        )  # fmt: skip
+
     def through(self, record: Record) -> JobTime:
         """The same job with other work for its workers, such that it takes what `record` says."""
         objects, workers = record.about["objects"], int(record.about["workers"])
@@ -87,18 +95,19 @@ class Costs:
     sample: float
 
     @classmethod
-    def of(cls, runs: Mapping[str, Sequence[Record]], survey: str, encoding: str) -> Costs:
+    def of(cls, runs: Mapping[str, Sequence[Record]], surveys: Mapping[str, float], encoding: str) -> Costs:
         """From the records of `ingest`, `shards` and `load`.
 
         Args:
             runs: name of a benchmark -> its records.
-            survey: the beginning of the name of its jobs, whatever the case: `LAMOST` or `SDSS`.
+            surveys: the beginning of the name of its jobs, whatever the case, `LAMOST` or `SDSS` -> its share of the
+                objects. Files, jobs and Parquet are means over the shares.
             encoding: of `map2d` pictures.
 
         Raises:
             UsageError: a record is missing.
         """
-        ingest = _jobs(runs["ingest"], survey.lower())
+        ingest = {name: _jobs(runs["ingest"], name.lower()) for name in surveys}
         every = _jobs(runs["shards"], "map2d ")
         png, encoded = (_jobs(every, f"map2d {name},") for name in ("png", encoding))
         shards = JobTime.fit(png)
@@ -107,16 +116,17 @@ class Costs:
                 raise UsageError(f"no job was measured that writes {encoding}; run `make bench-shards` again")
             shards = shards.through(encoded[-1])
         load = [r for r in runs["load"] if r.name.endswith(f", {encoding}") and "threads" in r.about and r.values]
-        if not load or not ingest:
-            missing = "bench-ingest" if not ingest else "bench-load"
-            raise UsageError(f"no record of {survey}, {encoding}; run `make {missing}` again")
+        if not load or not all(ingest.values()):
+            missing = "bench-load" if all(ingest.values()) else "bench-ingest"
+            names = ", ".join(name for name, jobs in ingest.items() if not jobs) or ", ".join(surveys)
+            raise UsageError(f"no record of {names}, {encoding}; run `make {missing}` again")
         loader = min(load, key=lambda r: r.name)  # dali before plain, as by default
         return cls(
-            ingest=JobTime.fit(ingest),
+            ingest=JobTime.mean([(share, JobTime.fit(ingest[name])) for name, share in surveys.items()]),
             shards=shards,
             load=loader.median * loader.about["threads"],
-            file=ingest[-1].about["input_bytes"],
-            parquet=ingest[-1].bytes or 0.0,
+            file=sum(share * ingest[name][-1].about["input_bytes"] for name, share in surveys.items()),
+            parquet=sum(share * (ingest[name][-1].bytes or 0.0) for name, share in surveys.items()),
             sample=encoded[-1].bytes or 0.0,
         )
 
@@ -165,13 +175,18 @@ class Stage:
         return self.seconds[self.limit]
 
 
-def stages(costs: Costs, machine: Hardware, objects: int, epochs: int) -> list[Stage]:
+def passes(split: Sequence[float]) -> float:
+    """What an epoch costs an object of the survey, in training samples."""
+    return split[0] + FORWARD * split[1]
+
+
+def stages(costs: Costs, machine: Hardware, objects: int, epochs: int, split: Sequence[float] = SPLIT) -> list[Stage]:
     """Ingest, shards, one epoch with its validation, and all epochs, each by itself."""
-    seen = objects * (TRAIN + VAL)
+    seen = objects * (split[0] + split[1])
     epoch = Stage(
         "one epoch",
         {"cores": seen * costs.load / machine.cores, "disk": seen * costs.sample / machine.disk,
-         "gpu": objects * (TRAIN + VAL * FORWARD) / machine.images},
+         "gpu": objects * passes(split) / machine.images},
         reads=seen * costs.sample,
     )  # fmt: skip
     single = [

@@ -211,7 +211,7 @@ def several() -> str:
 
 def planned() -> str:
     """Of benchmarks/README.md: what `specshards bench plan` prints of the kept records."""
-    return plan.planned(14e6, "rtx4090", 16, "nvme", "lamost", "png", 30, plan.KEPT)[0]
+    return plan.planned(14e6, "rtx4090", 16, "nvme", "lamost,sdss", "png", 30, plan.KEPT, "0.6,0.2,0.2")[0]
 
 
 def scaled() -> str:

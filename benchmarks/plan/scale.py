@@ -82,7 +82,7 @@ def main(
         paths, kinds = ingest.inputs(data, scratch, 4 if quick else files)
         draft.notes += [f"{survey}: {kinds[survey]} files" for survey in paths]
         for survey, links in paths.items():
-            costs = Costs.of(measured_records, survey, "png")
+            costs = Costs.of(measured_records, {survey: 1.0}, "png")
             size = times * largest(runs["ingest"], survey)
             job = ingest.jobs({survey: links}, [size], scratch)[-1]
             draft.records.append(checked(job, costs.ingest, scratch / "out" / survey))
