@@ -86,7 +86,8 @@ app = application(
      "compare-published": f"{_HERE}.peers.published:main",
      **{name: f"{_HERE}.suite.{name}:main" for name in GROUPS},
      **{name: f"{_HERE}.suite.{name}:main" for name in ("several", "verify", "listing")},
-     **{name: f"{_HERE}.plan.{name}:main" for name in ("scale", "whole")}},
+     **{name: f"{_HERE}.plan.{name}:main" for name in ("scale", "whole")},
+     "survey": f"{_HERE}.survey.survey:main"},
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten, wrap
 
@@ -86,3 +86,27 @@ def _left_out(records: Sequence[Record]) -> list[str]:
         if not r.values:
             names.setdefault(r.note or "not run", []).append(r.name)
     return [line for why, titles in names.items() for line in wrap(f"{why}: {'; '.join(titles)}", 140)]
+
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def lines(panels: Mapping[str, Curves], below: str, title: str, path: Path) -> None:
+    """Write a PNG of one logarithmic panel a quantity, a line a contender, named beside it.
+
+    Args:
+        panels: quantity -> name -> points. below: what both axes to the right say.
+    """
+    with style(), replacing(path) as temporary:
+        whole = Figure(figsize=(2 * _WIDTH * 0.75, 6.5), dpi=100)
+        FigureCanvasAgg(whole)
+        whole.text(0.02, 0.97, shorten(title, 160, placeholder=" ..."), fontsize=_TEXT, color=MUTED, va="center")
+        for number, (quantity, curves) in enumerate(panels.items()):
+            axes = whole.add_axes((0.04 + 0.5 * number, 0.08, 0.28, 0.83))
+            axes.set(xscale="log", yscale="log", xlabel=below)
+            axes.set_title(quantity, loc="left", fontsize=9)
+            for place, (name, points) in enumerate(curves.items()):
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, ".-", color=f"C{place % 10}", linewidth=1.1, label=name, alpha=0.8)
+            axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=_TEXT - 1, frameon=False)
+        whole.savefig(temporary, format="png", facecolor="white", metadata={"Software": None})
