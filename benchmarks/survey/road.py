@@ -13,6 +13,7 @@ from typing import Any
 from specshards.benchmarks.kit.process import room_command
 from specshards.benchmarks.survey.rows import PART_ROWS
 from specshards.benchmarks.survey.watch import Watched, watch
+from specshards.common.errors import JobError, UsageError, shortened
 from specshards.common.files import write_text
 from specshards.common.jobs import cores
 
@@ -75,7 +76,10 @@ class Road:
     def run(self, stages: list[str]) -> Iterator[Row]:
         """Run the stages that have not been run, in the order of the road."""
         for name in (name for name in STAGES if name in stages and name not in self.done):
-            rows = list(STAGES[name](self))
+            try:
+                rows = list(STAGES[name](self))
+            except (UsageError, JobError, OSError) as error:  # in what a stage makes ready
+                rows = [Row(name, name, self.objects, error=shortened(error))]
             self._file(name).parent.mkdir(parents=True, exist_ok=True)
             write_text(self._file(name), json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             self.done[name] = rows
@@ -149,9 +153,10 @@ def build(road: Road) -> Iterator[Row]:
 
     killed, _ = road.watched("build", "build, killed half-way", command, until=half)
     there = sum(1 for _ in ledger.glob("[0-9]*.json"))
-    yield _replaced(killed, note=f"{there:,} of {tasks:,} tasks were done when all its processes were killed")
     if killed.error:
+        yield killed
         return
+    yield _replaced(killed, note=f"{there:,} of {tasks:,} tasks were done when all its processes were killed")
     row, _ = road.watched("build", "build, the rest", command, made=road.shards)
     yield row
     if not row.error:
@@ -203,8 +208,8 @@ def loading(road: Road) -> Iterator[Row]:
         for handles in (0, 256):
             state = road.folder / f"state-{backend}-{handles}.json"
             state.unlink(missing_ok=True)
-            # One whole epoch without a limit and one with; DALI's has the same order, files and handles.
-            seconds = 60 * road.minutes if backend == "plain" else 30
+            # One whole epoch, with the limit; the others have the same order, files and memory.
+            seconds = 60 * road.minutes if backend == "plain" and handles else 30
             yield from _loading(road, warm, state, backend, handles, seconds)
 
 

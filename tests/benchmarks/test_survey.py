@@ -67,7 +67,9 @@ def test_a_stage_that_fails_is_a_row_and_what_is_done_is_not_done_again(tmp_path
     road = Road(10, tmp_path, 0)
     (row,) = road.run(["verify"])  # there is nothing there
     assert row.seconds is None and "manifest.json" in row.error and row.largest > 20
-    assert Road(10, tmp_path, 0).rows() == [row] and not list(Road(10, tmp_path, 0).run(["verify"]))
+    assert Road(10, tmp_path, 0).rows()[0] == row and not list(Road(10, tmp_path, 0).run(["verify"]))
+    (unmade,) = road.run(["loader"])  # nor can its inputs be made
+    assert unmade.seconds is None and "manifest.json" in unmade.error
     record = survey.records([row])[0]
     assert not record.values and record.note == f"failed: {row.error}"
 
