@@ -4,6 +4,7 @@
 
     suite           the six benchmarks
     kit             what they are made of: records, clock, tables, plots
+    survey          a survey of any size through every command
     plan            what a survey costs, fitted to records; the tables of the project's pages
     peers           what ours is held against
 """

@@ -11,6 +11,8 @@ sky             which objects lie close together
 arguments       a command's options, made from the fields of configurations
 options         options that commands of several rooms share
 files           files and objects that appear whole or not at all
+cache           copies of what lies at an address, within a limit
+remote          errors of the network: which pass, and one line for those that do not
 folder          the folder that a job writes: claim, lock, ledger
 jobs            many pure tasks, on one machine or many
 dask_cluster    the Dask client behind it

@@ -1,6 +1,7 @@
 """Survey files in, one clean Parquet data set of spectra out.
 
 surveys         readers of file layouts, one module a family
+archives        files inside tar and zip, where they lie
 fits            FITS files: a direct parser, and astropy for every surprise
 said            what a user says of spectra whose files do not
 tables          Parquet and HDF5 of many spectra, in slices of rows

@@ -6,6 +6,7 @@ ingest          survey files to Parquet, beside a plain astropy loop
 shards          Parquet to tars, beside csv.gz and matplotlib
 load            batches of pictures, beside other people's loaders
 train           steps with the loader, beside cached batches
+gpu             what only a GPU can show, by parts
 several         several pictures of one spectrum, beside one
 load_data       the pictures that loaders load
 load_startup    opening a million samples

@@ -1,4 +1,4 @@
-"""Read a data set by docs/shard-format.md alone: `python read_shards.py FOLDER [train|val|test]`."""
+"""Read a data set by docs/shard-format.md alone, with numpy: `python read_shards.py FOLDER [train|val|test]`."""
 
 import io
 import json
@@ -8,17 +8,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 
 def decode(kind, data):
-    """Codes, uint8 (H, W, 1 or 3), of png, pgm, ppm and their lz4; arrays by name of flux.npy; the bytes of a jpg."""
+    """Codes, uint8 (H, W, 1 or 3), of png, pgm and ppm; arrays by name of flux.npy; the bytes of a jpg."""
     if kind == "flux.npy":
         record = np.load(io.BytesIO(data), allow_pickle=False)
         grid = 10 ** (record["wave_coeff0"] + record["wave_coeff1"] * np.arange(record["flux"].size))
         return {"lambda": grid} | {name: record[name] for name in record.dtype.names}  # a stored lambda wins
-    if kind.endswith(".lz4"):
-        kind, data = kind.removesuffix(".lz4"), pa.CompressedInputStream(pa.BufferReader(data), "lz4").read()
     if kind in ("pgm", "ppm"):
         return np.frombuffer(data, np.uint8, offset=17).reshape(int(data[8:12]), int(data[3:7]), -1)
     if kind == "png":

@@ -2,6 +2,8 @@
 
 Nothing is unpacked to a disk. Each process notes once where the members of an archive lie, in a temporary file of
 some 150 bytes a member (`listing_names.open_scratch`), and then reads any of them in place.
+
+members         what lies in an archive, and what is wrong with it
 """
 
 from __future__ import annotations

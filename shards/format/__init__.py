@@ -8,6 +8,8 @@ manifest        sample, label vector, manifest
 encoding        how a sample's picture is stored: png, pnm, jpeg, flux
 png             PNG of small arrays
 flux            a spectrum as one record
+lz4             pictures as LZ4, which DALI expands on a GPU
 tar             the tar writer with its index
 archive         the samples of a split, through indices and memory maps
+nearby          shards at an address, as files of the cache
 """

@@ -9,6 +9,7 @@ opening         `open`
 loader          `Loader`: from local disk, resumable
 stream          batches from any address, in the order of the shards
 options         what `open` was asked for
+source          where shards come from: a folder, or an address through the cache
 batch           what both give
 mixing          several data sets: do they fit, and with what shares
 order           which sample stands where in an epoch
