@@ -102,11 +102,15 @@ def lines(panels: Mapping[str, Curves], below: str, title: str, path: Path) -> N
         FigureCanvasAgg(whole)
         whole.text(0.02, 0.97, shorten(title, 160, placeholder=" ..."), fontsize=_TEXT, color=MUTED, va="center")
         for number, (quantity, curves) in enumerate(panels.items()):
-            axes = whole.add_axes((0.04 + 0.5 * number, 0.08, 0.28, 0.83))
+            axes = whole.add_axes((0.05 + 0.5 * number, 0.08, 0.27, 0.83))
             axes.set(xscale="log", yscale="log", xlabel=below)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+                axis.set_minor_formatter(NullFormatter())
             axes.set_title(quantity, loc="left", fontsize=9)
             for place, (name, points) in enumerate(curves.items()):
                 x, y = zip(*points, strict=True)
-                axes.plot(x, y, ".-", color=f"C{place % 10}", linewidth=1.1, label=name, alpha=0.8)
+                kind = (".-", "x--", "+:")[place // 10 % 3]  # ten colours, then other lines
+                axes.plot(x, y, kind, color=f"C{place % 10}", linewidth=1.1, label=name, alpha=0.8)
             axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=_TEXT - 1, frameon=False)
         whole.savefig(temporary, format="png", facecolor="white", metadata={"Software": None})
