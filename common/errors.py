@@ -65,6 +65,8 @@ _ENVIRONMENT = {
     errno.EROFS: "the file system is read-only; choose another OUT",
     errno.EACCES: "no permission; choose another OUT or mend the permissions",
     errno.EPERM: "no permission; choose another OUT or mend the permissions",
+    errno.EMFILE: "too many files are open in this process; raise its limit (`ulimit -n 4096`), then run again",
+    errno.ENFILE: "too many files are open on this machine; close some programs, then run again",
 }
 
 

@@ -10,6 +10,8 @@ png             PNG of small arrays
 flux            a spectrum as one record
 lz4             pictures as LZ4, which DALI expands on a GPU
 tar             the tar writer with its index
-archive         the samples of a split, through indices and memory maps
+handles         mapped files: a bounded number in a process
+index           where the samples of one tar lie
+archive         the samples of a split, through both
 nearby          shards at an address, as files of the cache
 """

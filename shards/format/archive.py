@@ -1,28 +1,28 @@
-"""A split's samples on local disk: indices and memory maps, opened when first needed and bounded in number."""
+"""A split's samples on local disk: files and indices are opened when needed, and few are kept."""
 
 from __future__ import annotations
 
-import io
-import mmap
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from specshards.common.cache import Cache
-from specshards.common.errors import JobError, UsageError, shortened
+from specshards.common.errors import JobError, UsageError, is_environment, one_line, shortened
 from specshards.common.files import is_remote, sha256
 from specshards.common.label_columns import only_possible, sifted, with_sn_survey
 from specshards.common.spectrum import SN_SURVEY, SURVEY_SN
-from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, Manifest, key, label_npy
+from specshards.shards.format.handles import HANDLES, Handle
+from specshards.shards.format.index import ShardIndex, end_of
+from specshards.shards.format.manifest import NPY_HEADER_BYTES, Manifest, key, label_npy
 from specshards.shards.format.nearby import check_listed, listed, nearby_sidecar
 from specshards.shards.format.tar import BLOCK
 
@@ -30,190 +30,147 @@ from specshards.shards.format.tar import BLOCK
 RERUN = "run the same `make shards` again: it mends damaged shards"
 
 _INTS = npt.NDArray[np.int64]
-_KEY = f"^[0-9]{{{KEY_DIGITS}}}$"
-#: Bytes of a line of an index that no encoding's extension makes longer.
-_LONGEST_LINE = 1024
+_NOTHING = np.empty(0, np.uint8)
+#: Samples whose places are kept in memory, 24 bytes each: two windows of the loader's order (`loader.order.WINDOW`).
+_KEPT = 131_072
+#: What a tar counts towards it beside its samples, and the samples beyond which it counts no more: a large one is a
+#: window of its own, and must not drive out those beside it.
+_LEAST, _MOST = 4, 65_536
 
 
 @dataclass(frozen=True)
-class ShardIndex:
-    """Where the n samples of one tar lie, and its bytes.
+class Samples:
+    """B samples as they are stored, in the order in which they were asked for.
 
     Attributes:
-        view: the whole file, uint8, mapped.
-        offset, size: int64 `(n,)`, of the pictures' (or spectra's) members.
-        labels: int64 `(n,)`, where the label vectors' members begin.
-        rows: int64 `(n,)`, the keys as numbers.
+        shards, offsets, rows: int64 `(B,)`: numbers of their tars, where they begin there, and keys as numbers.
+        payloads: uint8, the stored bytes of each: views of the mapped files.
+        members: uint8 `(B, bytes of a label vector's member)`, zeros where the tar ends before.
     """
 
-    view: npt.NDArray[np.uint8]
-    offset: _INTS
-    size: _INTS
-    labels: _INTS
+    shards: _INTS
+    offsets: _INTS
     rows: _INTS
-
-    @classmethod
-    def open(cls, tar: Path, samples: int, extension: str, label_bytes: int) -> ShardIndex:
-        """Map `tar` and parse the index beside it: 28 bytes of memory and 0.5 us a sample.
-
-        Args:
-            label_bytes: size of a label vector's member.
-
-        Raises:
-            JobError: the index does not describe `samples` pairs of members, one after another, that fill the tar.
-        """
-        path = tar.with_suffix(".idx")
-        try:
-            if path.stat().st_size > _LONGEST_LINE * (samples + 1):
-                raise ValueError(f"{path.stat().st_size:,} bytes for {samples} samples")
-            content = path.read_bytes()
-            first, _, body = content.partition(b"\n")
-            if first.split() != [b"v1.2", str(samples).encode()]:
-                raise ValueError(f"begins with {first[:40].decode('ascii', 'replace')!r}, not v1.2 {samples}")
-            table = _parse(body)
-            if table.num_rows != samples or set(table["f0"].unique().to_pylist()) != {extension}:
-                raise ValueError(f"{table.num_rows} lines of {table['f0'].unique().to_pylist()}")
-            offset, size, labels = (table[name].to_numpy() for name in ("f1", "f2", "f5"))
-            rows = _keys(table, extension)
-            view = _view(tar)
-            _check_places(offset, size, labels, table["f6"].to_numpy(), label_bytes, len(view))
-        except (OSError, ValueError, pa.ArrowException) as error:
-            what = shortened(error, 150)
-            raise JobError(f"{path}: not the index of its archive ({what}); run `make shards` again") from None
-        return cls(view, offset, size, labels, rows)
-
-
-def _keys(table: pa.Table, extension: str) -> _INTS:
-    """The keys as numbers; ValueError where the two members of a sample are not named alike, as they should be."""
-    names = pc.utf8_slice_codeunits(table["f7"], 0, KEY_DIGITS)
-    for column, suffix in (("f3", extension), ("f7", "npy")):
-        if not pc.all(pc.equal(table[column], pc.binary_join_element_wise(names, suffix, "."))).as_py():
-            raise ValueError(f"a member is not named KEY.{suffix}")
-    if set(table["f4"].unique().to_pylist()) != {"npy"} or not pc.all(pc.match_substring_regex(names, _KEY)).as_py():
-        raise ValueError("not pairs of a sample and its labels")
-    return np.asarray(names.cast(pa.int64()).to_numpy())
-
-
-def _check_places(offset: _INTS, size: _INTS, labels: _INTS, label_size: _INTS, label_bytes: int, total: int) -> None:
-    """ValueError unless the members lie one after another from the first byte on, and inside the archive."""
-    if not len(size):
-        return
-    if size.min() < 0 or size.max() > total or (label_size != label_bytes).any():
-        raise ValueError("members of an impossible size")
-    lengths = np.column_stack([size, label_size])
-    ends = np.cumsum(BLOCK + lengths + -lengths % BLOCK).reshape(-1, 2)
-    if (ends - lengths - -lengths % BLOCK != np.column_stack([offset, labels])).any() or ends[-1, 1] > total:
-        raise ValueError("members that do not follow one another")
-
-
-def _view(tar: Path) -> npt.NDArray[np.uint8]:
-    if is_remote(tar):
-        return np.frombuffer(tar.read_bytes(), np.uint8)
-    with tar.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(mmap, "MADV_WILLNEED"):
-        mapped.madvise(mmap.MADV_WILLNEED)  # samples are taken in another order than they lie in
-    return np.frombuffer(mapped, np.uint8)
-
-
-def _parse(body: bytes) -> pa.Table:
-    """The lines of a DALI index as columns f0 to f7: extension, offset, size, name, twice."""
-    names = [f"f{i}" for i in range(8)]
-    types = {name: pa.int64() if i % 4 in (1, 2) else pa.string() for i, name in enumerate(names)}
-    return pa_csv.read_csv(
-        io.BytesIO(body),
-        read_options=pa_csv.ReadOptions(column_names=names, use_threads=False),
-        parse_options=pa_csv.ParseOptions(delimiter=" ", quote_char=False),
-        convert_options=pa_csv.ConvertOptions(column_types=types),
-    )
+    payloads: list[npt.NDArray[np.uint8]]
+    members: npt.NDArray[np.uint8]
 
 
 class Archive:
     """The tars of one split, or of several data sets', as one sequence of samples.
+
+    Memory and open files are bounded, whatever the number and sizes of the tars: indices and maps are kept of two
+    windows of samples, and of all archives of a process as many maps as `HANDLES` says; no file stays open.
 
     Attributes:
         tars: the files; starts: int64 `(len(tars) + 1,)`, where each begins among all samples.
     """
 
     def __init__(
-        self, tars: Sequence[Path], samples: Sequence[int], extension: str, labels: Sequence[str], keep: int,
+        self, tars: Sequence[Path], samples: Sequence[int], extension: str, labels: Sequence[str],
         opened: Callable[[int], None] = lambda number: None,
         opening: Callable[[int], AbstractContextManager[Path]] | None = None,
     ) -> None:  # fmt: skip
-        """`labels` are the manifest's; `keep` is how many tars may be open at a time; `opened` is told of each.
+        """`labels` are the manifest's; `opened` is told of each tar whose index is read.
 
         `opening` gives the file to open for a number, while it is opened: `tars` may lie elsewhere.
         """
-        self._opened = opened
+        self._opened, self._token = opened, object()
         self._opening = opening or (lambda number: nullcontext(self.tars[number]))
-        self.tars, self._samples, self._extension, self._keep = tuple(tars), tuple(samples), extension, keep
+        self.tars, self._extension = tuple(tars), extension
         self._names = tuple(labels)
         member = label_npy(np.zeros(len(labels)))
         self._label_bytes, self._label_header = len(member), np.frombuffer(member[:NPY_HEADER_BYTES], np.uint8)
         self.starts = np.concatenate([[0], np.cumsum(samples)]).astype(np.int64)
-        self._open: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._indices: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._kept = 0
 
-    def shard(self, number: int) -> ShardIndex:
-        """Index and bytes of one tar; the one not used for longest is let go."""
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
-        with self._opening(number) as tar:
-            found = ShardIndex.open(tar, self._samples[number], self._extension, self._label_bytes)
-        self._open[number] = found
+    def _shard(self, number: int) -> tuple[Handle, ShardIndex]:
+        """One tar and its index; the indices not used for longest are let go."""
+        name = self._token, number
+        handle, index = HANDLES.get(name), self._indices.get(number)
+        if handle is None or index is None or index.identity != handle.identity:
+            with self._opening(number) as tar:
+                handle, index = self._open(name, tar)
+        self._indices.move_to_end(number)
+        return handle, index
+
+    def _open(self, name: tuple[object, int], tar: Path) -> tuple[Handle, ShardIndex]:
+        _, number = name
+        try:
+            handle = HANDLES.open(name, tar)
+        except OSError as error:
+            mend = "" if is_environment(error) else "; run `make shards` again"
+            raise JobError(f"{one_line(error)}{mend}") from None
+        index = self._indices.get(number)
+        if index is not None and index.identity == handle.identity:
+            return handle, index
+        samples = int(self.starts[number + 1] - self.starts[number])
+        fresh = ShardIndex.open(tar.with_suffix(".idx"), handle, samples, self._extension, self._label_bytes)
+        self._kept += 0 if index is not None else self._weight(number)
+        self._indices[number] = fresh
+        self._indices.move_to_end(number)
         self._opened(number)
-        if len(self._open) > self._keep:
-            self._open.popitem(last=False)
-        return found
+        while self._kept > _KEPT:
+            other, _ = self._indices.popitem(last=False)
+            self._kept -= self._weight(other)
+            HANDLES.drop((self._token, other))
+        return handle, fresh
 
-    def locate(self, samples: _INTS) -> list[tuple[int, int]]:
-        """The shard number and the place in it of each of `samples` (places among all)."""
-        shards = np.searchsorted(self.starts, samples, side="right") - 1
-        return list(zip(shards.tolist(), (samples - self.starts[shards]).tolist(), strict=True))
+    def _weight(self, number: int) -> int:
+        """What a tar counts towards `_KEPT`."""
+        return _LEAST + min(_MOST, int(self.starts[number + 1] - self.starts[number]))
 
-    def payloads(self, places: Sequence[tuple[int, int]]) -> list[npt.NDArray[np.uint8]]:
-        """The stored bytes of each sample: views into the mapped files."""
-        found = []
-        for number, i in places:
-            shard = self.shard(number)
-            start = shard.offset[i]
-            found.append(shard.view[start : start + shard.size[i]])
-        return found
+    def read(self, samples: _INTS) -> Samples:
+        """Samples by their places among all; each file is turned to once.
 
-    def vectors(self, places: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
-        """The label vectors, float64 `(B, labels)`, and why not for each that is damaged.
-
-        What no object can have is NaN.
+        Raises:
+            JobError: a tar or its index cannot be read.
         """
-        total = self._label_bytes
-        members = np.zeros((len(places), total), np.uint8)
-        for row, (number, i) in enumerate(places):
-            shard = self.shard(number)
-            start = shard.labels[i]
-            member = shard.view[start : start + total]
-            members[row, : len(member)] = member
-        wrong = (members[:, :NPY_HEADER_BYTES] != self._label_header).any(axis=1)
-        vectors = members[:, NPY_HEADER_BYTES:].copy().view("<f8")
+        count, total = len(samples), self._label_bytes
+        order = np.argsort(samples, kind="stable")
+        ordered = samples[order]
+        shards = np.searchsorted(self.starts, ordered, side="right") - 1
+        found = np.empty((count, 3), np.int64)
+        members = np.zeros((count, total), np.uint8)
+        payloads: list[npt.NDArray[np.uint8]] = [_NOTHING] * count
+        cuts = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), count]
+        for first, last in pairwise(cuts):
+            number = int(shards[first])
+            handle, index = self._shard(number)
+            places = ordered[first:last] - self.starts[number]
+            table = found[first:last] = index.table[places]
+            starts, sizes, _ = table.T.tolist()
+            labels = (end_of(table[:, 0], table[:, 1]) + BLOCK).tolist()
+            for row, start, size, label in zip(order[first:last].tolist(), starts, sizes, labels, strict=True):
+                payloads[row] = handle.view[start : start + size]
+                member = handle.view[label : label + total]
+                members[row, : len(member)] = member
+        back = np.empty(count, np.int64)
+        back[order] = np.arange(count)
+        return Samples(shards[back], found[back, 0], found[back, 2], payloads, members)
+
+    def vectors(self, samples: Samples) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
+        """The label vectors, float64 `(B, labels)`, and why not for each that is damaged."""
+        wrong = (samples.members[:, :NPY_HEADER_BYTES] != self._label_header).any(axis=1)
+        vectors = samples.members[:, NPY_HEADER_BYTES:].copy().view("<f8")
         return vectors, {int(row): "not a label vector" for row in np.flatnonzero(wrong)}
 
-    def labels(self, places: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
+    def labels(self, samples: Samples) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
         """The same, without numbers that no object can have: NaN is in their place."""
-        vectors, wrong = self.vectors(places)
+        vectors, wrong = self.vectors(samples)
         only_possible(vectors, self._names)  # of a data set made before they were looked at
         return vectors, wrong
 
-    def key(self, place: tuple[int, int]) -> str:
-        """The sample's key."""
-        return key(int(self.shard(place[0]).rows[place[1]]))
-
-    def where(self, place: tuple[int, int]) -> str:
-        """Words for an error: the tar, the member and where it begins."""
-        number, i = place
-        return f"{self.tars[number]}: {self.key(place)}.{self._extension} at byte {self.shard(number).offset[i]}"
+    def where(self, samples: Samples, i: int) -> str:
+        """Words for an error in one of them: the tar, the member and where it begins."""
+        name = f"{key(int(samples.rows[i]))}.{self._extension}"
+        return f"{self.tars[int(samples.shards[i])]}: {name} at byte {samples.offsets[i]}"
 
     def close(self) -> None:
         """Let go of every file."""
-        self._open.clear()
+        HANDLES.drop_all(self._token)
+        self._indices.clear()
+        self._kept = 0
 
 
 def labels_of(
@@ -238,6 +195,12 @@ def labels_of(
         except (pa.ArrowException, TypeError) as error:
             raise JobError(f"a table beside a tar has no numbers in its column {label} ({error})") from error
     return found
+
+
+def not_said(vectors: npt.NDArray[np.float64], said: npt.NDArray[np.float64]) -> dict[int, str]:
+    """Rows of label vectors that are not what their table has `said`."""
+    unlike = ~((vectors == said) | (np.isnan(vectors) & np.isnan(said))).all(axis=1)
+    return {int(i): "a label vector that is not what its table says" for i in np.flatnonzero(unlike)}
 
 
 def check_codes(

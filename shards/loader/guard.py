@@ -195,11 +195,11 @@ def vectors(folder: Path, manifest: Manifest, record: ShardRecord, extension: st
     """What is wrong with the names by which label vectors count, by the table beside a tar, where there is one."""
     if not has_sidecars([record], folder):
         return ""
-    archive = Archive([record.path(folder)], [record.samples], extension, manifest.labels, keep=1,
+    archive = Archive([record.path(folder)], [record.samples], extension, manifest.labels,
                       opening=lambda _: nearby_tar(record, folder, cache))  # fmt: skip
     some = np.unique(np.linspace(0, record.samples - 1, _SOME).astype(np.int64))
     try:
-        found, wrong = archive.vectors([(0, i) for i in some.tolist()])
+        found, wrong = archive.vectors(archive.read(some))
     finally:
         archive.close()
     table = _table(folder, record, manifest.labels, cache).take(some)

@@ -27,7 +27,7 @@ from specshards.common.messages import LOGGER
 from specshards.render import ImageConfig, renderer
 from specshards.shards.format.archive import Archive, check_codes, check_files, read_sidecars
 from specshards.shards.format.encoding import ENCODINGS
-from specshards.shards.format.manifest import Manifest
+from specshards.shards.format.manifest import Manifest, key
 from specshards.shards.loader.augment import Augmentation
 from specshards.shards.loader.batch import Batch as Batch
 from specshards.shards.loader.batch import Decoded
@@ -96,10 +96,14 @@ class Loader:
             raise UsageError(f"{', '.join(map(str, folders))}: the {self.split} split is empty; use more objects")
         tars = [record.path(folder) for folder, _, record in shards]
         check_files(tars, [record.bytes for *_, record in shards])
-        self._owner = [self.folders.index(folder) for folder, *_ in shards]
+        self._owner = np.array([self.folders.index(folder) for folder, *_ in shards])
         counts = [record.samples for *_, record in shards]
         chosen = make_weights(
-            [(folder, record) for folder, _, record in shards], self._owner, options.weights, options.balance, cache
+            [(folder, record) for folder, _, record in shards],
+            self._owner.tolist(),
+            options.weights,
+            options.balance,
+            cache,
         )
         self._order = EpochOrder(counts, shuffle=options.shuffle, seed=options.seed, weights=chosen,
                                  copies=self._each)  # fmt: skip
@@ -112,8 +116,8 @@ class Loader:
         if self.split == "train":
             self._verification.add_statistics(zip(self.folders, self.manifests, strict=True))
         self._archive = Archive(
-            tars, counts, encoding.extension, first.labels, keep=2 * self._order.most + 1,
-            opened=self._verification.opened, opening=self._source.opening,
+            tars, counts, encoding.extension, first.labels, opened=self._verification.opened,
+            opening=self._source.opening,
         )  # fmt: skip
         self._decoder = make_decoder(encoding, options.backend, options.batch_size, options.threads, options.device)
         self._painters = Painters(encodings, options.device, augment)
@@ -223,24 +227,24 @@ class Loader:
         first = min(start, self.samples - 1)
         samples = self._order.slice(epoch, first, max(stop, first + 1))
         samples, picture = np.divmod(np.pad(samples, (0, size - len(samples)), mode="edge"), self._each)
-        places = self._archive.locate(samples)
-        stored, wrong = self._decoder(self._archive.payloads(places))
-        labels, unlabelled = self._archive.labels(places)
-        owners = np.array([self._owner[number] for number, _ in places])
+        read = self._archive.read(samples)
+        stored, wrong = self._decoder(read.payloads)
+        labels, unlabelled = self._archive.labels(read)
+        owners = self._owner[read.shards]
         surveys = np.array([len(manifest.surveys) for manifest in self.manifests])[owners]
         unlabelled |= check_codes(labels, self._stored_labels, len(self.manifests[0].classes), surveys)
         added = self._added
         labels[list(unlabelled)] = np.nan
         labels = np.column_stack([labels, *(values[samples] for values in added.values())])
         for i, reason in sorted({**wrong, **unlabelled}.items()):
-            self._damaged(f"{self._archive.where(places[i])}: {reason}")
+            self._damaged(f"{self._archive.where(read, i)}: {reason}")
             valid[i], labels[i] = False, np.nan
         if isinstance(stored, list) and wrong:
             whole = next((item for item in stored if item is not None), None)
             if whole is None:
-                raise JobError(f"{self._archive.where(places[0])}: nothing in its batch can be read")
+                raise JobError(f"{self._archive.where(read, 0)}: nothing in its batch can be read")
             stored = [whole if item is None else item for item in stored]
-        keys = [f"{self._owner[place[0]]}/{self._archive.key(place)}" for place in places]
+        keys = [f"{owner}/{key(row)}" for owner, row in zip(owners.tolist(), read.rows.tolist(), strict=True)]
         self._rename_surveys(labels, owners.tolist())
         which = picture if self._each > 1 else None
         return Decoded(stored, (*self._stored_labels, *added), labels, keys, valid, which)

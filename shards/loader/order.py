@@ -42,7 +42,6 @@ class EpochOrder:
 
     Attributes:
         length: samples of an epoch, with their copies.
-        most: shards that one window can touch.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class EpochOrder:
         self._shuffle, self._seed, self._window, self._weights = shuffle, seed, window, weights
         self._samples_drawn, self._copies = int(self._starts[-1]), copies
         self.length = self._samples_drawn * copies
-        self.most = min(len(counts), 1 + -(-window // max(1, int(self._counts.min()))))
         self._epoch = -1
         self._cached = (-1, np.empty(0, np.int64))
 

@@ -30,7 +30,7 @@ from specshards.common.quarantine import quarantine_row, read_quarantine
 from specshards.common.spectrum import CLASSES, LABELS, Arrays
 from specshards.ingest.catalogue import cuts
 from specshards.render import ImageConfig, RenderError, renderer
-from specshards.shards.format.archive import RERUN, Archive, check_codes, labels_of
+from specshards.shards.format.archive import RERUN, Archive, check_codes, labels_of, not_said
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
 from specshards.shards.write.cells import fine_enough
@@ -46,6 +46,8 @@ from specshards.shards.write.visits import moved_rows
 #: A task takes its samples from about this many places, so that the data sets and their shards mix.
 _PLACES = 8
 _SMALLEST_PIECE = 16
+#: Samples that are read at a time.
+_AT_ONCE = 1024
 _NO_CODES = np.empty(0, np.uint8)
 
 
@@ -123,28 +125,29 @@ class CopyTask(ShardTask):
                 place = str(meta["source_file"][i].as_py()), int(rows[i])
                 account.take(int(rows[i]), why, meta["object_id"][i].as_py(), place)
         chosen = np.array([i for i in chosen.tolist() if int(rows[i]) not in aside], np.int64)
-        archive = Archive([tar], [piece.record.samples], old.extension, LABELS, keep=1)
-        places = [(0, int(piece.start + i)) for i in chosen]
-        vectors, wrong = archive.vectors(places)
-        wrong |= check_codes(vectors, LABELS, len(CLASSES), len(source.surveys))
         said = labels_of(table.take(chosen), LABELS, CLASSES, source.names)
-        unlike = ~((vectors == said) | (np.isnan(vectors) & np.isnan(said))).all(axis=1)
-        wrong = {int(i): "a label vector that is not what its table says" for i in np.flatnonzero(unlike)} | wrong
         labels = labels_of(meta.take(chosen), LABELS, CLASSES, source.names)
         column = LABELS.index("survey")
         known = ~np.isnan(labels[:, column])
         labels[known, column] = np.asarray(source.surveys)[labels[known, column].astype(np.intp)]
+        archive = Archive([tar], [piece.record.samples], old.extension, LABELS)
         kept, payloads = [], []
-        for i, payload in enumerate(archive.payloads(places)):
-            try:
-                if i in wrong:
-                    raise ValueError(wrong[i])
-                payloads.append(_encoded(payload, old, new))
-                kept.append(i)
-            except (RenderError, ValueError) as error:
-                stage = "render" if isinstance(error, RenderError) else "read"
-                file = str(meta["source_file"][int(chosen[i])].as_py())
-                account.quarantine.append(quarantine_row(file, int(rows[chosen[i]]), stage, error))
+        for first in range(0, len(chosen), _AT_ONCE):
+            stored = archive.read(piece.start + chosen[first : first + _AT_ONCE])
+            vectors, damaged = archive.vectors(stored)
+            wrong = not_said(vectors, said[first : first + _AT_ONCE]) | damaged
+            wrong |= check_codes(vectors, LABELS, len(CLASSES), len(source.surveys))
+            for i, payload in enumerate(stored.payloads, first):
+                try:
+                    if i - first in wrong:
+                        raise ValueError(wrong[i - first])
+                    payloads.append(_encoded(payload, old, new))
+                    kept.append(i)
+                except (RenderError, ValueError) as error:
+                    stage = "render" if isinstance(error, RenderError) else "read"
+                    file = str(meta["source_file"][int(chosen[i])].as_py())
+                    account.quarantine.append(quarantine_row(file, int(rows[chosen[i]]), stage, error))
+        archive.close()
         meta = with_further(meta.drop_columns(["key", "source_row"]).take(chosen[kept]), self.further)
         return Portion(rows[chosen[kept]], payloads, labels[kept], meta)
 

@@ -209,8 +209,8 @@ def test_a_label_vector_of_an_earlier_version(tmp_path: Path) -> None:
     vector[:2] = 0
     with TarWriter(tmp_path / "a.tar") as tar:
         tar.add(key(0), [("png", b"x"), ("npy", label_npy(vector))])
-    archive = Archive([tmp_path / "a.tar"], [1], "png", LABELS, keep=1)
-    labels, wrong = archive.labels([(0, 0)])
+    archive = Archive([tmp_path / "a.tar"], [1], "png", LABELS)
+    labels, wrong = archive.labels(archive.read(np.array([0])))
     kept = {name for name, value in zip(LABELS, labels[0], strict=True) if not np.isnan(value)}
     assert not wrong and kept == {"class", "survey", "zwarning", "teff_err", "sn_median", "ra", "dec"} & set(LABELS)
 
