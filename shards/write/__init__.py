@@ -3,6 +3,7 @@
 build           spectra Parquet to shards
 reshard         data sets from data sets: `reshard`, `merge`
 sources         whether those are whole
+sidecar         the tables beside their shards
 job             what both are: claim the folder, run the tasks, publish
 task            one shard number
 split           which split a spectrum takes: by sky, by object, by row, by a group

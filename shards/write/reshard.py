@@ -17,20 +17,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from specshards.common.errors import JobError, UsageError, shortened
-from specshards.common.files import absolute, location, readable
+from specshards.common.errors import UsageError
+from specshards.common.files import absolute, location
 from specshards.common.further import Further, of_json, united, with_further
 from specshards.common.identity import among, id_hashes, judge, repeated
 from specshards.common.jobs import Engine
-from specshards.common.label_columns import sifted, with_sn_survey
+from specshards.common.label_columns import sifted
 from specshards.common.messages import LOGGER
 from specshards.common.quarantine import quarantine_row, read_quarantine
 from specshards.common.spectrum import CLASSES, LABELS, Arrays
 from specshards.ingest.catalogue import cuts
 from specshards.render import ImageConfig, RenderError, renderer
-from specshards.shards.format.archive import RERUN, Archive, check_codes, labels_of, not_said
+from specshards.shards.format.archive import Archive, check_codes, labels_of, not_said
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.manifest import Manifest, ShardConfig, ShardRecord
 from specshards.shards.write.cells import fine_enough
@@ -38,6 +37,7 @@ from specshards.shards.write.job import Claim, earlier, locked, publish, run, st
 from specshards.shards.write.marked import Marked
 from specshards.shards.write.plan import fingerprint, pack, task_size
 from specshards.shards.write.repeats import decided, reasons, refuse_too_many, within
+from specshards.shards.write.sidecar import sidecar
 from specshards.shards.write.sources import check_whole
 from specshards.shards.write.split import columns, group_column
 from specshards.shards.write.task import Portion, SetAside, ShardTask
@@ -97,7 +97,7 @@ class CopyTask(ShardTask):
         found = []
         for piece in self.pieces:
             source = self.sources[piece.source]
-            column = _sidecar(source.folder, piece.record, ["source_row"])["source_row"].to_numpy()
+            column = sidecar(source.folder, piece.record, ["source_row"])["source_row"].to_numpy()
             found.append(column[piece.start : piece.stop] + source.base)
         return np.concatenate(found).astype(np.int64)
 
@@ -108,7 +108,7 @@ class CopyTask(ShardTask):
 
     def _portion(self, piece: Piece, account: SetAside) -> Portion:
         source = self.sources[piece.source]
-        table = _sidecar(source.folder, piece.record).slice(piece.start, piece.stop - piece.start)
+        table = sidecar(source.folder, piece.record).slice(piece.start, piece.stop - piece.start)
         meta, impossible = sifted(table)
         account.impossible.update(impossible)
         rows = meta["source_row"].to_numpy() + source.base
@@ -218,7 +218,7 @@ def remake(
     further = united((of_json(manifest.further) for manifest in manifests), str(out))
     inputs = {str(i): manifest.fingerprint() for i, manifest in enumerate(manifests)}
     if where is not None:
-        _chosen(where, _sidecar(folders[0], manifests[0].shards[0]))  # before anything is written
+        _chosen(where, sidecar(folders[0], manifests[0].shards[0]))  # before anything is written
         inputs["where"] = hashlib.sha256(where.encode()).hexdigest()
     if config.group is not None:
         there = {name for _, table in _sidecars(sources, manifests, None) for name in table.column_names}
@@ -374,7 +374,7 @@ def _sidecars(
 ) -> Iterator[tuple[DataSet, pa.Table]]:
     for source, manifest in zip(sources, manifests, strict=True):
         for record in manifest.shards:
-            yield source, _sidecar(source.folder, record, names, group)
+            yield source, sidecar(source.folder, record, names, group)
 
 
 def _quarantine(sources: Sequence[DataSet]) -> list[dict[str, Any]]:
@@ -389,17 +389,3 @@ def _quarantine(sources: Sequence[DataSet]) -> list[dict[str, Any]]:
 def _origin(manifest: Manifest, where: str | None) -> dict[str, Any]:
     content = {"fingerprint": manifest.fingerprint(), "objects": manifest.objects}
     return {**content, "surveys": list(manifest.surveys), "where": where}
-
-
-def _sidecar(
-    folder: str | Path, record: ShardRecord, columns: list[str] | None = None, group: str | None = None
-) -> pa.Table:
-    path = record.sidecar(location(folder))
-    try:
-        table = pq.read_table(readable(path), columns=columns)
-    except (pa.ArrowException, ValueError) as error:
-        raise JobError(f"{path}: not a table of samples ({shortened(error)}); {RERUN}") from error
-    wanted = {"key", "source_row", "source_file", "_healpix_29"} if columns is None else set(columns)
-    if missing := wanted - {*table.column_names, group}:  # a further column is not in every set
-        raise JobError(f"{path}: has no column {', '.join(sorted(missing))}; {RERUN}")
-    return with_sn_survey(table) if columns is None else table

@@ -28,6 +28,7 @@ def test_an_epoch_holds_every_sample_once(
     assert shuffle or whole.tolist() == sorted(whole.tolist())
 
 
+@settings(deadline=None)
 @given(COUNTS, st.integers(1, 60), st.data())
 def test_any_position_is_found_without_those_before(counts: list[int], window: int, data: st.DataObject) -> None:
     def new() -> EpochOrder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -97,6 +98,10 @@ def test_epochs_are_those_of_the_local_set_within_the_cache(here: Path, there: s
         for _ in range(2):
             same(loader.open(here, "train", 16, **OPTIONS), islice(far, len(far)))
             far.load_state_dict({**far.state_dict(), "epoch": 0, "batch": 0})
+        for _ in range(100):  # tables are compared in the background
+            if large.fetched >= 3 * shards:
+                break
+            time.sleep(0.1)
         assert large.fetched == 3 * shards, "tar, index and table: each once"
     # What is in the cache needs no network; the manifest alone is read anew.
     for record in Manifest.load(here).split("train"):
