@@ -198,7 +198,9 @@ def open_file(
     if survey in whose:
         opened.only = survey
         return opened
-    raise BadObjectError(f"a {opened.survey} file ({opened.layout}) in a {survey} run", layout=opened.layout)
+    known = sorted(whose & set(SURVEYS))
+    mend = f"; SURVEY={known[0]} reads it" if known else ""
+    raise BadObjectError(f"a {opened.survey} file ({opened.layout}) in a {survey} run{mend}", layout=opened.layout)
 
 
 def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most_bytes: int | None) -> Opened:

@@ -129,7 +129,7 @@ def test_a_lamost_sky_fibre_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_survey_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(BadObjectError, match=r"a sdss file .sdss-spec-lite. in a lamost run"):
+    with pytest.raises(BadObjectError, match=r"a sdss file .sdss-spec-lite. in a lamost run; SURVEY=sdss reads it$"):
         read_file(sdss_spec(tmp_path / "s.fits"), "lamost")
 
 
