@@ -206,6 +206,8 @@ class Meaning:
             remarks.append("give errors that are all 0, which say nothing")
         if ivar is None:
             remarks.append("have no errors (ivar)")
+        if ivar is None and pixels.mask is None and _zeros(flux):
+            remarks.append("hold runs of pixels that are exactly 0, which are kept as they are: no data?")
         mask = ~np.isfinite(flux)
         if pixels.mask is not None:
             bad = np.asarray(pixels.mask[inside][at])
@@ -351,3 +353,9 @@ def _medium(said: Mapping[str, Any]) -> str | None:
                 return "vacuum" if word in TRUE else "air"
             return value
     return None
+
+
+def _zeros(flux: npt.NDArray[np.float64]) -> bool:
+    """Whether three or more pixels in a row are 0, in a spectrum that mostly is not."""
+    zero = flux == 0
+    return bool((zero[:-2] & zero[1:-1] & zero[2:]).any() and zero.mean() < 0.5)

@@ -63,6 +63,9 @@ _TWICE = {
 }  # fmt: skip
 #: Relative errors of a flux, or errors of a relative flux.
 _UNSURE = re.compile("(relative|rel|fractional|frac|percent|pct)_(flux|spec)")
+#: Not errors themselves, and said by those who give none.
+_INSTEAD = {"weight", "weights", "wt", "wgt", "snr", "sn", "s_n"}
+_MAGNITUDE = re.compile(r"(?:\A|_)(?:ab_?)?(?:mag|magnitude)s?(?:_|\Z)")
 _FLAGS = re.compile(r"(?:\A|_)(?:mask|bad|badpix|good|dq|quality|qual|flags?)(?:_|\Z)")
 #: Names of an object's id, in the order of preference.
 IDS = (
@@ -133,6 +136,10 @@ def roles_of(names: Sequence[str], stated: str | None = None) -> Roles:
     passed: dict[str, tuple[str, ...]] = {}
     for role, said in columns_of(stated).items():
         found[role], how[role] = _stated(said, names), "stated"
+    if "flux" in found and _MAGNITUDE.search(simple(found["flux"])):
+        raise BadObjectError(
+            f"--columns {stated}: {found['flux']} is a magnitude; write the flux, 10**(-0.4 m), instead"
+        )
     taken = set(found.values())
     named = {
         role: [name for name in names if name not in taken and _is(plain[name], known, role)]
@@ -167,7 +174,7 @@ def roles_of(names: Sequence[str], stated: str | None = None) -> Roles:
 def unread(names: Iterable[str], *, has_errors: bool, has_mask: bool) -> tuple[str, ...]:
     """Remarks on columns of a spectrum's pixels without a role, that may hold its errors or mark bad pixels."""
     names = tuple(names)
-    errors = [name for name in names if may_be_errors(name)]
+    errors = [name for name in names if may_be_errors(name) or simple(name) in _INSTEAD]
     masks = [name for name in names if _FLAGS.search(simple(name))]
     said = []
     if errors:

@@ -61,6 +61,16 @@ def test_what_is_passed_over_is_told_and_what_nobody_can_tell_is_refused(tmp_pat
     told = " ".join(one.told())
     assert "have counts besides flux, which is taken for the flux; --columns says another" in told
     assert "may be errors, which are not looked at: std" in told and "have quality, which may mark bad pixels" in told
+    (one,) = spectra(table(tmp_path / "w.csv", "wave,flux,weight,snr", WAVE, FLUX, FLUX, FLUX))
+    assert "are read without errors, though weight, snr may hold some" in one.told()
+    holes = np.where(np.arange(len(FLUX)) % 40 < 3, 0, FLUX)
+    (one,) = spectra(table(tmp_path / "z.csv", "wave,flux", WAVE, holes))
+    assert any("exactly 0" in said for said in one.told()) and not one.mask.any()
+    with pytest.raises(BadObjectError, match=r"frequencies are not read: write wavelengths"):
+        spectra(table(tmp_path / "f.csv", "frequency (THz),flux (Jy)", WAVE, FLUX))
+    path = table(tmp_path / "m.csv", "wave,mag,mag_err", WAVE, FLUX, ERROR)
+    with pytest.raises(BadObjectError, match=r"mag is a magnitude; write the flux"):
+        spectra(path, columns="wave,mag,mag_err")
     for head, why in (("wave,absorbance,reflectance", "absorbance and reflectance may each be the flux: --columns"),
                       ("wave,flux,flux", "columns 2 and 3 have one name, flux: --columns"),
                       ("wave,flux (mJy),flux (counts)", "columns 2 and 3 have one name"),
