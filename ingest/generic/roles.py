@@ -174,7 +174,7 @@ def roles_of(names: Sequence[str], stated: str | None = None) -> Roles:
 def unread(names: Iterable[str], *, has_errors: bool, has_mask: bool) -> tuple[str, ...]:
     """Remarks on columns of a spectrum's pixels without a role, that may hold its errors or mark bad pixels."""
     names = tuple(names)
-    errors = [name for name in names if may_be_errors(name) or simple(name) in _INSTEAD]
+    errors = [name for name in names if may_be_errors(name)]
     masks = [name for name in names if _FLAGS.search(simple(name))]
     said = []
     if errors:
@@ -194,7 +194,7 @@ def _shown(names: Sequence[str]) -> str:
 def may_be_errors(name: str) -> bool:
     """Whether a column that is not read may hold errors."""
     plain = simple(name)
-    return errors_in(plain) is not None or plain in _ALONE or plain in _RELATIVE
+    return errors_in(plain) is not None or plain in _ALONE or plain in _RELATIVE or plain in _INSTEAD
 
 
 def is_plain_error(name: str) -> bool:
