@@ -206,8 +206,8 @@ class Meaning:
             remarks.append("give errors that are all 0, which say nothing")
         if ivar is None:
             remarks.append("have no errors (ivar)")
-        if ivar is None and pixels.mask is None and _zeros(flux):
-            remarks.append("hold runs of pixels that are exactly 0, which are kept as they are: no data?")
+            if pixels.mask is None and _zeros(flux):
+                remarks.append("hold runs of pixels that are exactly 0, which are kept as they are: no data?")
         mask = ~np.isfinite(flux)
         if pixels.mask is not None:
             bad = np.asarray(pixels.mask[inside][at])

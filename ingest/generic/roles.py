@@ -194,7 +194,7 @@ def _shown(names: Sequence[str]) -> str:
 def may_be_errors(name: str) -> bool:
     """Whether a column that is not read may hold errors."""
     plain = simple(name)
-    return errors_in(plain) is not None or plain in _ALONE or plain in _RELATIVE
+    return errors_in(plain) is not None or plain in _ALONE or plain in _RELATIVE or plain in _INSTEAD
 
 
 def is_plain_error(name: str) -> bool:

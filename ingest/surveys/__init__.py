@@ -53,7 +53,6 @@ From a survey's name to its Parquet leads `ingest.job.survey`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -235,9 +234,11 @@ def _open(path: Path, survey: str | None, source_file: str, stated: Stated, most
                 raise too_large("it has", limit, layout)
             return Opened(reader.survey_of(file) if reader.survey_of else name, layout, file, reader, source_file)
     if takes == "text":  # hardly ever a spectrum: a list, a catalogue, a log
-        if re.search(r"\bfreq", describe(file), re.IGNORECASE):
+        names = () if isinstance(file, FitsFile) else file.names
+        if any(name.strip().lower().startswith("freq") for name in names):
             raise BadObjectError(
-                "frequencies are not read: write wavelengths in their place; see docs/any-spectrum.md"
+                "frequencies are not read: write wavelengths in their place; see docs/any-spectrum.md",
+                selected_out=True,
             )
         raise BadObjectError(
             f"a table without wavelengths: a catalogue? give it with --catalog. It is {describe(file)}; "

@@ -66,8 +66,11 @@ def test_what_is_passed_over_is_told_and_what_nobody_can_tell_is_refused(tmp_pat
     holes = np.where(np.arange(len(FLUX)) % 40 < 3, 0, FLUX)
     (one,) = spectra(table(tmp_path / "z.csv", "wave,flux", WAVE, holes))
     assert any("exactly 0" in said for said in one.told()) and not one.mask.any()
-    with pytest.raises(BadObjectError, match=r"frequencies are not read: write wavelengths"):
-        spectra(table(tmp_path / "f.csv", "frequency (THz),flux (Jy)", WAVE, FLUX))
+    for head in ("frequency (THz),flux (Jy)", "a,b,c,d,e,f,flux,g,h,frequency"):
+        values = [FLUX] * (head.count(",") + 1)
+        with pytest.raises(BadObjectError, match=r"frequencies are not read: write wavelengths") as aside:
+            spectra(table(tmp_path / "f.csv", head, *values))
+        assert aside.value.selected_out  # as a table without wavelengths is: it may be a catalogue
     path = table(tmp_path / "m.csv", "wave,mag,mag_err", WAVE, FLUX, ERROR)
     with pytest.raises(BadObjectError, match=r"mag is a magnitude; write the flux"):
         spectra(path, columns="wave,mag,mag_err")

@@ -204,7 +204,9 @@ def test_what_is_done_with_a_model_of_several_pictures(
 ) -> None:
     vectors = {}
     for name, source in (("files", spectra_folder), ("shards", Path(folders["flux"]))):
-        table = embed(trained, source, split="test", out=tmp_path / f"{name}.parquet", device="cpu", batch_size=50)
+        table = pq.read_table(
+            embed(trained, source, split="test", out=tmp_path / f"{name}.parquet", device="cpu", batch_size=50)
+        )
         vectors[name] = {row["object_id"]: np.array(row["embedding"]) for row in table.to_pylist()}
     for name, vector in vectors["shards"].items():
         np.testing.assert_allclose(vector, vectors["files"][name], rtol=1e-4, atol=1e-5)

@@ -185,7 +185,7 @@ def test_a_model_that_looks_at_a_line_is_seen_to_do_so(line: float) -> None:
 
 
 def test_an_embedding_is_what_the_head_sees(run: Path, spectra_folder: Path, tmp_path: Path) -> None:
-    table = embed(run, spectra_folder, out=tmp_path / "e.parquet", device="cpu", batch_size=50)
+    table = pq.read_table(embed(run, spectra_folder, out=tmp_path / "e.parquet", device="cpu", batch_size=50))
     assert table.num_rows == 297 and pq.read_table(tmp_path / "e.parquet").equals(table)
     assert pq.read_table(tmp_path / "e_quarantine.parquet").num_rows == 3
     card, network = open_any(run)
@@ -202,16 +202,18 @@ def test_an_embedding_is_what_the_head_sees(run: Path, spectra_folder: Path, tmp
 def test_shards_and_spectra_give_the_same_vectors(
     run: Path, shards: Path, spectra_folder: Path, tmp_path: Path
 ) -> None:
-    whole = embed(run, spectra_folder, out=tmp_path / "e.parquet", device="cpu")
+    whole = pq.read_table(embed(run, spectra_folder, out=tmp_path / "e.parquet", device="cpu"))
     vectors = dict(zip(whole["object_id"].to_pylist(), whole["embedding"].to_pylist(), strict=True))
-    table = embed(run, shards, split="val", out=tmp_path / "s.parquet", device="cpu", batch_size=13, threads=1)
+    table = pq.read_table(
+        embed(run, shards, split="val", out=tmp_path / "s.parquet", device="cpu", batch_size=13, threads=1)
+    )
     assert table.num_rows == Manifest.load(shards).samples("val") > 13
     expected = [vectors[name] for name in table["object_id"].to_pylist()]
     np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_embed_reads_survey_files(run: Path, fits: Path, tmp_path: Path) -> None:
-    table = embed(run, fits, out=tmp_path / "e.parquet", device="cpu", neighbours=2)
+    table = pq.read_table(embed(run, fits, out=tmp_path / "e.parquet", device="cpu", neighbours=2))
     assert table.num_rows == 4 and set(table["survey"].to_pylist()) == {"mock-sdss"}
     assert all(len(found) == 2 for found in table["neighbours"].to_pylist())
 
@@ -276,6 +278,6 @@ def test_a_model_of_spectra_reads_what_no_picture_shows(run: Path, tmp_path: Pat
     assert not batch.rows and len(batch.quarantine) == 4
     (found,) = spectra(tmp_path / "s.parquet", "observed", 16)
     assert [len(one.flux) for one in found.spectra] == [1900] * 4 and not found.quarantine
-    assert embed(run, tmp_path / "s.parquet", out=tmp_path / "e.parquet", device="cpu").num_rows == 4
+    assert pq.read_table(embed(run, tmp_path / "s.parquet", out=tmp_path / "e.parquet", device="cpu")).num_rows == 4
     out = explain(run, tmp_path / "s.parquet", out=tmp_path / "seen", limit=3, device="cpu")
     assert pq.read_table(out / TABLE).num_rows == 3

@@ -127,7 +127,7 @@ def test_tools_on_a_task(tokenizer: Path, flux_shards: list[str], sdss_spectra: 
     )
     run = fit(config, tmp_path / "run", RunOptions(device="cpu", threads=1, tracker="none"))
     table = Predictor.open(run, device="cpu")(sdss_spectra)
-    vectors = embed(run, sdss_spectra, device="cpu", threads=1)
+    vectors = pq.read_table(embed(run, sdss_spectra, device="cpu", threads=1))
     assert len(table) == len(vectors) > 0 and vectors.schema.field("embedding").type.list_size == 128
     assert len(list(explain(run, sdss_spectra, limit=2, device="cpu").glob("*.png"))) == 2
     _, model = open_any(run)
