@@ -41,7 +41,9 @@ def is_archive(name: str) -> bool:
 
 
 def split(path: str | os.PathLike[str]) -> tuple[str, str] | None:
-    """The archive and the name in it, where `path` is that of a member; None for any other."""
+    """The archive and the name in it, where `path` is that of a member; None for any other, of a bucket too."""
+    if not isinstance(path, str | os.PathLike):
+        return None
     text = os.fspath(path)
     for found in _INSIDE.finditer(text):
         archive = text[: found.end() - 1]

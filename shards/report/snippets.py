@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from specshards.render import renderer
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import NPY_HEADER_BYTES, Manifest
@@ -22,6 +24,15 @@ def snippets(manifest: Manifest) -> dict[str, str]:
         after = "spectra = [flux.parse(np.asarray(payload)) for payload in pictures]  # flux, ivar, wavelength, mask"
         imports = "import numpy as np\n"
         more = "\nfrom specshards.shards.format import flux"
+    elif encoding.inflates:  # DALI inflates on a GPU alone: fn.decoders.inflate(block.gpu(), algorithm="LZ4")
+        head, shape = len(encoding.head), encoding.shape
+        wds, what, decode = "decode()", "frame", "payload"
+        after = (
+            f"content = [lz4.unpack(np.asarray(payload), {head + math.prod(shape)}) for payload in pictures]\n"
+            f"codes = [picture[{head}:].reshape{shape} for picture in content]  # uint8 {' x '.join(map(str, shape))}"
+        )
+        imports = "import numpy as np\n"
+        more = "\nfrom specshards.shards.format import lz4"
     else:
         wds, what = f'decode("{"l8" if gray else "rgb8"}")', "picture"
         decode = f"fn.decoders.image(payload, output_type=types.{'GRAY' if gray else 'RGB'})"

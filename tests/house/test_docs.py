@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,6 +254,9 @@ def base(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
             shutil.copytree(f"data/{survey}/mock", f"files/{survey}")
         perform("make train TASK=classify OUT=runs/first")
         shutil.copy(next(Path("files/sdss").glob("*/spec-*.fits")), "spectrum.fits")
+        with tarfile.open("plates.tar", "w") as archive:
+            for path in sorted(Path("files/sdss").glob("*/spec-*.fits")):
+                archive.add(path)
         names = ["object_id", "survey", "ra", "dec", "class", "z", "spectrum"]
         table = ds.dataset("data/sdss/spectra").to_table(columns=names)
         pq.write_table(table.replace_schema_metadata(None), "files/mmu.parquet")
