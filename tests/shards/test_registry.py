@@ -105,9 +105,7 @@ def test_data_sets_are_made_anew_where_nothing_is_lost(
     assert_same(pictures(tmp_path / "back", "plain"), pictures(sets("png"), "plain"))
     with pytest.raises(UsageError, match="holds whole, of which no png can be made"):
         remake([tmp_path / "whole"], tmp_path / "x", encoding="png", engine=HERE)
-    with pytest.raises(
-        UsageError, match=r"unknown ENCODING=webp: choose png, pnm, lz4, jpeg, .*deflated, whole"
-    ):
+    with pytest.raises(UsageError, match=r"unknown ENCODING=webp: choose png, pnm, lz4, jpeg, .*deflated, whole"):
         remake([sets("png")], tmp_path / "x", encoding="webp", engine=HERE)
 
 
