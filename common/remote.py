@@ -6,14 +6,17 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar, cast
 
 from specshards.common.errors import JobError, UsageError, is_environment, shortened
+from specshards.common.files import is_remote
 
 Result = TypeVar("Result")
 
 #: Seconds between one try and the next; each is drawn between half of it and the whole.
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+#: Bytes that are asked for at least where some stretches of a file are read.
+_PIECE = 1 << 18
 #: Errors of other libraries that no second try mends, by the names of their classes.
 _FINAL = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "ImportError"}
 
@@ -57,3 +60,19 @@ def patiently(
                 ) from error
             pause(seconds * random.uniform(0.5, 1))
     raise AssertionError("the last try returns or raises")
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file from which some stretches are read, on this machine or elsewhere."""
+    if not is_remote(path):
+        return path.open("rb")
+    return cast(IO[bytes], path.open("rb", block_size=_PIECE))  # type: ignore[call-overload]
+
+
+def read_bytes(path: Path) -> bytes:
+    """A small file, on this machine or elsewhere.
+
+    Raises:
+        JobError: the network; names the object. FileNotFoundError, OSError.
+    """
+    return patiently(path, path.read_bytes) if is_remote(path) else path.read_bytes()

@@ -10,9 +10,13 @@ import typer
 
 from specshards.common.arguments import Fields, configured
 from specshards.common.errors import JobError
+from specshards.common.files import location
 from specshards.common.jobs import Engine
 
-_Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A data set: the folder with manifest.json in it.")]
+_Folder = Annotated[
+    str,
+    typer.Argument(metavar="FOLDER", help="A data set: the folder with manifest.json in it, or s3://bucket/folder."),
+]
 
 
 @configured
@@ -25,7 +29,7 @@ def verify(
     from specshards.shards.check.verify import verify as checks_of
 
     started = time.perf_counter()
-    checks = checks_of(folder.expanduser(), deep=deep, engine=engine)
+    checks = checks_of(location(folder), deep=deep, engine=engine)
     width = max(len(check.name) for check in checks)
     for check in checks:
         state = "FAIL" if not check.passed else "note" if check.note else "ok"
@@ -53,10 +57,11 @@ def inspect(
     from specshards.shards.report.further import as_rows, count_further
     from specshards.shards.report.head import read_head
 
-    head = read_head(folder.expanduser(), split=split, shard=shard, count=count, out=out)
+    where = location(folder)
+    head = read_head(where, split=split, shard=shard, count=count, out=out)
     for line in head.lines():
         print(line)
-    if counts := count_further(folder.expanduser(), Manifest.load(folder.expanduser())):
+    if counts := count_further(where, Manifest.load(where)):
         print("", *aligned(as_rows(counts), ()), sep="\n")
     print(f"\n{head.split}")
     print(f"{len(head.rows)} of {head.record.samples:,} samples of {head.record.name}, drawn in {head.sheet}")
@@ -69,6 +74,7 @@ def report(
         Path | None,
         typer.Option(help="Where the spectra Parquet is that pictures were drawn from. Default: where it was."),
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page. Default: FOLDER/report.html.")] = None,
 ) -> None:
     """Write FOLDER/report.html: counts, distributions, sky, samples, quarantine, on one page that opens from disk.
 
@@ -76,4 +82,4 @@ def report(
     """
     from specshards.shards.report.make import write_page
 
-    print(write_page(folder.expanduser(), None if spectra is None else spectra.expanduser()))
+    print(write_page(location(folder), None if spectra is None else spectra.expanduser(), out))

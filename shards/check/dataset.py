@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from specshards.common.files import readable
 from specshards.common.identity import among, judge, repeated
 from specshards.common.sky import iter_close_pairs
 from specshards.shards.check.result import ANEW, REMAKE, RERUN, Check, first
@@ -127,7 +128,9 @@ class Overall:
         found: list[tuple[str, str]] = []
         numbers = np.searchsorted(self._starts, places, "right") - 1
         for number in np.unique(numbers).tolist():
-            table = pq.read_table(self._records[number].sidecar(self._folder), columns=["survey", "object_id"])
+            table = pq.read_table(
+                readable(self._records[number].sidecar(self._folder)), columns=["survey", "object_id"]
+            )
             some = table.take(pa.array(places[numbers == number] - self._starts[number])).to_pydict()
             found += zip(some["survey"], some["object_id"], strict=True)
         order = np.argsort(numbers, kind="stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, is_environment, shortened
+from specshards.common.files import location
 from specshards.common.identity import Hashes, id_hashes
 from specshards.render import renderer
 from specshards.shards.format.archive import labels_of
 from specshards.shards.format.encoding import ENCODINGS, Encoding
 from specshards.shards.format.flux import has_lsf
 from specshards.shards.format.manifest import KEY_DIGITS, NPY_HEADER_BYTES, ShardConfig, ShardRecord, label_npy
+from specshards.shards.format.nearby import fetched
 from specshards.shards.format.tar import BLOCK, read_index
 from specshards.shards.write.split import Splits, chosen, goes_by_id, split_keys
 
@@ -132,8 +134,16 @@ def examine(task: CheckTask) -> Findings:
     """Read a shard's tar, index and sidecar, and compare them with each other and with the manifest.
 
     Every check is made that what was found before allows: a wrong checksum says that bytes have changed, the others
-    say what that means.
+    say what that means. A shard elsewhere is copied to a temporary folder first.
+
+    Raises:
+        JobError: the network.
     """
+    with fetched(task.record, location(task.folder)) as here:
+        return _examine(replace(task, folder=str(here)))
+
+
+def _examine(task: CheckTask) -> Findings:
     faults: dict[str, str] = {}
 
     def attempt(name: str, check: Callable[..., Result], *arguments: Any) -> Result | None:

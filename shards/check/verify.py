@@ -6,7 +6,8 @@ says names the file, and the sample and byte where there is one, and what mends 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +15,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError, is_environment
+from specshards.common.files import is_remote
 from specshards.common.jobs import Engine, run_tasks
+from specshards.common.remote import opened, patiently, read_bytes
 from specshards.shards.check.dataset import Overall
 from specshards.shards.check.result import RERUN, Check, first
 from specshards.shards.check.shard import CheckTask, examine
 from specshards.shards.format.manifest import MANIFEST, SPLITS, Manifest, ShardRecord
+from specshards.shards.format.nearby import listed
 from specshards.shards.write.card import INFO, timm_info
 
 __all__ = ["Check", "verify"]
+
+#: Requests at a time, to where a data set lies elsewhere.
+_THREADS = 16
 
 
 def verify(folder: Path, *, deep: bool = False, engine: Engine | None = None) -> tuple[Check, ...]:
     """Check a shard folder; nothing in it is changed.
 
     A fast check opens footers and first lines: seconds for millions of samples. A deep one also reads every byte of
-    every shard that the fast one found whole, one task a shard; this process keeps 35 bytes a sample.
+    every shard that the fast one found whole, one task a shard; this process keeps 35 bytes a sample. Of a data set
+    elsewhere (a URL) the fast check lists the folders and reads indices and footers, the deep one copies each shard.
 
     Raises:
         UsageError: no such folder. JobError: a worker or the environment failed.
     """
-    if not folder.is_dir():
+    if not is_remote(folder) and not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; name the folder of a data set, with {MANIFEST} in it")
     try:
         manifest = Manifest.load(folder)
@@ -68,28 +76,46 @@ def _account(folder: Path, manifest: Manifest) -> Check:
 def _files(folder: Path, manifest: Manifest) -> tuple[Check, list[ShardRecord]]:
     """Every shard's three files are there, of the right size; and the shards of which that is true."""
     faults, whole = [], []
-    for record in manifest.shards:
-        fault = _incomplete(folder, record)
-        if fault is None:
-            whole.append(record)
-        else:
-            faults.append(fault)
+    sizes = _sizes(folder, manifest)
+    # What lies elsewhere is waited for, not computed.
+    with ThreadPoolExecutor(_THREADS if is_remote(folder) else 1) as pool:
+        found = pool.map(lambda record: _incomplete(folder, record, sizes(record)), manifest.shards)
+        for record, fault in zip(manifest.shards, found, strict=True):
+            if fault is None:
+                whole.append(record)
+            else:
+                faults.append(fault)
     total = sum(record.bytes for record in manifest.shards)
     text = f"{len(manifest.shards):,} tars ({total / 1e6:,.1f} MB) with index and sidecar, of the right length"
     return Check("files", not faults, first(faults, "shards", RERUN) if faults else text), whole
 
 
-def _incomplete(folder: Path, record: ShardRecord) -> str | None:
-    """What is wrong with the size of a shard's files; None where nothing is."""
+def _sizes(folder: Path, manifest: Manifest) -> Callable[[ShardRecord], int | None]:
+    """What gives the bytes of a tar, None where it is missing; elsewhere from lists of the folders, where it has them."""
+    parents = {record.path(folder).parent for record in manifest.shards} if is_remote(folder) else ()
+    lists = {parent: listed(parent) for parent in parents}
+
+    def size(record: ShardRecord) -> int | None:
+        path = record.path(folder)
+        if (names := lists.get(path.parent)) is not None:
+            return names.get(path.name)
+        try:
+            return patiently(path, path.stat).st_size if is_remote(path) else path.stat().st_size
+        except FileNotFoundError:
+            return None
+
+    return size
+
+
+def _incomplete(folder: Path, record: ShardRecord, size: int | None) -> str | None:
+    """What is wrong with a shard's files, the tar being of `size` bytes; None where nothing is."""
     stem = record.name.removesuffix(".tar")
-    try:
-        size = record.path(folder).stat().st_size
-    except FileNotFoundError:
+    if size is None:
         return f"{record.name}: missing"
     if size != record.bytes:
         return f"{record.name}: {size:,} bytes where the manifest says {record.bytes:,}"
     try:
-        content = record.index(folder).read_bytes()
+        content = read_bytes(record.index(folder))
     except FileNotFoundError:
         return f"{stem}.idx: missing"
     if content.partition(b"\n")[0] != b"v1.2 %d" % record.samples or content.count(b"\n") != record.samples + 1:
@@ -103,7 +129,8 @@ def _incomplete(folder: Path, record: ShardRecord) -> str | None:
 def _rows(path: Path) -> tuple[int, str | None]:
     """Rows of a Parquet file by its footer, or what is wrong with it."""
     try:
-        return pq.read_metadata(path).num_rows, None
+        with opened(path) as file:
+            return pq.read_metadata(file).num_rows, None
     except FileNotFoundError:
         return 0, "missing"
     except (pa.ArrowException, OSError) as error:
@@ -114,9 +141,16 @@ def _rows(path: Path) -> tuple[int, str | None]:
 
 def _strays(folder: Path, manifest: Manifest) -> Check:
     """Readers that take every tar of a folder must find ours alone; hidden temporaries are only worth knowing."""
-    known = {path(folder) for record in manifest.shards for path in (record.path, record.index, record.sidecar)}
-    found = [path for split in SPLITS for path in sorted((folder / split).rglob("*")) if path.is_file()]
-    strange = [path.relative_to(folder).as_posix() for path in found if path not in known]
+    known = {path.relative_to(folder).as_posix() for record in manifest.shards for path in record.files(folder)}
+    if is_remote(folder):
+        lists = {split: listed(folder / split) for split in SPLITS}
+        if None in lists.values():
+            return Check("strays", True, "there are no lists of what lies there", note=True)
+        names = [f"{split}/{name}" for split, found in lists.items() for name in sorted(found or ())]
+    else:
+        paths = [path for split in SPLITS for path in sorted((folder / split).rglob("*")) if path.is_file()]
+        names = [path.relative_to(folder).as_posix() for path in paths]
+    strange = [name for name in names if name not in known]
     visible = [name for name in strange if not Path(name).name.startswith(".")]
     if visible:
         mend = "remove it: readers that take every file of a folder would read it"
@@ -141,7 +175,7 @@ def _classes(manifest: Manifest) -> Check:
 def _info(folder: Path, manifest: Manifest) -> Check:
     """What is told other people's readers is what the manifest says."""
     try:
-        content = (folder / INFO).read_bytes()
+        content = read_bytes(folder / INFO)
     except FileNotFoundError:
         return Check("info", True, f"no {INFO}: timm's reader would need it", note=True)
     if content != timm_info(manifest).encode():

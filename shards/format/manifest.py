@@ -108,13 +108,14 @@ class ShardRecord:
         """The Parquet file beside the tar."""
         return (folder / self.name).with_suffix(".parquet")
 
+    def files(self, folder: Path) -> tuple[Path, Path, Path]:
+        """The tar and what lies beside it."""
+        return self.path(folder), self.index(folder), self.sidecar(folder)
+
     def damaged(self, folder: Path) -> Path | None:
         """The first of its three files that is missing or not that of its checksum; None where all are whole."""
-        for path, expected in (
-            (self.path(folder), self.sha256),
-            (self.index(folder), self.index_sha256),
-            (self.sidecar(folder), self.sidecar_sha256),
-        ):
+        sums = (self.sha256, self.index_sha256, self.sidecar_sha256)
+        for path, expected in zip(self.files(folder), sums, strict=True):
             try:
                 if sha256(path) != expected:
                     return path

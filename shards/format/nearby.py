@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,27 @@ def nearby_sidecar(record: ShardRecord, folder: Path, cache: Cache | None = None
         return nullcontext(path)
     name = f"{Path(record.name).stem}.parquet"
     return (cache or shared_cache()).holding(Remote(path, record.sidecar_sha256, name))
+
+
+@contextmanager
+def fetched(record: ShardRecord, folder: Path) -> Iterator[Path]:
+    """A folder on this machine with a shard's three files as they are, whatever the manifest says of them.
+
+    It is gone after the block; of a data set on this machine it is that itself.
+
+    Raises:
+        JobError: the network; names the object. A file that is not there is none here, either.
+    """
+    if not is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="specshards-") as name:
+        here = Path(name)
+        for there, copy in zip(record.files(folder), record.files(here), strict=True):
+            copy.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):
+                patiently(there, lambda there=there, copy=copy: there.fs.get_file(there.path, str(copy)))  # type: ignore[misc]
+        yield here
 
 
 def listed(folder: Path) -> Mapping[str, int] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from specshards.common.files import replacing, write_text
+from specshards.common.remote import read_bytes
 
 BLOCK = 512
 _RECORD = 20 * BLOCK  # tar pads an archive to whole records
@@ -128,7 +129,7 @@ def read_index(path: Path) -> list[dict[str, tuple[int, int, str]]]:
     Raises:
         ValueError: not an index of version 1.2, or cut short.
     """
-    lines = path.read_text().splitlines()
+    lines = read_bytes(path).decode().splitlines()
     version, _, count = (lines[0] if lines else "").partition(" ")
     if version != "v1.2" or not count.isdigit() or int(count) != len(lines) - 1:
         raise ValueError(f"{path}: not a whole DALI index v1.2; make the shards again")
@@ -141,7 +142,7 @@ def read_entries(path: Path, places: Sequence[int]) -> list[dict[str, tuple[int,
     Raises:
         ValueError: damaged lines. IndexError: a place that is not there.
     """
-    lines = path.read_text().splitlines()
+    lines = read_bytes(path).decode().splitlines()
     return [_members(lines[1 + place]) for place in places]
 
 

@@ -7,7 +7,6 @@ for batch in loader.open("data/lamost/shards/map2d", "train", batch_size=64):
 
 opening         `open`
 loader          `Loader`: from local disk, resumable
-stream          batches from any address, in the order of the shards
 options         what `open` was asked for
 source          where shards come from: a folder, or an address through the cache
 batch           what both give

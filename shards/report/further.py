@@ -13,6 +13,7 @@ from specshards.common.errors import JobError, is_environment, shortened
 from specshards.common.further import TEXT
 from specshards.common.html import Rows
 from specshards.shards.format.manifest import Manifest
+from specshards.shards.format.nearby import nearby_sidecar
 
 #: Different values of a text that are counted.
 _MOST_VALUES = 1000
@@ -44,7 +45,7 @@ def count_further(folder: Path, manifest: Manifest) -> list[FurtherCount]:
     for record in manifest.shards if samples else ():
         path = record.sidecar(folder)
         try:
-            with pq.ParquetFile(path) as file:
+            with nearby_sidecar(record, folder) as here, pq.ParquetFile(here) as file:
                 present = [name for name in samples if name in file.schema_arrow.names]
                 for batch in file.iter_batches(_ROWS, columns=present, use_threads=False):
                     for name in present:

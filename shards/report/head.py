@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, UsageError, is_environment, make_folder, shortened
 from specshards.common.files import replacing
+from specshards.common.remote import opened
 from specshards.common.text import aligned
 from specshards.render import renderer
 from specshards.render.contact_sheet import contact, drawn
 from specshards.shards.format.encoding import ENCODINGS
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardRecord
+from specshards.shards.format.nearby import nearby_sidecar
 from specshards.shards.format.tar import read_index
 from specshards.shards.write.card import split_by
 
@@ -103,9 +105,10 @@ def _read(
 ) -> tuple[list[dict[str, Any]], list[Picture]]:
     encoding = ENCODINGS[manifest.config.encoding](renderer(manifest.config.image))
     columns = [name for name in COLUMNS if name not in ("bytes", "offset")]
-    batch = next(pq.ParquetFile(record.sidecar(folder)).iter_batches(count, columns=columns))
+    with nearby_sidecar(record, folder) as path, pq.ParquetFile(path) as file:
+        batch = next(file.iter_batches(count, columns=columns))
     rows, pictures = batch.to_pylist(), []
-    with record.path(folder).open("rb") as tar:
+    with opened(record.path(folder)) as tar:
         for row, members in zip(rows, read_index(record.index(folder)), strict=False):
             row["offset"], row["bytes"], name = members[encoding.extension]
             if name != f"{row['key']}.{encoding.extension}":

@@ -34,24 +34,27 @@ def is_current(folder: Path) -> bool:
         return False
 
 
-def write_page(folder: Path, spectra: Path | None = None) -> Path:
+def write_page(folder: Path, spectra: Path | None = None, out: Path | None = None) -> Path:
     """Write the page, and return its path. One of other shards is gone even where that fails.
 
     Args:
+        folder: the data set; of one elsewhere the tables beside the tars pass through the cache (`common.cache`).
         spectra: where the Parquet is that pictures were drawn from; where it was, unless given.
+        out: the page; `report.html` in the folder unless given.
 
     Raises:
-        UsageError: no data set there, or not on a local disk. JobError: it is damaged.
+        UsageError: no data set there. JobError: it is damaged, or its folder cannot be written to.
     """
     # What draws takes its time to import: only where a page is made.
     from specshards.shards.report.page import page
 
-    if is_remote(folder):
-        raise UsageError(
-            f"{folder}: not on a disk; copy the data set to one and run `specshards shards report` there"
-        )
     manifest = Manifest.load(folder)
-    if not is_current(folder):
-        (folder / PAGE).unlink(missing_ok=True)
-    write_text(folder / PAGE, page(folder, manifest, spectra))
-    return folder / PAGE
+    out = out or folder / PAGE
+    try:
+        if not is_remote(folder) and not is_current(folder):
+            (folder / PAGE).unlink(missing_ok=True)
+        text = page(folder, manifest, spectra)
+        write_text(out, text)
+    except PermissionError as error:
+        raise JobError(f"{out}: {shortened(error)}; give another place with --out") from error
+    return out

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from specshards.common.errors import JobError, shortened
+from specshards.common.remote import opened
 from specshards.common.spectrum import Arrays
 from specshards.render import RenderError, renderer
 from specshards.render.frame import framed
@@ -148,7 +149,7 @@ def _payloads(
         record = manifest.shards[number]
         try:
             entries = read_entries(record.index(folder), [sample.index for sample in members])
-            with record.path(folder).open("rb") as tar:
+            with opened(record.path(folder)) as tar:
                 for sample, entry in zip(members, entries, strict=True):
                     offset, size, _ = entry[encoding.extension]
                     if not 0 <= offset <= offset + size <= record.bytes:

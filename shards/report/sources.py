@@ -105,7 +105,7 @@ def find_sources(folder: Path, manifest: Manifest, spectra: Path | None = None) 
 def _places(folder: Path, jobs: list[job_log.JobRun]) -> list[Path]:
     """Where the last job read, and where `make shards` keeps spectra: the whole may have been moved."""
     recorded = [location(jobs[-1].spectra)] if jobs and jobs[-1].spectra else []
-    beside = [parent / "spectra" for parent in folder.absolute().parents[:2]]
+    beside = [] if is_remote(folder) else [parent / "spectra" for parent in folder.absolute().parents[:2]]
     return [*recorded, *(place for place in beside if place.is_dir() and place not in recorded)]
 
 

@@ -21,10 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from specshards.common.errors import JobError, is_environment, shortened
-from specshards.common.files import sha256
+from specshards.common.files import is_remote, sha256
 from specshards.common.quarantine import QUARANTINE_SCHEMA
+from specshards.common.remote import opened
 from specshards.ingest.spectra.schema import HEALPIX_ORDER
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardRecord
+from specshards.shards.format.nearby import nearby_sidecar
 from specshards.shards.write.split import splitmix64
 
 Floats = npt.NDArray[np.float64]
@@ -163,7 +165,7 @@ def read_statistics(folder: Path, manifest: Manifest, gallery: int, random: int)
                     by_group.offer((survey, kind, split), order[members], samples[members])
                 index += len(rows)
         _compare(folder, record, shard_counts.sum(axis=0), manifest)
-        if sha256(record.sidecar(folder)) != record.sidecar_sha256:
+        if not is_remote(folder) and sha256(record.sidecar(folder)) != record.sidecar_sha256:  # of a copy it is known
             raise _unlike(folder, record, "not the bytes that the manifest speaks of (checksum)")
         counts[:, :, split] += shard_counts
     return Statistics(counts, histograms, sky, by_group.in_turn(), overall.in_turn())
@@ -322,12 +324,13 @@ def _unlike(folder: Path, record: ShardRecord, what: str) -> JobError:
 def _batches(
     folder: Path, record: ShardRecord, columns: Sequence[str] | None, rows: int = _BATCH
 ) -> Iterator[pa.RecordBatch]:
-    return _read(record.sidecar(folder), columns, rows)
+    with nearby_sidecar(record, folder) as path:
+        yield from _read(path, columns, rows)
 
 
 def _read(path: Path, columns: Sequence[str] | None, rows: int = _BATCH) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(path) as file:
+        with opened(path) as content, pq.ParquetFile(content) as file:
             present = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
             yield from file.iter_batches(rows, columns=present, use_threads=False)
     except (pa.ArrowException, OSError) as error:

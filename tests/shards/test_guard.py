@@ -18,7 +18,6 @@ from specshards.common.jobs import Engine
 from specshards.common.spectrum import LABELS
 from specshards.shards import loader
 from specshards.shards.format.manifest import NPY_HEADER_BYTES, Manifest
-from specshards.shards.loader import stream
 from specshards.shards.loader.guard import Guard
 from specshards.shards.write.reshard import remake
 from specshards.train import checkpoint, loop
@@ -235,11 +234,3 @@ def test_a_run_does_not_go_on_with_shards_that_changed(
     with pytest.raises(Exception, match="have changed"):
         learn(tmp_path / "set", tmp_path / "run")
     assert checkpoint.latest(tmp_path / "run") is not None
-
-
-def test_a_stream_compares_what_lies_here_already(copy: Copy) -> None:
-    tar = swap_labels(copy)
-    with stream.open(copy.folder, "train", 64) as batches, pytest.raises(JobError, match=f"{tar}: is not what"):
-        list(batches)
-    with stream.open(copy.folder, "train", 64, verify=False) as batches:
-        assert sum(len(batch["key"]) for batch in batches) == copy.manifest.samples("train")

@@ -18,7 +18,6 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.json import fits, parse
 from specshards.shards import loader
 from specshards.shards.format.manifest import Manifest
-from specshards.shards.loader import stream
 from specshards.shards.write.reshard import remake
 
 
@@ -171,7 +170,6 @@ def test_no_reader_follows_a_name_out_of_the_folder(good: dict[str, Any], tmp_pa
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     for read in (
         lambda: loader.open(tmp_path, "train", 4),
-        lambda: stream.open(tmp_path, "train", 4),
         lambda: remake([tmp_path], tmp_path / "out"),
     ):
         with pytest.raises(JobError, match="outside/train-000000"):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from specshards.common.errors import JobError, UsageError
+from specshards.common.cache import Cache
+from specshards.common.errors import UsageError
 from specshards.common.files import is_remote, location
 from specshards.common.jobs import Engine
 from specshards.shards import loader
+from specshards.shards.__main__ import app
+from specshards.shards.check.verify import verify
 from specshards.shards.format.manifest import Manifest, ShardConfig
-from specshards.shards.loader import stream
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
 from tests.oracles.data_sets import tree
@@ -83,50 +87,78 @@ def test_what_is_not_there_is_named(bucket: str, tmp_path: Path) -> None:
     assert location("~/x") == Path.home() / "x"
 
 
+@pytest.fixture(scope="module")
+def sets(bucket: str, spectra_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """Encoding -> a data set here, and the same in the bucket."""
+    made = {}
+    for encoding in ("png", "flux"):
+        config, here = ShardConfig(encoding=encoding, samples_per_shard=60), tmp_path_factory.mktemp(encoding) / "set"
+        build(config, spectra_folder, here, engine=HERE)
+        build(config, spectra_folder, f"{bucket}/{encoding}", engine=HERE)
+        made[encoding] = here, f"{bucket}/{encoding}"
+    return made
+
+
 @pytest.mark.parametrize("encoding", ["png", "flux"])
-def test_streamed_samples_are_those_of_the_loader(
-    bucket: str, spectra_folder: Path, tmp_path: Path, encoding: str
+def test_epochs_in_a_bucket_are_those_of_a_disk(
+    sets: dict[str, tuple[Path, str]], tmp_path: Path, encoding: str
 ) -> None:
-    config = ShardConfig(encoding=encoding, samples_per_shard=60)
-    there = f"{bucket}/stream-{encoding}"
-    build(config, spectra_folder, there, engine=HERE)
-    build(config, spectra_folder, tmp_path / "here", engine=HERE)
-    expected = {}
-    with loader.open(tmp_path / "here", "train", 16) as batches:
-        for batch in batches:
-            for i, key in enumerate(batch["key"]):
-                expected[key] = (batch["pixel_values"][i], {name: v[i].item() for name, v in batch["labels"].items()})
-    orders = []
-    for rank in (0, 1):
-        with stream.open(there, "train", 16, rank=rank, world_size=2, cache=tmp_path / "cache") as batches:
-            for _ in range(2):
-                seen = []
-                for batch in batches:
-                    for i, key in enumerate(batch["key"]):
-                        pixels, labels = expected[key]
-                        assert torch.equal(batch["pixel_values"][i], pixels)
-                        assert all(
-                            np.array_equal(v[i], labels[n], equal_nan=True) for n, v in batch["labels"].items()
-                        )
-                        seen.append(key)
-                orders.append(seen)
-    assert sorted(orders[0] + orders[2]) == sorted(expected) and sorted(orders[1] + orders[3]) == sorted(expected)
-    assert orders[0] != orders[1]
-    # The second time nothing is fetched: the bucket could be gone. And a local folder needs no cache.
-    for record in Manifest.load(location(there)).split("train"):
-        record.path(location(there)).unlink()
-    with stream.open(there, "train", 64, cache=tmp_path / "cache") as batches:
-        assert sum(len(batch["key"]) for batch in batches) == len(expected)
-    with stream.open(tmp_path / "here", "train", 64) as batches:
-        assert sum(len(batch["key"]) for batch in batches) == len(expected)
-    with stream.open(there, "train", 64) as batches, pytest.raises(JobError, match="tar: the archive is missing"):
-        list(batches)
-    damaged = sorted((tmp_path / "here" / "val").glob("*.tar"))[0]
-    location(f"{there}/val/{damaged.name}").write_bytes(damaged.read_bytes()[:-9] + b"123456789")
-    with stream.open(there, "val", 64) as batches, pytest.raises(JobError, match="is not what the manifest says"):
-        list(batches)
+    here, there = sets[encoding]
+    cache = Cache(tmp_path / "cache", 1 << 30)
+    for number in (0, 1):
+        mine = loader.open(there, "train", 16, seed=3, rank=number, world_size=2, cache=cache)
+        with mine, loader.open(here, "train", 16, seed=3, rank=number, world_size=2) as local:
+            for one, other in zip(islice(mine, 30), islice(local, 30), strict=True):  # three epochs and more
+                assert one["key"] == other["key"] and torch.equal(one["pixel_values"], other["pixel_values"])
+                assert all(np.array_equal(one["labels"][n], v, equal_nan=True) for n, v in other["labels"].items())
+            assert mine.state_dict() == local.state_dict()
 
 
-def test_splits_of_a_stream_have_names(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown split all"):
-        stream.open(tmp_path, "all", 8)
+def test_a_data_set_in_a_bucket_is_verified(sets: dict[str, tuple[Path, str]], bucket: str) -> None:
+    here, there = sets["png"]
+    for deep in (False, True):
+        checks = verify(location(there), deep=deep, engine=HERE)
+        assert checks == verify(here, deep=deep, engine=HERE) and all(check.passed for check in checks)
+    remake([here], f"{bucket}/hurt", engine=HERE)
+    hurt = location(f"{bucket}/hurt")
+    record = Manifest.load(hurt).shards[0]
+    tar, index, sidecar = record.files(hurt)
+    for path, content, deep, name, said in (
+        (tar, tar.read_bytes()[:-512], False, "files", f"{record.name}: "),
+        (tar, tar.read_bytes().replace(b"IDAT", b"IDOT"), True, "checksums", f"{record.name}: its sha256"),
+        (index, None, False, "files", ".idx: missing"),
+        (sidecar, b"PAR1", False, "files", ".parquet: damaged Parquet"),
+        (hurt / "train" / "more.tar", b"", False, "strays", "train/more.tar: not of this data set"),
+    ):
+        whole = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        failed = {check.name: check.detail for check in verify(hurt, deep=deep, engine=HERE) if not check.passed}
+        assert said in failed[name], failed
+        path.unlink(missing_ok=True)
+        if whole is not None:
+            path.write_bytes(whole)
+    assert all(check.passed for check in verify(hurt, engine=HERE))
+    assert [check.name for check in verify(location(f"{bucket}/none"), engine=HERE) if not check.passed] == [
+        "manifest"
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["png", "flux"])
+def test_what_is_in_a_bucket_is_shown(
+    sets: dict[str, tuple[Path, str]], tmp_path: Path, encoding: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = []
+    for where, out in zip(map(str, sets[encoding]), ("here", "there"), strict=True):
+        app(["inspect", where, "--count", "3", "--out", str(tmp_path / f"{out}.png")], standalone_mode=False)
+        app(["report", where, "--out", str(tmp_path / f"{out}.html")], standalone_mode=False)
+        pages.append((tmp_path / f"{out}.html").read_text())
+    local, remote = (
+        capsys.readouterr().out.replace(str(tmp_path / "here"), str(tmp_path / "there")).split("train-")[:2]
+    )
+    assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes() and local and remote
+    articles = [re.findall(r"<article.*?</article>", page, re.DOTALL) for page in pages]
+    assert articles[0] == articles[1] and len(articles[0]) > 12
+    app(["report", sets[encoding][1]], standalone_mode=False)
+    assert "</html>" in location(f"{sets[encoding][1]}/report.html").read_text()
