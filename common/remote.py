@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import time
 from collections.abc import Callable
@@ -66,7 +67,14 @@ def opened(path: Path) -> IO[bytes]:
     """A file from which some stretches are read, on this machine or elsewhere."""
     if not is_remote(path):
         return path.open("rb")
-    return cast(IO[bytes], path.open("rb", block_size=_PIECE))  # type: ignore[call-overload]
+    file = cast(IO[bytes], path.open("rb", block_size=_PIECE))  # type: ignore[call-overload]
+    try:
+        file.seek(-1, io.SEEK_END)
+        file.read(1)
+    except ValueError:  # a web server that gives whole files only
+        return io.BytesIO(read_bytes(path))
+    file.seek(0)
+    return file
 
 
 def read_bytes(path: Path) -> bytes:
@@ -75,4 +83,7 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         JobError: the network; names the object. FileNotFoundError, OSError.
     """
-    return patiently(path, path.read_bytes) if is_remote(path) else path.read_bytes()
+    if not is_remote(path):
+        return path.read_bytes()
+    # Not `open`, which takes a web server that does not answer for a file that is not there.
+    return patiently(path, lambda: path.fs.cat_file(path.path))  # type: ignore[attr-defined]

@@ -91,7 +91,7 @@ def _files(folder: Path, manifest: Manifest) -> tuple[Check, list[ShardRecord]]:
 
 
 def _sizes(folder: Path, manifest: Manifest) -> Callable[[ShardRecord], int | None]:
-    """What gives the bytes of a tar, None where it is missing; elsewhere from lists of the folders, where it has them."""
+    """What gives the bytes of a tar, None where it is missing; elsewhere from lists of the folders, if possible."""
     parents = {record.path(folder).parent for record in manifest.shards} if is_remote(folder) else ()
     lists = {parent: listed(parent) for parent in parents}
 

@@ -27,7 +27,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.files import is_remote, sha256
 from specshards.common.further import of_json
 from specshards.common.json import fits, parse, shown
-from specshards.common.remote import patiently
+from specshards.common.remote import read_bytes
 from specshards.common.spectrum import LABELS
 from specshards.ingest.said import Stated
 from specshards.ingest.spectra.schema import PROGRAM_VERSION
@@ -231,7 +231,7 @@ class Manifest:
         try:
             if not is_remote(path) and not path.is_file():
                 raise FileNotFoundError
-            text = patiently(path, path.read_bytes) if is_remote(path) else path.read_bytes()
+            text = read_bytes(path)
         except FileNotFoundError:
             missing = f"{folder}: no {MANIFEST} there; run `make shards` first, or name its folder"
             raise UsageError(missing) from None

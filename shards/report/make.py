@@ -49,6 +49,8 @@ def write_page(folder: Path, spectra: Path | None = None, out: Path | None = Non
     from specshards.shards.report.page import page
 
     manifest = Manifest.load(folder)
+    if out is None and is_remote(folder) and getattr(folder, "protocol", "").startswith("http"):
+        raise UsageError(f"{folder}: a web server takes no page; say with --out where it is to be")
     out = out or folder / PAGE
     try:
         if not is_remote(folder) and not is_current(folder):
