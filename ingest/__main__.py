@@ -29,12 +29,18 @@ def build(
     catalog: options.Catalog = None,
     max_bad_fraction: options.MaxBadFraction = 0.05,
     force: options.Force = False,
+    trust_names: Annotated[
+        bool,
+        typer.Option(
+            "--trust-names", help="A rerun takes files that it knows by name as unchanged, without a look at each."
+        ),
+    ] = False,
 ) -> None:
     """Read survey files into OUT/spectra/*.parquet; a rerun goes on where the last one stopped."""
     from specshards.ingest.job.survey import ingest_survey
 
     ingest_survey(config, out, data=data, catalogue=catalog, engine=engine, max_bad_fraction=max_bad_fraction,
-                  force=force)  # fmt: skip
+                  force=force, trust_names=trust_names)  # fmt: skip
 
 
 app = application(

@@ -61,6 +61,7 @@ def build(
     engine: Engine | None = None,
     max_bad_fraction: float = 0.05,
     force: bool = False,
+    trust_names: bool = False,
 ) -> Summary:
     """Ingest survey files into `out/spectra/part-*.parquet`.
 
@@ -72,6 +73,7 @@ def build(
         catalogue: label table joined on the survey's key.
         max_bad_fraction: the job fails when more than this share of objects is bad (sky fibres and cuts are not bad).
         force: replace what an earlier run with another configuration left in `out`.
+        trust_names: a file that is known by its name is as it was: no look is taken at its size and time.
 
     Raises:
         UsageError: wrong arguments. JobError: too many bad objects, or the environment failed.
@@ -79,7 +81,7 @@ def build(
     files = find(config, data)
     _check_units(config, files)
     with folder_of(out).locked():
-        return ingest_files(config, files, out, catalogue, engine or Engine(), max_bad_fraction, force)
+        return ingest_files(config, files, out, catalogue, engine or Engine(), max_bad_fraction, force, trust_names)
 
 
 class Files(NamedTuple):
@@ -131,7 +133,7 @@ def _check_units(config: IngestConfig, files: Files) -> None:
 
 def ingest_files(
     config: IngestConfig, files: Files, out: Path, catalogue: Path | None, engine: Engine, max_bad_fraction: float,
-    force: bool,
+    force: bool, trust_names: bool = False,
 ) -> Summary:  # fmt: skip
     """What `build` does once it has the files, and the lock of `out`."""
     root, ledger = files.root, out / "ingest"
@@ -140,8 +142,9 @@ def ingest_files(
     prepared = prepare(config, catalogue, ledger, files)
     claim(out, config, root, catalogue, force)
     plan = make_plan(
-        root, files.names, ledger / "plan.parquet", files_per_part=config.files_per_part, seed=config.seed
-    )
+        root, files.names, ledger / "plan.parquet", files_per_part=config.files_per_part, seed=config.seed,
+        trust_names=trust_names,
+    )  # fmt: skip
     tasks = Tasks(config, root, plan, prepared, out, files.names.repeats)
     tasks.drop_stale()
     tasks.run(engine, f"ingest {config.survey or 'files'}")

@@ -102,8 +102,13 @@ class Plan(Sequence[Part]):
         return Part(number, tuple(map(unescaped, names)), size, bytes(stamp).hex())
 
 
-def make_plan(root: Path, files: Iterable[str], path: Path, *, files_per_part: int, seed: int) -> Plan:
+def make_plan(
+    root: Path, files: Iterable[str], path: Path, *, files_per_part: int, seed: int, trust_names: bool = False
+) -> Plan:
     """Bring the plan at `path` up to date with `files`, which are sorted, and return its parts that hold any.
+
+    Args:
+        trust_names: a file that the plan has is as it was; no look is taken at it.
 
     Raises:
         JobError: no room for temporary files.
@@ -113,7 +118,8 @@ def make_plan(root: Path, files: Iterable[str], path: Path, *, files_per_part: i
         known, first_new = _load_earlier(path, store)
         store.execute("CREATE TABLE rows(key INTEGER, file BLOB, bytes INTEGER, stamp BLOB)")
         key = f"coalesce((SELECT key FROM old WHERE file = ?1), {_NEW << _PLACE})" if known else str(_NEW << _PLACE)
-        store.executemany(f"INSERT INTO rows VALUES ({key}, ?1, ?2, ?3)", _stamped(root, files))
+        trusted = partial(_known, store) if trust_names and known else None
+        store.executemany(f"INSERT INTO rows VALUES ({key}, ?1, ?2, ?3)", _stamped(root, files, trusted))
         _place_new(store, known, first_new, seed)
         return _write(store, path, files_per_part, first_new)
 
@@ -124,7 +130,7 @@ def _load_earlier(path: Path, store: sqlite3.Connection) -> tuple[int, int]:
     Returns:
         Its rows, and the number of the first part that it does not have.
     """
-    store.execute("CREATE TABLE old(key INTEGER PRIMARY KEY, file BLOB)")
+    store.execute("CREATE TABLE old(key INTEGER PRIMARY KEY, file BLOB, bytes INTEGER, stamp BLOB)")
     rows, last = 0, -1
     try:
         with pq.ParquetFile(path) as file:
@@ -138,8 +144,9 @@ def _load_earlier(path: Path, store: sqlite3.Connection) -> tuple[int, int]:
                 if len(parts) and (parts.min() < 0 or parts.max() >= most):
                     raise pa.ArrowInvalid("other parts")
                 keys = (parts << _PLACE) + rows + np.arange(len(parts))
-                names = batch["file"].cast(pa.binary()).to_pylist()
-                store.executemany("INSERT INTO old VALUES (?, ?)", zip(keys.tolist(), names, strict=True))
+                names = batch["file"].cast(pa.binary())
+                columns = [column.to_pylist() for column in (names, batch["bytes"], batch["stamp"])]
+                store.executemany("INSERT INTO old VALUES (?, ?, ?, ?)", zip(keys.tolist(), *columns, strict=True))
                 rows, last = rows + len(parts), max(last, parts.max(initial=-1))
         store.execute("CREATE UNIQUE INDEX old_file ON old(file)")
         return rows, int(last) + 1
@@ -227,8 +234,23 @@ def _cut(
         yield number, part
 
 
-def _stamped(root: Path, files: Iterable[str]) -> Iterator[_Row]:
-    """Each file as it is planned: many are looked at together where that takes its time, on a distant file system."""
+def _known(store: sqlite3.Connection, name: str) -> _Row | None:
+    """The row that a file has in the earlier plan."""
+    file = escaped(name).encode()
+    found = store.execute("SELECT bytes, stamp FROM old WHERE file = ?", (file,)).fetchone()
+    return None if found is None else (file, *found)
+
+
+def _stamped(root: Path, files: Iterable[str], trusted: Callable[[str], _Row | None] | None) -> Iterator[_Row]:
+    """Each file as it is planned: many are looked at together where that takes its time, on a distant file system.
+
+    Args:
+        trusted: gives the rows that are taken as they are, where no look is wanted.
+    """
+    if trusted is not None:
+        for name in files:
+            yield trusted(name) or _row(companions_of(), f"{root}/", name)
+        return
     names, row = iter(files), partial(_row, companions_of(), f"{root}/")
     with ThreadPoolExecutor(_LOOKERS) as lookers:
         is_far = False

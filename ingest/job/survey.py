@@ -28,6 +28,7 @@ def ingest_survey(
     engine: Engine | None = None,
     max_bad_fraction: float = 0.05,
     force: bool = False,
+    trust_names: bool = False,
 ) -> Summary:
     """Ingest `data`, or without it a mock survey written to `out/mock`, into `out/spectra`.
 
@@ -57,8 +58,9 @@ def ingest_survey(
             mocks[survey](folder, n, config.seed, engine.workers if engine.scheduler is None else None)
             return ingest_files(config, find(config, data), out, catalogue, engine, max_bad_fraction, force)
     return build(
-        config, data, out, catalogue=catalogue, engine=engine, max_bad_fraction=max_bad_fraction, force=force
-    )
+        config, data, out, catalogue=catalogue, engine=engine, max_bad_fraction=max_bad_fraction, force=force,
+        trust_names=trust_names,
+    )  # fmt: skip
 
 
 def catalogues_of(parts: Sequence[str], catalogue: Path | None) -> dict[str, Path]:

@@ -23,8 +23,10 @@ from specshards.common.jobs import Engine
 from specshards.common.quarantine import QUARANTINE_SCHEMA
 from specshards.ingest.catalogue.cuts import parse
 from specshards.ingest.files import find_files
+from specshards.ingest.job import plan
 from specshards.ingest.job.build import IngestConfig, build
 from specshards.ingest.job.plan import make_plan
+from specshards.ingest.job.survey import ingest_survey
 from specshards.ingest.mock import MockConfig, write
 from specshards.ingest.surveys import SUFFIXES, TEXT_SUFFIXES
 from tests.oracles import commands
@@ -125,6 +127,27 @@ def test_a_rerun_reads_only_what_is_new_or_changed(
     assert sorted(redone) == [f"part-{n:05d}.parquet" for n in sorted({gone["part"], changed["part"]})]
     assert summary.files == 129 and gone["file"] not in {row["source_file"] for row in rows(out, "source_file")}
     assert content(out)["part-00004.parquet"] == first["part-00004.parquet"]
+
+
+def test_names_that_are_trusted_are_not_looked_at(
+    survey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    config = IngestConfig(files_per_part=20)
+    copy_of(survey, data, slice(0, 60))
+    build(config, str(data), out, engine=HERE, max_bad_fraction=0.1, trust_names=True)  # nothing is known yet
+    files = pq.read_table(out / "ingest" / "plan.parquet").to_pylist()
+    gone, changed = (file["file"] for file in (files[3], files[45]))
+    (data / gone).unlink()
+    os.utime(data / changed, ns=(1, 1))
+    copy_of(survey, data, slice(60, 70))
+    looked: list[str] = []
+    monkeypatch.setattr(plan, "_stamp", lambda path, stamp=plan._stamp: looked.append(path) or stamp(path))
+    summary = build(config, str(data), out, engine=HERE, max_bad_fraction=0.1, trust_names=True)
+    assert summary.files == 69 and len(looked) == 10 and not any(changed in path for path in looked)
+    assert "resuming: 2 of 4 parts are done" in capsys.readouterr().out
+    ingest_survey(config, out, data=str(data), engine=HERE, max_bad_fraction=0.1)  # and those that changed
+    assert "resuming: 3 of 4 parts are done" in capsys.readouterr().out
 
 
 def test_labels_that_appear_beside_a_coadd_are_read(real_data: Path, tmp_path: Path) -> None:

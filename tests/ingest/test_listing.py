@@ -139,7 +139,7 @@ def test_a_plan_with_a_file_twice_is_made_again(tmp_path: Path, caplog: pytest.L
 
 
 def test_no_room_to_sort_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(root: Path, files: object) -> Iterator[object]:
+    def full(*_: object) -> Iterator[object]:
         raise sqlite3.OperationalError("database or disk is full")
         yield
 
