@@ -15,6 +15,7 @@ from specshards.benchmarks.kit.process import GROUP
 from specshards.benchmarks.kit.records import Record
 from specshards.benchmarks.kit.tables import figure, markdown
 from specshards.benchmarks.plan import plan
+from specshards.benchmarks.survey import growth
 from specshards.common.arguments import options
 from specshards.common.errors import UsageError
 from specshards.common.files import write_text
@@ -33,6 +34,7 @@ SUITE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
 STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
 SEAL, SEVERAL = "2-core-cpu-seal.json", "2-core-cpu-several.json"
+SURVEY = "2-core-cpu-survey-14000000.json"
 PUBLISHED, PUBLISHED_DRAWING = "published-pictures.json", "published-drawing.json"
 _BLOCK = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 _IMAGES = ("map2d", "simple", "overlap")
@@ -52,6 +54,7 @@ def medians(file: str, group: str, names: Iterable[str], scale: float = 1e6) -> 
 
 def summary() -> str:
     """Of the README: a line for each step, with its record."""
+    first = [f"loader plain, 256 files: {what}" for what in ("open", "open, first batch")]
     steps = [
         ("draw `map2d`, `simple`, `overlap`, us a spectrum on one core", SUITE("render"), "render",
          [f"{image} codes" for image in _IMAGES], 1e6),
@@ -70,6 +73,8 @@ def summary() -> str:
                               "map2d png, 200,000 objects, 2 workers"], 1e3),
         ("a million spectra, Parquet to shards, and `verify --deep`, s", MILLION, "1,000,000 objects, 2 workers",
          ["build", "verify --deep"], 1e6),
+        ("14,000,000 rows: the loader opened, up to the first batch, s", SURVEY, "time", first,
+         kept(SURVEY)["time", first[0]].about["objects"]),
         ("load a picture (png): dali, plain; webdataset with 2 workers, us", SUITE("load"), "load map2d",
          ["specshards dali, png", "specshards plain, png", "webdataset, RGB PNG, 2 workers"], 1e6),
         ("train `tiny`: from the loader, from cached batches, ms a picture", SUITE("train"), "train on cpu, batch 64",
@@ -214,6 +219,11 @@ def planned() -> str:
     return plan.planned(14e6, "rtx4090", 16, "nvme", "lamost,sdss", "png", 30, plan.KEPT, "0.6,0.2,0.2")[0]
 
 
+def survey() -> str:
+    """Of benchmarks/README.md: the stages of surveys of several sizes."""
+    return growth.short(growth.read(RESULTS, "2-core-cpu-"))
+
+
 def scaled() -> str:
     """Of benchmarks/README.md: jobs ten times larger, beside the plan."""
     return "\n".join(f"- {r.name}: {r.note}" for r in kept(SCALE).values())
@@ -244,6 +254,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
             sealing,
             several,
             planned,
+            survey,
             scaled,
         )
     },

@@ -66,6 +66,20 @@ def table(runs: dict[int, Run]) -> str:
     return markdown(heads, cells)
 
 
+def short(runs: dict[int, Run]) -> str:
+    """Markdown for a page: seconds and MB of the largest process of each stage, a column a size, and their exponents."""
+    sizes = list(runs)
+    cells = []
+    for name in dict.fromkeys(name for run in runs.values() for name in _stages(run)):
+        found = [_stages(run).get(name) for run in runs.values()]
+        timed = [r.about.get("seconds") if r else None for r in found]
+        memory = [r.about["largest"] or None if r else None for r in found]
+        both = zip(timed, memory, strict=True)
+        texts = [", ".join(figure(value) for value in pair if value is not None) for pair in both]
+        cells.append([name, *texts, _exponent(sizes, timed), _exponent(sizes, memory)])
+    return markdown(["stage: s, MB", *(f"{size:,} rows" for size in sizes), "growth of s", "of MB"], cells)
+
+
 def _exponent(sizes: Sequence[int], values: Sequence[float | None]) -> str:
     """Of the growth between the last two sizes that have a value."""
     there = [(size, value) for size, value in zip(sizes, values, strict=True) if value]
