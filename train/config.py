@@ -11,8 +11,6 @@ from typing import Any, Self
 from specshards.common.errors import UsageError
 from specshards.train.models.backbone import NORMALISE, Backbone, open_backbone
 
-#: Sizes of the tokenizer; see `train.models.tokenizer.config`.
-TOKENIZER_SIZES = ("base", "tiny")
 HEADS = ("auto", "histogram", "gaussian", "mse")
 CHOICES = {
     "head": HEADS,
@@ -40,7 +38,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: Fields that records of older runs do not have: written only where they are not at their defaults, so that such a
 #: run goes on, and its card stays what it was.
-LATER = ("decay", "normalise", "target", "select", "only", "images", "views", "categories", "lsf")
+LATER = (
+    "decay", "normalise", "target", "select", "only", "images", "views", "categories", "lsf", "patch", "keep_tokens",
+    "sizes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,12 @@ class TrainConfig(LoopConfig):
         balance: of classes: `weights` in the loss, or `logits` adjusted by the log of the class shares.
         normalise: mean and standard deviation that pictures are brought to: the `backbone`'s own, `0.5` for both in
             each colour, or those of `imagenet`.
+        patch: side of the patches of a vision transformer, pixels, which divides the pictures; its learnt ones are
+            resampled (FlexiViT). Fewer, larger patches are cheaper. By default those that it has.
+        keep_tokens: share of the patches that it reads while training, drawn anew each time: 0.5 costs about half. In
+            evaluation it reads all.
+        sizes: sides of the pictures while training, pixels, with commas, such as 112,168,224: each for an equal part
+            of the epochs. Evaluation is at the side that the shards were made for.
         target: what a regression learns: `auto`, ln(1 + z) or another label, on the scale of the train split;
             `z`, a redshift as it is; `max`, any label over the largest one of the train split, both by squared
             errors; log10, ln or log1p, the logarithm of a number, for one column log10(mass), several with commas.
@@ -193,6 +200,9 @@ class TrainConfig(LoopConfig):
     bins: int = 128
     balance: str = "none"
     normalise: str = "backbone"
+    patch: int | None = None
+    keep_tokens: float = 1.0
+    sizes: tuple[int, ...] = ()
     target: str = "auto"
     select: str = "auto"
     only: str = ""
@@ -217,12 +227,23 @@ class TrainConfig(LoopConfig):
                 f"normalise={self.normalise}: BACKBONE={self.backbone} reads no pictures that are normalised for it; "
                 "leave it out"
             )
+        self._check_fewer()
         if self.only:
             self._check_only()
         if not _names(self.select):
             raise UsageError("select: name a metric, such as r2 or accuracy, or auto")
         if self.images:
             self._check_images()
+
+    def _check_fewer(self) -> None:
+        if not 0 < self.keep_tokens <= 1:
+            raise UsageError(f"keep_tokens={self.keep_tokens}: give a share above 0, at most 1 (all)")
+        for name, sides in (("patch", (self.patch,)), ("sizes", self.sizes)):
+            if any(side is not None and side < 1 for side in sides):
+                raise UsageError(f"{name}: give a number of pixels, 1 or more")
+        changed = {"patch": self.patch, "keep_tokens": self.keep_tokens < 1, "sizes": self.sizes}
+        for name in (name for name, value in changed.items() if value and not self.architecture.thins):
+            raise UsageError(f"{name}: BACKBONE={self.backbone} is no vision transformer of pictures; leave it out")
 
     def _check_target(self) -> None:
         if self.target not in TARGETS and not self._transforms:
@@ -314,49 +335,6 @@ def configure(preset: str | None = None, **given: Any) -> TrainConfig:
 def _names(text: str) -> tuple[str, ...]:
     """What stands between commas."""
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig(LoopConfig):
-    """What decides the weights of a tokenizer. The defaults are the paper's, where it says what it did.
-
-    Attributes:
-        size: `base` (the paper's, 37.9 M parameters) or `tiny` (1.0 M).
-        masked: share of the good patches hidden from the encoder while training: it learns to fill gaps. 0 is the
-            paper's choice.
-        huber: residuals of more than so many standard deviations, such as 5, count linearly, not squared; by default
-            none do, as in the paper.
-        floor: error that no pixel is better than, as a share of the spectrum's scale, such as 0.02, added in
-            quadrature: without it, the few brightest spectra rule the loss. 0 is the paper's choice.
-        regrid: draw on pixels that begin elsewhere and are up to three times as wide, so that the decoder learns to
-            draw on any grid; not in the paper.
-        lsf: read the line-spread function, too, where shards made with --lsf have it; not in the paper.
-    """
-
-    size: str = "base"
-    weight_decay: float = 0.01
-    masked: float = 0.0
-    huber: float | None = None
-    floor: float = 0.0
-    regrid: bool = False
-    lsf: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the fields; UsageError names the field and what is allowed."""
-        super().__post_init__()
-        if self.size not in TOKENIZER_SIZES:
-            raise UsageError(f"unknown SIZE={self.size}: choose {' or '.join(TOKENIZER_SIZES)}")
-        if not 0 <= self.masked < 1 or not 0 <= self.floor < 1:
-            raise UsageError("masked and floor are shares: give 0 to below 1")
-        if self.huber is not None and not self.huber > 0:
-            raise UsageError(f"huber={self.huber}: give a positive number of standard deviations")
-
-    @property
-    def peak_lr(self) -> float:
-        """`lr`, or the default that suits the size."""
-        if self.lr is not None:
-            return self.lr
-        return 1e-3 if self.size == "tiny" else 1e-4
 
 
 #: What trains a run anew, where the command has that option.

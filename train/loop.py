@@ -206,6 +206,9 @@ class _Trainer:
         """Train on what is left of the epoch; checkpoint now and then."""
         progress = self.progress
         self.model.train()
+        if (fewer := getattr(self.plain, "fewer", None)) is not None:
+            fewer.begin_epoch(progress.epoch, self.epochs)
+            self.meter.count(self.plain)
         batches = self.meter.timed(self.batches())
         while window := list(islice(batches, self.config.accumulate * self.turns)):
             loss = self.step(window)

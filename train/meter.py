@@ -41,6 +41,7 @@ class Meter:
     def __init__(self, accelerator: Accelerator, model: nn.Module, view: str, size: int, title: str) -> None:
         self.accelerator, self.title = accelerator, title
         self.unit = "img" if view == "picture" else "spec"
+        self._view, self._size = view, size
         self.flops = 3 * forward_flops(model, size, accelerator.device, view)
         self.peak = None
         if accelerator.device.type == "cuda":
@@ -48,6 +49,14 @@ class Meter:
         self.seen, self.waited, self.busy = 0, 0.0, 0.0
         self._since: float | None = None  # when the batch that is worked on was asked for
         self.line: tqdm[Any]
+
+    def count(self, model: Any) -> None:
+        """Count anew the arithmetic of a model that from now on reads less, or more, while it trains."""
+        model.fewer.always = True
+        try:
+            self.flops = 3 * forward_flops(model, self._size, self.accelerator.device, self._view)
+        finally:
+            model.fewer.always = False
 
     @contextmanager
     def open(self, images: int, done: int, step: int) -> Iterator[None]:
@@ -132,7 +141,11 @@ def forward_flops(model: nn.Module, size: int, device: torch.device, view: str =
     if view == "spectra":
         example = {name: torch.ones(1, PIXELS, device=device) for name in ("flux", "ivar", "wavelength")}
     # The counter knows attention as plain matrix products only, not the CPU's fused kernel.
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    devices = [] if device.type == "cpu" else [device]
+    with (
+        FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH),
+        torch.random.fork_rng(devices),
+    ):  # fmt: skip
         model.eval()(example)
     model.train(training)
     return float(counter.get_total_flops())

@@ -24,7 +24,10 @@ def plan(card: Card) -> Plan:
     """What the network of a card is built for."""
     image = ImageConfig.from_dict(card.image)
     config = card.config
-    return Plan(tuple(output_names(card.tasks)), image, config.pool, config.drop_path, config.normalise)
+    return Plan(
+        tuple(output_names(card.tasks)), image, config.pool, config.drop_path, config.normalise, config.patch,
+        config.keep_tokens, config.sizes,
+    )  # fmt: skip
 
 
 def build_model(card: Card) -> nn.Module:

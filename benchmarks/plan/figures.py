@@ -21,8 +21,9 @@ from specshards.common.errors import UsageError
 from specshards.common.files import write_text
 from specshards.render.config import ImageConfig
 from specshards.shards.format.manifest import ShardConfig
-from specshards.train.config import LoopConfig, PretrainConfig, RunOptions, TrainConfig
+from specshards.train.config import LoopConfig, RunOptions, TrainConfig
 from specshards.train.paper.config import PaperConfig
+from specshards.train.tokenizer.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -67,7 +67,7 @@ def table(runs: dict[int, Run]) -> str:
 
 
 def short(runs: dict[int, Run]) -> str:
-    """Markdown for a page: seconds and MB of the largest process of each stage, a column a size, and their exponents."""
+    """Markdown for a page: seconds, and MB of the largest process, of each stage at each size; and the exponents."""
     sizes = list(runs)
     cells = []
     for name in dict.fromkeys(name for run in runs.values() for name in _stages(run)):

@@ -233,7 +233,8 @@ def _loading(road: Road, warm: Path, state: Path, backend: str, handles: int, se
     note = f"{seen:,} of {samples:,} samples, {whole}{over}"
     wrong = seen != said["different"] or (len(memory) == 10 and seen != samples)
     part = "" if seen == samples else ", a part"
-    yield _replaced(row, name=f"{title}: epoch{part}", objects=seen, seconds=None if wrong else said["epoch"], note=note,
+    yield _replaced(row, name=f"{title}: epoch{part}", objects=seen, note=note,
+                    seconds=None if wrong else said["epoch"],
                     error=f"not every sample once: {note}" if wrong else "")  # fmt: skip
     row, found = road.watched("loader", f"{title}: resumed", [*command, "0"])
     if not row.error:

@@ -27,8 +27,9 @@ from specshards.render.config import ImageConfig, Wanted
 from specshards.shards import __main__ as shards
 from specshards.shards.format.manifest import ShardConfig
 from specshards.train import __main__ as train
-from specshards.train.config import PretrainConfig, RunOptions, TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.tokenizer import __main__ as tokenizer
+from specshards.train.tokenizer.config import PretrainConfig
 
 #: What another value of a field is called on a command line, and is.
 OTHER: dict[str, tuple[str, Any]] = {
@@ -56,7 +57,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "wavelength_unit": ("nm", "nm"), "medium": ("air", "air"),
     "columns": ("wl,flux", "wl,flux"),
     "wavelengths": ("1100:2298:2", "1100:2298:2"), "unit": ("mJy", "mJy"),
-    "name": ("soil", "soil"), "labels": ("a,b", "a,b"),
+    "name": ("soil", "soil"), "labels": ("a,b", "a,b"), "sizes": ("112,224", (112, 224)),
 }  # fmt: skip
 COMMANDS: list[tuple[Callable[..., None], type]] = [
     (shards.build, ImageConfig), (shards.build, ShardConfig), (shards.build, Engine),

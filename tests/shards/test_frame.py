@@ -26,9 +26,10 @@ from specshards.shards.check.verify import verify
 from specshards.shards.format.manifest import SPLITS, Manifest, ShardConfig
 from specshards.shards.report.make import write_page
 from specshards.shards.write.build import build
-from specshards.train.config import PretrainConfig, RunOptions
+from specshards.train.config import RunOptions
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.network import open_any
+from specshards.train.tokenizer.config import PretrainConfig
 from specshards.train.tokenizer.pretrain import pretrain
 from specshards.train.use.explain import draw, look
 from specshards.train.use.pictures import pictures

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from specshards.common.errors import UsageError
 from specshards.train import checkpoint, loop
-from specshards.train.config import PretrainConfig, RunOptions, TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.launch import alone
 from specshards.train.run import RUN
+from specshards.train.tokenizer.config import PretrainConfig
 from specshards.train.tokenizer.pretrain import pretrain
 from tests.oracles import commands
 from tests.oracles.rounding import assert_equal_but_for_rounding
@@ -34,7 +35,8 @@ import json, os, signal, sys
 from pathlib import Path
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from specshards.train import loop
-from specshards.train.config import PretrainConfig, RunOptions, TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
+from specshards.train.tokenizer.config import PretrainConfig
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.tokenizer.pretrain import pretrain

@@ -18,7 +18,7 @@ from specshards.shards import loader
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader.batch import Stack
 from specshards.shards.write.build import build
-from specshards.train.config import PretrainConfig, RunOptions
+from specshards.train.config import RunOptions
 from specshards.train.models.tokenizer.classifier import open_tokenizer
 from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
 from specshards.train.models.tokenizer.model import Tokenizer
@@ -26,6 +26,7 @@ from specshards.train.models.tokenizer.pixels import hide, scaled
 from specshards.train.tokenizer import comparison
 from specshards.train.tokenizer.baselines import Constant, Drawer, Principal, RunningMedian, copy
 from specshards.train.tokenizer.comparison import compare, measure, summary, trials
+from specshards.train.tokenizer.config import PretrainConfig
 from specshards.train.tokenizer.pretrain import HIDDEN, pretrain
 from tests.conftest import make_spectrum
 from tests.oracles.curves import curves, some_spectra, stack_of

@@ -23,12 +23,13 @@ from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.loader.stack import stacked
 from specshards.shards.write.build import build
 from specshards.shards.write.reshard import remake
-from specshards.train.config import PretrainConfig, RunOptions
+from specshards.train.config import RunOptions
 from specshards.train.models.tokenizer.classifier import SpectrumClassifier
 from specshards.train.models.tokenizer.config import SIZES, TokenizerConfig
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import without
 from specshards.train.tokenizer.comparison import compare
+from specshards.train.tokenizer.config import PretrainConfig
 from specshards.train.tokenizer.pretrain import pretrain
 from specshards.train.tokenizer.reconstruct import reconstruct
 from tests.conftest import make_spectrum

@@ -20,12 +20,13 @@ from specshards.shards import loader
 from specshards.shards.format.manifest import ShardConfig
 from specshards.shards.write.build import build
 from specshards.train import loop
-from specshards.train.config import PretrainConfig, RunOptions, TrainConfig
+from specshards.train.config import RunOptions, TrainConfig
 from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.models.tokenizer.classifier import SpectrumClassifier, open_tokenizer
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.network import open_any
+from specshards.train.tokenizer.config import PretrainConfig
 from specshards.train.tokenizer.pretrain import pretrain
 from specshards.train.tokenizer.reconstruct import parse_grid, reconstruct
 from specshards.train.use.embed import embed

@@ -14,9 +14,10 @@ from specshards.ingest.job.build import build as ingest
 from specshards.ingest.spectra.schema import to_table, write_parquet
 from specshards.shards.format.manifest import Manifest, ShardConfig
 from specshards.shards.write.build import build
-from specshards.train.config import PretrainConfig, RunOptions
+from specshards.train.config import RunOptions
 from specshards.train.tokenizer.baselines import MOST_BINS
 from specshards.train.tokenizer.comparison import compare
+from specshards.train.tokenizer.config import PretrainConfig
 from specshards.train.tokenizer.pretrain import pretrain
 from tests.conftest import make_spectrum
 from tests.ingest.made import apogee, gaia, galah

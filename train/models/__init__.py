@@ -1,6 +1,7 @@
 """Networks.
 
 backbone        what a network can be built on, by name
+fewer           less of a picture while training
 picture         pictures to logits, through any backbone of transformers
 sequence        the one-dimensional transformer: spectra to logits
 tokenizer       encoder and decoder of spectra on their own grids

@@ -47,7 +47,8 @@ class Plan:
     Attributes:
         outputs: names of its outputs, of all tasks.
         image: of the pictures, or of those that the shards were made for.
-        pool, drop_path, normalise: see `train.config.TrainConfig`.
+        pool, drop_path, normalise, patch, keep_tokens, sizes: see `train.config.TrainConfig`; the last two hold while
+            training.
     """
 
     outputs: tuple[str, ...]
@@ -55,6 +56,9 @@ class Plan:
     pool: str = "mean"
     drop_path: float = 0.0
     normalise: str = "backbone"
+    patch: int | None = None
+    keep_tokens: float = 1.0
+    sizes: tuple[int, ...] = ()
 
 
 class Backbone(ABC):
@@ -71,6 +75,7 @@ class Backbone(ABC):
         peak_lr: the learning rate where none is asked for. options: other fields of `train.config.TrainConfig` that
             it changes where neither a preset nor the user gives them.
         normalises: whether it normalises pictures as `Plan.normalise` says.
+        thins: whether it reads less while training, as `Plan.keep_tokens`, `sizes` and `patch` say.
         shows_attention: whether `attend` may be called. exports: what of `onnx` and `hub` can be made of it.
     """
 
@@ -79,6 +84,7 @@ class Backbone(ABC):
     peak_lr: ClassVar[float] = 1e-4
     options: ClassVar[Mapping[str, Any]] = {}
     normalises: ClassVar[bool] = False
+    thins: ClassVar[bool] = False
     shows_attention: ClassVar[bool] = False
     exports: ClassVar[tuple[str, ...]] = ()
 

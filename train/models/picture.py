@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from specshards.common.errors import JobError, UsageError
 from specshards.common.json import fits
 from specshards.train.models.attention import attend
 from specshards.train.models.backbone import BACKBONES, Backbone, Plan
+from specshards.train.models.fewer import Fewer, check_sizes, repatch
 from specshards.train.models.foreign import SAFE, check_config, check_folder, read_object
 from specshards.train.models.parameters import head_parameters
 
@@ -36,14 +38,18 @@ class SpectrumModel(nn.Module):
     Attributes:
         network: the transformers model; what is saved.
         mean, std: of the normalisation, on the 0 to 1 scale.
+        fewer: what it reads less of while it trains, if anything.
     """
 
     _scale: Tensor
     _shift: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], fewer: Fewer | None = None
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.fewer = network, fewer
+        self._resamples = "interpolate_pos_encoding" in signature(network.forward).parameters
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         scale = 1 / (255 * torch.tensor(self.std))
         self.register_buffer("_scale", scale.view(1, 3, 1, 1), persistent=False)
@@ -51,7 +57,13 @@ class SpectrumModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits `(B, head_size)` of pictures uint8 `(B, 3, S, S)`; normalised on the model's device."""
-        return self.network(pixel_values=pixels.float() * self._scale + self._shift).logits
+        more = {}
+        if self.fewer is not None:
+            side = pixels.shape[-1]
+            pixels = self.fewer.pictures(pixels, self.training)
+            if self._resamples and pixels.shape[-1] != side:
+                more["interpolate_pos_encoding"] = True
+        return self.network(pixel_values=pixels.float() * self._scale + self._shift, **more).logits
 
     def represent(self, pixels: Tensor) -> Tensor:
         """What the encoder says of the pictures: `(B, D)`; the CLS token, or what the backbone pools without one."""
@@ -96,14 +108,20 @@ class SpectrumModel(nn.Module):
 class _Transformers(Backbone):
     """An image classifier of transformers."""
 
-    normalises = True
+    normalises = thins = True
     shows_attention = True  # `attend` says so where this one has none
     exports = ("onnx", "hub")
 
     def build(self, plan: Plan) -> SpectrumModel:
         """See `build`."""
         name, size = self.argument or self.name, plan.image.size
-        return build(name, len(plan.outputs), size, plan.outputs, plan.drop_path, plan.normalise)
+        model = build(name, len(plan.outputs), size, plan.outputs, plan.drop_path, plan.normalise, plan.patch)
+        if plan.sizes or plan.keep_tokens < 1:
+            model.fewer = Fewer(plan.keep_tokens, plan.sizes, plan.image)
+            check_sizes(plan.sizes, model.network, plan.image, name)
+            if plan.keep_tokens < 1:
+                model.fewer.attach(model.network, name)
+        return model
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """As `from_pretrained` opens it."""
@@ -131,7 +149,7 @@ class Pretrained(_Transformers):
 
 def build(
     backbone: str, head_size: int, image_size: int, names: Sequence[str] | None = None, drop_path: float = 0.0,
-    normalise: str = "backbone",
+    normalise: str = "backbone", patch: int | None = None,
 ) -> SpectrumModel:  # fmt: skip
     """A backbone with a fresh head of `head_size` outputs, for pictures of `image_size` pixels a side.
 
@@ -139,7 +157,7 @@ def build(
         backbone: `tiny`, a folder (a bare encoder or an image classifier), or a name on the model hub.
         names: of the outputs.
         drop_path: largest share of residual branches left out while training; only some backbones have it.
-        normalise: see `train.config.TrainConfig`.
+        normalise, patch: see `train.config.TrainConfig`.
 
     Raises:
         UsageError: no such folder or model, not an image model, or one that cannot take pictures of this size.
@@ -148,8 +166,13 @@ def build(
     quiet()
     if backbone == TINY:
         network, mean, std = _tiny(image_size, head_size)
+        if patch is not None:
+            repatch(network, patch, backbone)
+            _fit_image_size(network, backbone, image_size)
     else:
         network, mean, std = _pretrained(backbone, head_size, drop_path)
+        if patch is not None:
+            repatch(network, patch, backbone)
         _fit_image_size(network, backbone, image_size)
     _fresh_head(network)
     names = names or [f"LABEL_{i}" for i in range(head_size)]
@@ -291,10 +314,10 @@ def _fit_image_size(network: Any, backbone: str, size: int) -> None:
             f"BACKBONE={backbone}: its patches of {patch} pixels do not divide pictures of {size}; "
             f"make shards with ARGS='--size {size // patch * patch}' (or {(size // patch + 1) * patch})"
         )
-    if size != _image_size(network):
-        embeddings: Any = getattr(getattr(network, network.base_model_prefix, None), "embeddings", None)
-        positions = getattr(embeddings, "position_embeddings", None)
-        if isinstance(positions, nn.Parameter) and isinstance(patch, int):
+    embeddings: Any = getattr(getattr(network, network.base_model_prefix, None), "embeddings", None)
+    positions = getattr(embeddings, "position_embeddings", None)
+    if isinstance(positions, nn.Parameter) and isinstance(patch, int):  # noqa: SIM102
+        if size != _image_size(network) or _grid(positions) != size // patch:
             embeddings.position_embeddings = nn.Parameter(_resample(positions.detach(), size // patch))
             embeddings.patch_embeddings.image_size = embeddings.image_size = (size, size)
             embeddings.patch_embeddings.num_patches = (size // patch) ** 2
@@ -309,9 +332,13 @@ def _fit_image_size(network: Any, backbone: str, size: int) -> None:
         ) from error
 
 
+def _grid(positions: Tensor) -> int:
+    return int((positions.shape[1] - 1) ** 0.5)
+
+
 def _resample(positions: Tensor, side: int) -> Tensor:
     """Position embeddings `(1, k + n^2, D)` on a grid of `side`; the k extra tokens (CLS) stay."""
-    grid = int((positions.shape[1] - 1) ** 0.5)
+    grid = _grid(positions)
     extra = positions.shape[1] - grid**2
     square = positions[:, extra:].reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
     square = F.interpolate(square, size=(side, side), mode="bicubic", align_corners=False)

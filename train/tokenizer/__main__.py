@@ -9,9 +9,10 @@ import typer
 
 from specshards.common.arguments import Fields, configured
 from specshards.common.cli import application, run_app
-from specshards.train.config import PretrainConfig, RunOptions
+from specshards.train.config import RunOptions
 from specshards.train.launch import alone
 from specshards.train.options import Device, Said, Workers, folders, given
+from specshards.train.tokenizer.config import PretrainConfig
 
 _Model = Annotated[Path, typer.Option(help="Folder of a pretrained tokenizer.")]
 

@@ -20,7 +20,7 @@ from specshards.common.text import count
 from specshards.shards.loader.batch import SpectraBatch
 from specshards.shards.loader.loader import Loader
 from specshards.train import loop
-from specshards.train.config import PretrainConfig, RunOptions
+from specshards.train.config import RunOptions
 from specshards.train.models.layers import model_input
 from specshards.train.models.picture import quiet
 from specshards.train.models.tokenizer.classifier import open_tokenizer
@@ -31,6 +31,7 @@ from specshards.train.models.tokenizer.resolution import told
 from specshards.train.network import file_checksums, replace_files
 from specshards.train.objective import Start, Verdict
 from specshards.train.run import MODEL_FILES, DataContent
+from specshards.train.tokenizer.config import PretrainConfig
 
 CARD = "tokenizer.json"
 #: Share of the good patches that validation hides, whatever training does: what is drawn there was not seen.

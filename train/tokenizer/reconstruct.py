@@ -23,10 +23,10 @@ from specshards.common.quarantine import write_quarantine
 from specshards.ingest.tables import UNSTATED, Stated
 from specshards.shards.loader.stack import stacked
 from specshards.train.accelerator import make_accelerator
-from specshards.train.config import PretrainConfig
 from specshards.train.models.layers import patches, spectra_of
 from specshards.train.models.tokenizer.model import Tokenizer
 from specshards.train.models.tokenizer.pixels import chi2, per_object, scaled, seen_as, without
+from specshards.train.tokenizer.config import PretrainConfig
 from specshards.train.tokenizer.pretrain import open_run
 from specshards.train.use.inputs import KNOWN, nothing_read, stated_for
 from specshards.train.use.pictures import spectra
