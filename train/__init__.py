@@ -18,6 +18,7 @@ tokenizer       self-supervised pretraining on spectra
 evaluation      what a model is worth, beside baselines
 paper           the tables and figures of A&A 709, A122
 report          the same in tables, figures and a page
+pareto          configurations by accuracy and cost
 use             predict, explain, embed, export
 options         what the commands have in common
 """

@@ -137,10 +137,49 @@ def paper(
     print(f"{out / 'paper.json'}, {out / 'paper.md'}, {out / 'paper.html'}")
 
 
+@configured
+def pareto(
+    configurations: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LIST",
+            help="A text file, a configuration a line: `half: --keep-tokens 0.5`; `*: ...` for all.",
+        ),
+    ],
+    task: Annotated[str, typer.Option(help="As of train fit.")],
+    shards: Annotated[str, typer.Option(help="As of train fit.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs, NAME-SEED, and of pareto.md, .json and .svg.")],
+    seeds: Annotated[str, typer.Option(help="Of every configuration, with commas.")] = "0",
+    front_seeds: Annotated[str, typer.Option(help="More of those that none beats at both, with commas.")] = "",
+    by: Annotated[
+        str, typer.Option(help="Metrics, with commas; of each task the first that it has. Default: its own.")
+    ] = "",
+    device: Device = "auto",
+) -> None:
+    """Train a list of configurations: what each is worth on validation, what it costs, and which none beats at both.
+
+    Cost is counted in operations, not in seconds. Run the same command again to go on; the test split is not touched.
+    """
+    from specshards.common.text import aligned
+    from specshards.train.pareto import Grid, numbers, read_list, rows, write
+
+    alone("train pareto")
+    grid = Grid(task, shards, read_list(configurations), out, tuple(folders(by)), device)
+    first, more = numbers(seeds, "seeds"), numbers(front_seeds, "front_seeds")
+    grid.train(first)
+    points = grid.points(first)
+    if more:
+        grid.train(more, [line for line in grid.lines if any(p.front and p.name == line.name for p in points)])
+        points = grid.points([*first, *(seed for seed in more if seed not in first)])
+    paths = write(grid, points)
+    print(*aligned(rows(points, grid.metrics()), ()), sep="\n")
+    print(", ".join(map(str, paths)))
+
+
 app = application(
     "Fine-tune a vision transformer on shards of spectrum images, say what it is worth, and predict with it.",
     {"fit": fit, "evaluate": evaluate, "predict": predict, "baselines": baselines, "paper": paper, "explain": explain,
-     "embed": embed, "export": export},
+     "embed": embed, "export": export, "pareto": pareto},
 )  # fmt: skip
 
 if __name__ == "__main__":

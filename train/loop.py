@@ -271,11 +271,13 @@ class _Trainer:
         model = self.model if self.average is None else self.average.module
         verdict = self.objective.validate(model, self.val, self.accelerator, check)
         self.verified()
+        samples = progress.batch * self.config.batch_size * self.ranks  # computed, with what fills up the last ones
         progress.epoch, progress.batch = progress.epoch + 1, 0
         # That of the last step.
         rate = self.config.peak_lr * share_of_peak(self.config, self.steps, max(0, progress.step - 1))
         entry = {"epoch": progress.epoch, "step": progress.step, "learning_rate": rate,
-                 verdict.metric: verdict.value, **verdict.entry}  # fmt: skip
+                 verdict.metric: verdict.value, **verdict.entry, "samples": samples,
+                 "gflop": self.meter.flops / 1e9}  # fmt: skip
         progress.history.append(finite(entry))
         text = f"{progress.epoch}/{self.epochs} val {verdict.metric} {verdict.value:.4f}"
         self.meter.epoch(progress.step, text, entry)
@@ -328,4 +330,6 @@ class _Trainer:
         return {
             "epochs": self.progress.epoch, "steps": self.progress.step, "best": self.progress.best,
             "history": self.progress.history, "device": str(self.accelerator.device), **self.meter.rates(),
+            "gflop_per_object": self.meter.whole / 1e9,
+            "petaflop": sum(entry.get("samples", 0) * entry.get("gflop", 0) for entry in self.progress.history) / 1e6,
         }  # fmt: skip

@@ -34,15 +34,16 @@ PIXELS = 3936
 class Meter:
     """Counts images, the time spent waiting for them, and the arithmetic done on them.
 
-    A training image costs three forward passes: one forward, two backward. MFU is the share of the device's peak; it
-    is known for the GPUs in `PEAKS` only.
+    A training image costs three forward passes: one forward, two backward (`flops`); an answer costs `whole`. MFU is
+    the share of the device's peak; it is known for the GPUs in `PEAKS` only.
     """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, view: str, size: int, title: str) -> None:
         self.accelerator, self.title = accelerator, title
         self.unit = "img" if view == "picture" else "spec"
         self._view, self._size = view, size
-        self.flops = 3 * forward_flops(model, size, accelerator.device, view)
+        self.whole = forward_flops(model, size, accelerator.device, view)
+        self.flops = 3 * self.whole
         self.peak = None
         if accelerator.device.type == "cuda":
             self.peak = peak_of(torch.cuda.get_device_name(accelerator.device))

@@ -55,9 +55,13 @@ def svgs(task: Task, scores: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         return {name: (to_svg(drawing.draw()), drawing.caption) for name, drawing in task.figures(scores).items()}
 
 
+#: Of the training by epoch: where it stood, and what it cost.
+_NOT_DRAWN = ("epoch", "step", "samples", "gflop")
+
+
 def history(entries: Sequence[Mapping[str, Any]], best: int | None) -> str | None:
     """The training by epoch as SVG, from `training.history`: a panel for every number in it; None without any."""
-    names = [name for name in dict.fromkeys(k for entry in entries for k in entry) if name not in ("epoch", "step")]
+    names = [name for name in dict.fromkeys(k for entry in entries for k in entry) if name not in _NOT_DRAWN]
     # With one task the number that chooses the epoch is there twice: by its own name and with the task's before it.
     names = [name for name in names if not any(name.endswith(f"_{other}") for other in names if other != name)]
     panels = {name: [entry.get(name) for entry in entries] for name in names}
