@@ -53,6 +53,7 @@ NOT_RUN = {
     "make train TASK=organic_carbon SHARDS=data/mysoil": "docs/outside-astronomy.md is run",
     "make shards SCHEDULER": "a cluster; tests/common/test_jobs.py starts schedulers and workers",
     "specshards shards build --scheduler": "a cluster, a bucket; tests/shards/test_remote.py has both",
+    "specshards train pareto": "a list of runs; tests/train/test_pareto.py trains one",
     "specshards train export": "ten seconds; tests/train/test_export.py runs it",
     "specshards ingest download": "network; tests/ingest/test_download.py has a server on loopback",
     **{f"specshards bench {name}": "minutes" for name in MEASURES},
