@@ -28,8 +28,8 @@ from specshards.train.tasks.metrics import FloatArray, IntArray
 #: So many objects are searched exactly: 4 x 10^10 pairs, minutes on a CPU.
 EXACT_UP_TO = 200_000
 
-#: Rows and columns of the similarities that are in memory at once: 64 MB.
-BLOCK, _OTHERS = 2048, 8192
+#: Rows and columns of the similarities that are in memory at once: 64 MB; and rows whose candidates are, as float64.
+BLOCK, _OTHERS, _ROWS = 2048, 8192, 256
 
 #: Principal components that the index keeps, vectors that they are found from, candidates beyond those asked for,
 #: vectors added at once, and objects that are searched both ways.
@@ -177,6 +177,14 @@ class Search:
 
     def _measured(self, numbers: IntArray, places: IntArray) -> tuple[IntArray, FloatArray]:
         """The nearest `found` of the candidates `places`, int64 `(n, >= found)`, by their distances in float64."""
+        parts = [
+            self._sorted(numbers[at : at + _ROWS], places[at : at + _ROWS])
+            for at in range(0, max(1, len(numbers)), _ROWS)
+        ]
+        rows, distances = zip(*parts, strict=True)
+        return np.concatenate(rows), np.concatenate(distances)
+
+    def _sorted(self, numbers: IntArray, places: IntArray) -> tuple[IntArray, FloatArray]:
         there = np.unique(places)
         vectors = F.normalize(_tensor(self.others[there]).double(), dim=1)
         near = vectors[torch.from_numpy(np.searchsorted(there, places))]
