@@ -3,6 +3,7 @@
 config          what decides a run
 accelerator     one process's share of the machine
 launch          processes that were started together
+meeting         how they find each other
 fit             learning from labels
 loop            the training loop, for any objective
 objective       what it is given to learn

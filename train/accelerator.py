@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState, is_initialized
 
 from specshards.common.errors import JobError, UsageError
 from specshards.train.launch import can_meet, launched, unseen
+from specshards.train.meeting import meet
 
 LOGS = ("tensorboard", "wandb", "none")
 #: glibc's mallopt: what it is asked to keep, and the bytes.
@@ -60,8 +61,8 @@ def make_accelerator(
             "device cpu"
         )
     try:
-        if count > 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
-            _meet_again("gloo" if cpu else "nccl")
+        if count > 1:  # accelerate then finds the group made
+            meet("gloo" if cpu else "nccl")
         made = Accelerator(
             mixed_precision=rounding, cpu=cpu, log_with=None if log == "none" else log, project_dir=out
         )
@@ -75,20 +76,6 @@ def make_accelerator(
     if made.num_processes < count:
         raise unseen(f"device {made.device}")
     return made
-
-
-def _meet_again(backend: str) -> None:
-    """Find the others after a restart by torchrun, where accelerate then finds the group made.
-
-    torchrun's store still has the addresses of the processes that are gone, and torch (2.13) reads it as it is: some
-    of the new ones would look for the old.
-    """
-    if torch.distributed.is_initialized():
-        return
-    store, rank, count = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
-    again = f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}-{count}"
-    fresh = torch.distributed.PrefixStore(again, store)  # type: ignore[attr-defined]
-    torch.distributed.init_process_group(backend, store=fresh, rank=rank, world_size=count)
 
 
 @contextmanager

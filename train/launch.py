@@ -46,9 +46,21 @@ def can_meet() -> None:
         UsageError: names the variable that says how many were started, what is missing, and the mend.
     """
     count, _ = launched()
+    _check_tasks()
     missing = [each for each in _MEETING if not os.environ.get(each)]
     if count > 1 and missing:
         raise unseen(f"no {', '.join(missing)}")
+
+
+def _check_tasks() -> None:
+    """Of torchruns that a scheduler started each must know of the others."""
+    groups = os.environ.get("GROUP_WORLD_SIZE", "")
+    for name, text in ((name, os.environ.get(name, "")) for name in _COUNTS if name != "WORLD_SIZE"):
+        if groups.isdecimal() and text.isdecimal() and int(text) > int(groups):
+            raise UsageError(
+                f"{name}={text}: so many torchruns were started by {_COUNTS[name]}, and this one knows of {groups}; "
+                f"give each --nnodes {text}, a common --rdzv-endpoint and --rdzv-backend c10d"
+            )
 
 
 def unseen(why: str) -> UsageError:
