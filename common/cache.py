@@ -95,6 +95,8 @@ class Cache:
             except FileNotFoundError:
                 self._fetch(file, need, stop)
                 continue
+            except IsADirectoryError as error:
+                raise JobError(f"{path}: a folder in the place of a copy; remove it") from error
             with handle:
                 _lock(handle, fcntl.LOCK_SH)
                 if not _is_at(handle, path):
@@ -160,7 +162,9 @@ class Cache:
             system.get_file(file.there.path, str(part), callback=Interruptible())  # type: ignore[attr-defined]
             if (found := sha256(part)) != file.sha256:
                 if found in wrong:
-                    raise JobError(f"{file.there}: is not what the manifest says; copy or make it again")
+                    came = f"{part.stat().st_size:,} bytes came"
+                    why = f"is not what the manifest says ({came}); copy or make it again, or see to the server"
+                    raise JobError(f"{file.there}: {why}")
                 wrong.add(found)
                 raise ValueError("not the bytes of its checksum")
 

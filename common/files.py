@@ -12,10 +12,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 from uuid import uuid4
 
 from specshards.common.errors import UsageError, shortened
+
+#: Seconds that a web server may say nothing.
+_SILENCE = 30
 
 
 def location(where: str | Path) -> Path:
@@ -29,11 +32,20 @@ def location(where: str | Path) -> Path:
     from upath import UPath
 
     try:
-        path = UPath(str(where))
+        path = UPath(str(where), **_patience(str(where)))
         path.fs  # noqa: B018 - makes the connection's object, without connecting
     except (ImportError, ValueError) as error:
         raise UsageError(f"{where}: {shortened(error)}") from error
     return cast(Path, path)
+
+
+def _patience(where: str) -> dict[str, Any]:
+    """Of web servers: any time for a file that goes on arriving, and half a minute for one that does not."""
+    if not where.startswith(("http://", "https://")):
+        return {}
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)}}
 
 
 def is_remote(path: Path) -> bool:

@@ -65,7 +65,8 @@ def list_files(data: str, name: str = "DATA", *, text: bool = False) -> tuple[Pa
 
 def nothing_in(data: str, name: str = "DATA", *, text: bool = False) -> str:
     """That there is no spectrum."""
-    return f"{name}={data}: no spectra there; expected files named *{', *'.join(_ends(text))}"
+    ends = ", *".join((*_ends(text), *archives.SUFFIXES))
+    return f"{name}={data}: no spectra there; expected files named *{ends}"
 
 
 def _ends(text: bool) -> tuple[str, ...]:

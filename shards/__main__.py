@@ -118,7 +118,7 @@ def reshard(
     out: _Out,
     engine: _Engine,
     encoding: Annotated[
-        str | None, option(ShardConfig, "encoding", "From png and pnm: png, pnm and jpeg; from flux: all.")
+        str | None, option(ShardConfig, "encoding", "From png, pnm and lz4: these and jpeg; from flux: all.")
     ] = None,
     samples_per_shard: _SamplesPerShard = None,
     split: _Split = None,

@@ -120,6 +120,8 @@ def _train(
                 tracker.finish()
     if accelerator.is_main_process:
         summary = trainer.summary()
+        if options.on_error != "stop":  # a model that may have learnt from what was damaged says so
+            summary |= {"on_error": options.on_error, "skipped": train.skipped + val.skipped}
         LOGGER.info(objective.finish(summary))
         write_record(out, {**record, "status": "complete", **summary})
         checkpoint.remove(out)

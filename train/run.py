@@ -232,6 +232,17 @@ def leaks(data: Sequence[Mapping[str, Any]]) -> list[str]:
     return own + [line for each in data for line in each.get("together", ())]
 
 
+def changed(card: Card, data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Data sets that are not what a model of that card learnt from, though they have the same place; a line each."""
+    learnt = {each["folder"]: each["fingerprint"] for each in card.data}
+    return [
+        f"{each['folder']}: not the data set any more that this model learnt from; its splits may be others, so that "
+        "objects scored here may have been learnt"
+        for each in data
+        if learnt.get(each["folder"], each["fingerprint"]) != each["fingerprint"]
+    ]
+
+
 def folder_of(run: Path, again: str = AGAIN) -> Folder:
     """The folder of a run; `again` is what replaces it."""
     return Folder(run, RUN, LOCK, "a run", f"{again} to replace it")

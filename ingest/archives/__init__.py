@@ -240,7 +240,14 @@ def _members(archive: str) -> Iterator[Member]:
     except PermissionError:
         wrong.append("no permission to read it")
     if wrong:
-        yield damage(wrong[0] + (f"; and {len(wrong) - 1} more places" if len(wrong) > 1 else ""))
+        yield damage(
+            wrong[0]
+            + (
+                f" (and {len(wrong) - 1} more damaged places; members that are whole are read)"
+                if len(wrong) > 1
+                else ""
+            )
+        )
 
 
 def _safe(member: Member) -> Member:

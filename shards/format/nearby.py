@@ -51,6 +51,10 @@ def nearby_sidecar(record: ShardRecord, folder: Path, cache: Cache | None = None
     return (cache or shared_cache()).holding(Remote(path, record.sidecar_sha256, name))
 
 
+#: What web servers answer who are asked for a folder.
+_NO_LIST = (400, 401, 403, 404, 405, 501)
+
+
 @contextmanager
 def fetched(record: ShardRecord, folder: Path) -> Iterator[Path]:
     """A folder on this machine with a shard's three files as they are, whatever the manifest says of them.
@@ -73,18 +77,26 @@ def fetched(record: ShardRecord, folder: Path) -> Iterator[Path]:
 
 
 def listed(folder: Path) -> Mapping[str, int] | None:
-    """Name -> bytes of what is in a folder elsewhere; None where that has no lists, as a web server."""
+    """Name -> bytes of what is in a folder elsewhere; None where that has no lists, or gives them to others only."""
     system = folder.fs  # type: ignore[attr-defined]
+    is_web = str(getattr(folder, "protocol", "")).startswith("http")
 
-    def look() -> list[dict[str, Any]]:
+    def look() -> list[dict[str, Any]] | None:
         system.invalidate_cache()  # what was there when this process looked before may not be now
-        return system.ls(folder.path, detail=True)  # type: ignore[attr-defined]
+        try:
+            return system.ls(folder.path, detail=True)  # type: ignore[attr-defined]
+        except PermissionError:
+            return None
+        except Exception as error:
+            if is_web and getattr(error, "status", None) in _NO_LIST:
+                return None
+            raise
 
     try:
         found = patiently(folder, look)
     except FileNotFoundError:
-        return {}
-    if any(entry.get("size") is None for entry in found):
+        found = []
+    if found is None or (is_web and not found) or any(entry.get("size") is None for entry in found):
         return None
     return {entry["name"].rstrip("/").rpartition("/")[2]: int(entry["size"]) for entry in found}
 

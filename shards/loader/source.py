@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Source:
         self._next = self._begin = 0
         self._window: dict[int, int] = {}
         self._place: dict[str, int] = {}
+        self._failed: dict[int, JobError] = {}
 
     def check_room(self, windows: Sequence[Sequence[int]]) -> None:
         """Refuse a cache that cannot hold the shards that are read at one time.
@@ -91,6 +92,8 @@ class Source:
             while self._begin < len(self._queue) and self._queue[self._begin][0] < window:
                 self._begin += 1
             self._change.notify_all()
+        if (error := self._failed.pop(number, None)) is not None:
+            raise error
         with self._copy(number) as path:
             yield path
 
@@ -129,9 +132,13 @@ class Source:
                     return
                 _, number = self._queue[self._next]
                 self._next += 1
-            # Whoever opens it tries again, and is told what is wrong.
-            with suppress(JobError, UsageError, OSError, GivenUpError), self._copy(number):
-                pass
+            try:
+                with self._copy(number):
+                    pass
+            except JobError as error:  # all tries were made; whoever opens it is told now
+                self._failed[number] = error
+            except (UsageError, OSError, GivenUpError):
+                pass  # whoever opens it tries again
 
     def _may_fetch(self) -> bool:
         """Whether the next shard is of this window or the one after it, and has room beside what is needed before."""

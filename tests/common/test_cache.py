@@ -107,6 +107,13 @@ def test_what_a_killed_process_left_or_a_disk_changed_does_no_harm(store: Any, t
         with Cache(tmp_path, 1000).holding(file) as path:
             assert path.read_bytes() == b"a" * 100
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    path.unlink()
+    path.mkdir()
+    with (
+        pytest.raises(JobError, match=f"{file.name}: a folder in the place of a copy; remove it"),
+        Cache(tmp_path, 1000).holding(file),
+    ):
+        pass
 
 
 def test_errors_that_pass_are_waited_for_and_others_are_one_line(
@@ -173,6 +180,7 @@ def test_a_reader_that_is_stopped_leaves_a_cache_as_good_as_before(
 
 def test_folder_and_size_are_said_or_sensible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache_in.cache_clear()
     cache = cache_in(None, None)
     assert cache.folder == tmp_path / "specshards" and 0 < cache.limit <= 64 << 30
     assert cache_in(str(tmp_path / "a"), "200GB").limit == 200 * 10**9

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
@@ -29,7 +32,7 @@ HERE = Engine(workers=0)
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -37,6 +40,7 @@ def bucket() -> Iterator[str]:
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}", "NO_PROXY": "127.0.0.1",
+        "SPECSHARDS_CACHE": str(tmp_path_factory.mktemp("cache")),
     }  # fmt: skip
     location("s3://survey").mkdir(parents=True)
     yield "s3://survey"
@@ -142,6 +146,45 @@ def test_a_data_set_in_a_bucket_is_verified(sets: dict[str, tuple[Path, str]], b
     assert all(check.passed for check in verify(hurt, engine=HERE))
     (check,) = verify(location(f"{bucket}/none"), engine=HERE)
     assert not check.passed and check.name == "manifest"
+
+
+@pytest.mark.parametrize("answer", [404, 403, 200])
+def test_web_servers_that_list_no_folders_have_data_sets(
+    sets: dict[str, tuple[Path, str]], tmp_path: Path, answer: int
+) -> None:
+    here = sets["png"][0]
+
+    class Files(SimpleHTTPRequestHandler):
+        def list_directory(self, path: object) -> None:
+            if answer != 200:
+                self.send_error(answer)
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>welcome</html>")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=here.parent))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    there = f"http://127.0.0.1:{server.server_address[1]}/{here.name}"
+    try:
+        with (
+            loader.open(there, "train", 64, seed=1, cache=Cache(tmp_path / "cache", 1 << 30)) as mine,
+            loader.open(here, "train", 64, seed=1) as local,
+        ):
+            assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(mine, local, strict=True))
+        checks = {check.name: check for check in verify(location(there), engine=HERE)}
+        assert all(check.passed for check in checks.values()) and "there are no lists" in checks["strays"].detail
+        record = Manifest.load(here).shards[0]
+        moved = record.path(here).rename(tmp_path / "tar")
+        checks = {check.name: check for check in verify(location(there), engine=HERE)}
+        moved.rename(record.path(here))
+        assert not checks["files"].passed and f"{record.name}: missing" in checks["files"].detail
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("encoding", ["png", "flux"])

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTModel
 
 from specshards.common.errors import JobError, UsageError
+from specshards.common.files import write_text
 from specshards.common.jobs import Engine
 from specshards.render import ImageConfig
 from specshards.shards.format.manifest import ShardConfig
@@ -30,6 +31,7 @@ from specshards.train.evaluation.evaluate import evaluate
 from specshards.train.fit import fit
 from specshards.train.models.parameters import parameter_groups
 from specshards.train.models.picture import build, load
+from specshards.train.run import CARD, Card
 from specshards.train.use.predict import Predictor, predict
 from tests.oracles import commands
 from tests.oracles.data_sets import damage
@@ -211,6 +213,24 @@ def test_an_empty_split_is_left_out_and_said(
     with pytest.raises(UsageError, match="nothing in test"):
         evaluate(trained, splits=["test"], shards=[str(tmp_path / "few")], device="cpu")
     evaluate(trained, device="cpu")  # the next test reads the figures of the run's own data
+
+
+def test_a_data_set_that_has_taken_the_place_of_another_is_told(
+    trained: Path, spectra_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, place = shutil.copytree(trained, tmp_path / "run"), tmp_path / "place"
+    card = Card.read(run / CARD)
+    shutil.copytree(card.data[0]["folder"], place)
+    write_text(run / CARD, replace(card, data=({**card.data[0], "folder": str(place)},)).dumps())
+    evaluate(run, splits=["val"], device="cpu")
+    said = f"{place}: not the data set any more that this model learnt from"
+    assert said not in capsys.readouterr().out
+    shutil.rmtree(place)
+    build_shards(ShardConfig(image=IMAGE, seed=5), spectra_folder, place, engine=Engine(workers=0))
+    evaluate(run, splits=["val"], device="cpu")
+    assert said in capsys.readouterr().out
+    assert all(str(place) in (run / name).read_text() for name in ("report.md", "report.html"))
+    assert "not the data set any more" in (run / "report.md").read_text()
 
 
 def test_evaluate_refuses_pictures_of_another_kind(trained: Path, spectra_folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from specshards.common.files import write_text
 from specshards.common.html import Figure, Table, Templates
 from specshards.train.report import figures, tables
-from specshards.train.run import PAGE, Card, leaks
+from specshards.train.run import PAGE, Card, changed, leaks
 from specshards.train.tasks.task import Task
 from specshards.train.tasks.text import metric_name, number
 
@@ -70,7 +70,7 @@ def page(content: Mapping[str, Any], card: Card, drawings: Mapping[tuple[str, st
         training=list(_training(training, card.best or {})),
         labelled=[*tables.labelled(card), *tables.few_groups(card)],
         calibration=Table(levels, levels[0][0], levels[0][0]) if levels else None, scored_on=content["data"],
-        leaks=leaks(content["data"]),
+        leaks=[*leaks(content["data"]), *changed(card, content["data"])],
     )  # fmt: skip
 
 

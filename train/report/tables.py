@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from specshards.common.text import aligned
 from specshards.train.report.figures import figure_file
-from specshards.train.run import PAGE, Card, leaks
+from specshards.train.run import PAGE, Card, changed, leaks
 from specshards.train.tasks.drawn import few_to_calibrate, said
 from specshards.train.tasks.task import Task
 from specshards.train.tasks.text import Rows, metric_name, number
@@ -22,7 +22,7 @@ _GROUPS = {
 def short(content: Mapping[str, Any], card: Card) -> str:
     """What training and evaluation print: of every split and task the model, the baselines and the surveys."""
     lines = ["MOCK data: these numbers say nothing of real spectra"] if content["mock"] else []
-    lines += leaks(content["data"])
+    lines += [*leaks(content["data"]), *changed(card, content["data"])]
     for split, task, scores in parts(content, card):
         columns = _names(list(dict.fromkeys([*(task.brief or task.reported), task.criterion[0]])))
         model, *others = _versus(scores, task, columns, beside=False)
@@ -46,7 +46,7 @@ def markdown(content: Mapping[str, Any], card: Card) -> str:
     found = [f"# {_safe(', '.join(task.name for task in card.tasks))}: {_safe(card.config.backbone)}"]
     if content["mock"]:
         found.append("**MOCK data.** A simulator made these spectra; the numbers say nothing of real ones.")
-    found += [f"**{_safe(line)}.**" for line in leaks(content["data"])]
+    found += [f"**{_safe(line)}.**" for line in (*leaks(content["data"]), *changed(card, content["data"]))]
     data = "\n".join(
         f"- `{_safe(d['folder'])}` ({_safe(', '.join(d['surveys']))}), {d['fingerprint'][:12]}"
         for d in content["data"]

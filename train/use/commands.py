@@ -50,7 +50,7 @@ def embed(
     neighbours: Annotated[int, typer.Option(help="Nearest objects to list for each.")] = 5,
     exact: Annotated[
         bool | None,
-        typer.Option(help="Compare every pair, or let an index name candidates [pairs up to 200,000 objects]."),
+        typer.Option(help="Compare every pair; no: let an index name candidates. Default: every pair up to 200,000."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Objects at once.")] = 64,
     device: Device = "auto",
