@@ -85,7 +85,7 @@ app = application(
      "compare-matplotlib": f"{_HERE}.peers.matplotlib_comparison:main",
      "compare-published": f"{_HERE}.peers.published:main",
      **{name: f"{_HERE}.suite.{name}:main" for name in GROUPS},
-     **{name: f"{_HERE}.suite.{name}:main" for name in ("gpu", "several", "verify", "listing")},
+     **{name: f"{_HERE}.suite.{name}:main" for name in ("gpu", "several", "verify", "listing", "remote")},
      **{name: f"{_HERE}.plan.{name}:main" for name in ("scale", "whole")},
      "survey": f"{_HERE}.survey.survey:main"},
 )  # fmt: skip

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results")
 
 
-@pytest.mark.parametrize("name", [*suite.GROUPS, "several", "survey", "verify", "listing"])
+@pytest.mark.parametrize("name", [*suite.GROUPS, "several", "survey", "verify", "listing", "remote"])
 @pytest.mark.usefixtures("one_thread")
 def test_a_benchmark_leaves_its_three_files(name: str, folder: Path) -> None:
     out = folder / f"{name}.json"
@@ -53,7 +53,10 @@ def test_a_benchmark_leaves_its_three_files(name: str, folder: Path) -> None:
     assert all(tables.cell(text) in written for r in run.records for text in (r.group, r.name))
     assert f"]({name}.png)" in written and out.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     CHECKS.get(name, lambda run: None)(run)
-    assert f"## {name}" in gather(folder, [*suite.GROUPS, "several", "survey", "verify", "listing"]).read_text()
+    assert (
+        f"## {name}"
+        in gather(folder, [*suite.GROUPS, "several", "survey", "verify", "listing", "remote"]).read_text()
+    )
 
 
 @pytest.mark.usefixtures("one_thread")

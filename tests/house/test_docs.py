@@ -39,7 +39,7 @@ FOLDERS = (ROOT, ROOT / "docs", ROOT / "benchmarks")
 PAGES = [path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in sorted(folder.glob("*.md"))]
 
 #: Commands of `specshards bench` that measure; pages show the others as `make bench-...`.
-MEASURES = ("encode", "shards", "load", "several", "scale", "whole", "survey")
+MEASURES = ("encode", "shards", "load", "several", "scale", "whole", "survey", "remote")
 #: How a command begins -> why it is not run; the longest beginning that fits counts.
 NOT_RUN = {
     "make test": "it would run this test",
