@@ -11,6 +11,7 @@ several         several pictures of one spectrum, beside one
 load_data       the pictures that loaders load
 load_startup    opening a million samples
 listing         planning of jobs of many files and many rows
+remote          epochs from a bucket, beside the disk
 verify          what it costs to compare what is read with checksums
 seal            what checksums of spectra Parquet cost
 """
