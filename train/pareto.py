@@ -147,15 +147,16 @@ class Grid:
 
     def metrics(self) -> dict[str, str]:
         """Task -> the metric that it is compared by."""
-        card = self._any_card()
+        card = self.any_card()
         return {} if card is None else {task.name: _metric(task, self.by)[0] for task in card.tasks}
 
     def _directions(self) -> dict[str, bool]:
         """Task -> whether more of its metric is better."""
-        card = self._any_card()
+        card = self.any_card()
         return {} if card is None else {task.name: _metric(task, self.by)[1] for task in card.tasks}
 
-    def _any_card(self) -> Card | None:
+    def any_card(self) -> Card | None:
+        """Of the first run that has a model."""
         paths = (path for line in self.lines for path in sorted(self.out.glob(f"{line.name}-*/{CARD}")))
         return next((Card.read(path) for path in paths), None)
 
@@ -241,7 +242,7 @@ def _cell(point: Point, task: str) -> str:
 
 def write(grid: Grid, points: Sequence[Point]) -> list[Path]:
     """`pareto.json`, `pareto.md` and `pareto.svg` in the folder of the runs."""
-    card = grid._any_card()
+    card = grid.any_card()
     if card is None or not points:
         raise JobError(f"{grid.out}: no finished run there")
     metrics = grid.metrics()
