@@ -23,10 +23,9 @@ from specshards.common.files import write_text
 from specshards.common.json import finite, parse
 from specshards.common.messages import LOGGER
 from specshards.common.svg import ACCENT, MUTED, WIDTH, style, to_svg
-from specshards.train.run import CARD, RUN, Card
+from specshards.train.run import CARD, METRICS, RUN, Card
 from specshards.train.tasks.text import metric_name, number
 
-METRICS = "metrics.json"
 #: What a line of a list of runs may not say: it is the same for all, or the run's own.
 _NOT_IN_LIST = ("--task", "--shards", "--out", "--seed")
 
