@@ -35,7 +35,7 @@ SUITE = "2-core-cpu/{}.json".format
 SHARDS, MILLION = "2-core-cpu-shards.json", "2-core-cpu-million.json"
 STARTUP, SCALE = "2-core-cpu-load-startup.json", "2-core-cpu-scale.json"
 SEAL, SEVERAL = "2-core-cpu-seal.json", "2-core-cpu-several.json"
-SURVEY = "2-core-cpu-survey-14000000.json"
+SURVEY = "survey/2-core-cpu-survey-14000000.json"
 PUBLISHED, PUBLISHED_DRAWING = "published-pictures.json", "published-drawing.json"
 _BLOCK = re.compile(r"(<!-- figures (\w+) -->\n).*?(<!-- end of figures -->)", re.S)
 _IMAGES = ("map2d", "simple", "overlap")
@@ -222,7 +222,7 @@ def planned() -> str:
 
 def survey() -> str:
     """Of benchmarks/README.md: the stages of surveys of several sizes."""
-    return growth.short(growth.read(RESULTS, "2-core-cpu-"))
+    return growth.short(growth.read(RESULTS / "survey", "2-core-cpu-"))
 
 
 def scaled() -> str:

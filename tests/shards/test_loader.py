@@ -18,7 +18,7 @@ from specshards.render import ImageConfig, preset, renderer
 from specshards.shards import loader
 from specshards.shards.format.manifest import Manifest, ShardConfig, label_npy
 from specshards.shards.format.tar import TarWriter, read_index
-from specshards.shards.loader import paint, stream
+from specshards.shards.loader import paint
 from specshards.shards.loader.dali import dali_is_here
 from specshards.shards.write.build import build
 from specshards.train.use.pictures import pictures
@@ -118,11 +118,10 @@ def test_labels_are_those_that_the_manifest_names(folders: dict[str, Path], tmp_
     (tmp_path / "manifest.json").write_text(new.dumps())
     with loader.open(folders["pnm"], "val", 8) as batches:
         expected = {key: z for batch in batches for key, z in zip(batch["key"], batch["labels"]["z"], strict=True)}
-    for opened in (loader.open(tmp_path, "val", 8), stream.open(tmp_path, "val", 8)):
-        with opened as batches:
-            for batch in batches:
-                assert batch["labels"]["number"].tolist() == [float(key.partition("/")[2]) for key in batch["key"]]
-                assert batch["labels"]["z"].tolist() == [expected[key] for key in batch["key"]]
+    with loader.open(tmp_path, "val", 8) as batches:
+        for batch in batches:
+            assert batch["labels"]["number"].tolist() == [float(key.partition("/")[2]) for key in batch["key"]]
+            assert batch["labels"]["z"].tolist() == [expected[key] for key in batch["key"]]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

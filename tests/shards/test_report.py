@@ -277,7 +277,7 @@ def test_a_page_that_cannot_be_made_fails_nothing(
     with pytest.raises(JobError, match="damaged Parquet; `specshards shards verify` says more"):
         make.write_page(folder)
     make.make_page("memory://somewhere")
-    assert "not on a disk" in capsys.readouterr().err
+    assert "memory://somewhere: no manifest.json there" in capsys.readouterr().err
     # A sidecar that is whole, but not what the manifest counted.
     pq.write_table(pq.read_table(pa.BufferReader(whole)).slice(1), sidecar)
     with pytest.raises(JobError, match="samples of other classes than the manifest says"):

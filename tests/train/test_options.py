@@ -152,7 +152,7 @@ def test_a_few_batches_are_learnt_by_heart(config: TrainConfig, tmp_path: Path) 
     assert events.Scalars("train/loss")[-1].value < 0.2
 
 
-@pytest.mark.parametrize("task", ["classify", "redshift,teff"])
+@pytest.mark.parametrize("task", ["redshift,teff"])
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(config: TrainConfig, tmp_path: Path, task: str) -> None:
     mine = replace(config, task=task, epochs=3, ema=0.99, accumulate=2, augment="mask=0.2")
     whole = fit(mine, tmp_path / "whole", RunOptions(device="cpu"))
