@@ -53,6 +53,11 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
+def is_web(path: Path) -> bool:
+    """Whether `path` is on a web server: nothing is written there, and folders may have no lists."""
+    return str(getattr(path, "protocol", "")).startswith("http")
+
+
 def absolute(path: Path) -> Path:
     """The path from the root: what another process, in another folder, must be told. URLs are that already."""
     return path if is_remote(path) else path.absolute()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TypeVar, cast
 
 from specshards.common.errors import JobError, UsageError, is_environment, shortened
-from specshards.common.files import is_remote
+from specshards.common.files import is_remote, is_web
 
 Result = TypeVar("Result")
 
@@ -68,6 +68,8 @@ def opened(path: Path) -> IO[bytes]:
     if not is_remote(path):
         return path.open("rb")
     file = cast(IO[bytes], path.open("rb", block_size=_PIECE))  # type: ignore[call-overload]
+    if not is_web(path):
+        return file
     try:
         file.seek(-1, io.SEEK_END)
         file.read(1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from specshards.common.cache import Cache, Remote, shared_cache
 from specshards.common.errors import JobError
-from specshards.common.files import is_remote
+from specshards.common.files import is_remote, is_web
 from specshards.common.remote import patiently
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def fetched(record: ShardRecord, folder: Path) -> Iterator[Path]:
 def listed(folder: Path) -> Mapping[str, int] | None:
     """Name -> bytes of what is in a folder elsewhere; None where that has no lists, or gives them to others only."""
     system = folder.fs  # type: ignore[attr-defined]
-    is_web = str(getattr(folder, "protocol", "")).startswith("http")
+    on_web = is_web(folder)
 
     def look() -> list[dict[str, Any]] | None:
         system.invalidate_cache()  # what was there when this process looked before may not be now
@@ -88,7 +88,7 @@ def listed(folder: Path) -> Mapping[str, int] | None:
         except PermissionError:
             return None
         except Exception as error:
-            if is_web and getattr(error, "status", None) in _NO_LIST:
+            if on_web and getattr(error, "status", None) in _NO_LIST:
                 return None
             raise
 
@@ -96,7 +96,7 @@ def listed(folder: Path) -> Mapping[str, int] | None:
         found = patiently(folder, look)
     except FileNotFoundError:
         found = []
-    if found is None or (is_web and not found) or any(entry.get("size") is None for entry in found):
+    if found is None or (on_web and not found) or any(entry.get("size") is None for entry in found):
         return None
     return {entry["name"].rstrip("/").rpartition("/")[2]: int(entry["size"]) for entry in found}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specshards.common.errors import JobError, UsageError, shortened
-from specshards.common.files import is_remote, location, write_text
+from specshards.common.files import is_remote, is_web, location, write_text
 from specshards.common.messages import LOGGER
 from specshards.shards.format.manifest import PAGE, Manifest
 
@@ -49,7 +49,7 @@ def write_page(folder: Path, spectra: Path | None = None, out: Path | None = Non
     from specshards.shards.report.page import page
 
     manifest = Manifest.load(folder)
-    if out is None and is_remote(folder) and getattr(folder, "protocol", "").startswith("http"):
+    if out is None and is_web(folder):
         raise UsageError(f"{folder}: a web server takes no page; say with --out where it is to be")
     out = out or folder / PAGE
     try:
